@@ -1,0 +1,1 @@
+"""ORFEAS: pictures in, meshes out, for agents."""
