@@ -1,0 +1,283 @@
+"""Pictures to meshes, as one visible algorithm: preprocess, encode, sample, decode, finish.
+
+Every stage runs its images as one batch, and what goes wrong with one image stays with it. Knows nothing of jobs, files
+to be written, or how a checkpoint is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from backend.errors import (
+    CheckpointKeyError,
+    InvalidImage,
+    InvalidParameter,
+    OutOfMemory,
+    ServiceError,
+)
+from backend.hunyuan3d.background import BackgroundMode
+from backend.hunyuan3d.checkpoint import Checkpoint, Denoiser, load_checkpoint
+from backend.hunyuan3d.finishing import Outcome, finished_result, in_parallel, raw_result
+from backend.hunyuan3d.image_processor import VIEWS, ImageBatch, ImageInput, as_list
+from backend.hunyuan3d.options import (
+    GenerationOptions,
+    Seeds,
+    check_guidance,
+    check_resolution,
+    check_seeds,
+    check_steps,
+    resolve_device,
+    resolve_dtype,
+)
+from backend.hunyuan3d.preparation import (
+    PreparedImage,
+    batches_of_same_views,
+    check_background_mode,
+    prepare_image,
+    prepare_or_error,
+    stack,
+    unique_rows,
+)
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
+from backend.hunyuan3d.volume_decoder import decode_volume
+
+Progress = Callable[[int, int], None]
+ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
+T = TypeVar("T")
+
+
+class Hunyuan3DShapePipeline:
+    """A loaded model. Its stages can be called one by one, or all at once through `__call__`.
+
+    The callbacks on_step and on_progress get (done, total) with done rising to total. Raising from it cancels the work:
+    the exception reaches the caller, and the pipeline stays usable.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
+        self.name = checkpoint.name
+        self.config = checkpoint.config
+        self.denoiser: Denoiser = checkpoint.denoiser
+        self.shape_vae = checkpoint.vae
+        self.conditioner = checkpoint.conditioner
+        self.scheduler = checkpoint.config.scheduler
+        self.image_processor = checkpoint.config.image_processor
+        self.device = device
+        self.dtype = dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_repo: str | Path,
+        subfolder: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        *,
+        vae: str | Path | None = None,
+    ) -> Hunyuan3DShapePipeline:
+        """Load a local folder, a short name (checkpoint_files.SHORT_NAMES, 'demo') or a hub repository.
+
+        device : default CUDA, MPS or CPU, whichever is there. dtype : default float32 on the CPU, else half.
+        vae : a separate VAE folder or repository in place of the checkpoint's own. Raises CheckpointError.
+        """
+        resolved = resolve_device(device)
+        precision = resolve_dtype(dtype, resolved)
+        checkpoint = load_checkpoint(path_or_repo, subfolder, vae=vae, device=resolved, dtype=precision)
+        return cls(checkpoint, resolved, precision)
+
+    def preprocess(
+        self, images: ImageInput | Sequence[ImageInput], remove_background: BackgroundMode = "never"
+    ) -> ImageBatch:
+        """Pictures (or mappings of views) -> one batch. Raises the first picture's InvalidImage or NoForeground."""
+        return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
+
+    @torch.no_grad()
+    def encode_images(self, image: Tensor, view_indices: ViewIndices | None = None) -> Tensor:
+        """Pictures to context tokens; identical ones are encoded once.
+
+        image : (B, 3, S, S), or (B, V, 3, S, S) with the V views' indices, in [-1, 1]. Returns cond (B, T, D).
+        """
+        if self.conditioner is None:
+            raise CheckpointKeyError(f"{self.name} has no conditioner section: it can only sample from given cond.")
+        image = image[None] if image.dim() == 3 else image
+        views = image.dim() == 5
+        if image.dim() not in (4, 5) or image.shape[-3] != 3 or (views and not self.conditioner.takes_views):
+            raise InvalidImage(f"The conditioner cannot take pictures of shape {tuple(image.shape)}.")
+        rows = _view_rows(view_indices, len(image), image.shape[1]) if views else None
+        first, inverse = unique_rows(image, rows)
+        with named_memory_errors():
+            cond: Tensor = self.conditioner(image[first].to(self.device), [rows[k] for k in first] if rows else None)
+        return cond[inverse]
+
+    @torch.no_grad()
+    def sample_latents(
+        self,
+        cond: Tensor,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        noise: Tensor | None = None,
+        seeds: Seeds | None = None,
+        view_indices: ViewIndices | None = None,
+        on_step: Progress | None = None,
+    ) -> Tensor:
+        """Denoise: from noise at time 0 to latents at time 1.
+
+        cond : (B, T, D). noise : (B, N, E), else drawn from `seeds`, one generator an image. view_indices is taken for
+        symmetry and not used: the views are in cond already. Returns latents (B, N, E) float32, before division by the
+        scale factor. Formula: hunyuan3d.md, section 6.
+        """
+        del view_indices
+        steps = self.scheduler.steps(check_steps(_given(num_inference_steps, self.config.defaults.num_inference_steps)))
+        guidance = check_guidance(_given(guidance_scale, self.config.defaults.guidance_scale))
+        x = self.initial_noise(len(cond), seeds) if noise is None else self._given_noise(noise, len(cond))
+        # At scale 1 the two branches' sum is the conditional branch alone.
+        classifier_free = not self.denoiser.guidance_embed and guidance != 1
+        times = torch.tensor([step.t for step in steps], device=self.device)
+        embedded = torch.tensor([guidance], device=self.device)
+        with named_memory_errors():
+            context = self.denoiser.prepare(cond.to(self.device, self.dtype), classifier_free=classifier_free)
+            for done, step in enumerate(steps, start=1):
+                if step.dt:
+                    v = self.denoiser.velocity(x, times[done - 1], context, embedded).float()
+                    x = x + step.dt * (guided(v, guidance) if classifier_free else v)
+                if on_step is not None:
+                    on_step(done, len(steps))
+        return x
+
+    def initial_noise(self, count: int, seeds: Seeds | None = None) -> Tensor:
+        """Noise of `count` images, (B, N, E) float32.
+
+        Each image has a generator of its own, on the CPU, so that its noise depends on neither batch nor device.
+        """
+        shape = self.shape_vae.latent_shape
+        generators = [torch.Generator().manual_seed(seed) for seed in check_seeds(seeds, count)]
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
+
+    def decode_meshes(
+        self, latents: Tensor, octree_resolution: int | None = None, on_progress: Progress | None = None
+    ) -> list[ShapeResult]:
+        """Latents (B, N, E) to one mesh each, uncleaned, in world units; or that image's NoSurface, NonFiniteValues."""
+        resolution = check_resolution(_given(octree_resolution, self.config.defaults.octree_resolution))
+        volumes = self.decode_volumes(latents, resolution, on_progress)
+        metadata = ShapeMetadata(self.name, len(latents), octree_resolution=resolution)
+        return in_parallel(partial(raw_result, metadata=metadata), volumes)
+
+    @torch.no_grad()
+    def decode_volumes(
+        self, latents: Tensor, octree_resolution: int, on_progress: Progress | None = None
+    ) -> list[Outcome]:
+        """Latents (B, N, E) to each image's field near its surface, or that image's NonFiniteValues."""
+        with named_memory_errors():
+            field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
+            return decode_volume(field, octree_resolution, on_level=on_progress)
+
+    def __call__(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seeds: Seeds | None = None,
+        octree_resolution: int | None = None,
+        target_faces: int | None = None,
+        remove_background: BackgroundMode = "auto",
+        on_step: Progress | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[ShapeResult]:
+        """Make one mesh of every picture, cleaned and, with target_faces, decimated.
+
+        images : pictures, or mappings of views for a multi-view model. Returns one result each, in order: a mesh in
+        world units (box ±1.01, Y up), or that picture's error. Raises InvalidParameter, MissingImage, OutOfMemory.
+        """
+        items = as_list(images)
+        check_background_mode(remove_background)
+        options = self.options(num_inference_steps, guidance_scale, octree_resolution, target_faces)
+        drawn = check_seeds(seeds, len(items))
+        watch = Stopwatch(self.device)
+        with watch.stage("preprocess"):
+            prepare = partial(prepare_or_error, processor=self.image_processor, mode=remove_background)
+            prepared = in_parallel(prepare, items)
+        outcomes: dict[int, Outcome] = {k: item for k, item in enumerate(prepared) if isinstance(item, ServiceError)}
+        for places, batch in batches_of_same_views(prepared):
+            with watch.stage("encode"):
+                cond = self.encode_images(batch.image, batch.view_indices)
+            with watch.stage("sample"):
+                own = [drawn[k] for k in places]
+                steps, scale = options.num_inference_steps, options.guidance_scale
+                latents = self.sample_latents(cond, steps, scale, seeds=own, on_step=on_step)
+            with watch.stage("decode"):
+                volumes = self.decode_volumes(latents, options.octree_resolution, on_progress)
+            outcomes.update(zip(places, volumes, strict=True))
+        with watch.stage("mesh"):
+            metadata = [self._metadata(*pair, options, len(items)) for pair in zip(prepared, drawn, strict=True)]
+            results = in_parallel(finished_result, [outcomes[k] for k in range(len(items))], metadata)
+        return [replace(r, metadata=replace(r.metadata, seconds=watch.seconds())) for r in results]
+
+    def options(
+        self,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        octree_resolution: int | None = None,
+        target_faces: int | None = None,
+    ) -> GenerationOptions:
+        """What is asked for, with the checkpoint's defaults in the gaps. Raises InvalidParameter."""
+        defaults = self.config.defaults
+        return GenerationOptions(
+            _given(num_inference_steps, defaults.num_inference_steps),
+            _given(guidance_scale, defaults.guidance_scale),
+            _given(octree_resolution, defaults.octree_resolution),
+            target_faces,
+        )
+
+    def _given_noise(self, noise: Tensor, count: int) -> Tensor:
+        wanted = (count, *self.shape_vae.latent_shape)
+        if noise.shape != wanted:
+            raise InvalidParameter(f"The noise must have shape {wanted}, not {tuple(noise.shape)}.")
+        return noise.to(self.device, torch.float32)
+
+    def _metadata(
+        self, prepared: PreparedImage | ServiceError, seed: int, options: GenerationOptions, batch_size: int
+    ) -> ShapeMetadata:
+        return ShapeMetadata(
+            model=self.name,
+            batch_size=batch_size,
+            seed=seed,
+            num_inference_steps=options.num_inference_steps,
+            guidance_scale=options.guidance_scale,
+            octree_resolution=options.octree_resolution,
+            target_faces=options.target_faces,
+            background=prepared.background if isinstance(prepared, PreparedImage) else None,
+        )
+
+
+@contextmanager
+def named_memory_errors() -> Iterator[None]:
+    """The device's out-of-memory error under our name."""
+    try:
+        yield
+    except torch.OutOfMemoryError as e:
+        raise OutOfMemory from e
+
+
+def guided(v: Tensor, scale: float) -> Tensor:
+    """v_u + scale (v_c - v_u), v : (2B, N, E), the conditional rows first -> (B, N, E)."""
+    conditional, unconditional = v.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+def _view_rows(view_indices: ViewIndices | None, objects: int, views: int) -> list[list[int]]:
+    """The views' indices of every object, from one tuple for all, one for each, or none (the first views)."""
+    rows = torch.as_tensor(list(range(views)) if view_indices is None else view_indices, device="cpu")
+    if rows.shape not in ((views,), (objects, views)) or not ((rows >= 0) & (rows < len(VIEWS))).all():
+        raise InvalidParameter(f"{views} views need {views} view indices from 0 to {len(VIEWS) - 1}.")
+    return rows.expand(objects, views).tolist()
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

@@ -1,0 +1,101 @@
+"""What comes out of the pipeline: a mesh or a named error for every image, and what was done.
+
+Knows nothing of networks or of how a mesh is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import trimesh
+
+from backend.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class StageSeconds:
+    """Wall time of each stage, seconds, for the whole batch that an image was part of."""
+
+    preprocess: float = 0.0
+    encode: float = 0.0
+    sample: float = 0.0
+    decode: float = 0.0
+    mesh: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All stages together."""
+        return self.preprocess + self.encode + self.sample + self.decode + self.mesh
+
+
+@dataclass(frozen=True)
+class ShapeMetadata:
+    """What was done for one image; None where a stage did not take place or does not know.
+
+    evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
+    cut out. batch_size : images that ran together.
+    """
+
+    model: str
+    batch_size: int
+    seed: int | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    octree_resolution: int | None = None
+    target_faces: int | None = None
+    background: str | None = None
+    vertices: int | None = None
+    faces: int | None = None
+    watertight: bool | None = None
+    evaluated: float | None = None
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+
+
+@dataclass(frozen=True, eq=False)
+class ShapeResult:
+    """One image's mesh, or the error that took its place."""
+
+    mesh: trimesh.Trimesh | None
+    error: ServiceError | None
+    metadata: ShapeMetadata
+
+    def __post_init__(self) -> None:
+        if (self.mesh is None) == (self.error is None):
+            raise ValueError("a result is either a mesh or an error")
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a mesh."""
+        return self.mesh is not None
+
+    def unwrap(self) -> trimesh.Trimesh:
+        """The mesh. Raises this image's error when there is none."""
+        if self.mesh is None:
+            raise self.error or ServiceError()
+        return self.mesh
+
+
+class Stopwatch:
+    """Seconds of each stage; waits for the device, whose work goes on after a call returns."""
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._device = device
+        self._clock = clock
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as stage `name` of StageSeconds; a stage entered twice adds up."""
+        started = self._clock()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
+
+    def seconds(self) -> StageSeconds:
+        """The stages timed so far."""
+        return StageSeconds(**self._seconds)

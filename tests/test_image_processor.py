@@ -1,0 +1,149 @@
+"""Pictures in every form and state, good and bad (the numbers themselves are compared in test_golden.py)."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from backend.errors import InvalidImage, MissingImage, NoForeground
+from backend.hunyuan3d.image_processor import ImageProcessor, MultiViewImageProcessor, as_list
+
+PROCESSOR = ImageProcessor(size=32)
+
+
+def disc(size: int = 60, shift: int = 0, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
+    """A coloured disc of radius size / 4 on a transparent square."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    rgba = np.zeros((size, size, 4), np.uint8)
+    rgba[(x - shift) ** 2 + y**2 < (size / 4) ** 2] = (*colour, 255)
+    return Image.fromarray(rgba)
+
+
+def one_visible(rows: slice, columns: slice) -> Image.Image:
+    rgba = np.zeros((30, 30, 4), np.uint8)
+    rgba[rows, columns] = 255
+    return Image.fromarray(rgba)
+
+
+def encoded(image: Image.Image, form: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    return buffer.getvalue()
+
+
+def test_every_form_of_the_same_picture_gives_the_same_tensor(tmp_path: Path) -> None:
+    image = disc()
+    path = tmp_path / "disc.png"
+    path.write_bytes(encoded(image))
+    expected = PROCESSOR(image).image
+    for form in (path, str(path), encoded(image), np.asarray(image)):
+        assert torch.equal(PROCESSOR(form).image, expected)
+
+
+def test_shapes_and_range() -> None:
+    batch = PROCESSOR(disc())
+    assert batch.image.shape == (1, 3, 32, 32)
+    assert batch.mask.shape == (1, 1, 32, 32)
+    assert batch.image.dtype == batch.mask.dtype == torch.float32
+    assert -1 <= float(batch.image.min()) < float(batch.image.max()) == 1
+    assert (float(batch.mask.min()), float(batch.mask.max())) == (-1, 1)
+
+
+def test_the_object_is_centred_wherever_it_stood() -> None:
+    assert torch.equal(PROCESSOR(disc(shift=0)).image, PROCESSOR(disc(shift=12)).image)
+
+
+def test_what_is_transparent_becomes_white() -> None:
+    assert PROCESSOR(disc()).image[0, :, 0, 0].tolist() == [1, 1, 1]
+
+
+def test_a_picture_without_alpha_is_taken_whole() -> None:
+    batch = PROCESSOR(Image.new("RGB", (20, 20), (0, 0, 0)))
+    assert (batch.mask == 1).float().mean() == pytest.approx(0.85**2, abs=0.06)
+
+
+def test_a_hair_thin_object_survives() -> None:
+    rgba = np.zeros((500, 8, 4), np.uint8)
+    rgba[:, 3:5] = 255
+    assert float(ImageProcessor(size=500)(Image.fromarray(rgba)).mask.max()) == 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        encoded(disc())[:200],
+        encoded(disc().convert("RGB"), "JPEG")[:300],
+        Path(__file__).parent,
+        np.zeros((9, 9, 5), np.uint8),
+        np.zeros((0, 9, 3), np.uint8),
+        np.zeros((2, 9, 9, 3), np.uint8),
+        Image.new("RGB", (1, 1)),
+        7,
+        None,
+    ],
+)
+def test_what_is_no_picture_is_an_invalid_image(bad: object) -> None:
+    with pytest.raises(InvalidImage):
+        PROCESSOR(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        Image.new("RGBA", (30, 30)),
+        one_visible(slice(3, 4), slice(3, 4)),
+        one_visible(slice(3, 20), slice(3, 4)),
+        one_visible(slice(3, 4), slice(3, 20)),
+    ],
+)
+def test_a_picture_without_area_has_no_foreground(empty: Image.Image) -> None:
+    with pytest.raises(NoForeground):
+        PROCESSOR(empty)
+
+
+def test_a_single_view_model_refuses_views() -> None:
+    with pytest.raises(InvalidImage, match="one picture"):
+        PROCESSOR({"front": disc()})
+
+
+def test_views_are_stacked_in_the_order_of_their_indices() -> None:
+    processor = MultiViewImageProcessor(size=32)
+    red, blue = disc(), disc(colour=(0, 0, 255))
+    batch = processor({"back": blue, "front": red})
+    assert batch.view_indices == (0, 2)
+    assert batch.image.shape == (1, 2, 3, 32, 32)
+    assert torch.equal(batch.image[0, 1], PROCESSOR(blue).image[0])
+
+
+def test_one_picture_is_the_front_view() -> None:
+    assert MultiViewImageProcessor(size=32)(disc()).view_indices == (0,)
+
+
+def test_views_must_have_known_names_and_be_there() -> None:
+    processor = MultiViewImageProcessor(size=32)
+    with pytest.raises(InvalidImage, match="top"):
+        processor({"top": disc()})
+    with pytest.raises(MissingImage):
+        processor({})
+
+
+def test_one_picture_or_many() -> None:
+    image = disc()
+    assert as_list(image) == [image]
+    assert as_list("a.png") == ["a.png"]
+    assert as_list({"front": image}) == [{"front": image}]
+    assert as_list((image, b"x")) == [image, b"x"]
+    with pytest.raises(MissingImage):
+        as_list([])
+
+
+@pytest.mark.parametrize("settings", [{"size": 0}, {"border_ratio": 1.0}, {"border_ratio": -0.1}])
+def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="image processor"):
+        ImageProcessor(**settings)  # type: ignore[arg-type]
