@@ -187,3 +187,211 @@ class PreviewUnavailable(ServiceError):
 
     status = 501
     code = "PREVIEW_UNAVAILABLE"
+
+
+class ConfigurationError(ServiceError):
+    """A setting is wrong."""
+
+    code = "CONFIGURATION_ERROR"
+
+
+class AgentsFileError(ServiceError):
+    """The agents file cannot be used."""
+
+    code = "AGENTS_FILE_ERROR"
+
+
+class AgentNotFound(AgentsFileError):
+    """The agents file has no such agent."""
+
+    code = "AGENT_NOT_FOUND"
+
+
+class AgentExists(AgentsFileError):
+    """The agents file already has an agent with this id."""
+
+    code = "AGENT_EXISTS"
+
+
+class AuthMissing(ServiceError):
+    """A signing header is missing or malformed."""
+
+    status = 401
+    code = "AUTH_MISSING"
+
+
+class AuthInvalid(ServiceError):
+    """The agent is unknown or the signature is wrong."""
+
+    status = 401
+    code = "AUTH_INVALID"
+
+
+class AuthExpired(ServiceError):
+    """The timestamp is too far from the server's time; check the clock and sign each request when it is sent."""
+
+    status = 401
+    code = "AUTH_EXPIRED"
+
+
+class AgentDisabled(ServiceError):
+    """This agent is disabled; ask the operator to enable it."""
+
+    status = 403
+    code = "AGENT_DISABLED"
+
+
+class IpNotAllowed(ServiceError):
+    """This agent may not call from this address."""
+
+    status = 403
+    code = "IP_NOT_ALLOWED"
+
+
+class OperationNotAllowed(ServiceError):
+    """This agent was not granted this operation."""
+
+    status = 403
+    code = "OPERATION_NOT_ALLOWED"
+
+
+class AuthReplayed(ServiceError):
+    """This nonce was used before; draw a new one for each request."""
+
+    status = 401
+    code = "AUTH_REPLAYED"
+
+
+class AuthUnavailable(ServiceError):
+    """Requests cannot be checked for replays at the moment; try again later."""
+
+    status = 503
+    code = "AUTH_UNAVAILABLE"
+
+    def __init__(self, retry_after: int = 5, *, details: Mapping[str, object] | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(details=details)
+
+
+class RateLimited(ServiceError):
+    """Too many requests; wait before sending the next."""
+
+    status = 429
+    code = "RATE_LIMITED"
+
+    def __init__(
+        self, retry_after: int = 60, message: str | None = None, *, details: Mapping[str, object] | None = None
+    ) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, details=details)
+
+
+class AuthBodyMismatch(ServiceError):
+    """The body is not the one that was signed: its SHA-256 differs from X-Agent-Content-SHA256."""
+
+    status = 401
+    code = "AUTH_BODY_MISMATCH"
+
+
+class LengthRequired(ServiceError):
+    """This server cannot read a body without a length; send it with a Content-Length."""
+
+    status = 411
+    code = "LENGTH_REQUIRED"
+
+
+class FileTooLarge(ServiceError):
+    """The upload is larger than the service takes."""
+
+    status = 413
+    code = "FILE_TOO_LARGE"
+
+
+class StorageFull(ServiceError):
+    """The server's disk is full; try again later."""
+
+    status = 507
+    code = "STORAGE_FULL"
+
+
+class JobNotFound(ServiceError):
+    """There is no such job or batch."""
+
+    status = 404
+    code = "JOB_NOT_FOUND"
+
+
+class ArtifactNotFound(ServiceError):
+    """There is no such file."""
+
+    status = 404
+    code = "FILE_NOT_FOUND"
+
+
+class InvalidCursor(InvalidParameter):
+    """The cursor is not one that a page of jobs gave."""
+
+    code = "INVALID_CURSOR"
+
+
+class IdempotencyConflict(ServiceError):
+    """This Idempotency-Key was used for another request within the last 24 hours; send a new key."""
+
+    status = 409
+    code = "IDEMPOTENCY_CONFLICT"
+
+
+class QueueFull(ServiceError):
+    """The queue is full; try again later."""
+
+    status = 503
+    code = "QUEUE_FULL"
+
+    def __init__(self, retry_after: int = 10, *, details: Mapping[str, object] | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(details=details)
+
+
+class TooManyActiveJobs(RateLimited):
+    """This agent has as many unfinished jobs as it may have; wait for one to finish or cancel one."""
+
+
+class LeaseLost(ServiceError):
+    """The job is no longer this worker's: its lease ended, or the job has finished."""
+
+    status = 409
+    code = "LEASE_LOST"
+
+
+class WorkerDied(GenerationError):
+    """The worker died each time it ran this job."""
+
+
+class JobExpired(ServiceError):
+    """The job waited too long without being run."""
+
+    status = 410
+    code = "EXPIRED"
+
+
+class StoreUnavailable(ServiceError):
+    """The job store cannot be reached; try again later."""
+
+    status = 503
+    code = "STORE_UNAVAILABLE"
+
+    def __init__(self, retry_after: int = 5, *, details: Mapping[str, object] | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(details=details)
+
+
+class DatabaseUrlError(ConfigurationError):
+    """DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+
+    code = "DATABASE_URL"
+
+
+class SchemaMismatch(ServiceError):
+    """The database was made by another version of ORFEAS."""
+
+    code = "SCHEMA_MISMATCH"

@@ -1,0 +1,93 @@
+"""One picture's result, as the command line leaves it: mesh files, a preview, and what to say about them.
+
+Does not know how the result was made, nor how its outcome is shown.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from PIL import Image
+
+from backend.errors import ServiceError
+from backend.hunyuan3d.cli_console import Outcome
+from backend.hunyuan3d.mesh_export import write_atomically, write_mesh
+from backend.hunyuan3d.mesh_ops import is_watertight
+from backend.hunyuan3d.output_names import OutputNames
+from backend.hunyuan3d.picture import open_picture
+from backend.hunyuan3d.preview import SheetRow, contact_sheet, png_bytes
+from backend.hunyuan3d.rendering import RenderOptions, render_views
+
+if TYPE_CHECKING:
+    import trimesh
+
+    from backend.hunyuan3d.results import ShapeResult
+
+_TILE = 320
+
+
+class Wishes(Protocol):
+    """What the command line says about files."""
+
+    @property
+    def scale_mm(self) -> float | None: ...
+    @property
+    def preview(self) -> bool: ...
+    @property
+    def contact_sheet(self) -> bool: ...
+
+
+def finish(
+    wishes: Wishes, picture: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
+) -> tuple[Outcome, SheetRow]:
+    """Write one result's files; the outcome for the table and the row for the contact sheet.
+
+    A preview that cannot be drawn or written is a note: the mesh is there. A mesh that cannot be written is a problem.
+    """
+    seed = None if isinstance(result, ServiceError) else result.metadata.seed
+    outcome = Outcome(picture, seed=seed)
+    started = time.perf_counter()
+    try:
+        mesh = _mesh_of(result)
+        files = tuple(write_mesh(mesh, path, scale_mm=wishes.scale_mm) for path in names.meshes)
+    except ServiceError as failure:
+        outcome = replace(outcome, problem=failure.message)
+        return outcome, SheetRow(_thumbnail(picture), (), picture.name, failure.message)
+    outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
+    row = SheetRow(_thumbnail(picture), (), _caption(outcome))
+    if wishes.preview or wishes.contact_sheet:
+        try:
+            row = replace(row, views=render_views(mesh, options=RenderOptions(size=_TILE)))
+            if wishes.preview:
+                write_atomically(png_bytes(contact_sheet([row], tile=_TILE)), names.preview)
+                outcome = replace(outcome, files=(*files, names.preview))
+        except ServiceError as failure:
+            outcome = replace(outcome, note=failure.message)
+            row = replace(row, problem=failure.message)
+    return replace(outcome, seconds=seconds + time.perf_counter() - started), row
+
+
+def _mesh_of(result: ShapeResult | ServiceError) -> trimesh.Trimesh:
+    if isinstance(result, ServiceError):
+        raise result
+    return result.unwrap()
+
+
+def _caption(outcome: Outcome) -> str:
+    faces = f"{outcome.faces:,} faces".replace(",", " ")
+    seal = "watertight" if outcome.watertight else "not watertight"
+    seed = "" if outcome.seed is None else f" · seed {outcome.seed}"
+    return f"{outcome.picture.name} · {faces} · {seal}{seed}"
+
+
+def _thumbnail(picture: Path) -> Image.Image:
+    """The picture at the sheet's size; an empty one where the file is no readable picture."""
+    try:
+        image = open_picture(picture)
+    except ServiceError:
+        return Image.new("RGB", (_TILE, _TILE), (238, 238, 238))
+    image.thumbnail((_TILE, _TILE))
+    return image

@@ -1,0 +1,336 @@
+"""The command line, with a stand-in for the model where its answers must be known, and once with a real one."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trimesh
+from PIL import Image
+from rich.console import Console
+
+from backend.errors import (
+    CheckpointKeyError,
+    CheckpointNotFound,
+    InvalidSteps,
+    NoForeground,
+    OutOfMemory,
+    PreviewUnavailable,
+    ServiceError,
+)
+from backend.hunyuan3d import cli_files
+from backend.hunyuan3d.cli import CommandLine, main
+from backend.hunyuan3d.cli_console import Terminal
+from backend.hunyuan3d.output_names import plan_names
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+
+GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
+
+
+class StandIn:
+    """In the GPU's place: a ball for every picture, except where it was told otherwise."""
+
+    def __init__(self, problems: dict[str, ServiceError] | None = None, largest_batch: int = 100) -> None:
+        self.problems = problems or {}
+        self.largest_batch = largest_batch
+        self.calls: list[tuple[list[str], dict[str, Any]]] = []
+
+    def __call__(self, images: Sequence[Path], **wishes: Any) -> list[ShapeResult]:
+        self.calls.append(([path.name for path in images], wishes))
+        if len(images) > self.largest_batch:
+            raise OutOfMemory
+        wishes["on_step"](1, 2)
+        wishes["on_progress"](1, 1)
+        return [self._one(path, wishes["seeds"], len(images)) for path in images]
+
+    def _one(self, path: Path, seed: int | None, batch: int) -> ShapeResult:
+        metadata = ShapeMetadata("stand-in", batch, seed=4711 if seed is None else seed)
+        if path.name in self.problems:
+            return ShapeResult(None, self.problems[path.name], metadata)
+        return ShapeResult(trimesh.creation.icosphere(subdivisions=2), None, metadata)
+
+
+class Shell:
+    """Runs the command line in a folder of its own and keeps what it says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.out, self.err = io.StringIO(), io.StringIO()
+
+    def __call__(self, *arguments: object, maker: object = None) -> int:
+        terminal = Terminal(Console(file=self.out, width=200), Console(file=self.err, width=200))
+        stand_in = maker or StandIn()
+
+        def load(_: CommandLine) -> Any:
+            if isinstance(stand_in, BaseException):
+                raise stand_in
+            return stand_in
+
+        return main([str(argument) for argument in arguments], load, terminal)
+
+    def picture(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 24), (200, 30, 30)).save(path)
+        return path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    def made(self) -> list[str]:
+        return sorted(path.name for path in self.output.iterdir())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_every_picture_gets_a_mesh_and_a_preview(shell: Shell) -> None:
+    pictures = [shell.picture("mug.png"), shell.picture("chair.jpg")]
+    assert shell(*pictures, "-o", shell.output) == 0
+    assert shell.made() == ["chair.glb", "chair.preview.png", "mug.glb", "mug.preview.png"]
+    assert len(trimesh.load(shell.output / "mug.glb", force="mesh").faces) == 320
+    with Image.open(shell.output / "mug.preview.png") as preview:
+        assert preview.width > 1000
+    assert shell.err.getvalue() == ""
+
+
+def test_table_says_what_was_made(shell: Shell) -> None:
+    shell(shell.picture("mug.png"), "-o", shell.output, "--seed", 12)
+    row = next(line for line in shell.out.getvalue().splitlines() if "mug.glb" in line)
+    assert "320" in row
+    assert "yes" in row
+    assert row.rstrip().endswith("12")
+
+
+def test_formats_may_repeat_and_come_in_lists(shell: Shell) -> None:
+    code = shell(shell.picture("a.png"), "-o", shell.output, "--format", "glb,STL", "-f", "obj", "-f", "ply,glb")
+    assert code == 0
+    assert shell.made() == ["a.glb", "a.obj", "a.ply", "a.preview.png", "a.stl"]
+
+
+def test_no_preview_and_contact_sheet(shell: Shell) -> None:
+    pictures = [shell.picture(f"p{k}.png") for k in range(2)]
+    assert shell(*pictures, "-o", shell.output, "--no-preview", "--contact-sheet") == 0
+    assert shell.made() == ["contact-sheet.png", "p0.glb", "p1.glb"]
+    assert "contact-sheet.png" in shell.out.getvalue()
+
+
+def test_scale_reaches_the_files(shell: Shell) -> None:
+    assert shell(shell.picture("a.png"), "-o", shell.output, "--scale-mm", 25, "-f", "stl", "--no-preview") == 0
+    assert trimesh.load(shell.output / "a.stl").extents.max() == pytest.approx(25.0, rel=1e-5)
+
+
+def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> None:
+    maker = StandIn()
+    pictures = [shell.picture(f"p{k}.png") for k in range(5)]
+    wishes = ["--steps", 7, "--guidance-scale", 2.5, "--octree-resolution", 96, "--target-faces", 500, "--seed", 3]
+    more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
+    assert shell(*pictures, "-o", shell.output, *wishes, *more, maker=maker) == 0
+    assert [names for names, _ in maker.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
+    given = {key: value for key, value in maker.calls[0][1].items() if not key.startswith("on_")}
+    assert given == {
+        "num_inference_steps": 7,
+        "guidance_scale": 2.5,
+        "seeds": 3,
+        "octree_resolution": 96,
+        "target_faces": 500,
+        "remove_background": "never",
+    }
+
+
+def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
+    maker = StandIn()
+    shell(shell.picture("a.png"), "-o", shell.output, "--no-preview", maker=maker)
+    wishes = maker.calls[0][1]
+    assert wishes["remove_background"] == "auto"
+    for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
+        assert wishes[name] is None
+
+
+def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
+    pictures = [shell.picture("good.png"), shell.picture("blank.png"), shell.folder / "absent.png"]
+    maker = StandIn({"blank.png": NoForeground()})
+    assert shell(*pictures, "-o", shell.output, "--contact-sheet", maker=maker) == 1
+    assert shell.made() == ["contact-sheet.png", "good.glb", "good.preview.png"]
+    said = shell.out.getvalue()
+    assert "No object was found" in said
+    assert "There is no file" in said
+    assert "Traceback" not in said + shell.err.getvalue()
+
+
+def test_batch_too_large_for_the_device_is_halved(shell: Shell) -> None:
+    maker = StandIn(largest_batch=1)
+    pictures = [shell.picture(f"p{k}.png") for k in range(3)]
+    assert shell(*pictures, "-o", shell.output, "--no-preview", maker=maker) == 0
+    assert [len(names) for names, _ in maker.calls] == [3, 1, 2, 1, 1]
+    assert shell.made() == ["p0.glb", "p1.glb", "p2.glb"]
+
+
+def test_picture_too_large_for_the_device_is_reported(shell: Shell) -> None:
+    assert shell(shell.picture("p.png"), "-o", shell.output, maker=StandIn(largest_batch=0)) == 1
+    assert "out of memory" in shell.out.getvalue()
+
+
+def test_unnamed_failure_is_one_sentence(shell: Shell) -> None:
+    def breaks(*_: object, **__: object) -> list[ShapeResult]:
+        raise RuntimeError("the device fell asleep\nsecond line")
+
+    assert shell(shell.picture("p.png"), "-o", shell.output, maker=breaks) == 1
+    assert "RuntimeError: the device fell asleep" in shell.out.getvalue()
+    assert "second line" not in shell.out.getvalue()
+
+
+def test_unwritable_mesh_is_that_pictures_problem(shell: Shell) -> None:
+    (shell.output / "a.glb").mkdir(parents=True)
+    pictures = [shell.picture("a.png"), shell.picture("b.png")]
+    assert shell(*pictures, "-o", shell.output, "--no-preview") == 1
+    assert "could not be written" in shell.out.getvalue()
+    assert (shell.output / "b.glb").is_file()
+
+
+def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise PreviewUnavailable
+
+    monkeypatch.setattr(cli_files, "render_views", unavailable)
+    assert shell(shell.picture("a.png"), "-o", shell.output, "--contact-sheet") == 0
+    assert shell.made() == ["a.glb", "contact-sheet.png"]
+    assert "note: No preview can be drawn" in shell.err.getvalue()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--steps", "0"],
+        ["--octree-resolution", "0"],
+        ["--octree-resolution", "5000"],
+        ["--guidance-scale", "-1"],
+        ["--guidance-scale", "nan"],
+        ["--seed", "-1"],
+        ["--seed", str(2**32)],
+        ["--target-faces", "5"],
+        ["--scale-mm", "0"],
+        ["--format", "fbx"],
+        ["--format", "glb,,stl"],
+        ["--batch-size", "0"],
+    ],
+    ids=" ".join,
+)
+def test_bad_parameter_is_refused_before_anything_is_loaded(shell: Shell, wrong: list[str]) -> None:
+    maker = StandIn()
+    assert shell(shell.picture("a.png"), "-o", shell.output, *wrong, maker=maker) == 2
+    assert maker.calls == []
+    assert not shell.output.exists()
+    assert shell.err.getvalue().startswith("error: ")
+    assert len(shell.err.getvalue().splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", [[], ["a.png", "--steps", "many"], ["a.png", "--no-such-option"]])
+def test_senseless_usage_exits_with_two(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(wrong)
+    assert ended.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_parameter_the_model_refuses_exits_with_two(shell: Shell) -> None:
+    def refuses(*_: object, **__: object) -> list[ShapeResult]:
+        raise InvalidSteps
+
+    assert shell(shell.picture("a.png"), "-o", shell.output, maker=refuses) == 2
+
+
+def test_output_that_is_a_file_exits_with_two(shell: Shell) -> None:
+    shell.output.write_text("in the way")
+    assert shell(shell.picture("a.png"), "-o", shell.output) == 2
+    assert "cannot be made" in shell.err.getvalue()
+
+
+@pytest.mark.parametrize(
+    "failure", [CheckpointNotFound(), CheckpointKeyError("weights: key x is missing."), OSError("no network")]
+)
+def test_model_that_cannot_be_loaded_exits_with_three(shell: Shell, failure: Exception) -> None:
+    assert shell(shell.picture("a.png"), "-o", shell.output, maker=failure) == 3
+    assert str(failure) in shell.err.getvalue()
+    assert "Traceback" not in shell.err.getvalue()
+
+
+def test_interruption_keeps_what_is_done(shell: Shell) -> None:
+    class Interrupted(StandIn):
+        def __call__(self, images: Sequence[Path], **wishes: Any) -> list[ShapeResult]:
+            if self.calls:
+                raise KeyboardInterrupt
+            return super().__call__(images, **wishes)
+
+    pictures = [shell.picture(f"p{k}.png") for k in range(3)]
+    assert shell(*pictures, "-o", shell.output, "--batch-size", 1, "--no-preview", maker=Interrupted()) == 130
+    assert shell.made() == ["p0.glb"]
+    assert "p0.glb" in shell.out.getvalue()
+    assert "Interrupted" in shell.err.getvalue()
+
+
+def test_pictures_of_one_name_keep_apart(shell: Shell) -> None:
+    pictures = [shell.picture(name) for name in ("a/mug.png", "b/mug.png", "c/Mug.jpg", "mug-2.png")]
+    assert shell(*pictures, "-o", shell.output, "--no-preview") == 0
+    assert shell.made() == ["Mug-3.glb", "mug-2-2.glb", "mug-2.glb", "mug.glb"]
+
+
+def test_nothing_given_is_overwritten(tmp_path: Path) -> None:
+    pictures = [tmp_path / name for name in ("cup.png", "cup.preview.png", "contact-sheet.png")]
+    plan = plan_names(pictures, tmp_path, ["glb"])
+    written = [path for names in plan.names for path in (*names.meshes, names.preview)] + [plan.contact_sheet]
+    assert not set(written) & set(pictures)
+    assert len(set(written)) == len(written)
+
+
+def test_file_names_are_not_taken_for_markup(shell: Shell) -> None:
+    assert shell(shell.picture("[red]x[/bold].png"), "-o", shell.output, "--no-preview") == 0
+    assert "[red]x[/bold].png" in shell.out.getvalue()
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own, at the repository's root."""
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=root)  # noqa: S603
+
+
+def test_help_needs_no_torch() -> None:
+    lines = ["import sys", "from backend.hunyuan3d import cli"]
+    lines += ["try: cli.main(['--help'])", "finally: print('torch loaded:', 'torch' in sys.modules)"]
+    ended = run_python("-c", "\n".join(lines))
+    assert ended.returncode == 0
+    assert "--octree-resolution" in ended.stdout
+    assert "torch loaded: False" in ended.stdout
+
+
+@pytest.mark.slow
+def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
+    pictures = [str(GOLDEN / "image0.png"), str(GOLDEN / "image1.png")]
+    wishes = ["--checkpoint", str(GOLDEN), "--steps", "2", "--octree-resolution", "24", "--target-faces", "2000"]
+    more = ["-o", str(shell.output), "-f", "glb,stl,obj,ply", "--seed", "5", "--contact-sheet", "--device", "cpu"]
+    ended = run_python("-m", "backend.hunyuan3d", *pictures, *wishes, *more)
+    assert ended.returncode == 0, ended.stderr
+    suffixes = ("glb", "obj", "ply", "preview.png", "stl")
+    expected = ["contact-sheet.png", *(f"image{k}.{suffix}" for k in range(2) for suffix in suffixes)]
+    assert shell.made() == expected
+    for fmt in ("glb", "stl", "obj", "ply"):
+        mesh = trimesh.load(shell.output / f"image0.{fmt}", force="mesh")
+        mesh.merge_vertices(merge_norm=True)
+        assert mesh.is_watertight
+        assert 0 < len(mesh.faces) <= 2000
+
+
+def test_missing_checkpoint_folder_from_end_to_end(shell: Shell) -> None:
+    picture = shell.picture("a.png")
+    terminal = Terminal(Console(file=shell.out), Console(file=shell.err, width=400))
+    arguments = [str(picture), "-o", str(shell.output), "--checkpoint", str(shell.folder / "nowhere")]
+    assert main(arguments, terminal=terminal) == 3
+    assert "nowhere" in shell.err.getvalue()
