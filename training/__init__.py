@@ -1,0 +1,1 @@
+"""How the demo checkpoint is made: procedural data, training, evaluation, export."""
