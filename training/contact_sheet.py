@@ -1,0 +1,49 @@
+"""A sheet of pictures beside the meshes made of them, for the eye: picture, front, three-quarter, side.
+
+Knows pictures and meshes, nothing of scores; backend.hunyuan3d.preview draws it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import trimesh
+from PIL import Image
+
+from backend.hunyuan3d.preview import SheetRow, contact_sheet
+from backend.hunyuan3d.rendering import RenderOptions, render_views
+
+TILE = 104
+COLUMNS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Exhibit:
+    """What the sheet shows of one task; mesh is None where none was made."""
+
+    name: str
+    picture: Image.Image
+    mesh: trimesh.Trimesh | None
+
+
+def draw_sheet(exhibits: Sequence[Exhibit]) -> Image.Image:
+    """All exhibits, row by row, as one RGB picture. Raises InvalidParameter when there is none."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(pool.map(sheet_row, exhibits))
+    return contact_sheet(rows, tile=TILE, columns=COLUMNS)
+
+
+def sheet_row(exhibit: Exhibit) -> SheetRow:
+    """The picture and the mesh's three views, or the words that there is none."""
+    if exhibit.mesh is None:
+        return SheetRow(exhibit.picture, (), exhibit.name, "no mesh")
+    return SheetRow(exhibit.picture, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
+
+
+def write_sheet(exhibits: Sequence[Exhibit], path: Path) -> None:
+    """Write the sheet as a PNG."""
+    draw_sheet(exhibits).save(path, optimize=True)

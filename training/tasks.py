@@ -1,0 +1,114 @@
+"""What the evaluation asks of a model: held-out procedural shapes and held-out pictures, one task each.
+
+Knows the data set, the shape generator and the image processor's layout; nothing of results or measures taken on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from backend.hunyuan3d.image_processor import ImageProcessor
+from training.dataset import ShapeDataset
+from training.held_out_pictures import HeldOutPicture
+from training.metrics import BOUNDS, PICTURE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span
+from training.shapes.generator import KINDS, make_shape
+
+SURFACE_POINTS = 10_000
+# A shape counts as round from this share of the mean span that its silhouette, turned about an axis, would have.
+ROUND_FROM = 0.7
+
+
+class StaleDataError(ValueError):
+    """The held-out data were not made by the shape generator as it is now."""
+
+
+@dataclass(frozen=True, eq=False)
+class Solid:
+    """The true shape behind a picture.
+
+    inside : (n, n, n) [x, y, z] at the cell centres of the box ±1.01; surface : (P, 3) points, uniform by area, or None
+    where the Chamfer distance is not asked for; sides : extents along x, y, z.
+    """
+
+    inside: Mask
+    surface: Array | None
+    sides: Sides
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A picture and what its mesh is held against.
+
+    shadow : (S, S) the true silhouette, on the square picture as the model sees it; span : of something round, the mean
+    distance from its front to its back under the silhouette, else None.
+    """
+
+    name: str
+    group: str
+    image: Image.Image
+    shadow: Mask
+    span: float | None
+    solid: Solid | None = None
+
+
+def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> Iterator[Task]:
+    """Held-out shapes, each with the first of its pictures.
+
+    dense : with the surface points that the Chamfer distance needs. Raises StaleDataError.
+    """
+    for row in rows:
+        index = np.array([row], np.int64)
+        seed, kind = int(data.column("seed", index)[0]), KINDS[int(data.column("kind", index)[0])]
+        picture = np.asarray(data.column("picture", index)[0, 0], np.uint8)
+        stored = np.asarray(data.column("surface", index)[0, :, :3], np.float64)
+        inside = data.occupancy(index)[0]
+        yield Task(
+            name=f"{kind} {seed}",
+            group=kind,
+            image=Image.fromarray(picture),
+            shadow=picture[..., 3] >= 128,
+            span=span_if_round(inside),
+            solid=Solid(inside, true_surface(seed, stored) if dense else None, extent(stored)),
+        )
+
+
+def true_surface(seed: int, stored: Array, draw: int = 0) -> Array:
+    """Points (SURFACE_POINTS, 3) of a shape's surface, made anew from its seed.
+
+    stored : (P, 3) points kept with the data, which must lie on it; draw : which of many drawings. Raises
+    StaleDataError.
+    """
+    field = make_shape(seed).field
+    if np.abs(field.lookup(stored.astype(np.float32))[:, 0]).mean() > field.cell / 4:
+        raise StaleDataError(f"shape {seed} is kept otherwise than it is made now; run training.make_data again")
+    return np.asarray(field.surface(SURFACE_POINTS, np.random.default_rng([seed, 12345, draw]))[0], np.float64)
+
+
+def span_if_round(inside: Mask) -> float | None:
+    """The mean span of an occupancy grid that is about as deep as a body round about an axis, else None."""
+    span = mean_span(inside)
+    return span if span >= ROUND_FROM * round_span(np.asarray(inside.any(axis=2)), BOUNDS) else None
+
+
+def picture_tasks(pictures: Iterable[HeldOutPicture], processor: ImageProcessor) -> Iterator[Task]:
+    """Held-out pictures; the silhouette is laid out as the image processor lays out the picture."""
+    for picture in pictures:
+        shadow = processor.recentre(np.asarray(picture.image))[..., 3] >= 128
+        span = round_span(shadow, PICTURE_HALF_WIDTH) if picture.turned else None
+        yield Task(picture.name, picture.kind, picture.image, shadow, span)
+
+
+def evenly(total: int, count: int) -> list[int]:
+    """At most `count` numbers, spread evenly over 0 to total - 1."""
+    return sorted({int(k) for k in np.linspace(0, total - 1, min(count, total)).round()})
+
+
+def one_of_each(kinds: Sequence[int], count: int) -> list[int]:
+    """The first row of every kind, then the first of the other rows; at most `count`, in order."""
+    first = {kind: row for row, kind in reversed(list(enumerate(kinds)))}
+    chosen = sorted(first.values())
+    return sorted((chosen + [row for row in range(len(kinds)) if row not in chosen])[:count])
