@@ -1,0 +1,117 @@
+"""The demo checkpoint's sizes and training settings, in one place.
+
+Knows numbers only. The networks are the released v2.1 design at a size that ships inside the product (under 16 MB in
+half precision) and trains on two CPU cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backend.hunyuan3d.conditioner import ConditionerConfig, DinoConfig
+from backend.hunyuan3d.denoiser_v2_1 import DenoiserV21Config
+from backend.hunyuan3d.shape_vae import ShapeVAEConfig
+
+PICTURE_SIZE = 112
+BORDER_RATIO = 0.15
+GRID = 8
+PICTURE_HALF_WIDTH = 0.9 / (1 - BORDER_RATIO)
+TRUNCATION = 0.1
+
+
+def vae_config(scale_factor: float = 1.0) -> ShapeVAEConfig:
+    """64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
+    return ShapeVAEConfig(
+        num_latents=GRID * GRID,
+        embed_dim=16,
+        width=128,
+        heads=4,
+        num_encoder_layers=2,
+        num_decoder_layers=4,
+        num_freqs=6,
+        scale_factor=scale_factor,
+        use_latent_pos_emb=True,
+    )
+
+
+def denoiser_config() -> DenoiserV21Config:
+    return DenoiserV21Config(
+        input_size=GRID * GRID,
+        in_channels=16,
+        hidden_size=192,
+        context_dim=192,
+        depth=7,
+        num_heads=6,
+        use_pos_emb=True,
+        num_moe_layers=0,
+    )
+
+
+def conditioner_config() -> ConditionerConfig:
+    dino = DinoConfig(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, image_size=PICTURE_SIZE, mlp_ratio=3)
+    return ConditionerConfig(dino=dino, image_size=PICTURE_SIZE)
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """One training run: Muon on hidden matrices, AdamW on the rest, warm-up, then linear decay to zero.
+
+    steps : optimiser steps. batch : shapes a step. muon_lr, adam_lr : peak rates. warmup : steps.
+    """
+
+    steps: int
+    batch: int
+    muon_lr: float
+    adam_lr: float
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class VAERecipe:
+    """How the ShapeVAE is trained. Loss: mse(tsdf) + bce_weight * BCE + kl_weight * KL, each a mean."""
+
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(3600, 32, 0.01, 2e-3))
+    shapes: int = 20_000
+    surface_points: int = 1024
+    near_queries: int = 768
+    uniform_queries: int = 256
+    bce_weight: float = 0.1
+    kl_weight: float = 1e-3
+
+
+@dataclass(frozen=True)
+class DenoiserRecipe:
+    """How the image encoder and the denoiser are trained together, on latents that are computed once."""
+
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(3200, 64, 0.01, 1e-3))
+    shapes: int = 30_000
+    noise_draws: int = 2
+    drop_condition: float = 0.1
+    uniform_t: float = 0.1
+    zero_t: float = 0.1
+    logit_mean: float = -0.6
+    auxiliary_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the demo checkpoint does when the caller says nothing."""
+
+    num_inference_steps: int = 10
+    guidance_scale: float = 2.0
+    octree_resolution: int = 128
+
+
+@dataclass(frozen=True)
+class DemoRecipe:
+    """The whole run. held_out : shapes of the evaluation, whose seeds no training run uses."""
+
+    vae: VAERecipe = field(default_factory=VAERecipe)
+    denoiser: DenoiserRecipe = field(default_factory=DenoiserRecipe)
+    held_out: int = 1000
+
+
+DEFAULTS = Defaults()
+DEMO = DemoRecipe()
