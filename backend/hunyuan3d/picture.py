@@ -1,0 +1,297 @@
+"""Opening pictures that strangers send: any source to an upright sRGB picture in RGB or RGBA, or a named error.
+
+Files are recognised by their content, never by their name, and measured before they are decoded. This module does not
+know what is in the picture: background.py finds the object, image_processor.py makes the tensor.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from backend.errors import InvalidImage, InvalidParameter, MissingImage, UnsupportedImage
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.generic]
+
+# What Pillow's readers are known to let through on damaged files, beside their own OSError.
+_DECODER_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A progressive JPEG names at most a few dozen scans; each costs a pass over the whole picture.
+_MOST_SCANS = 100
+_LARGEST_PROFILE = 4 << 20
+# catch_warnings swaps a process-wide list: two threads inside it at once would leave each other's filters behind.
+_quiet_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class PictureLimits:
+    """Bounds on what is opened: pixels (w·h), bytes of the file, shortest side in pixels, long side : short side.
+
+    A picture whose long side exceeds shrink_to is averaged down to it, because later work grows with its square.
+    """
+
+    max_pixels: int = 64_000_000
+    max_bytes: int = 256 << 20
+    min_side: int = 8
+    max_aspect: float = 64.0
+    shrink_to: int = 4096
+
+    def __post_init__(self) -> None:
+        if min(self.max_pixels, self.max_bytes, self.min_side) < 1 or self.max_aspect < 1 or self.shrink_to < 64:
+            raise InvalidParameter("Picture limits must be at least 1 (shrink_to: 64).")
+
+
+DEFAULT_LIMITS = PictureLimits()
+
+
+def open_picture(source: Source, *, limits: PictureLimits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
+    """Opens a picture from a path, a file's bytes, a PIL picture or an array, as a new upright picture in sRGB.
+
+    source : PNG, JPEG or WebP where encoded (the first frame of an animation is taken); arrays are (H, W) or
+    (H, W, 1..4) of bool, uint8, uint16, or float (0..1, or 0..255 when a value exceeds 1). name : what messages call
+    the picture; else a path's last part. Returns mode RGBA when it has an alpha channel, else RGB.
+    Raises MissingImage (no such file), UnsupportedImage (another format), InvalidImage (anything else).
+    """
+    label = _label(name, source)
+    if isinstance(source, Image.Image):
+        picture = _decode(source.copy, source.size, limits, label)
+    elif isinstance(source, np.ndarray):
+        picture = _from_array(source, limits, label)
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        picture = _from_bytes(bytes(source), limits, label)
+    elif isinstance(source, (str, os.PathLike)):
+        picture = _from_bytes(_read(source, limits, label), limits, label)
+    else:
+        raise InvalidImage(f"A picture cannot be a {type(source).__name__}.")
+    try:
+        return _shrink(_to_srgb(_upright(picture), label), limits)
+    except _DECODER_ERRORS as e:
+        raise InvalidImage(f"{label}: its colours cannot be read ({type(e).__name__}).") from e
+
+
+def _label(name: str | None, source: object) -> str:
+    """A short name fit for a message: no directories, no control characters."""
+    text = name or (os.fspath(source) if isinstance(source, (str, os.PathLike)) else "")
+    last = re.split(r"[/\\]", os.fsdecode(text))[-1]
+    shown = "".join(c if c.isprintable() else "?" for c in last)
+    return (shown if len(shown) <= 80 else shown[:77] + "...") or "The picture"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences Pillow's warnings: what they warn of is either checked here or harmless."""
+    with _quiet_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _read(path: str | os.PathLike[str], limits: PictureLimits, label: str) -> bytes:
+    """The bytes of a regular file of bounded size; a device or a pipe could go on for ever."""
+    try:
+        file = Path(os.fsdecode(path))
+        status = file.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise InvalidImage(f"{label}: it is a directory, not a picture.")
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidImage(f"{label}: it is not a regular file.")
+        with file.open("rb") as stream:
+            return stream.read(limits.max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError) as e:
+        raise MissingImage(f"{label}: there is no such file.") from e
+    except (OSError, ValueError) as e:
+        reason = os.strerror(e.errno) if isinstance(e, OSError) and e.errno else "the path is not valid"
+        raise InvalidImage(f"{label}: it cannot be read ({reason}).") from e
+
+
+def _from_bytes(data: bytes, limits: PictureLimits, label: str) -> Image.Image:
+    if not data:
+        raise InvalidImage(f"{label}: it is empty.")
+    if len(data) > limits.max_bytes:
+        raise InvalidImage(f"{label}: it is larger than {limits.max_bytes} bytes.")
+    form = _recognise(data)
+    if form is None:
+        raise UnsupportedImage(f"{label}: its content is not a PNG, JPEG or WebP picture.")
+    if form == "WebP":
+        # Its reader lays out the whole canvas when opened, so it must be measured before.
+        _check_size(_webp_size(data, label), limits, label)
+    if form == "JPEG" and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise InvalidImage(f"{label}: it has more scans than a photograph needs.")
+    try:
+        with _quiet():
+            picture = _READERS[form](io.BytesIO(data))
+    except _DECODER_ERRORS as e:
+        raise InvalidImage(f"{label}: its {form} header is damaged.") from e
+
+    def load() -> Image.Image:
+        picture.load()
+        return picture
+
+    return _decode(load, picture.size, limits, label)
+
+
+def _recognise(data: bytes) -> str | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    return None
+
+
+def _webp_size(data: bytes, label: str) -> tuple[int, int]:
+    """Canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
+    head = data[12:30].ljust(18, b"\0")
+    kind, body = head[:4], head[8:]
+    if int.from_bytes(data[4:8], "little") + 8 > len(data):
+        raise InvalidImage(f"{label}: it is truncated.")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L" and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    raise InvalidImage(f"{label}: its WebP header is damaged.")
+
+
+def _check_size(size: tuple[int, int], limits: PictureLimits, label: str) -> None:
+    """Raises InvalidImage unless the width and height are within the limits."""
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise InvalidImage(f"{label}: {width}×{height} is more than {limits.max_pixels} pixels.")
+    if min(size) < limits.min_side:
+        raise InvalidImage(f"{label}: {width}×{height} is too small; the least side is {limits.min_side} pixels.")
+    if max(size) > limits.max_aspect * min(size):
+        raise InvalidImage(f"{label}: {width}×{height} is too narrow to show an object.")
+
+
+def _decode(load: Callable[[], Image.Image], size: tuple[int, int], limits: PictureLimits, label: str) -> Image.Image:
+    """Checks the size, then decodes every pixel, so that a truncated file is found out here."""
+    _check_size(size, limits, label)
+    try:
+        return load()
+    except _DECODER_ERRORS as e:
+        raise InvalidImage(f"{label}: it is damaged or truncated.", details={"reason": str(e)[:120]}) from e
+
+
+def _from_array(array: npt.NDArray[np.generic], limits: PictureLimits, label: str) -> Image.Image:
+    shaped = array[..., None] if array.ndim == 2 else array
+    if shaped.ndim != 3 or not 1 <= shaped.shape[2] <= 4:
+        raise InvalidImage(f"{label}: an array must be (H, W) or (H, W, 1 to 4), not {array.shape}.")
+    _check_size((shaped.shape[1], shaped.shape[0]), limits, label)
+    values = _to_bytes(shaped, label)
+    mode = ("L", "LA", "RGB", "RGBA")[values.shape[2] - 1]
+    return Image.frombytes(mode, (values.shape[1], values.shape[0]), np.ascontiguousarray(values).tobytes())
+
+
+def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uint8]:
+    """Scales values to 0..255: bool and 16 bits by their range, floats from 0..1 or 0..255. Raises InvalidImage."""
+    if values.dtype == np.uint8:
+        return values.astype(np.uint8)
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    numbers = values.astype(np.float64) if values.dtype.kind in "uif" else np.full(1, np.nan)
+    if not np.isfinite(numbers).all():
+        raise InvalidImage(f"{label}: its values are not finite numbers.")
+    low, high = float(numbers.min()), float(numbers.max())
+    if values.dtype.kind == "f":
+        top = 1.0 if high <= 1 else 255.0
+    else:
+        top = 65535.0 if values.dtype.itemsize == 2 or high > 255 else 255.0
+    if low < 0 or high > top:
+        raise InvalidImage(f"{label}: its values go from {low:g} to {high:g}, outside 0 to {top:g}.")
+    return np.rint(numbers * (255 / top)).astype(np.uint8)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Applies the orientation that the camera noted; a broken note is no reason to refuse the picture."""
+    try:
+        with _quiet():
+            orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except _DECODER_ERRORS:
+        return picture
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    turned.info = dict(picture.info)
+    return turned
+
+
+def _to_srgb(picture: Image.Image, label: str) -> Image.Image:
+    """Any mode to RGB or RGBA in sRGB, transparency kept, without what else the file carried."""
+    alpha = None
+    if picture.mode.startswith("I") or picture.mode == "F":
+        numbers = np.asarray(picture)
+        key = picture.info.get("transparency")
+        if isinstance(key, int):
+            alpha = Image.fromarray(np.where(numbers == key, 0, 255).astype(np.uint8))
+        profile = picture.info.get("icc_profile")
+        picture = Image.fromarray(_to_bytes(numbers, label))
+    else:
+        profile = picture.info.get("icc_profile")
+        if picture.has_transparency_data:
+            picture = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+            alpha = picture.getchannel("A")
+    colour = _apply_profile(picture, profile)
+    if alpha is not None:
+        colour.putalpha(alpha)
+    colour.info = {}
+    return colour
+
+
+def _apply_profile(picture: Image.Image, profile: object) -> Image.Image:
+    """The colours in sRGB (RGB, no alpha); a profile that is broken or of another kind of colour is ignored."""
+    spaces = {"L": "GRAY", "1": "GRAY", "CMYK": "CMYK"}
+    direct = picture if picture.mode in ("L", "CMYK") else picture.convert("RGB")
+    if not isinstance(profile, bytes) or not 128 <= len(profile) <= _LARGEST_PROFILE:
+        return direct.convert("RGB")
+    try:
+        known = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        fits = known.profile.xcolor_space.strip() == spaces.get(direct.mode, "RGB")
+        if not fits or "sRGB" in ImageCms.getProfileDescription(known):
+            return direct.convert("RGB")
+        converted = ImageCms.profileToProfile(direct, known, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, *_DECODER_ERRORS):
+        return direct.convert("RGB")
+    return converted if converted is not None else direct.convert("RGB")
+
+
+def _shrink(picture: Image.Image, limits: PictureLimits) -> Image.Image:
+    longest = max(picture.size)
+    if longest <= limits.shrink_to:
+        return picture
+    scale = limits.shrink_to / longest
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.BOX)
