@@ -85,7 +85,7 @@ class VAERecipe:
 class DenoiserRecipe:
     """How the image encoder and the denoiser are trained together, on latents that are computed once."""
 
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(3200, 64, 0.01, 1e-3))
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(2600, 64, 0.01, 1e-3))
     shapes: int = 30_000
     noise_draws: int = 2
     drop_condition: float = 0.1

@@ -7,7 +7,7 @@ shows that they work. Knows the order of the stages; what they do is in their ow
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,18 +35,14 @@ def smoke(recipe: DemoRecipe) -> DemoRecipe:
     return replace(recipe, held_out=32, vae=vae, denoiser=denoiser)
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where a run works (data and states) and where it leaves the checkpoint and the report."""
+def train_demo(
+    recipe: DemoRecipe, work: Path, checkpoint: Path, *, workers: int, device: str, compiled: bool = False
+) -> ShapeDataset:
+    """Run every stage up to the checkpoint and return the held-out shapes.
 
-    work: Path
-    checkpoint: Path
-    report: Path
-
-
-def train_demo(recipe: DemoRecipe, folders: Folders, *, workers: int, device: str, compiled: bool) -> None:
-    """Run every stage. workers : processes that draw shapes."""
-    work = folders.work
+    work : folder of data and runs. checkpoint : folder that receives config.yaml and weights. workers : processes that
+    draw shapes.
+    """
     shapes = max(recipe.vae.shapes, recipe.denoiser.shapes)
     make_data(work / "train", shapes, 0, workers, occupancy=False)
     make_data(work / "heldout", recipe.held_out, HELD_OUT_FIRST_SEED, workers, occupancy=True)
@@ -59,10 +55,14 @@ def train_demo(recipe: DemoRecipe, folders: Folders, *, workers: int, device: st
     task = DenoiserTask(data, latents, held_out, vae.to(device), recipe.denoiser, device, compiled)
     train(task, recipe.denoiser.optimisation, LoopOptions(work / "denoiser"))
     states = work / "vae" / "state.pt", work / "denoiser" / "state.pt"
-    export_checkpoint(*states, latents.scale_factor, folders.checkpoint)
-    pipeline = Hunyuan3DShapePipeline.from_pretrained(folders.checkpoint, device=device)
-    results = evaluate(pipeline, held_out, held_out_pictures(work / "fonts"), Choices(), limit=recipe.held_out // 2)
-    write_results(results, folders.report)
+    export_checkpoint(*states, latents.scale_factor, checkpoint)
+    return held_out
+
+
+def report(checkpoint: Path, held_out: ShapeDataset, limit: int, fonts: Path, folder: Path, device: str) -> None:
+    """Measure the checkpoint on `limit` held-out shapes and the held-out pictures; write RESULTS.md and its picture."""
+    pipeline = Hunyuan3DShapePipeline.from_pretrained(checkpoint, device=device)
+    write_results(evaluate(pipeline, held_out, held_out_pictures(fonts), Choices(), limit=limit), folder)
 
 
 def main() -> None:
@@ -76,13 +76,16 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="a run that only shows that every stage works")
     arguments = parser.parse_args()
     recipe = smoke(DEMO) if arguments.smoke else DEMO
-    train_demo(
+    held_out = train_demo(
         recipe,
-        Folders(arguments.work, arguments.checkpoint, arguments.report),
+        arguments.work,
+        arguments.checkpoint,
         workers=arguments.workers,
         device=arguments.device,
         compiled=arguments.compile,
     )
+    limit, fonts = recipe.held_out // 2, arguments.work / "fonts"
+    report(arguments.checkpoint, held_out, limit, fonts, arguments.report, arguments.device)
 
 
 if __name__ == "__main__":

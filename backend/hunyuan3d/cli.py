@@ -15,18 +15,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from backend.errors import InvalidImage, InvalidParameter, OutOfMemory, ServiceError
 from backend.hunyuan3d.cli_console import Bars, Outcome, Terminal
 from backend.hunyuan3d.output_names import OutputPlan, plan_names
 
 if TYPE_CHECKING:
+    from backend.hunyuan3d.background import BackgroundMode
     from backend.hunyuan3d.preview import SheetRow
     from backend.hunyuan3d.results import ShapeResult
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
-BackgroundMode = Literal["auto", "always", "never"]
 Progress = Callable[[int, int], None]
 
 

@@ -1,7 +1,7 @@
 """Pictures to context tokens: DINOv2, one picture or several views of one object.
 
-Formulas: section 3 of the model's description (docs/model.md). Knows nothing of files, backgrounds or denoising. DINOv2 is
-the transformers implementation; the released checkpoints' older parameter names are mapped in checkpoint.py.
+Formulas: docs/model.md, section 3. Knows nothing of files, backgrounds or denoising. DINOv2 is the transformers
+implementation; the released checkpoints' older parameter names are mapped in checkpoint.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The v2.0 denoiser (`Hunyuan3DDiT`): double-stream blocks, then single-stream blocks, modulated by time.
 
-Formulas: hunyuan3d.md, section 5. Attribute names are the keys of the released checkpoints. Knows nothing of sampling
+Formulas: docs/model.md, section 5. Attribute names are the keys of the released checkpoints. Knows nothing of sampling
 schedules, pictures or files. Shapes: B images, N latent tokens, E latent channels, T context tokens, C width, H heads.
 """
 

@@ -1,7 +1,7 @@
 """The denoiser of Hunyuan3D-2.1 (`HunYuanDiTPlain`): a transformer with U-shaped skips and a mixture of experts.
 
-Formulas: section 4 of the model's description (docs/model.md). Predicts the flow's velocity; knows nothing of schedules,
-guidance scales, images or shapes. B images, N latent tokens, E latent channels, C width, T context tokens.
+Formulas: docs/model.md, section 4. Predicts the flow's velocity; knows nothing of schedules, guidance scales, images or
+shapes. B images, N latent tokens, E latent channels, C width, T context tokens.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class DenoiserV21Config:
 class V21Context:
     """What the context contributes to every step, computed once.
 
-    keys_values : per layer, k and v (B, H, T, d). unconditional : per layer, the constant (C,) that attn2 adds where the
-    context is zero; None when guidance needs no unconditional pass.
+    keys_values : per layer, k and v (B, H, T, d). unconditional : per layer, the constant (C,) that attn2 adds where
+    the context is zero; None when guidance needs no unconditional pass.
     """
 
     keys_values: tuple[KeysValues, ...]

@@ -1,6 +1,6 @@
 """A picture with an alpha channel to the square tensors that the conditioner takes.
 
-Formulas: hunyuan3d.md, section 2. Knows nothing of background removal, networks or devices: every result is on the CPU.
+Formulas: docs/model.md, section 2. Knows nothing of background removal, networks or devices: every result is on the CPU.
 """
 
 from __future__ import annotations

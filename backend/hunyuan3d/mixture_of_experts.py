@@ -15,7 +15,7 @@ from backend.hunyuan3d.layers import share_storage
 
 
 class MixtureOfExperts(nn.Module):
-    """shared(x) + sum over the top-k experts of p_e(x) * expert_e(x), p = softmax over all experts, not renormalised."""
+    """shared(x) + sum over the top-k experts of p_e(x) expert_e(x), p a softmax over all experts, not renormalised."""
 
     def __init__(self, width: int, num_experts: int, top_k: int) -> None:
         super().__init__()

@@ -131,7 +131,7 @@ class Hunyuan3DShapePipeline:
 
         cond : (B, T, D). noise : (B, N, E), else drawn from `seeds`, one generator an image. view_indices is taken for
         symmetry and not used: the views are in cond already. Returns latents (B, N, E) float32, before division by the
-        scale factor. Formula: hunyuan3d.md, section 6.
+        scale factor. Formula: docs/model.md, section 6.
         """
         del view_indices
         steps = self.scheduler.steps(check_steps(_given(num_inference_steps, self.config.defaults.num_inference_steps)))

@@ -1,6 +1,6 @@
 """The sizes of the released checkpoints' networks.
 
-Sizes are facts of the releases (hunyuan3d.md, section 1); no weights are here. Benchmarks build these networks with
+Sizes are facts of the releases (docs/model.md, section 1); no weights are here. Benchmarks build these networks with
 random weights, tests count their parameters. Knows nothing of files on this machine.
 """
 

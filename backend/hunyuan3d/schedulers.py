@@ -1,6 +1,6 @@
 """The two sampling schedules: at which times the denoiser is asked, and how far each answer carries.
 
-Formulas: hunyuan3d.md, section 6. Noise is at time 0, data at time 1, and the denoiser's velocity points from noise to
+Formulas: docs/model.md, section 6. Noise is at time 0, data at time 1, and the denoiser's velocity points from noise to
 data. Knows nothing of networks, guidance or seeds.
 """
 

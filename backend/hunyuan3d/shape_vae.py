@@ -1,7 +1,7 @@
 """The ShapeVAE: latents to a scalar field in space, and, for training, surface points to latents.
 
-Formulas: section 7 of the model's description (docs/model.md). Knows nothing of images, sampling, grids or meshes. The
-field is positive inside.
+Formulas: docs/model.md, section 7. Knows nothing of images, sampling, grids or meshes. The field is
+positive inside.
 """
 
 from __future__ import annotations
