@@ -1,0 +1,285 @@
+"""The guard in front of every agent's request: who sent it, whether it may be sent, and what its body really is.
+
+`guard.init_app(app)` once, `@require_agent_token("generate")` on a view. The checks and their order are api.md's. This
+module does not know what a request asks for, or how an error is rendered.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from flask import Flask, Response, current_app, g, request
+
+from backend.agent_registry import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
+from backend.audit import AuditEntry, AuditLog
+from backend.body_spool import spool_body
+from backend.client_address import IPAddress, client_address, is_allowed, parse_address
+from backend.config import Settings
+from backend.errors import (
+    AgentDisabled,
+    AuthExpired,
+    AuthInvalid,
+    AuthReplayed,
+    AuthUnavailable,
+    ConfigurationError,
+    IpNotAllowed,
+    OperationNotAllowed,
+    ServiceError,
+)
+from backend.jobs import Clock
+from backend.limits import RequestLimits
+from backend.nonces import NonceStore
+from backend.signing import SignedRequest, read_signed_request, sign_request, signature_matches
+
+__all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
+
+LOCAL_AGENT_ID = "local"
+"""Who calls when AGENT_AUTH_ENABLED is false."""
+
+_EXTENSION = "agent_guard"
+_MARK = "agent_operation"
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+
+
+def require_agent_token(
+    operation: str,
+) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
+    """Let a view be called only by agents that were granted the operation.
+
+    The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start), its length in
+    `g.body_size`, its SHA-256 in `g.body_digest`; `request.stream` reads the same file. The guard runs before any other
+    decorator of the view, as long as those keep its attributes (functools.wraps does).
+    """
+    if operation not in OPERATIONS:
+        raise ConfigurationError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
+
+    def decorate(view: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
+        @wraps(view)
+        def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
+            _current_guard().admit(operation)
+            return view(*args, **kwargs)
+
+        setattr(guarded, _MARK, operation)
+        return guarded
+
+    return decorate
+
+
+def verify(
+    signed: SignedRequest, agent: AgentConfig | None, now: datetime, tolerance: int, decoys: Sequence[str]
+) -> AgentConfig:
+    """The agent, when its key made the signature and the timestamp is at most `tolerance` seconds from now.
+
+    agent : the one of the claimed id, None when there is none; decoys : MAX_KEYS keys that nobody has
+    Raises AuthInvalid alike for an unknown agent and a wrong signature, after as much work; AuthExpired.
+    """
+    keys = agent.api_keys if agent else ()
+    matches = signature_matches(signed, keys)
+    signature_matches(signed, decoys[len(keys) :])
+    if agent is None or not matches:
+        raise AuthInvalid
+    if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
+        raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})
+    return agent
+
+
+@dataclass
+class _Visit:
+    """What the audit log will say of the request at hand."""
+
+    operation: str
+    address: IPAddress | None
+    agent_id: str = ""
+    verified: bool = False
+    outcome: str = ServiceError.code
+    status: int = ServiceError.status
+
+
+class AgentGuard:
+    """Checks requests, keeps their bodies while they last, and writes the audit log."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: AgentRegistry | None,
+        nonces: NonceStore,
+        limits: RequestLimits,
+        audit: AuditLog,
+        clock: Clock,
+    ) -> None:
+        if settings.auth_enabled and registry is None:
+            raise ConfigurationError("A guard that checks signatures needs a registry of agents.")
+        self._settings = settings
+        self._registry = registry
+        self._nonces = nonces
+        self._limits = limits
+        self._audit = audit
+        self._clock = clock
+        self._decoys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
+        self._local = AgentConfig(
+            LOCAL_AGENT_ID, self._decoys, operations=frozenset(OPERATIONS), max_active_jobs=settings.max_active_jobs
+        )
+
+    @classmethod
+    def from_settings(cls, settings: Settings, nonces: NonceStore, clock: Clock) -> AgentGuard:
+        """The guard that the settings describe. Raises AgentsFileError when there is no usable agents file."""
+        defaults = AgentDefaults(settings.rate_limit, settings.batch_rate_limit, settings.max_active_jobs)
+        registry = AgentRegistry(settings.agents_file, defaults) if settings.auth_enabled else None
+        audit = AuditLog(settings.audit_log, clock)
+        return cls(settings, registry, nonces, RequestLimits(settings), audit, clock)
+
+    def init_app(self, app: Flask) -> None:
+        """Guard an app's marked views: needed once, after the app's own before_request hooks."""
+        app.extensions[_EXTENSION] = self
+        self._limits.init_app(app)
+        app.before_request(self._admit_marked)
+        app.after_request(_note_status)
+        app.teardown_request(self._leave)
+
+    def admit(self, operation: str) -> None:
+        """Check the request at hand in api.md's order and fill `g`; later calls check the operation alone.
+
+        Raises the error of the first check that fails.
+        """
+        if "agent" in g:
+            _require_operation(g.agent, operation)
+            return
+        address = client_address(
+            request.environ.get("REMOTE_ADDR", ""),
+            request.headers.get("X-Forwarded-For", ""),
+            self._settings.trusted_proxies,
+        )
+        visit = g.agent_visit = _Visit(operation, address)
+        try:
+            agent = self._check_signed(visit) if self._settings.auth_enabled else self._check_local(visit)
+        except ServiceError as error:
+            visit.outcome = error.code
+            raise
+        visit.outcome = "admitted"
+        g.agent = agent
+
+    def _check_signed(self, visit: _Visit) -> AgentConfig:
+        try:
+            signed, agent = self._vouch(visit)
+        except AuthUnavailable:
+            raise
+        except ServiceError:
+            self._limits.admit_refusal(str(visit.address or ""))
+            raise
+        self._limits.admit_agent(agent, visit.operation)
+        self._take_body(visit.operation, signed.body_digest)
+        return agent
+
+    def _vouch(self, visit: _Visit) -> tuple[SignedRequest, AgentConfig]:
+        signed = read_signed_request(request.environ["REQUEST_METHOD"], _target(request.environ), request.headers.get)
+        now = self._clock()
+        known = self._registry.get(signed.agent_id) if self._registry else None
+        # An id that nobody has is not written down: it may be a key in the wrong header.
+        visit.agent_id = known.agent_id if known else ""
+        agent = verify(signed, known, now, self._settings.timestamp_tolerance, self._decoys)
+        visit.verified = True
+        if not agent.enabled:
+            raise AgentDisabled
+        if not is_allowed(visit.address, agent.allowed_ips):
+            raise IpNotAllowed
+        _require_operation(agent, visit.operation)
+        if not self._nonces.remember(agent.agent_id, signed.nonce, now, timedelta(seconds=self._settings.nonce_ttl)):
+            raise AuthReplayed
+        return signed, agent
+
+    def _check_local(self, visit: _Visit) -> AgentConfig:
+        visit.agent_id = LOCAL_AGENT_ID
+        # A server may have been bound elsewhere than the settings say.
+        peer = parse_address(request.environ.get("REMOTE_ADDR", ""))
+        if peer is None or not peer.is_loopback:
+            raise IpNotAllowed("Without signatures only this machine itself may call.")
+        self._take_body(visit.operation, None)
+        return self._local
+
+    def _take_body(self, operation: str, digest: str | None) -> None:
+        environ = request.environ
+        body = spool_body(environ, self._settings.spool_dir, self._settings.max_body_bytes(operation), digest)
+        g.body, g.body_size, g.body_digest = body.stream, body.size, body.digest
+        # Whatever parses the request from here on reads the bytes that were verified.
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = body.stream, True
+        environ["CONTENT_LENGTH"] = str(body.size)
+        environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+    def _admit_marked(self) -> None:
+        if request.routing_exception is not None or request.endpoint is None:
+            return
+        # Flask answers OPTIONS by itself, without the view.
+        if request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False):
+            return
+        operation = getattr(current_app.view_functions[request.endpoint], _MARK, None)
+        if operation is not None:
+            self.admit(operation)
+
+    def _leave(self, _error: BaseException | None) -> None:
+        visit: _Visit | None = g.pop("agent_visit", None)
+        body = g.pop("body", None)
+        # Requests made inside one app context share `g`: nothing of an agent may outlive its request.
+        g.pop("agent", None)
+        if body is not None:
+            body.close()
+        if visit is not None:
+            self._audit.write(
+                AuditEntry(
+                    request_id=g.get("request_id") or uuid.uuid4().hex,
+                    agent=visit.agent_id,
+                    verified=visit.verified,
+                    operation=visit.operation,
+                    outcome=visit.outcome,
+                    status=visit.status,
+                    address=str(visit.address or ""),
+                )
+            )
+
+
+def _note_status(response: Response) -> Response:
+    if "agent_visit" in g:
+        g.agent_visit.status = response.status_code
+    return response
+
+
+def _current_guard() -> AgentGuard:
+    guard = current_app.extensions.get(_EXTENSION)
+    if not isinstance(guard, AgentGuard):
+        raise ConfigurationError("This app has no guard: call AgentGuard.init_app(app) when it is made.")
+    return guard
+
+
+def _require_operation(agent: AgentConfig, operation: str) -> None:
+    if operation not in agent.operations:
+        raise OperationNotAllowed(details={"operation": operation})
+
+
+def _target(environ: Mapping[str, Any]) -> str:
+    """The request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if not raw:
+        raise ConfigurationError(
+            "This WSGI server does not tell RAW_URI or REQUEST_URI, without which no signature holds."
+        )
+    # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
+    return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")
+
+
+def main() -> int:
+    """The command line of `python -m backend.agent_auth`."""
+    from backend.agent_cli import run
+
+    return run(sys.argv[1:], os.environ, sys.stdout)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A request's body on disk: hashed while it arrives, never whole in memory, gone with the request.
+
+The file has no name in its folder from the moment it is opened, so that nothing is left of it, whatever kills the
+process. This module does not know what a body holds or who sent it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import io
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from werkzeug.exceptions import ClientDisconnected
+from werkzeug.wsgi import get_content_length, get_input_stream
+
+from backend.errors import AuthBodyMismatch, FileTooLarge, LengthRequired, StorageFull
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+_CHUNK_BYTES = 1 << 18
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class SpooledBody:
+    """A body that arrived whole: its bytes from the start, their number, their SHA-256 in lower-case hex."""
+
+    stream: BinaryIO
+    size: int
+    digest: str
+
+
+def spool_body(environ: WSGIEnvironment, folder: Path, max_bytes: int, expected_digest: str | None) -> SpooledBody:
+    """Read a WSGI request's body to the end, into a file of its own.
+
+    folder : made, for its owner only, where it is missing
+    expected_digest : what the SHA-256 must be, lower-case hex; None = anything
+    Raises FileTooLarge, LengthRequired, AuthBodyMismatch (also when the body breaks off), StorageFull.
+    """
+    chunks = _chunks(_open_input(environ, max_bytes), max_bytes)
+    digest = hashlib.sha256()
+    size = 0
+    file: BinaryIO = io.BytesIO()
+    try:
+        for chunk in chunks:
+            if not size:
+                file = _open_file(folder)
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+        if expected_digest is not None and not hmac.compare_digest(digest.hexdigest(), expected_digest):
+            raise AuthBodyMismatch
+        file.seek(0)
+    except OSError as error:
+        file.close()
+        if error.errno in _NO_SPACE:
+            raise StorageFull from error
+        raise
+    except BaseException:
+        file.close()
+        raise
+    return SpooledBody(file, size, digest.hexdigest())
+
+
+def _open_input(environ: WSGIEnvironment, max_bytes: int) -> BinaryIO:
+    length = get_content_length(environ)
+    if length is not None and length > max_bytes:
+        raise _too_large(max_bytes)
+    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    # Only a server that ends the stream itself can be asked for a body whose length is not known.
+    if length is None and chunked and not environ.get("wsgi.input_terminated"):
+        raise LengthRequired
+    return cast(BinaryIO, get_input_stream(environ))
+
+
+def _chunks(stream: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    left = max_bytes
+    while True:
+        try:
+            chunk = stream.read(min(_CHUNK_BYTES, left + 1))
+        except (OSError, ClientDisconnected) as error:
+            raise AuthBodyMismatch("The body broke off before its end.") from error
+        if not chunk:
+            return
+        left -= len(chunk)
+        if left < 0:
+            raise _too_large(max_bytes)
+        yield chunk
+
+
+def _open_file(folder: Path) -> BinaryIO:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+
+
+def _too_large(max_bytes: int) -> FileTooLarge:
+    return FileTooLarge(
+        f"The request's body is larger than the {max_bytes} bytes that are taken here.",
+        details={"max_bytes": max_bytes},
+    )

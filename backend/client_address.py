@@ -1,0 +1,53 @@
+"""Where a request comes from: the peer's address, or the one that a believed proxy reports.
+
+This module does not know which addresses may call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from backend.config import IPNetwork
+
+IPAddress = IPv4Address | IPv6Address
+
+_WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]+)?|(?P<four>[0-9.]+):[0-9]+)")
+
+
+def client_address(peer: str, forwarded_for: str, trusted_proxies: Sequence[IPNetwork]) -> IPAddress | None:
+    """The nearest address on a request's way that is not a believed proxy's.
+
+    peer : who opened the connection; forwarded_for : the X-Forwarded-For header, to which each proxy on the way appends
+    the address it was called from. Only a believed proxy's word counts, so it is read from the right; where a proxy
+    reports something that is no address, the proxy itself is the answer. None when the peer has no address.
+    """
+    address = parse_address(peer)
+    for reported in reversed(forwarded_for.split(",")):
+        if address is None or not _is_in(address, trusted_proxies):
+            break
+        previous = parse_address(reported.strip())
+        if previous is None:
+            break
+        address = previous
+    return address
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as servers and proxies write it: with or without a port; IPv4 also as it appears inside IPv6."""
+    match = _WITH_PORT.fullmatch(text)
+    try:
+        address = ip_address((match["six"] or match["four"]) if match else text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def is_allowed(address: IPAddress | None, networks: Sequence[IPNetwork]) -> bool:
+    """Whether an address lies in one of the networks; with no networks every address does."""
+    return not networks or (address is not None and _is_in(address, networks))
+
+
+def _is_in(address: IPAddress, networks: Sequence[IPNetwork]) -> bool:
+    return any(address in network for network in networks)

@@ -1,0 +1,304 @@
+"""Every setting of the service, in one frozen value read once from the environment.
+
+This module does not know who uses a setting. It opens nothing and makes no folders.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from backend.errors import ConfigurationError
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MAX_BATCH_IMAGES = 10
+"""The most pictures one batch request may carry (api.md)."""
+
+_FORM_BYTES = 1 << 20
+"""Room in an upload for what is not pictures: fields, names, multipart boundaries."""
+
+_PLAIN_BODY_BYTES = 1 << 16
+_UNSET = Path()
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a setting is called in the environment, what the table says of it, and which values it takes.
+
+    low, high : of a number, inclusive; choices : of a text; shape : a pattern for a text, told to people as `expects`
+    shown : the default as the table writes it, where it is not the field's own
+    """
+
+    variable: str
+    text: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    shape: str = ""
+    expects: str = ""
+    shown: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings; `settings_table()` says what each means. Raises ConfigurationError when one is out of range."""
+
+    data_dir: Annotated[Path, Meaning("ORFEAS_DATA_DIR", "Folder for everything the service writes.")] = Path("data")
+    host: Annotated[str, Meaning("HOST", "Address to listen on; `0.0.0.0` for every interface.")] = "127.0.0.1"
+    port: Annotated[int, Meaning("PORT", "Port to listen on; 0 for any free one.", 0, 65535)] = 5000
+    log_level: Annotated[
+        str, Meaning("LOG_LEVEL", "How much is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    ] = "INFO"
+
+    auth_enabled: Annotated[
+        bool, Meaning("AGENT_AUTH_ENABLED", "Whether requests must be signed; `false` only with a loopback HOST.")
+    ] = True
+    agents_file: Annotated[
+        Path, Meaning("AGENTS_FILE", "Agents and their keys; mode 0600.", shown="<ORFEAS_DATA_DIR>/agents.json")
+    ] = _UNSET
+    audit_log: Annotated[
+        Path, Meaning("AUDIT_LOG", "One JSON line per guarded request.", shown="<ORFEAS_DATA_DIR>/audit.jsonl")
+    ] = _UNSET
+    timestamp_tolerance: Annotated[
+        int, Meaning("TIMESTAMP_TOLERANCE", "Seconds a request's timestamp may be off, either way.", 1, 3600)
+    ] = 300
+    nonce_ttl: Annotated[
+        int, Meaning("NONCE_TTL", "Seconds a nonce is remembered; at least twice TIMESTAMP_TOLERANCE.", 2, 86400)
+    ] = 600
+    nonce_store: Annotated[
+        str,
+        Meaning(
+            "NONCE_STORE",
+            "Where nonces are remembered: `database`, shared by all processes, or `memory`, lost when one ends.",
+            choices=("database", "memory"),
+        ),
+    ] = "database"
+    trusted_proxies: Annotated[
+        tuple[IPNetwork, ...],
+        Meaning("TRUSTED_PROXIES", "Addresses or networks, with commas between, whose `X-Forwarded-For` is believed."),
+    ] = ()
+
+    rate_limit: Annotated[int, Meaning("RATE_LIMIT", "Requests a minute for each agent.", 1, 1_000_000)] = 100
+    batch_rate_limit: Annotated[
+        int, Meaning("BATCH_RATE_LIMIT", "Batch requests a minute for each agent.", 1, 1_000_000)
+    ] = 10
+    unauthenticated_rate_limit: Annotated[
+        int,
+        Meaning(
+            "UNAUTHENTICATED_RATE_LIMIT",
+            "Refused requests a minute for each address, before they are answered 429.",
+            1,
+            1_000_000,
+        ),
+    ] = 60
+    rate_limit_storage: Annotated[
+        str,
+        Meaning(
+            "RATE_LIMIT_STORAGE_URL",
+            "Where requests are counted: `memory://`, each process by itself, or `redis://HOST:PORT/DB`, shared.",
+            shape=r"memory://|rediss?://.+",
+            expects="memory:// or redis://HOST:PORT/DB",
+        ),
+    ] = field(default="memory://", repr=False)
+    web_processes: Annotated[
+        int,
+        Meaning(
+            "WEB_PROCESSES",
+            "Web processes on all machines: while the shared storage is away each allows its share of a limit.",
+            1,
+            10_000,
+        ),
+    ] = 1
+    max_active_jobs: Annotated[
+        int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
+    ] = 20
+    queue_limit: Annotated[int, Meaning("QUEUE_LIMIT", "Jobs that may wait in the queue.", 1, 10_000_000)] = 200
+
+    max_image_bytes: Annotated[int, Meaning("MAX_IMAGE_BYTES", "Bytes one picture may have.", 1024, 2_000_000_000)] = (
+        50_000_000
+    )
+    max_pixels: Annotated[
+        int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
+    ] = 64_000_000
+
+    database_url: Annotated[
+        str,
+        Meaning(
+            "DATABASE_URL",
+            "The job table: a SQLite file, or `postgresql://USER:PASSWORD@HOST/NAME`.",
+            shape=r"(sqlite|postgresql(\+psycopg)?)://.+",
+            expects="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME",
+            shown="sqlite:///<ORFEAS_DATA_DIR>/orfeas.sqlite3",
+        ),
+    ] = field(default="", repr=False)
+    artifact_ttl_hours: Annotated[
+        float, Meaning("ARTIFACT_TTL_HOURS", "Hours a mesh and its job are kept.", 0.01, 87600)
+    ] = 24.0
+
+    worker_enabled: Annotated[bool, Meaning("WORKER_ENABLED", "Whether this process also runs jobs.")] = True
+    lease_seconds: Annotated[
+        int, Meaning("LEASE_SECONDS", "Seconds after which a silent worker's jobs return to the queue.", 5, 86400)
+    ] = 60
+    max_attempts: Annotated[int, Meaning("MAX_ATTEMPTS", "Runs a job may die in before it fails.", 1, 100)] = 3
+    max_batch_size: Annotated[int, Meaning("MAX_BATCH_SIZE", "Pictures generated together at most.", 1, 1024)] = 4
+    batch_wait_seconds: Annotated[
+        float, Meaning("BATCH_WAIT", "Seconds a job waits for company before it runs.", 0, 60)
+    ] = 0.05
+    sync_wait_seconds: Annotated[
+        float, Meaning("SYNC_WAIT", "Seconds a synchronous request waits before it is answered 202.", 0, 3600)
+    ] = 120.0
+
+    model_path: Annotated[str, Meaning("MODEL_PATH", "`demo`, a folder, or a repository of the Hugging Face hub.")] = (
+        "demo"
+    )
+    model_subfolder: Annotated[str, Meaning("MODEL_SUBFOLDER", "Folder of the checkpoint inside MODEL_PATH.")] = ""
+    device: Annotated[
+        str,
+        Meaning(
+            "DEVICE",
+            "`auto`, `cpu`, `cuda`, `cuda:N` or `mps`.",
+            shape=r"auto|cpu|mps|cuda(:[0-9]{1,3})?",
+            expects="auto, cpu, cuda, cuda:N or mps",
+        ),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        Meaning(
+            "DTYPE", "Precision of the model; `auto` is the device's own.", choices=("auto", "fp32", "fp16", "bf16")
+        ),
+    ] = "auto"
+    gpu_memory_limit: Annotated[
+        float, Meaning("GPU_MEMORY_LIMIT", "Part of the device's memory this process may take.", 0.05, 1)
+    ] = 0.8
+    torch_compile: Annotated[
+        bool, Meaning("TORCH_COMPILE", "Whether the model is compiled: slow start, faster steps.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        for name, (kind, meaning) in _settings().items():
+            _check(kind, meaning, getattr(self, name))
+        self._derive("agents_file", self.agents_file == _UNSET, self.data_dir / "agents.json")
+        self._derive("audit_log", self.audit_log == _UNSET, self.data_dir / "audit.jsonl")
+        self._derive("database_url", not self.database_url, f"sqlite:///{self.data_dir / 'orfeas.sqlite3'}")
+        if not self.auth_enabled and not is_loopback(self.host):
+            raise ConfigurationError(
+                f"AGENT_AUTH_ENABLED=false would let anyone who can reach {self.host!r} use this service: "
+                "set HOST=127.0.0.1, or remove it and create agents with `python -m backend.agent_auth add`."
+            )
+        if self.nonce_ttl < 2 * self.timestamp_tolerance:
+            raise ConfigurationError(
+                f"NONCE_TTL is {self.nonce_ttl} but must be at least {2 * self.timestamp_tolerance}, twice "
+                "TIMESTAMP_TOLERANCE: a request could be replayed after its nonce is forgotten."
+            )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that an environment gives; an empty variable counts as absent. Raises ConfigurationError."""
+        given: dict[str, Any] = {}
+        for name, (kind, meaning) in _settings().items():
+            text = environ.get(meaning.variable, "").strip()
+            if text:
+                given[name] = _parse(kind, meaning, text)
+        return cls(**given)
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where request bodies lie while they are handled."""
+        return self.data_dir / "spool"
+
+    @property
+    def inputs_dir(self) -> Path:
+        """Where stored pictures lie until their jobs expire."""
+        return self.data_dir / "inputs"
+
+    @property
+    def artifacts_dir(self) -> Path:
+        """Where meshes lie until they expire."""
+        return self.data_dir / "artifacts"
+
+    def max_body_bytes(self, operation: str) -> int:
+        """The longest body a request of this operation may have."""
+        pictures = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
+        return pictures * self.max_image_bytes + _FORM_BYTES if pictures else _PLAIN_BODY_BYTES
+
+    def _derive(self, name: str, absent: bool, value: object) -> None:
+        if absent:
+            object.__setattr__(self, name, value)
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table: variable, default, meaning. README.md carries it."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for setting in dataclasses.fields(Settings):
+        meaning = _settings()[setting.name][1]
+        default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
+        shown = meaning.shown or (default if default not in ("", ()) else "")
+        lines.append(f"| `{meaning.variable}` | {f'`{shown}`' if shown != '' else 'none'} | {meaning.text} |")
+    return "\n".join(lines) + "\n"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a service bound to this host."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _settings() -> dict[str, tuple[Any, Meaning]]:
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    return {name: typing.get_args(hint) for name, hint in hints.items()}
+
+
+def _check(kind: Any, meaning: Meaning, value: object) -> None:
+    name = meaning.variable
+    expected = {float: (int, float)}.get(kind, typing.get_origin(kind) or kind)
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigurationError(f"{name} must be {_READERS[kind][1]}.")
+    low, high = meaning.low, meaning.high
+    # Written so that NaN fails.
+    if low is not None and high is not None and isinstance(value, int | float) and not low <= value <= high:
+        raise ConfigurationError(f"{name} must be from {low} to {high}, not {value}.")
+    if meaning.choices and value not in meaning.choices:
+        raise ConfigurationError(f"{name} must be one of {', '.join(meaning.choices)}; it is {value!r}.")
+    # The value is not told: a URL may carry a password.
+    if meaning.shape and value and not re.fullmatch(meaning.shape, str(value)):
+        raise ConfigurationError(f"{name} must be {meaning.expects}.")
+
+
+def _parse(kind: Any, meaning: Meaning, text: str) -> object:
+    reader, expected = _READERS[kind]
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{meaning.variable} must be {expected}, not {text!r}.") from error
+
+
+def _read_flag(text: str) -> bool:
+    if text.lower() not in _FLAGS:
+        raise ValueError(text)
+    return _FLAGS[text.lower()]
+
+
+def _read_networks(text: str) -> tuple[IPNetwork, ...]:
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
+
+
+_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_READERS: Mapping[Any, tuple[Callable[[str], object], str]] = {
+    bool: (_read_flag, "true or false"),
+    int: (int, "a whole number"),
+    float: (float, "a number"),
+    str: (str, "text"),
+    Path: (lambda text: Path(text).expanduser(), "a path"),
+    tuple[IPNetwork, ...]: (_read_networks, "addresses or networks (192.0.2.7, 10.0.0.0/8) with commas between"),
+}

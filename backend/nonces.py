@@ -1,0 +1,50 @@
+"""Which nonces were used: what the guard asks of a store, and the store that lives in one process.
+
+The job database and Redis have stores of their own that keep the same promise. This module does not know who signed a
+request or why a nonce matters.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from datetime import datetime, timedelta
+from typing import Protocol
+
+
+class NonceStore(Protocol):
+    """Remembers nonces, for all processes that share it."""
+
+    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
+        """Note that an agent used a nonce; False when it is already noted and its time is not over.
+
+        now : aware; a nonce noted at t counts as used up to and including t + ttl.
+        Of several calls at once with the same nonce, in any process, exactly one gives True.
+        Raises AuthUnavailable when the store cannot be reached.
+        """
+        ...
+
+
+class MemoryNonceStore:
+    """Nonces of one process, forgotten when it ends: for tests and for trying things out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: set[tuple[str, str]] = set()
+        self._ends: list[tuple[datetime, tuple[str, str]]] = []
+
+    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
+        """See NonceStore."""
+        key = (agent_id, nonce)
+        with self._lock:
+            while self._ends and self._ends[0][0] < now:
+                self._used.discard(heapq.heappop(self._ends)[1])
+            if key in self._used:
+                return False
+            self._used.add(key)
+            heapq.heappush(self._ends, (now + ttl, key))
+            return True
+
+    def __len__(self) -> int:
+        """How many nonces are held."""
+        return len(self._used)

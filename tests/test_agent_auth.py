@@ -1,0 +1,702 @@
+"""The guard: each refusal with its status and code, in the contract's order; bodies; addresses; the audit log."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import http.client
+import io
+import itertools
+import json
+import stat
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask, Response, g, jsonify, request
+from flask.testing import FlaskClient
+from werkzeug.serving import make_server
+from werkzeug.test import TestResponse
+
+from backend import body_spool, signing
+from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
+from backend.agent_registry import MAX_KEYS, AgentConfig, AgentRegistry
+from backend.agents_file import add_agent
+from backend.audit import AuditLog
+from backend.client_address import client_address
+from backend.config import Settings
+from backend.errors import AuthInvalid, AuthUnavailable, ConfigurationError, ServiceError
+from backend.limits import RequestLimits
+from backend.nonces import MemoryNonceStore
+from backend.signing import SignedRequest, digest_body
+
+KEY = "secret-key-0123456789abcdef"
+OLD_KEY = "former-key-0123456789abcdef"
+NOW = 1_760_000_000
+AGENT = AgentConfig("a1", (KEY, OLD_KEY))
+
+
+class Agents(AgentRegistry):
+    """Agents without a file."""
+
+    def __init__(self, *agents: AgentConfig) -> None:
+        self.known = {agent.agent_id: agent for agent in agents}
+
+    def get(self, agent_id: str) -> AgentConfig | None:
+        return self.known.get(agent_id)
+
+
+class Unreachable(MemoryNonceStore):
+    """A nonce store that is away."""
+
+    def remember(self, *_: object) -> bool:
+        raise AuthUnavailable(7)
+
+
+class Service:
+    """A tiny app behind the guard, and an agent that calls it."""
+
+    def __init__(self, folder: Path, *agents: AgentConfig, **settings: Any) -> None:
+        self.now = float(NOW)
+        self.settings = Settings(data_dir=folder, **settings)
+        self.agents = Agents(*(agents or (AGENT,)))
+        self.nonces = MemoryNonceStore()
+        self.limits = RequestLimits(self.settings)
+        self.app = self._make_app()
+        self._numbers = itertools.count()
+
+    def _make_app(self) -> Flask:
+        app = Flask("tiny")
+
+        def clock() -> datetime:
+            return datetime.fromtimestamp(self.now, UTC)
+
+        audit = AuditLog(self.settings.audit_log, clock)
+        AgentGuard(self.settings, self.agents, self, self.limits, audit, clock).init_app(app)
+        app.add_url_rule("/generate", "generate", generate, methods=["POST", "GET"])
+        app.add_url_rule("/batch", "batch", batch, methods=["POST"])
+        app.add_url_rule("/status/<path:name>", "status", status)
+        app.add_url_rule("/open", "open", lambda: "open")
+        app.register_error_handler(ServiceError, render)
+        return app
+
+    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
+        return self.nonces.remember(agent_id, nonce, now, ttl)
+
+    @property
+    def client(self) -> FlaskClient:
+        return self.app.test_client()
+
+    def headers(self, method: str, target: str, body: bytes = b"", **changed: str) -> dict[str, str]:
+        path, _, query = target.partition("?")
+        values = {
+            "agent_id": "a1",
+            "timestamp": str(int(self.now)),
+            "nonce": f"nonce-{next(self._numbers):06d}",
+            "body_digest": digest_body(body),
+            "key": KEY,
+            **changed,
+        }
+        signature = sign_request(
+            values["key"],
+            method,
+            path,
+            query,
+            values["agent_id"],
+            int(values["timestamp"]),
+            values["nonce"],
+            values["body_digest"],
+        )
+        return {
+            "X-Agent-ID": values["agent_id"],
+            "X-Agent-Timestamp": values["timestamp"],
+            "X-Agent-Nonce": values["nonce"],
+            "X-Agent-Content-SHA256": values["body_digest"],
+            "X-Agent-Signature": signature,
+        }
+
+    def call(self, method: str = "POST", target: str = "/generate", body: bytes = b"", **changed: str) -> TestResponse:
+        return self.client.open(target, method=method, data=body, headers=self.headers(method, target, body, **changed))
+
+    def audited(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.settings.audit_log.read_text().splitlines()]
+
+
+def render(error: ServiceError) -> tuple[Response, int]:
+    return jsonify(code=error.code, retry_after=getattr(error, "retry_after", None), error=error.message), error.status
+
+
+@require_agent_token("generate")
+def generate() -> Response:
+    size, digest = g.body_size, g.body_digest
+    return jsonify(agent=g.agent.agent_id, body=g.body.read().decode("latin-1"), size=size, digest=digest)
+
+
+@require_agent_token("batch")
+def batch() -> Response:
+    return jsonify(files=sorted(request.files), fields=request.form)
+
+
+@require_agent_token("status")
+def status(name: str) -> Response:
+    return jsonify(name=name, query=request.args)
+
+
+def answer(response: TestResponse) -> tuple[int, str]:
+    return response.status_code, response.get_json()["code"]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return Service(tmp_path)
+
+
+def test_signed_request_reaches_the_view_with_its_body(service: Service) -> None:
+    response = service.call(body=b"hello")
+    assert response.status_code == 200
+    assert response.get_json() == {"agent": "a1", "body": "hello", "size": 5, "digest": digest_body(b"hello")}
+
+
+def test_request_without_body_is_one_of_an_empty_body(service: Service) -> None:
+    assert service.call("GET").get_json()["body"] == ""
+
+
+def test_every_accepted_key_signs_and_no_other(service: Service) -> None:
+    assert service.call(key=OLD_KEY).status_code == 200
+    assert answer(service.call(key="another-key-0123456789abcdef")) == (401, "AUTH_INVALID")
+
+
+FAULTS = {
+    "missing": (401, "AUTH_MISSING"),
+    "invalid": (401, "AUTH_INVALID"),
+    "expired": (401, "AUTH_EXPIRED"),
+    "disabled": (403, "AGENT_DISABLED"),
+    "address": (403, "IP_NOT_ALLOWED"),
+    "operation": (403, "OPERATION_NOT_ALLOWED"),
+    "replayed": (401, "AUTH_REPLAYED"),
+    "unavailable": (503, "AUTH_UNAVAILABLE"),
+    "rate": (429, "RATE_LIMITED"),
+    "body": (401, "AUTH_BODY_MISMATCH"),
+}
+
+
+def faulty_call(service: Service, faults: set[str]) -> TestResponse:
+    """A request that is wrong in each of these ways at once."""
+    agent = replace(
+        AGENT,
+        enabled="disabled" not in faults,
+        allowed_ips=(ip_network("192.0.2.0/24"),) if "address" in faults else (),
+        operations=frozenset({"status"} if "operation" in faults else {"generate"}),
+        rate_limit=1 if "rate" in faults else 100,
+    )
+    service.agents.known["a1"] = agent
+    if "rate" in faults:
+        with service.app.test_request_context("/open"):
+            service.limits.admit_agent(agent, "generate")
+    if "replayed" in faults:
+        moment = datetime.fromtimestamp(service.now, UTC)
+        assert service.nonces.remember("a1", "nonce-seen", moment, timedelta(seconds=600))
+    if "unavailable" in faults:
+        service.nonces = Unreachable()
+    changed = {"nonce": "nonce-seen"} if "replayed" in faults else {}
+    if "expired" in faults:
+        changed["timestamp"] = str(NOW - 301)
+    if "invalid" in faults:
+        changed["key"] = "another-key-0123456789abcdef"
+    headers = service.headers("POST", "/generate", b"hello", **changed)
+    if "missing" in faults:
+        del headers["X-Agent-Nonce"]
+    return service.client.post("/generate", data=b"hallo" if "body" in faults else b"hello", headers=headers)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_has_its_status_and_code(service: Service, fault: str) -> None:
+    assert faulty_call(service, set()).status_code == 200
+    assert answer(faulty_call(service, {fault})) == FAULTS[fault]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [pair for pair in itertools.combinations(FAULTS, 2) if pair != ("replayed", "unavailable")]
+)
+def test_of_two_faults_the_earlier_one_is_answered(service: Service, first: str, second: str) -> None:
+    assert answer(faulty_call(service, {first, second})) == FAULTS[first]
+
+
+def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> None:
+    unknown, wrong = service.call(agent_id="a2"), service.call(key="another-key-0123456789abcdef")
+    assert answer(unknown) == answer(wrong) == (401, "AUTH_INVALID")
+    assert unknown.data == wrong.data
+
+
+@pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
+def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+    real = signing._hmac
+
+    def counted(key: str, text: bytes) -> str:
+        nonlocal made
+        made += 1
+        return real(key, text)
+
+    monkeypatch.setattr(signing, "_hmac", counted)
+    signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "0" * 64)
+    with pytest.raises(AuthInvalid):
+        verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)
+    assert made == MAX_KEYS
+
+
+def test_decoy_is_nobody_s_key() -> None:
+    decoy = "decoy-key-0123456789abcdef"
+    signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "")
+    signature = sign_request(decoy, "GET", "/", "", "a1", NOW, "nonce-01", digest_body(b""))
+    for agent in (None, AGENT):
+        with pytest.raises(AuthInvalid):
+            verify(replace(signed, signature=signature), agent, datetime.fromtimestamp(NOW, UTC), 300, [decoy] * 3)
+
+
+@pytest.mark.parametrize(("off", "expected"), [(-300, 200), (300, 200), (-301, 401), (301, 401)])
+def test_timestamp_may_be_five_minutes_off(service: Service, off: int, expected: int) -> None:
+    assert service.call(timestamp=str(NOW + off)).status_code == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("GET", "/generate?x=1"),
+        ("POST", "/generate?x=2"),
+        ("POST", "/generate"),
+        ("POST", "/generate?x=%31"),
+        ("POST", "/generate?x=1&"),
+        ("POST", "/%67enerate?x=1"),
+        ("POST", "/batch?x=1"),
+    ],
+)
+def test_signature_holds_for_the_request_as_it_was_sent(service: Service, method: str, target: str) -> None:
+    headers = service.headers("POST", "/generate?x=1")
+    assert answer(service.client.open(target, method=method, headers=headers)) == (401, "AUTH_INVALID")
+
+
+@pytest.mark.parametrize("name", ["X-Agent-ID", "X-Agent-Timestamp", "X-Agent-Nonce", "X-Agent-Content-SHA256"])
+def test_signature_holds_for_each_header(service: Service, name: str) -> None:
+    service.agents.known["a2"] = replace(AGENT, agent_id="a2", api_keys=("second-key-0123456789abcdef",))
+    headers = service.headers("POST", "/generate")
+    other = service.headers("POST", "/generate", b"x", agent_id="a2", timestamp=str(NOW + 1))
+    response = service.client.post("/generate", headers={**headers, name: other[name]})
+    assert answer(response) == (401, "AUTH_INVALID")
+
+
+def test_nonce_serves_once_for_each_agent_until_its_time_is_over(service: Service) -> None:
+    service.agents.known["a2"] = replace(AGENT, agent_id="a2")
+    assert service.call(nonce="nonce-same").status_code == 200
+    assert service.call(nonce="nonce-same", agent_id="a2").status_code == 200
+    service.now += 600
+    assert answer(service.call(nonce="nonce-same")) == (401, "AUTH_REPLAYED")
+    service.now += 1
+    assert service.call(nonce="nonce-same").status_code == 200
+
+
+def test_request_can_never_be_replayed_while_its_timestamp_lasts(service: Service) -> None:
+    headers = service.headers("POST", "/generate", timestamp=str(NOW + 300))
+    assert service.client.post("/generate", headers=headers).status_code == 200
+    service.now += 600
+    assert answer(service.client.post("/generate", headers=headers)) == (401, "AUTH_REPLAYED")
+    service.now += 1
+    assert answer(service.client.post("/generate", headers=headers)) == (401, "AUTH_EXPIRED")
+
+
+def test_one_of_many_threads_uses_a_nonce() -> None:
+    store, now = MemoryNonceStore(), datetime.fromtimestamp(NOW, UTC)
+    ttl = timedelta(seconds=600)
+    with ThreadPoolExecutor(8) as pool:
+        admitted = list(pool.map(lambda k: store.remember("a1", f"n{k % 100}", now, ttl), range(800)))
+    assert sum(admitted) == 100
+
+
+def test_memory_forgets_nonces_whose_time_is_over() -> None:
+    store, now = MemoryNonceStore(), datetime.fromtimestamp(NOW, UTC)
+    for k in range(1000):
+        store.remember("a1", f"n{k}", now + timedelta(seconds=k), timedelta(seconds=10))
+    assert len(store) == 11
+
+
+def test_nonce_is_not_spent_by_a_request_that_was_refused_before(service: Service) -> None:
+    headers = service.headers("POST", "/generate", nonce="nonce-kept")
+    assert service.client.post("/generate", headers={**headers, "X-Agent-Signature": "0" * 64}).status_code == 401
+    assert service.client.post("/generate", headers=headers).status_code == 200
+
+
+def test_rate_and_batch_rate_hold(tmp_path: Path) -> None:
+    service = Service(tmp_path, replace(AGENT, rate_limit=4, batch_rate_limit=2))
+    codes = [service.call(target="/batch").status_code for _ in range(3)]
+    codes += [service.call(target="/generate").status_code for _ in range(2)]
+    assert codes == [200, 200, 429, 200, 429]
+
+
+def test_refused_rate_says_when_to_come_again(tmp_path: Path) -> None:
+    service = Service(tmp_path, replace(AGENT, rate_limit=1))
+    service.call()
+    response = service.call()
+    assert answer(response) == (429, "RATE_LIMITED")
+    assert 1 <= response.get_json()["retry_after"] <= 60
+
+
+def test_unreachable_nonces_say_when_to_come_again(service: Service) -> None:
+    service.nonces = Unreachable()
+    assert service.call().get_json()["retry_after"] == 7
+
+
+def test_flood_of_refusals_is_stopped_and_holds_no_agent_back(tmp_path: Path) -> None:
+    service = Service(tmp_path, unauthenticated_rate_limit=2)
+    assert [service.client.post("/generate").status_code for _ in range(3)] == [401, 401, 429]
+    assert service.call().status_code == 200
+
+
+def test_body_mismatch_stores_nothing(service: Service) -> None:
+    headers = service.headers("POST", "/generate", b"hello")
+    response = service.client.post("/generate", data=b"hello!", headers=headers)
+    assert answer(response) == (401, "AUTH_BODY_MISMATCH")
+    assert list(service.settings.spool_dir.iterdir()) == []
+
+
+def test_form_is_parsed_from_the_verified_body(service: Service) -> None:
+    body = (
+        b'--edge\r\nContent-Disposition: form-data; name="seed"\r\n\r\n7\r\n'
+        b'--edge\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\npng\r\n--edge--\r\n'
+    )
+    headers = {**service.headers("POST", "/batch", body), "Content-Type": "multipart/form-data; boundary=edge"}
+    response = service.client.post("/batch", data=body, headers=headers)
+    assert response.get_json() == {"files": ["image"], "fields": {"seed": "7"}}
+
+
+def post_stream(service: Service, stream: io.RawIOBase, digest: str, **environ: Any) -> TestResponse:
+    headers = service.headers("POST", "/generate", body_digest=digest)
+    overrides = {"wsgi.input": stream, **environ}
+    return service.client.post("/generate", headers=headers, environ_overrides=overrides)
+
+
+class Zeros(io.RawIOBase):
+    """So many zero bytes, made as they are read; `seen` is called in between."""
+
+    def __init__(self, size: int, seen: Callable[[], None] = lambda: None, breaks: bool = False) -> None:
+        self.left, self.seen, self.breaks = size, seen, breaks
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.seen()
+        if self.breaks and not self.left:
+            raise ConnectionResetError
+        size = min(len(buffer), self.left)
+        buffer[:size] = bytes(size)
+        self.left -= size
+        return size
+
+
+@pytest.mark.parametrize("environ", [{"CONTENT_LENGTH": "66000000"}, {"wsgi.input_terminated": True}])
+def test_body_larger_than_the_bound_is_refused(service: Service, environ: dict[str, Any]) -> None:
+    response = post_stream(service, Zeros(66_000_000), digest_body(b""), **environ)
+    assert answer(response) == (413, "FILE_TOO_LARGE")
+    assert "51048576 bytes" in response.get_json()["error"]
+
+
+def test_declared_length_is_refused_before_a_byte_is_read(service: Service) -> None:
+    stream = Zeros(66_000_000, lambda: pytest.fail("read"))
+    assert post_stream(service, stream, digest_body(b""), CONTENT_LENGTH="66000000").status_code == 413
+
+
+@pytest.mark.parametrize(("target", "size", "code"), [("/batch", 200_000, 200), ("/status/x", 65_537, 413)])
+def test_bound_follows_the_operation(tmp_path: Path, target: str, size: int, code: int) -> None:
+    service = Service(tmp_path, max_image_bytes=1024)
+    method = "GET" if target.startswith("/status") else "POST"
+    assert service.call(method, target, bytes(size)).status_code == code
+
+
+def test_chunked_body_is_read_where_the_server_ends_it(service: Service) -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input_terminated": True}
+    response = post_stream(service, Zeros(1000), digest_body(bytes(1000)), **chunked)
+    assert response.status_code == 200
+    assert response.get_json()["size"] == 1000
+
+
+def test_chunked_body_is_refused_where_the_server_does_not_end_it(service: Service) -> None:
+    response = post_stream(service, Zeros(1000), digest_body(bytes(1000)), HTTP_TRANSFER_ENCODING="chunked")
+    assert answer(response) == (411, "LENGTH_REQUIRED")
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_body_that_breaks_off_is_refused(service: Service, breaks: bool) -> None:
+    response = post_stream(service, Zeros(1000, breaks=breaks), digest_body(bytes(2000)), CONTENT_LENGTH="2000")
+    assert answer(response) == (401, "AUTH_BODY_MISMATCH")
+
+
+def test_body_lies_on_disk_in_a_private_folder_without_a_name(service: Service) -> None:
+    folder = service.settings.spool_dir
+    seen: list[list[Path]] = []
+    stream = Zeros(3 << 20, lambda: seen.append(list(folder.iterdir()) if folder.exists() else []))
+    response = post_stream(service, stream, digest_body(bytes(3 << 20)), CONTENT_LENGTH=str(3 << 20))
+    assert response.status_code == 200
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert len(seen) > 3
+    assert all(names == [] for names in seen)
+    assert list(folder.iterdir()) == []
+
+
+def test_memory_does_not_grow_with_the_body(tmp_path: Path) -> None:
+    size = 16 << 20
+    environ = {"wsgi.input": Zeros(size), "CONTENT_LENGTH": str(size)}
+    tracemalloc.start()
+    try:
+        body = body_spool.spool_body(environ, tmp_path, size, None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (body.size, body.digest) == (size, digest_body(bytes(size)))
+    assert body.stream.read(2) == b"\0\0"
+    body.stream.close()
+    assert peak < 2 << 20
+
+
+def test_body_is_closed_when_the_request_ends(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    real = body_spool._open_file
+
+    def recorded(folder: Path) -> Any:
+        opened.append(real(folder))
+        return opened[-1]
+
+    monkeypatch.setattr(body_spool, "_open_file", recorded)
+    headers = service.headers("POST", "/generate", b"hello")
+    assert service.call(body=b"hello").status_code == 200
+    assert service.client.post("/generate", data=b"hallo", headers=headers).status_code == 401
+    assert post_stream(service, Zeros(9, breaks=True), digest_body(b""), CONTENT_LENGTH="10").status_code == 401
+    assert [file.closed for file in opened] == [True, True, True]
+
+
+def test_full_disk_is_a_clear_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = Full()
+    monkeypatch.setattr(body_spool, "_open_file", lambda _folder: file)
+    assert answer(service.call(body=b"hello")) == (507, "STORAGE_FULL")
+    assert file.closed
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("198.51.100.7", "", "198.51.100.7"),
+        ("198.51.100.7", "203.0.113.9", "198.51.100.7"),
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "192.0.2.1, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "192.0.2.1, nonsense, 10.0.0.2", "10.0.0.2"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("::ffff:10.0.0.1", "2001:db8::1", "2001:db8::1"),
+        ("fe80::1%eth0", "", "fe80::1"),
+        ("", "203.0.113.9", "None"),
+    ],
+)
+def test_client_is_the_nearest_address_that_is_no_believed_proxy(peer: str, forwarded: str, expected: str) -> None:
+    assert str(client_address(peer, forwarded, [ip_network("10.0.0.0/8")])) == expected
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "expected"),
+    [
+        ((), "192.0.2.1", 403),
+        ((ip_network("127.0.0.1"),), "192.0.2.1", 200),
+        ((ip_network("127.0.0.1"),), "192.0.2.1, 198.51.100.1", 403),
+        ((ip_network("127.0.0.1"),), "", 403),
+    ],
+)
+def test_proxy_is_believed_only_when_it_is_configured(
+    tmp_path: Path, proxies: tuple[Any, ...], forwarded: str, expected: int
+) -> None:
+    agent = replace(AGENT, allowed_ips=(ip_network("192.0.2.0/24"),))
+    service = Service(tmp_path, agent, trusted_proxies=proxies)
+    headers = {**service.headers("POST", "/generate"), "X-Forwarded-For": forwarded}
+    assert service.client.post("/generate", headers=headers).status_code == expected
+
+
+def test_audit_has_one_line_for_each_guarded_request(service: Service) -> None:
+    service.call(body=b"hello")
+    service.call(key=OLD_KEY, target="/status/x", method="GET")
+    service.client.post("/generate")
+    service.call(agent_id="a9")
+    service.call(key="another-key-0123456789abcdef")
+    service.client.get("/open")
+    service.client.get("/nowhere")
+    lines = service.audited()
+    fields = ("agent", "verified", "operation", "outcome", "status", "address")
+    assert [tuple(line[name] for name in fields) for line in lines] == [
+        ("a1", True, "generate", "admitted", 200, "127.0.0.1"),
+        ("a1", True, "status", "admitted", 200, "127.0.0.1"),
+        ("", False, "generate", "AUTH_MISSING", 401, "127.0.0.1"),
+        ("", False, "generate", "AUTH_INVALID", 401, "127.0.0.1"),
+        ("a1", False, "generate", "AUTH_INVALID", 401, "127.0.0.1"),
+    ]
+    assert len({line["request_id"] for line in lines}) == 5
+
+
+def test_audit_never_holds_a_key_or_a_signature(service: Service) -> None:
+    headers = service.headers("POST", "/generate")
+    service.client.post("/generate", headers=headers)
+    for misplaced in (KEY, headers["X-Agent-Signature"]):
+        service.client.post("/generate", headers={**headers, "X-Agent-ID": misplaced})
+    text = service.settings.audit_log.read_text()
+    assert len(text.splitlines()) == 3
+    assert KEY not in text
+    assert headers["X-Agent-Signature"] not in text
+
+
+def test_audit_records_a_view_that_fails(service: Service) -> None:
+    def fail() -> str:
+        raise LookupError
+
+    service.app.add_url_rule("/fail", "fail", require_agent_token("admin")(fail))
+    service.agents.known["a1"] = replace(AGENT, operations=frozenset({"admin"}))
+    assert service.call("GET", "/fail").status_code == 500
+    (line,) = service.audited()
+    assert (line["outcome"], line["status"]) == ("admitted", 500)
+
+
+def test_guard_comes_before_other_decorators_of_a_view(service: Service) -> None:
+    parsed: list[bytes] = []
+
+    def parsing(view: Callable[[], str]) -> Callable[[], str]:
+        @functools.wraps(view)
+        def inner() -> str:
+            parsed.append(request.get_data())
+            return view()
+
+        return inner
+
+    @parsing
+    @require_agent_token("generate")
+    def view() -> str:
+        return "seen"
+
+    service.app.add_url_rule("/parsed", "parsed", view, methods=["POST"])
+    assert service.client.post("/parsed", data=b"evil").status_code == 401
+    assert parsed == []
+    assert service.call(target="/parsed", body=b"good").status_code == 200
+    assert parsed == [b"good"]
+    assert len(service.audited()) == 2
+
+
+def test_decorator_guards_where_its_mark_is_lost(service: Service) -> None:
+    guarded = require_agent_token("generate")(lambda: "seen")
+    service.app.add_url_rule("/bare", "bare", lambda: str(guarded()), methods=["POST"])
+    assert service.client.post("/bare").status_code == 401
+    assert service.call(target="/bare").status_code == 200
+
+
+def test_admission_for_one_operation_is_none_for_another(service: Service) -> None:
+    service.agents.known["a1"] = replace(AGENT, operations=frozenset({"generate"}))
+    view = require_agent_token("generate")(require_agent_token("admin")(lambda: "seen"))
+    service.app.add_url_rule("/both", "both", view, methods=["POST"])
+    assert answer(service.call(target="/both")) == (403, "OPERATION_NOT_ALLOWED")
+
+
+def test_admission_ends_with_its_request(service: Service) -> None:
+    with service.app.app_context():
+        assert service.call().status_code == 200
+        assert service.client.post("/generate").status_code == 401
+
+
+def test_options_and_wrong_methods_need_no_signature(service: Service) -> None:
+    assert service.client.options("/batch").status_code == 200
+    assert service.client.get("/batch").status_code == 405
+
+
+def test_unknown_operation_is_refused_when_the_view_is_made() -> None:
+    with pytest.raises(ConfigurationError, match="There is no operation 'fly'"):
+        require_agent_token("fly")
+
+
+def test_view_without_a_guard_is_never_reached() -> None:
+    app = Flask("bare")
+    app.register_error_handler(ServiceError, render)
+    app.add_url_rule("/", "index", require_agent_token("generate")(lambda: "seen"))
+    assert answer(app.test_client().get("/")) == (500, "CONFIGURATION_ERROR")
+
+
+def test_server_that_hides_the_target_is_refused(service: Service) -> None:
+    headers = service.headers("POST", "/generate")
+    hidden = {"RAW_URI": "", "REQUEST_URI": ""}
+    response = service.client.post("/generate", headers=headers, environ_overrides=hidden)
+    assert answer(response) == (500, "CONFIGURATION_ERROR")
+
+
+@pytest.mark.parametrize(("peer", "expected"), [("127.0.0.1", 200), ("::1", 200), ("192.0.2.1", 403), ("", 403)])
+def test_without_signatures_only_this_machine_calls(tmp_path: Path, peer: str, expected: int) -> None:
+    service = Service(tmp_path, auth_enabled=False)
+    response = service.client.post("/generate", data=b"hello", environ_overrides={"REMOTE_ADDR": peer})
+    assert response.status_code == expected
+    if expected == 200:
+        assert response.get_json()["agent"] == "local"
+
+
+def test_guard_of_the_settings_reads_their_agents_file(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, rate_limit=1)
+    key = add_agent(settings.agents_file, "a1")
+    helper = Service(tmp_path / "other")
+    app = Flask("whole")
+    app.register_error_handler(ServiceError, render)
+    app.add_url_rule("/generate", "generate", generate, methods=["POST"])
+    now = datetime.fromtimestamp(helper.now, UTC)
+    AgentGuard.from_settings(settings, MemoryNonceStore(), lambda: now).init_app(app)
+    codes = [
+        app.test_client().post("/generate", headers=helper.headers("POST", "/generate", key=key)).status_code
+        for _ in range(2)
+    ]
+    assert codes == [200, 429]
+    assert settings.audit_log.exists()
+
+
+@pytest.fixture
+def port(service: Service) -> Iterator[int]:
+    """The port of a real server in front of the service."""
+    server = make_server("127.0.0.1", 0, service.app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("target", ["/status/a%2Fb%20c?x=%20b&y=a+b", "/status/%C3%A4%3F?", "/status/x?a=1?b=2"])
+def test_real_server_passes_the_target_as_it_was_sent(service: Service, port: int, target: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", target, headers=service.headers("GET", target))
+    response = connection.getresponse()
+    assert (response.status, json.load(response).keys()) == (200, {"name", "query"})
+    changed = target.replace("%20", "+").replace("%C3%A4", "%c3%a4").replace("a=1", "a=%31")
+    headers = service.headers("GET", target)
+    connection.close()
+    connection.request("GET", changed, headers=headers)
+    assert connection.getresponse().status == 401
+    connection.close()
+
+
+def test_real_server_takes_a_chunked_body(service: Service, port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    headers = service.headers("POST", "/generate", b"hello")
+    connection.request("POST", "/generate", body=iter([b"hel", b"lo"]), headers=headers, encode_chunked=True)
+    response = connection.getresponse()
+    assert (response.status, json.load(response)["body"]) == (200, "hello")
+    connection.close()
