@@ -1,0 +1,148 @@
+"""One database for several rooms: how it is opened, read and written, on SQLite or PostgreSQL.
+
+Whatever keeps the database from answering comes out as StoreUnavailable, a full disk as StorageFull. This module does
+not know which tables there are.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, func, make_url, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+from backend.errors import DatabaseUrlError, ServiceError, StorageFull, StoreUnavailable
+
+_POOL_SIZE = 32
+_BUSY_MILLISECONDS = 10_000
+_POOL_SECONDS = 5
+_POSTGRES_DISK_FULL = "53100"
+_POSTGRES_OPTIONS = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
+
+
+class Database:
+    """Connections to one database, shared by the threads of one process; open it after a fork, not before."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._reader = engine
+        self._writer = engine.execution_options(immediate=True)
+        # SQLite lets waiting writers sleep and try again; within a process a lock wakes the next one at once.
+        self._turn = threading.Lock() if self.is_sqlite else None
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Opens `sqlite:///PATH` (its folder is made) or `postgresql://USER:PASSWORD@HOST/NAME`; connects later.
+
+        Raises DatabaseUrlError.
+        """
+        try:
+            parsed = make_url(url)
+        except exc.ArgumentError as error:
+            raise DatabaseUrlError from error
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            return cls(_sqlite_engine(parsed))
+        if backend in ("postgresql", "postgres"):
+            return cls(_postgres_engine(parsed))
+        raise DatabaseUrlError
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite, where one writer at a time works."""
+        return self._reader.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that only reads; raises StoreUnavailable."""
+        with _translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that writes; all of it stays when the block ends, nothing when it raises. Not to be nested.
+
+        Raises StorageFull and StoreUnavailable; after the latter it is unknown whether it stayed when the connection
+        broke at the very end.
+        """
+        if self._turn is None:
+            with _translated(), self._writer.begin() as connection:
+                yield connection
+        else:
+            with self._turn, _translated(), self._writer.begin() as connection:
+                yield connection
+
+    def one_at_a_time(self, connection: Connection, lock: int) -> None:
+        """Lets no other transaction pass this line with the same number until this one ends."""
+        if not self.is_sqlite:  # there BEGIN IMMEDIATE has done it
+            connection.execute(select(func.pg_advisory_xact_lock(lock)))
+
+    def close(self) -> None:
+        """Closes every connection that is not in use."""
+        self._reader.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except exc.TimeoutError as error:  # every connection of the pool is busy
+        raise StoreUnavailable from error
+    except exc.DBAPIError as error:
+        known = _named(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def _named(error: exc.DBAPIError) -> ServiceError | None:
+    """The failure in our terms; None for one that would be the same on every try."""
+    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return StorageFull()
+    if getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:
+        return StorageFull()
+    if error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError):
+        return StoreUnavailable()
+    return None
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise DatabaseUrlError("DATABASE_URL must name a file: each connection to :memory: would have its own tables.")
+    Path(str(url.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, pool_size=_POOL_SIZE, pool_timeout=_POOL_SECONDS)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    assert isinstance(connection, sqlite3.Connection)  # noqa: S101
+    connection.isolation_level = None  # _begin_sqlite begins; the driver's own BEGIN comes too late to lock
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # an accepted job survives a power cut, too
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _postgres_engine(url: URL) -> Engine:
+    try:
+        return create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_size=_POOL_SIZE,
+            pool_timeout=_POOL_SECONDS,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
+        )
+    except ImportError as error:
+        raise DatabaseUrlError(
+            "DATABASE_URL names PostgreSQL; install its driver: pip install 'psycopg[binary]'"
+        ) from error

@@ -1,0 +1,77 @@
+"""Each nonce is new once, whoever asks, on every database."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from store_backends import BACKENDS, START, empty_database, open_database, remember_all
+
+from backend.database import Database
+from backend.errors import AuthUnavailable
+from backend.job_tables import nonces
+from backend.nonce_store import SqlNonceStore
+
+TTL = timedelta(seconds=600)
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request.param, tmp_path)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    with open_database(url) as opened:
+        yield opened
+
+
+def rows(database: Database) -> int:
+    with database.read() as connection:
+        return connection.execute(select(func.count()).select_from(nonces)).scalar_one()
+
+
+def test_a_nonce_is_new_once_for_each_agent(database: Database) -> None:
+    store = SqlNonceStore(database)
+    assert store.remember("ann", "n-00000001", START, TTL)
+    assert not store.remember("ann", "n-00000001", START, TTL)
+    assert store.remember("bob", "n-00000001", START, TTL)
+    assert store.remember("ann", "N-00000001", START, TTL)
+
+
+def test_a_nonce_is_used_up_to_the_end_of_its_time_and_again_after(database: Database) -> None:
+    store = SqlNonceStore(database)
+    assert store.remember("ann", "nonce", START, TTL)
+    assert not store.remember("ann", "nonce", START + TTL, TTL)
+    after = START + TTL + timedelta(microseconds=1)
+    assert store.remember("ann", "nonce", after, TTL)
+    assert not store.remember("ann", "nonce", after + TTL, TTL)
+
+
+def test_nonces_that_ended_are_removed(database: Database) -> None:
+    store = SqlNonceStore(database)
+    for k in range(12):
+        store.remember("ann", f"old-{k}", START, TTL)
+    later = START + 2 * TTL
+    for k in range(4):
+        assert store.remember("ann", f"new-{k}", later, TTL)
+    assert rows(database) == 4
+
+
+def test_processes_with_the_same_nonces_admit_each_once(url: str, database: Database) -> None:
+    names = [f"nonce-{k}" for k in range(60)]
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        admitted = pool.starmap(remember_all, [(url, names[k * 20 :] + names[: k * 20]) for k in range(3)])
+    assert sorted(nonce for some in admitted for nonce in some) == sorted(names)
+    assert rows(database) == len(names)
+
+
+def test_an_unreachable_store_refuses(tmp_path: Path) -> None:
+    with open_database(f"postgresql://nobody@/none?host={tmp_path}") as database:
+        with pytest.raises(AuthUnavailable) as refused:
+            SqlNonceStore(database).remember("ann", "nonce", START, TTL)
+        assert (refused.value.status, refused.value.code) == (503, "AUTH_UNAVAILABLE")
