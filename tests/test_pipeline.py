@@ -43,7 +43,7 @@ def pictures() -> list[Path]:
     return [load_golden("tiny-2.1").folder / f"image{k}.png" for k in range(3)]
 
 
-class Cancel(Exception):  # noqa: N818
+class Cancel(Exception):
     """What a caller may raise from a callback."""
 
 

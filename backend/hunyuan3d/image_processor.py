@@ -1,6 +1,7 @@
 """A picture with an alpha channel to the square tensors that the conditioner takes.
 
-Formulas: docs/model.md, section 2. Knows nothing of background removal, networks or devices: every result is on the CPU.
+Formulas: docs/model.md, section 2. Knows nothing of background removal, networks or devices: every result is on the
+CPU.
 """
 
 from __future__ import annotations
