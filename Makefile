@@ -19,8 +19,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy backend training benchmarks
 
+# One thread a process: two processes with two threads each would wait for one another.
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo

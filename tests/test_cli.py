@@ -63,7 +63,7 @@ class Shell:
         self.out, self.err = io.StringIO(), io.StringIO()
 
     def __call__(self, *arguments: object, maker: object = None) -> int:
-        terminal = Terminal(Console(file=self.out, width=200), Console(file=self.err, width=200))
+        terminal = Terminal(Console(file=self.out, width=600), Console(file=self.err, width=600))
         stand_in = maker or StandIn()
 
         def load(_: CommandLine) -> Any:

@@ -114,6 +114,8 @@ def test_distances_are_cut_at_the_truncation() -> None:
 
 
 @pytest.mark.slow
+# Under autocast torch notes that its RMS norm mixes precisions on the CPU; it computes right all the same.
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight:UserWarning")
 def test_the_whole_run_leaves_a_checkpoint_that_the_pipeline_loads(tmp_path: Path) -> None:
     recipe = smoke(DEMO)
     folder = tmp_path / "checkpoint"
