@@ -139,6 +139,15 @@ def test_few_points_are_asked_at_512(name: str) -> None:
     assert topology(vertices, faces) == expected.get(name.partition(",")[0], Topology(1, 0))
 
 
+def test_highest_resolution_finds_a_small_ball() -> None:
+    volume = decoded(sphere(0.05, (0.3, -0.4, 0.5)), 1024)
+    vertices, faces = extract_surface(volume)
+    assert topology(vertices, faces) == Topology(1, 0)
+    distance = (vertices - torch.tensor([0.3, -0.4, 0.5])).norm(dim=1)
+    assert float((distance - 0.05).abs().max()) < 1e-4
+    assert volume.evaluated < 1e-3
+
+
 def test_points_are_lattice_points_and_none_is_asked_twice() -> None:
     field = AnalyticField([sphere(), torus()], remember=True)
     volumes = decode_volume(field, 90, DecodeOptions(base_cells=8, group_size=100, max_points_per_call=350))
@@ -193,6 +202,12 @@ def test_values_that_are_not_finite_fail_their_image_alone(value: float, width: 
     assert isinstance(spoilt, NonFiniteValues)
     assert_same_mesh(sound(first), decoded(torus(), 64, DecodeOptions(base_cells=16)))
     assert_same_mesh(sound(last), decoded(sphere(0.4), 64, DecodeOptions(base_cells=16)))
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 100])
+def test_a_batch_without_any_sound_image_is_only_errors(resolution: int) -> None:
+    volumes = decode_volume(AnalyticField([lambda p: p.sum(-1) * torch.nan] * 2), resolution)
+    assert [type(volume) for volume in volumes] == [NonFiniteValues, NonFiniteValues]
 
 
 def test_empty_image_has_no_surface_and_harms_no_other() -> None:

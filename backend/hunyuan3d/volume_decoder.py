@@ -19,6 +19,7 @@ from backend.hunyuan3d import refinement
 from backend.hunyuan3d.lattice import Level, LevelAxis, plan_levels
 from backend.hunyuan3d.sparse_volume import VOXELS, BrickGrid, SparseVolume
 
+MOST_CELLS = 64
 MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
 OnLevel = Callable[[int, int], None]
 
@@ -180,26 +181,35 @@ def _decode(
     ask(level, _points(~level.known))
     if len(axes) > 1:
         level = replace(level, surprise=refinement.curvature_surprise(level))
+    everywhere = torch.ones_like(ask.alive)
     for depth, axis in enumerate(axes):
         if depth > 0:
-            level = _refine(level, axis, ask, coarsest=depth == 1)
+            level, everywhere = _refine(level, axis, ask, everywhere)
         if on_level is not None:
             on_level(depth + 1, len(axes))
     return _volumes(level, ask)
 
 
-def _refine(coarse: Level, axis: LevelAxis, ask: _Asker, coarsest: bool) -> Level:
-    """The next finer level, asked where a surface may pass; everywhere in images of which the coarsest shows little."""
+def _refine(coarse: Level, axis: LevelAxis, ask: _Asker, everywhere: Tensor) -> tuple[Level, Tensor]:
+    """The next finer level, asked where a surface may pass.
+
+    everywhere : (B,) bool, images of which the coarse level knows all points; returned for the new level. Such an image
+    is asked everywhere again when the coarse level shows too little.
+    """
     options = ask.options
     steps = refinement.cell_steps(coarse)
     error = refinement.prediction_error(coarse, steps, options.error_margin, options.slope_margin)
-    blind = refinement.blind_images(coarse, steps, options.reach) if coarsest else torch.zeros_like(ask.alive)
+    blind = everywhere
+    if axis.cells > max(MOST_CELLS, axis.resolution // 4):
+        blind = torch.zeros_like(everywhere)
+    elif bool(everywhere.any()):
+        blind = everywhere & refinement.blind_images(coarse, steps, options.reach)
     cells = refinement.likely_crossed(coarse, error) | _of_image(blind, coarse)
     level, in_cells = coarse.subdivide(axis, cells & _of_image(ask.alive, coarse), error)
     last = axis.stride == 1
     wanted = refinement.ends_of_crossed(level) if last else refinement.corners_of_crossed(level)
     ask(level, _points(wanted | (in_cells & _of_image(blind, level))))
-    return _follow(level if last else level.without_predictions(), ask)
+    return _follow(level if last else level.without_predictions(), ask), blind
 
 
 def _of_image(flags: Tensor, level: Level) -> Tensor:
