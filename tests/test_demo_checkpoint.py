@@ -1,0 +1,90 @@
+"""The checkpoint inside the repository: it loads by name, makes sound meshes, and batches without changing them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fields import hausdorff, topology
+
+from backend.errors import NoForeground
+from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.checkpoint_files import DEMO_FOLDER
+from backend.hunyuan3d.sparse_volume import SparseVolume
+from backend.hunyuan3d.surface import extract_surface
+from backend.hunyuan3d.volume_decoder import decode_volume, dense_volume
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+PICTURES = [SAMPLES / name for name in ("mushroom.png", "star.png", "teapot.png")]
+
+
+@cache
+def demo() -> Hunyuan3DShapePipeline:
+    return Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")
+
+
+def test_checkpoint_ships_within_its_size() -> None:
+    assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= 16_000_000
+
+
+def test_latents_in_a_batch_are_those_made_alone() -> None:
+    pipeline = demo()
+    batch = pipeline.preprocess(PICTURES, remove_background="auto")
+    together = pipeline.sample_latents(pipeline.encode_images(batch.image), seeds=[1, 2, 3])
+    for k, seed in enumerate((1, 2, 3)):
+        alone = pipeline.sample_latents(pipeline.encode_images(batch.image[k : k + 1]), seeds=[seed])
+        torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-4)
+
+
+def test_meshes_are_sound_and_the_same_alone_or_in_company() -> None:
+    pipeline = demo()
+    results = pipeline([*PICTURES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)
+    assert [result.ok for result in results] == [True, True, True, False]
+    for picture, seed, result in zip(PICTURES, (1, 2, 3), results[:3], strict=True):
+        mesh = result.unwrap()
+        assert mesh.is_watertight
+        assert mesh.volume > 0
+        assert mesh.body_count == 1
+        alone = pipeline(picture, seeds=seed, octree_resolution=64)[0].unwrap()
+        assert len(mesh.faces) == pytest.approx(len(alone.faces), rel=1e-3)
+
+
+def test_a_round_thing_is_as_deep_as_it_is_wide() -> None:
+    mesh = demo()(SAMPLES / "mushroom.png", seeds=5, octree_resolution=64)[0].unwrap()
+    width, height, depth = np.ptp(mesh.vertices, axis=0)
+    assert height == pytest.approx(width, rel=0.25)
+    assert depth == pytest.approx(width, rel=0.15)
+
+
+def test_faces_are_brought_down_to_the_target() -> None:
+    result = demo()(SAMPLES / "star.png", seeds=2, octree_resolution=64, target_faces=1000)[0]
+    mesh = result.unwrap()
+    assert 500 < len(mesh.faces) <= 1020
+    assert result.metadata.faces == len(mesh.faces)
+    assert result.metadata.target_faces == 1000
+    assert mesh.is_watertight
+
+
+def test_a_picture_without_an_object_is_its_own_error() -> None:
+    blank = np.full((64, 64, 3), 240, np.uint8)
+    good, bad = demo()([PICTURES[0], blank], seeds=1, octree_resolution=32)
+    assert good.ok
+    assert isinstance(bad.error, NoForeground)
+
+
+@pytest.mark.slow
+def test_coarse_to_fine_finds_the_mesh_of_dense_evaluation_at_128() -> None:
+    pipeline = demo()
+    batch = pipeline.preprocess(SAMPLES / "mug.png", remove_background="auto")
+    latents = pipeline.sample_latents(pipeline.encode_images(batch.image), seeds=[7])
+    field = pipeline.shape_vae.field(pipeline.shape_vae.decode(latents))
+    (found,), (reference,) = decode_volume(field, 128), dense_volume(field, 128)
+    assert isinstance(found, SparseVolume)
+    assert isinstance(reference, SparseVolume)
+    ours, whole = extract_surface(found), extract_surface(reference)
+    assert hausdorff(ours[0], whole[0]) < 0.5 * 2.02 / 128
+    assert topology(*ours) == topology(*whole)
+    assert found.evaluated < 0.15
