@@ -148,12 +148,12 @@ def main() -> None:
     )
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     lines = [
-        f"# Coarse to fine against dense{f', {arguments.checkpoint}' if made else ''}",
+        f"# Coarse to fine against dense{f', checkpoint {Path(arguments.checkpoint).name}' if made else ''}",
         "",
         f"{machine}; {arguments.date}. One thread, processor seconds for decoding and extraction (on a GPU: wall "
         "clock). Points are those of all levels together, relative to (R+1)³. The ratio is dense to coarse-to-fine. "
-        "Hausdorff distance is symmetric, between vertices. Thin parts are 2 cells thick, the balls 1 cell apart, at "
-        "each R; truncation is at 0.05.",
+        "Hausdorff distance is symmetric, between vertices."
+        + ("" if made else " Thin parts are 2 cells thick, the balls 1 cell apart, at each R; truncation is at 0.05."),
         "",
         f"| {' | '.join(COLUMNS + TOPOLOGY_COLUMNS)} |",
         "|---" * len(COLUMNS + TOPOLOGY_COLUMNS) + "|",

@@ -94,14 +94,16 @@ class _Asker:
         if len(points) == 0:
             return
         counts = torch.bincount(image, minlength=self.field.batch_size)
-        values = torch.empty(len(points), device=points.device)
+        # What fills groups up is written behind the end; picking the rest out would wait for the device at every call.
+        values = torch.empty(len(points) + 1, device=points.device)
         size = self._group_size(int(counts.max()))
         place, image_index, real = _groups(counts, size)
         groups_a_call = self.options.max_points_per_call // size
         for start in range(0, len(image_index), groups_a_call):
             part = slice(start, start + groups_a_call)
             logits = self.field(level.positions(points[place[part]]), image_index[part])
-            values[place[part][real[part]]] = logits.float()[real[part]]
+            values[torch.where(real[part], place[part], len(points))] = logits.float()
+        values = values[:-1]
         self.asked += counts
         self.alive[image[~values.isfinite()]] = False
         level.put(points, values)
