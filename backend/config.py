@@ -53,6 +53,7 @@ class Settings:
     data_dir: Annotated[Path, Meaning("ORFEAS_DATA_DIR", "Folder for everything the service writes.")] = Path("data")
     host: Annotated[str, Meaning("HOST", "Address to listen on; `0.0.0.0` for every interface.")] = "127.0.0.1"
     port: Annotated[int, Meaning("PORT", "Port to listen on; 0 for any free one.", 0, 65535)] = 5000
+    web_threads: Annotated[int, Meaning("WEB_THREADS", "Requests that one web process handles at once.", 2, 1000)] = 32
     log_level: Annotated[
         str, Meaning("LOG_LEVEL", "How much is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     ] = "INFO"
@@ -84,6 +85,15 @@ class Settings:
         tuple[IPNetwork, ...],
         Meaning("TRUSTED_PROXIES", "Addresses or networks, with commas between, whose `X-Forwarded-For` is believed."),
     ] = ()
+
+    metrics_allowed: Annotated[
+        tuple[IPNetwork, ...],
+        Meaning(
+            "METRICS_ALLOWED",
+            "Addresses or networks, with commas between, that may read `/metrics`.",
+            shown="127.0.0.0/8, ::1",
+        ),
+    ] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 
     rate_limit: Annotated[int, Meaning("RATE_LIMIT", "Requests a minute for each agent.", 1, 1_000_000)] = 100
     batch_rate_limit: Annotated[
@@ -138,11 +148,26 @@ class Settings:
             shown="sqlite:///<ORFEAS_DATA_DIR>/orfeas.sqlite3",
         ),
     ] = field(default="", repr=False)
+    files_url: Annotated[
+        str,
+        Meaning(
+            "FILES_URL",
+            "Where pictures and meshes lie: a folder that all processes share, or an fsspec URL (`s3://BUCKET/PREFIX`).",
+            shown="<ORFEAS_DATA_DIR>",
+        ),
+    ] = ""
     artifact_ttl_hours: Annotated[
         float, Meaning("ARTIFACT_TTL_HOURS", "Hours a mesh and its job are kept.", 0.01, 87600)
     ] = 24.0
 
     worker_enabled: Annotated[bool, Meaning("WORKER_ENABLED", "Whether this process also runs jobs.")] = True
+    sweep_seconds: Annotated[
+        float,
+        Meaning("SWEEP_SECONDS", "Seconds between looks for jobs that were forgotten or have expired.", 0.1, 3600),
+    ] = 30.0
+    drain_seconds: Annotated[
+        float, Meaning("DRAIN_SECONDS", "Seconds a stopping worker gives its running batch to finish.", 0, 86400)
+    ] = 120.0
     lease_seconds: Annotated[
         int, Meaning("LEASE_SECONDS", "Seconds after which a silent worker's jobs return to the queue.", 5, 86400)
     ] = 60
@@ -186,6 +211,7 @@ class Settings:
             _check(kind, meaning, getattr(self, name))
         self._derive("agents_file", self.agents_file == _UNSET, self.data_dir / "agents.json")
         self._derive("audit_log", self.audit_log == _UNSET, self.data_dir / "audit.jsonl")
+        self._derive("files_url", not self.files_url, str(self.data_dir))
         self._derive("database_url", not self.database_url, f"sqlite:///{self.data_dir / 'orfeas.sqlite3'}")
         if not self.auth_enabled and not is_loopback(self.host):
             raise ConfigurationError(
@@ -212,16 +238,6 @@ class Settings:
     def spool_dir(self) -> Path:
         """Where request bodies lie while they are handled."""
         return self.data_dir / "spool"
-
-    @property
-    def inputs_dir(self) -> Path:
-        """Where stored pictures lie until their jobs expire."""
-        return self.data_dir / "inputs"
-
-    @property
-    def artifacts_dir(self) -> Path:
-        """Where meshes lie until they expire."""
-        return self.data_dir / "artifacts"
 
     def max_body_bytes(self, operation: str) -> int:
         """The longest body a request of this operation may have."""

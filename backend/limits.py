@@ -75,8 +75,8 @@ class RequestLimits:
             self._count()
         except RateLimitExceeded as error:
             raise RateLimited(
-                self._seconds_until_free(),
                 f"More than {bucket.per_minute} {_NOUNS[bucket.scope]} in a minute; wait before sending the next.",
+                retry_after=self._seconds_until_free(),
                 details={"limit": bucket.per_minute, "window_seconds": _WINDOW_SECONDS},
             ) from error
         finally:

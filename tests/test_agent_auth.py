@@ -57,7 +57,7 @@ class Unreachable(MemoryNonceStore):
     """A nonce store that is away."""
 
     def remember(self, *_: object) -> bool:
-        raise AuthUnavailable(7)
+        raise AuthUnavailable(retry_after=7)
 
 
 class Service:

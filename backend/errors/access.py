@@ -1,0 +1,93 @@
+"""Why a request is not let in, and what can be wrong with the list of agents."""
+
+from __future__ import annotations
+
+from backend.errors.base import RetryLater, ServiceError
+
+
+class AuthMissing(ServiceError):
+    """A signing header is missing or malformed."""
+
+    status = 401
+    code = "AUTH_MISSING"
+
+
+class AuthInvalid(ServiceError):
+    """The agent is unknown or the signature is wrong."""
+
+    status = 401
+    code = "AUTH_INVALID"
+
+
+class AuthExpired(ServiceError):
+    """The timestamp is too far from the server's time; check the clock and sign each request when it is sent."""
+
+    status = 401
+    code = "AUTH_EXPIRED"
+
+
+class AuthReplayed(ServiceError):
+    """This nonce was used before; draw a new one for each request."""
+
+    status = 401
+    code = "AUTH_REPLAYED"
+
+
+class AuthBodyMismatch(ServiceError):
+    """The body is not the one that was signed: its SHA-256 differs from X-Agent-Content-SHA256."""
+
+    status = 401
+    code = "AUTH_BODY_MISMATCH"
+
+
+class AuthUnavailable(RetryLater):
+    """Requests cannot be checked for replays at the moment; try again later."""
+
+    code = "AUTH_UNAVAILABLE"
+
+
+class AgentDisabled(ServiceError):
+    """This agent is disabled; ask the operator to enable it."""
+
+    status = 403
+    code = "AGENT_DISABLED"
+
+
+class IpNotAllowed(ServiceError):
+    """This agent may not call from this address."""
+
+    status = 403
+    code = "IP_NOT_ALLOWED"
+
+
+class OperationNotAllowed(ServiceError):
+    """This agent was not granted this operation."""
+
+    status = 403
+    code = "OPERATION_NOT_ALLOWED"
+
+
+class RateLimited(RetryLater):
+    """Too many requests; wait before sending the next."""
+
+    status = 429
+    code = "RATE_LIMITED"
+    retry_after = 60
+
+
+class AgentsFileError(ServiceError):
+    """The agents file cannot be used."""
+
+    code = "AGENTS_FILE_ERROR"
+
+
+class AgentNotFound(AgentsFileError):
+    """The agents file has no such agent."""
+
+    code = "AGENT_NOT_FOUND"
+
+
+class AgentExists(AgentsFileError):
+    """The agents file already has an agent with this id."""
+
+    code = "AGENT_EXISTS"

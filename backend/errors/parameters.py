@@ -1,0 +1,154 @@
+"""What is wrong with what a caller sent: fields, pictures, forms."""
+
+from __future__ import annotations
+
+from backend.errors.base import ServiceError
+
+
+class InvalidParameter(ServiceError):
+    """A parameter is outside its allowed range."""
+
+    status = 400
+    code = "INVALID_PARAMETER"
+
+
+class InvalidResolution(InvalidParameter):
+    """The octree resolution must be a whole number from 8 to 1024."""
+
+    code = "INVALID_RESOLUTION"
+
+
+class InvalidQuality(InvalidParameter):
+    """The quality must be a whole number from 1 to 10."""
+
+    code = "INVALID_QUALITY"
+
+
+class InvalidSteps(InvalidParameter):
+    """The number of inference steps must be a whole number of at least 1."""
+
+    code = "INVALID_STEPS"
+
+
+class InvalidGuidance(InvalidParameter):
+    """The guidance scale must be a finite number of at least 0."""
+
+    code = "INVALID_GUIDANCE_SCALE"
+
+
+class InvalidSeed(InvalidParameter):
+    """A seed must be a whole number from 0 to 2^32 - 1, one for each image."""
+
+    code = "INVALID_SEED"
+
+
+class InvalidTargetFaces(InvalidParameter):
+    """The target face count must be a whole number from 100 to 2 000 000."""
+
+    code = "INVALID_TARGET_FACES"
+
+
+class InvalidScale(InvalidParameter):
+    """The scale must be a finite number of millimetres above zero."""
+
+    code = "INVALID_SCALE_MM"
+
+
+class InvalidFormat(InvalidParameter):
+    """The format must be one of glb, stl, obj, ply."""
+
+    code = "INVALID_FORMAT"
+
+
+class InvalidBackgroundMode(InvalidParameter):
+    """remove_background must be one of auto, always, never."""
+
+    code = "INVALID_REMOVE_BACKGROUND"
+
+
+class InvalidAsync(InvalidParameter):
+    """async must be true or false."""
+
+    code = "INVALID_ASYNC"
+
+
+class InvalidCursor(InvalidParameter):
+    """The cursor is not one that a page of jobs gave."""
+
+    code = "INVALID_CURSOR"
+
+
+class InvalidLimit(InvalidParameter):
+    """The limit must be a whole number from 1 to 100."""
+
+    code = "INVALID_LIMIT"
+
+
+class InvalidIdempotencyKey(InvalidParameter):
+    """Idempotency-Key must be 1 to 128 printable ASCII characters without spaces."""
+
+    code = "INVALID_IDEMPOTENCY_KEY"
+
+
+class InvalidForm(InvalidParameter):
+    """The body is not a readable multipart form."""
+
+    code = "INVALID_FORM"
+
+
+class UnknownField(InvalidParameter):
+    """The form has a field that this call does not know."""
+
+    code = "UNKNOWN_FIELD"
+
+
+class MissingImage(InvalidParameter):
+    """At least one image is needed."""
+
+    code = "MISSING_IMAGE"
+
+
+class TooFewImages(InvalidParameter):
+    """A batch needs at least 2 pictures."""
+
+    code = "TOO_FEW_IMAGES"
+
+
+class TooManyImages(InvalidParameter):
+    """A batch takes at most 10 pictures, and a single request exactly one."""
+
+    code = "TOO_MANY_IMAGES"
+
+
+class InvalidImage(InvalidParameter):
+    """The file is not a readable picture."""
+
+    code = "INVALID_IMAGE"
+
+
+class UnsupportedImage(ServiceError):
+    """The picture's format is not supported; send PNG, JPEG or WebP."""
+
+    status = 415
+    code = "UNSUPPORTED_IMAGE"
+
+
+class UnsupportedMediaType(ServiceError):
+    """Send the form as multipart/form-data."""
+
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class FileTooLarge(ServiceError):
+    """The upload is larger than the service takes."""
+
+    status = 413
+    code = "FILE_TOO_LARGE"
+
+
+class LengthRequired(ServiceError):
+    """This server cannot read a body without a length; send it with a Content-Length."""
+
+    status = 411
+    code = "LENGTH_REQUIRED"

@@ -1,0 +1,130 @@
+"""What can go wrong with jobs, files, storage, settings and the requests as such."""
+
+from __future__ import annotations
+
+from backend.errors.access import RateLimited
+from backend.errors.base import RetryLater, ServiceError
+
+
+class BadRequest(ServiceError):
+    """The request cannot be understood."""
+
+    status = 400
+    code = "BAD_REQUEST"
+
+
+class EndpointNotFound(ServiceError):
+    """There is no such endpoint."""
+
+    status = 404
+    code = "NOT_FOUND"
+
+
+class MethodNotAllowed(ServiceError):
+    """This endpoint does not take this method."""
+
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The file has no such range of bytes."""
+
+    status = 416
+    code = "RANGE_NOT_SATISFIABLE"
+
+
+class JobNotFound(ServiceError):
+    """There is no such job or batch."""
+
+    status = 404
+    code = "JOB_NOT_FOUND"
+
+
+class ArtifactNotFound(ServiceError):
+    """There is no such file."""
+
+    status = 404
+    code = "FILE_NOT_FOUND"
+
+
+class IdempotencyConflict(ServiceError):
+    """This Idempotency-Key was used for another request within the last 24 hours; send a new key."""
+
+    status = 409
+    code = "IDEMPOTENCY_CONFLICT"
+
+
+class QueueFull(RetryLater):
+    """The queue is full; try again later."""
+
+    code = "QUEUE_FULL"
+    retry_after = 10
+
+
+class GpuBusy(RetryLater):
+    """No worker can take this job at the moment; try again later."""
+
+    code = "GPU_BUSY"
+    retry_after = 10
+
+
+class TooManyActiveJobs(RateLimited):
+    """This agent has as many unfinished jobs as it may have; wait for one to finish or cancel one."""
+
+
+class LeaseLost(ServiceError):
+    """The job is no longer this worker's: its lease ended, or the job has finished."""
+
+    status = 409
+    code = "LEASE_LOST"
+
+
+class WorkerStopped(RetryLater):
+    """The worker is stopping and handed this job back."""
+
+    code = "WORKER_STOPPED"
+
+
+class JobExpired(ServiceError):
+    """The job waited too long without being run."""
+
+    status = 410
+    code = "EXPIRED"
+
+
+class StorageFull(ServiceError):
+    """The server's disk is full; try again later."""
+
+    status = 507
+    code = "STORAGE_FULL"
+
+
+class StoreUnavailable(RetryLater):
+    """The job store cannot be reached; try again later."""
+
+    code = "STORE_UNAVAILABLE"
+
+
+class ArtifactStoreUnavailable(RetryLater):
+    """The file storage cannot be reached; try again later."""
+
+    code = "STORAGE_UNAVAILABLE"
+
+
+class SchemaMismatch(ServiceError):
+    """The database was made by another version of ORFEAS."""
+
+    code = "SCHEMA_MISMATCH"
+
+
+class ConfigurationError(ServiceError):
+    """A setting is wrong."""
+
+    code = "CONFIGURATION_ERROR"
+
+
+class DatabaseUrlError(ConfigurationError):
+    """DATABASE_URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME."""
+
+    code = "DATABASE_URL"
