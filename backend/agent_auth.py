@@ -21,12 +21,13 @@ from flask import Flask, Response, current_app, g, request
 from backend.agent_registry import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
 from backend.audit import AuditEntry, AuditLog
 from backend.body_spool import spool_body
-from backend.client_address import IPAddress, client_address, is_allowed, parse_address
-from backend.config import Settings
+from backend.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
+from backend.config import IPNetwork, Settings
 from backend.errors import (
     AgentDisabled,
     AuthExpired,
     AuthInvalid,
+    AuthMissing,
     AuthReplayed,
     AuthUnavailable,
     ConfigurationError,
@@ -36,8 +37,10 @@ from backend.errors import (
 )
 from backend.jobs import Clock
 from backend.limits import RequestLimits
+from backend.message_signatures import HEADER_INPUT, Message, read_message_signature
+from backend.message_signatures import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
 from backend.nonces import NonceStore
-from backend.signing import SignedRequest, read_signed_request, sign_request, signature_matches
+from backend.signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 
@@ -75,10 +78,11 @@ def require_agent_token(
 
 
 def verify(
-    signed: SignedRequest, agent: AgentConfig | None, now: datetime, tolerance: int, decoys: Sequence[str]
+    signed: Signed, agent: AgentConfig | None, now: datetime, tolerance: int, decoys: Sequence[str]
 ) -> AgentConfig:
-    """The agent, when its key made the signature and the timestamp is at most `tolerance` seconds from now.
+    """The agent, when its key made the signature and the signature's time is neither over nor far away.
 
+    tolerance : seconds that the timestamp may be from now, either way; an end that the signature names holds besides
     agent : the one of the claimed id, None when there is none; decoys : MAX_KEYS keys that nobody has
     Raises AuthInvalid alike for an unknown agent and a wrong signature, after as much work; AuthExpired.
     """
@@ -89,6 +93,8 @@ def verify(
         raise AuthInvalid
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
         raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})
+    if signed.expires is not None and now.timestamp() > signed.expires:
+        raise AuthExpired("The signature's own end is over.", details={"server_time": int(now.timestamp())})
     return agent
 
 
@@ -179,8 +185,8 @@ class AgentGuard:
         self._take_body(visit.operation, signed.body_digest)
         return agent
 
-    def _vouch(self, visit: _Visit) -> tuple[SignedRequest, AgentConfig]:
-        signed = read_signed_request(request.environ["REQUEST_METHOD"], _target(request.environ), request.headers.get)
+    def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
+        signed = _read_signed(self._settings.trusted_proxies)
         now = self._clock()
         known = self._registry.get(signed.agent_id) if self._registry else None
         # An id that nobody has is not written down: it may be a key in the wrong header.
@@ -261,6 +267,27 @@ def _current_guard() -> AgentGuard:
 def _require_operation(agent: AgentConfig, operation: str) -> None:
     if operation not in agent.operations:
         raise OperationNotAllowed(details={"operation": operation})
+
+
+def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
+    """The signed parts of the request at hand, by the scheme it was signed with: never by two."""
+    environ, header = request.environ, request.headers.get
+    method, target = environ["REQUEST_METHOD"], _target(environ)
+    if header(HEADER_INPUT) is None and header(HEADER_MESSAGE_SIGNATURE) is None:
+        return read_signed_request(method, target, header)
+    if header(HEADER_SIGNATURE) is not None:
+        raise AuthMissing(
+            f"The request is signed twice: send {HEADER_SIGNATURE}, or {HEADER_INPUT} with {HEADER_MESSAGE_SIGNATURE}.",
+            details={"header": HEADER_SIGNATURE},
+        )
+    scheme = client_scheme(
+        environ["wsgi.url_scheme"],
+        environ.get("REMOTE_ADDR", ""),
+        header("X-Forwarded-Proto") or "",
+        trusted_proxies,
+    )
+    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
+    return read_message_signature(Message(method, target, scheme, has_body, header))
 
 
 def _target(environ: Mapping[str, Any]) -> str:

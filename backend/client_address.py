@@ -1,4 +1,4 @@
-"""Where a request comes from: the peer's address, or the one that a believed proxy reports.
+"""Where a request comes from, and how: as the connection shows it, or as a believed proxy reports it.
 
 This module does not know which addresses may call.
 """
@@ -32,6 +32,18 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: Sequence[IPNe
             break
         address = previous
     return address
+
+
+def client_scheme(seen: str, peer: str, forwarded_proto: str, trusted_proxies: Sequence[IPNetwork]) -> str:
+    """The scheme that the client used: "http" or "https".
+
+    seen : the one on the connection from the peer; forwarded_proto : the X-Forwarded-Proto header, the client's own
+    first, which counts only from a believed proxy.
+    """
+    address = parse_address(peer)
+    reported = forwarded_proto.partition(",")[0].strip().lower()
+    believed = address is not None and _is_in(address, trusted_proxies) and reported in ("http", "https")
+    return reported if believed else seen
 
 
 def parse_address(text: str) -> IPAddress | None:

@@ -6,6 +6,7 @@ This module does not know who uses a setting. It opens nothing and makes no fold
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
 import re
 import typing
@@ -77,10 +78,12 @@ class Settings:
         str,
         Meaning(
             "NONCE_STORE",
-            "Where nonces are remembered: `database`, shared by all processes, or `memory`, lost when one ends.",
-            choices=("database", "memory"),
+            "Where nonces are remembered: `database`, or `redis://HOST:PORT/DB`, each shared by all processes, or "
+            "`memory`, lost when the process ends.",
+            shape=r"database|memory|rediss?://.+",
+            expects="database, memory or redis://HOST:PORT/DB",
         ),
-    ] = "database"
+    ] = field(default="database", repr=False)
     trusted_proxies: Annotated[
         tuple[IPNetwork, ...],
         Meaning("TRUSTED_PROXIES", "Addresses or networks, with commas between, whose `X-Forwarded-For` is believed."),
@@ -161,6 +164,18 @@ class Settings:
     ] = 24.0
 
     worker_enabled: Annotated[bool, Meaning("WORKER_ENABLED", "Whether this process also runs jobs.")] = True
+    broker_url: Annotated[
+        str,
+        Meaning(
+            "CELERY_BROKER_URL",
+            "`redis://HOST:PORT/DB`, through which web processes wake workers of their own (`make worker`).",
+            shape=r"rediss?://.+",
+            expects="redis://HOST:PORT/DB",
+        ),
+    ] = field(default="", repr=False)
+    batch_seconds: Annotated[
+        int, Meaning("BATCH_SECONDS", "Seconds a batch may run before its worker process is killed.", 10, 86400)
+    ] = 900
     sweep_seconds: Annotated[
         float,
         Meaning("SWEEP_SECONDS", "Seconds between looks for jobs that were forgotten or have expired.", 0.1, 3600),
@@ -270,6 +285,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@functools.cache
 def _settings() -> dict[str, tuple[Any, Meaning]]:
     hints = typing.get_type_hints(Settings, include_extras=True)
     return {name: typing.get_args(hint) for name, hint in hints.items()}

@@ -11,16 +11,19 @@ import hashlib
 import ipaddress
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from flask import Flask, g
 from flask_limiter import Limiter, RateLimitExceeded
+from limits.errors import StorageError
 
 from backend.agent_registry import AgentConfig
 from backend.config import Settings
-from backend.errors import RateLimited
+from backend.errors import ConfigurationError, RateLimited
+from backend.redis_client import redis_options
 
 _WINDOW_SECONDS = 60
-_REDIS_SECONDS = 1
+_TRIES = 3
 _ADDRESS_BUCKETS = 4096
 
 
@@ -40,12 +43,12 @@ class RequestLimits:
         self._refusals_per_minute = settings.unauthenticated_rate_limit
         self._processes = settings.web_processes
         shared = settings.rate_limit_storage.startswith("redis")
-        timeouts: dict[str, str | int] = {"socket_connect_timeout": _REDIS_SECONDS, "socket_timeout": _REDIS_SECONDS}
+        options: dict[str, Any] = {**redis_options(), "wrap_exceptions": True} if shared else {}
         self._limiter = Limiter(
             _client,
             strategy="moving-window",
             storage_uri=settings.rate_limit_storage,
-            storage_options=timeouts if shared else {},
+            storage_options=options,
             in_memory_fallback_enabled=shared,
             swallow_errors=False,
             key_prefix="orfeas",
@@ -53,8 +56,12 @@ class RequestLimits:
         self._count = self._limiter.shared_limit(self._rate, _scope)(_pass)
 
     def init_app(self, app: Flask) -> None:
-        """Connect the limits with an app; needed once, before its first request."""
-        self._limiter.init_app(app)
+        """Connect the limits with an app; needed once, before its first request. Raises ConfigurationError."""
+        try:
+            self._limiter.init_app(app)
+        except ValueError:
+            # Neither the value nor the cause is told: they may carry a password.
+            raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
 
     def admit_agent(self, agent: AgentConfig, operation: str) -> None:
         """Count a request of a verified agent, a batch also as a batch. Raises RateLimited."""
@@ -72,7 +79,7 @@ class RequestLimits:
     def _admit(self, bucket: _Bucket) -> None:
         g.rate_bucket = bucket
         try:
-            self._count()
+            self._count_request()
         except RateLimitExceeded as error:
             raise RateLimited(
                 f"More than {bucket.per_minute} {_NOUNS[bucket.scope]} in a minute; wait before sending the next.",
@@ -82,20 +89,41 @@ class RequestLimits:
         finally:
             del g.rate_bucket
 
+    def _count_request(self) -> None:
+        for _ in range(_TRIES):
+            try:
+                self._count()
+            # Flask-Limiter falls back for the request that finds the storage away; those that were waiting for it at
+            # the same moment get the storage's error, and fall back when they come again.
+            except StorageError:
+                continue
+            # A limit for all processes, counted in this one alone, would let too many in.
+            if g.rate_is_share == self._is_alone():
+                return
+        raise RateLimited("Requests cannot be counted at the moment; try again.", retry_after=1)
+
     def _rate(self) -> str:
         bucket = _bucket()
         # Flask-Limiter also asks before any request that was limited once, when nothing is to be counted yet.
         if bucket is None:
             return ""
-        alone = self._limiter.limiter.storage is not self._limiter.storage
-        return f"{max(1, bucket.per_minute // self._processes) if alone else bucket.per_minute} per minute"
+        g.rate_is_share = self._is_alone()
+        return f"{max(1, bucket.per_minute // self._processes) if g.rate_is_share else bucket.per_minute} per minute"
+
+    def _is_alone(self) -> bool:
+        """Whether this process counts by itself because the shared storage is away."""
+        return self._limiter.limiter.storage is not self._limiter.storage
 
     def _seconds_until_free(self) -> int:
         breached = self._limiter.current_limit
         if breached is None:
             return _WINDOW_SECONDS
+        try:
+            free_at = breached.window.reset_time
+        except StorageError:
+            return _WINDOW_SECONDS
         # The storage's clock is this one, whatever clock the service was given.
-        return max(1, min(_WINDOW_SECONDS, int(breached.window.reset_time - time.time()) + 1))
+        return max(1, min(_WINDOW_SECONDS, int(free_at - time.time()) + 1))
 
 
 _NOUNS = {"agent": "requests", "batch": "batch requests", "refused": "refused requests"}

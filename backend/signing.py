@@ -11,6 +11,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
 
@@ -25,18 +26,41 @@ HEADER_SIGNATURE = "X-Agent-Signature"
 
 AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NONCE = re.compile(r"[A-Za-z0-9._~-]{8,128}")
-_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
+TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 _AUTHORITY = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 
 _SHAPES = {
     HEADER_AGENT: (AGENT_ID, "1–64 of A-Z a-z 0-9 . _ - that begin with a letter or digit"),
-    HEADER_TIMESTAMP: (_TIMESTAMP, "unix seconds, a whole number"),
+    HEADER_TIMESTAMP: (TIMESTAMP, "unix seconds, a whole number"),
     HEADER_NONCE: (NONCE, "8–128 of A-Z a-z 0-9 . _ ~ -"),
     HEADER_DIGEST: (_SHA256_HEX, "the SHA-256 of the body, 64 lower-case hex digits"),
     HEADER_SIGNATURE: (_SHA256_HEX, "64 lower-case hex digits"),
 }
+
+
+class Signed(Protocol):
+    """What the guard checks of a request, whichever scheme it was signed by.
+
+    timestamp : unix seconds as text; expires : unix seconds, None without an end of its own
+    body_digest, signature : lower-case hex; text : what is signed
+    """
+
+    @property
+    def agent_id(self) -> str: ...
+    @property
+    def timestamp(self) -> str: ...
+    @property
+    def expires(self) -> int | None: ...
+    @property
+    def nonce(self) -> str: ...
+    @property
+    def body_digest(self) -> str: ...
+    @property
+    def signature(self) -> str: ...
+    @property
+    def text(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -55,6 +79,11 @@ class SignedRequest:
     nonce: str
     body_digest: str
     signature: str
+
+    @property
+    def expires(self) -> None:
+        """This scheme's signatures end with the tolerance for their timestamp."""
+        return None
 
     @property
     def text(self) -> bytes:
@@ -117,7 +146,7 @@ def read_signed_request(method: str, target: str, header: Callable[[str], str | 
     )
 
 
-def signature_matches(request: SignedRequest, keys: Sequence[str]) -> bool:
+def signature_matches(request: Signed, keys: Sequence[str]) -> bool:
     """Whether one of the keys made the signature; every key is tried, whichever matches, so that time tells nothing."""
     matched = False
     text, signature = request.text, request.signature.encode("utf-8", "surrogateescape")

@@ -59,6 +59,7 @@ def test_what_is_given_is_not_derived() -> None:
         ("TORCH_COMPILE", "maybe", "TORCH_COMPILE must be true or false, not 'maybe'."),
         ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR; it is 'LOUD'."),
         ("DEVICE", "tpu", "DEVICE must be auto, cpu, cuda, cuda:N or mps."),
+        ("NONCE_STORE", "disk", "NONCE_STORE must be database, memory or redis://HOST:PORT/DB."),
         ("RATE_LIMIT_STORAGE_URL", "ftp://x", "RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB."),
         (
             "TRUSTED_PROXIES",
@@ -85,7 +86,14 @@ def test_password_of_a_url_is_never_told() -> None:
     with pytest.raises(ConfigurationError) as raised:
         Settings.from_environment({"DATABASE_URL": "mysql://user:sesame@host/name"})
     assert "sesame" not in raised.value.message
-    settings = Settings(database_url="postgresql://u:sesame@h/n", rate_limit_storage="redis://:sesame@h:6379/0")
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.from_environment({"NONCE_STORE": "redis:sesame@host"})
+    assert "sesame" not in raised.value.message
+    settings = Settings(
+        database_url="postgresql://u:sesame@h/n",
+        rate_limit_storage="redis://:sesame@h:6379/0",
+        nonce_store="redis://:sesame@h:6379/1",
+    )
     assert "sesame" not in repr(settings)
 
 

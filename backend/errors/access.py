@@ -34,7 +34,7 @@ class AuthReplayed(ServiceError):
 
 
 class AuthBodyMismatch(ServiceError):
-    """The body is not the one that was signed: its SHA-256 differs from X-Agent-Content-SHA256."""
+    """The body is not the one that was signed: its SHA-256 differs from the signed one."""
 
     status = 401
     code = "AUTH_BODY_MISMATCH"

@@ -49,6 +49,13 @@ class DecimationFailed(GenerationError):
     code = "DECIMATION_FAILED"
 
 
+class DeviceLost(GenerationError):
+    """The device no longer answers; only a new process can use it again."""
+
+    status = 503
+    code = "DEVICE_LOST"
+
+
 class WorkerDied(GenerationError):
     """The worker died each time it ran this job."""
 

@@ -27,6 +27,13 @@ class MethodNotAllowed(ServiceError):
     code = "METHOD_NOT_ALLOWED"
 
 
+class PreconditionFailed(ServiceError):
+    """The file is not the one that If-Match names."""
+
+    status = 412
+    code = "PRECONDITION_FAILED"
+
+
 class RangeNotSatisfiable(ServiceError):
     """The file has no such range of bytes."""
 
@@ -46,6 +53,13 @@ class ArtifactNotFound(ServiceError):
 
     status = 404
     code = "FILE_NOT_FOUND"
+
+
+class PictureLost(ServiceError):
+    """The job's stored picture is gone; send it again."""
+
+    status = 410
+    code = "PICTURE_LOST"
 
 
 class IdempotencyConflict(ServiceError):
@@ -110,6 +124,12 @@ class ArtifactStoreUnavailable(RetryLater):
     """The file storage cannot be reached; try again later."""
 
     code = "STORAGE_UNAVAILABLE"
+
+
+class RequestUnreadable(ServiceError):
+    """The job's stored request cannot be read; another version of ORFEAS may have written it."""
+
+    code = "REQUEST_UNREADABLE"
 
 
 class SchemaMismatch(ServiceError):
