@@ -41,7 +41,7 @@ def claim(
 
     Raises IdempotencyConflict when the key was another request's, StoreUnavailable.
     """
-    _prune(connection, now)
+    prune(connection, now, _PRUNED_PER_CLAIM)
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     values = {
         "fingerprint": idempotency.fingerprint,
@@ -65,11 +65,15 @@ def claim(
     return first
 
 
-def _prune(connection: Connection, now: datetime) -> None:
+def prune(connection: Connection, now: datetime, limit: int) -> int:
+    """Removes up to limit keys that have ended; how many it were."""
     ended = (
         select(keys.c.agent_id, keys.c.key)
         .where(keys.c.expires_at <= now)
-        .limit(_PRUNED_PER_CLAIM)
+        .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
     )
-    connection.execute(delete(keys).where(tuple_(keys.c.agent_id, keys.c.key).in_(ended)))
+    picked = select(ended.c.agent_id, ended.c.key)
+    removal = delete(keys).where(tuple_(keys.c.agent_id, keys.c.key).in_(picked)).returning(keys.c.key)
+    return len(connection.execute(removal).all())

@@ -70,11 +70,12 @@ def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Jo
         .where(jobs.c.status == Status.PROCESSING, jobs.c.lease_expires_at <= now)
         .limit(_RECLAIMED_AT_ONCE)
         .with_for_update(skip_locked=True)
+        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
     )
     dead = and_(not_(jobs.c.cancel_requested), jobs.c.attempts >= max_attempts)
     statement = (
         update(jobs)
-        .where(jobs.c.id.in_(ended), jobs.c.status == Status.PROCESSING)
+        .where(jobs.c.id.in_(select(ended.c.id)), jobs.c.status == Status.PROCESSING)
         .values(
             status=case((dead, status_value(Status.FAILED)), else_=_waiting_or_cancelled()),
             error_code=case((dead, WorkerDied.code)),

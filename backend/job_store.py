@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, func, insert, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, case, func, insert, null, select, tuple_, update
 
 from backend import idempotency as idempotency_keys
+from backend import job_expiry
 from backend.database import Database
 from backend.errors import (
     ArtifactNotFound,
     InvalidCursor,
-    JobExpired,
     JobNotFound,
     LeaseLost,
     QueueFull,
@@ -28,7 +28,19 @@ from backend.errors import (
 from backend.job_ids import JobIds, is_job_id
 from backend.job_leases import LeaseTerms, handed_back, job_of, lease_company, lease_next, position, reclaim
 from backend.job_tables import create_schema, jobs, status_value, time_value
-from backend.jobs import Batch, Clock, Heartbeat, IdempotencyKey, Job, NewJob, Page, QueueCounts, Status, Submitted
+from backend.jobs import (
+    Batch,
+    Clock,
+    Heartbeat,
+    IdempotencyKey,
+    Job,
+    NewJob,
+    Page,
+    QueueCounts,
+    Report,
+    Status,
+    Submitted,
+)
 
 _SUBMIT_LOCK = 0x0F_EA5_002
 _ACTIVE = (Status.QUEUED, Status.PROCESSING)
@@ -202,23 +214,29 @@ class JobStore:
         """Extends the leases of a worker's jobs, all in one statement, and says which it no longer holds."""
         if not held:
             return Heartbeat((), ())
-        now = self._clock()
-        statement = (
-            update(jobs)
-            .where(
-                tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held]),
-                jobs.c.status == Status.PROCESSING,
-                jobs.c.lease_owner == owner,
-            )
-            .values(lease_expires_at=now + timedelta(seconds=lease_seconds), updated_at=now)
-            .returning(*jobs.c)
-        )
         with self._database.write() as connection:
-            kept = {job.id: job for job in map(job_of, connection.execute(statement))}
+            return self._extend(connection, owner, held, lease_seconds)
+
+    def report(self, owner: str, reports: Sequence[Report], lease_seconds: float) -> Heartbeat:
+        """A heartbeat that also notes how far each run is: one transaction for all of a worker's jobs."""
+        alike: dict[tuple[int, str, float | None], list[Job]] = {}
+        for report in reports:
+            alike.setdefault((report.progress, report.step, report.eta_seconds), []).append(report.job)
+        beats: list[Heartbeat] = []
+        with self._database.write() as connection:
+            for (progress, step, eta), held in alike.items():
+                values = {"progress": progress, "current_step": step, "eta_seconds": eta}
+                beats.append(self._extend(connection, owner, held, lease_seconds, **values))
         return Heartbeat(
-            held=tuple(kept[job.id] for job in held if job.id in kept),
-            lost=tuple(job for job in held if job.id not in kept),
+            held=tuple(job for beat in beats for job in beat.held),
+            lost=tuple(job for beat in beats for job in beat.lost),
         )
+
+    def look(self, held: Sequence[Job]) -> list[Job]:
+        """Those of a worker's jobs that it still holds, as they are now; writes nothing."""
+        query = select(*jobs.c).where(_are(held), jobs.c.status == Status.PROCESSING)
+        with self._database.read() as connection:
+            return [job_of(row) for row in connection.execute(query)]
 
     def progress(self, job: Job, progress: int, step: str, eta_seconds: float | None) -> Job:
         """Notes how far a run is (0–100); the answer says whether its agent asked for it to stop. Raises LeaseLost."""
@@ -240,43 +258,48 @@ class JobStore:
         """Hands a run back unharmed: the job waits again, or is cancelled if its agent asked. Raises LeaseLost."""
         return self._change(job, **handed_back(self._clock()))
 
-    def expire(self, before: datetime, limit: int = 500) -> list[Job]:
-        """Removes up to limit jobs that finished at or before a time, oldest first; gives them, for their files."""
-        old = (
-            select(jobs.c.id)
-            .where(jobs.c.finished_at <= before)
-            .order_by(jobs.c.finished_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        removal = delete(jobs).where(jobs.c.id.in_(old), jobs.c.finished_at <= before).returning(*jobs.c)
+    def expired(self, before: datetime, limit: int = 500) -> list[Job]:
+        """Up to limit jobs that finished at or before a time, oldest first: to be removed once their files are."""
+        with self._database.read() as connection:
+            return job_expiry.finished_by(connection, before, limit)
+
+    def remove(self, finished: Sequence[Job]) -> int:
+        """Removes finished jobs for good; how many were still there."""
+        if not finished:
+            return 0
         with self._database.write() as connection:
-            return [job_of(row) for row in connection.execute(removal)]
+            return job_expiry.remove(connection, finished)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
         """Fails up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
+        with self._database.write() as connection:
+            return job_expiry.fail_waiting(connection, before, self._clock(), limit)
+
+    def named(self, names: Sequence[str]) -> frozenset[str]:
+        """Those of some file names that belong to a job, as its picture or its mesh."""
+        with self._database.read() as connection:
+            return job_expiry.named(connection, names)
+
+    def forget_keys(self, limit: int) -> int:
+        """Removes up to limit idempotency keys whose day is over; how many it were."""
+        with self._database.write() as connection:
+            return idempotency_keys.prune(connection, self._clock(), limit)
+
+    def _extend(
+        self, connection: Connection, owner: str, held: Sequence[Job], lease_seconds: float, **values: Any
+    ) -> Heartbeat:
         now = self._clock()
-        old = (
-            select(jobs.c.id)
-            .where(jobs.c.status == Status.QUEUED, jobs.c.created_at <= before)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
         statement = (
             update(jobs)
-            .where(jobs.c.id.in_(old), jobs.c.status == Status.QUEUED)
-            .values(
-                status=Status.FAILED,
-                current_step=Status.FAILED.value,
-                error_code=JobExpired.code,
-                error_message=JobExpired().message,
-                finished_at=now,
-                updated_at=now,
-            )
+            .where(_are(held), jobs.c.status == Status.PROCESSING, jobs.c.lease_owner == owner)
+            .values(lease_expires_at=now + timedelta(seconds=lease_seconds), updated_at=now, **values)
             .returning(*jobs.c)
         )
-        with self._database.write() as connection:
-            return [job_of(row) for row in connection.execute(statement)]
+        kept = {job.id: job for job in map(job_of, connection.execute(statement))}
+        return Heartbeat(
+            held=tuple(kept[job.id] for job in held if job.id in kept),
+            lost=tuple(job for job in held if job.id not in kept),
+        )
 
     def _finish(self, job: Job, status: Status, **values: Any) -> Job:
         return self._change(
@@ -303,6 +326,10 @@ class JobStore:
         if row is None:
             raise LeaseLost(details={"job_id": job.id})
         return job_of(row)
+
+
+def _are(held: Sequence[Job]) -> ColumnElement[bool]:
+    return tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held])
 
 
 def _check_bounds(connection: Connection, agent_id: str, count: int, queue_limit: int, agent_limit: int) -> None:

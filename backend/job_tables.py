@@ -1,4 +1,4 @@
-"""The tables behind the job store, the idempotency keys and the nonces, and how they are made.
+"""The tables behind the job store, the idempotency keys, the nonces and the workers, and how they are made.
 
 Times are whole microseconds since 1970 in both kinds of database, so that they compare and read alike. The constraints
 state what must hold of a row whoever writes it. This module does not know who reads or writes when.
@@ -111,6 +111,7 @@ jobs = Table(
     Index("jobs_by_start", "agent_id", "started_at"),
     Index("jobs_by_batch", "batch_id"),
     Index("jobs_by_finish", "finished_at"),
+    Index("jobs_by_picture", "input_path"),
 )
 
 idempotency_keys = Table(
@@ -132,6 +133,22 @@ nonces = Table(
     Column("nonce", String(128), primary_key=True),
     Column("expires_at", UtcTime, nullable=False),
     Index("nonces_by_expiry", "expires_at"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("condition", String(16), nullable=False),
+    Column("model", Text),
+    Column("device_type", Text),
+    Column("device_name", Text),
+    Column("memory_total", BigInteger),
+    Column("memory_free", BigInteger),
+    Column("error", Text),
+    Column("seconds_per_job", Float),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("workers_by_expiry", "expires_at"),
 )
 
 

@@ -139,6 +139,16 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Report:
+    """How far the run of a leased job is; progress : 0–100; eta_seconds : None when unknown."""
+
+    job: Job
+    progress: int
+    step: str
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """Jobs whose lease was extended, as they are now (see cancel_requested), and those that are no longer held."""
 

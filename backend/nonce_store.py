@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import Connection, delete, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.database import Database
@@ -41,16 +41,31 @@ class SqlNonceStore:
             )
             .returning(nonces.c.nonce)
         )
-        ended = (
-            select(nonces.c.agent_id, nonces.c.nonce)
-            .where(nonces.c.expires_at < now)
-            .limit(_PRUNED_PER_CALL)
-            .with_for_update(skip_locked=True)
-        )
         try:
             with self._database.write() as connection:
                 is_new = connection.execute(statement).one_or_none() is not None
-                connection.execute(delete(nonces).where(tuple_(nonces.c.agent_id, nonces.c.nonce).in_(ended)))
+                _prune(connection, now, _PRUNED_PER_CALL)
         except (StoreUnavailable, StorageFull) as error:
             raise AuthUnavailable from error
         return is_new
+
+    def prune(self, now: datetime, limit: int) -> int:
+        """Removes up to limit nonces whose time is over; how many it were. Raises StoreUnavailable, StorageFull.
+
+        Remembering does so as well; this empties the table when no more requests come.
+        """
+        with self._database.write() as connection:
+            return _prune(connection, now, limit)
+
+
+def _prune(connection: Connection, now: datetime, limit: int) -> int:
+    ended = (
+        select(nonces.c.agent_id, nonces.c.nonce)
+        .where(nonces.c.expires_at < now)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
+    )
+    picked = select(ended.c.agent_id, ended.c.nonce)
+    removal = delete(nonces).where(tuple_(nonces.c.agent_id, nonces.c.nonce).in_(picked)).returning(nonces.c.nonce)
+    return len(connection.execute(removal).all())

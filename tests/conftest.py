@@ -1,10 +1,10 @@
-"""What tests share: the golden checkpoints with their numbers, and copies of them to damage."""
+"""What tests share: the golden checkpoints with their numbers and copies of them to damage, and empty databases."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from store_backends import BACKENDS, ManualClock, empty_database, open_database
 from torch import Tensor
 
+from backend.database import Database
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.job_store import JobStore
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("tiny-2.1", "tiny-2.0", "tiny-2mini-turbo", "tiny-2mv")
@@ -85,3 +88,28 @@ def copy_checkpoint(tmp_path: Path) -> Callable[[str], Path]:
         return shutil.copytree(source, tmp_path / name)
 
     return copy
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """Stands still until it is moved."""
+    return ManualClock()
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, of each kind in turn."""
+    return empty_database(request.param, tmp_path)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """That database, open."""
+    with open_database(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(database: Database, clock: ManualClock) -> JobStore:
+    """Its job store."""
+    return JobStore(database, clock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ FULL = {
     "sqlite": "INSERT INTO nonces VALUES ('ann', randomblob(1000000), 1)",
     "postgresql": "DO $$ BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = '53100'; END $$",
 }
-
-
-@pytest.fixture(params=BACKENDS)
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    with open_database(empty_database(request.param, tmp_path)) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("url", ["", "jobs.sqlite3", "sqlite://", "sqlite:///:memory:", "mysql://a@b/c", "redis://h/0"])

@@ -219,7 +219,9 @@ class JobHistory(RuleBasedStateMachine):
     def expire(self, age: float) -> None:
         before = self.clock() - timedelta(seconds=age)
         due = {job_id for job_id, job in self.jobs.items() if job.finished is not None and job.finished <= before}
-        assert {job.id for job in self.store.expire(before)} == due
+        expired = self.store.expired(before)
+        assert {job.id for job in expired} == due
+        assert self.store.remove(expired) == len(due)
         for job_id in due:
             del self.jobs[job_id]
 

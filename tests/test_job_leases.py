@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from store_backends import BACKENDS, START, ManualClock, empty_database, open_database, submit
+from store_backends import START, ManualClock, empty_database, open_database, submit
 
-from backend.database import Database
 from backend.errors import LeaseLost
 from backend.job_store import JobStore
 from backend.job_tables import jobs
 from backend.jobs import Job, Status
 
 LEASE = 60
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_database(request.param, tmp_path)
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with open_database(url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(database: Database, clock: ManualClock) -> JobStore:
-    return JobStore(database, clock)
 
 
 def lease_ids(store: JobStore, limit: int) -> list[str]:

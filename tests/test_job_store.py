@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from typing import TypedDict
 
 import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
-from store_backends import BACKENDS, START, ManualClock, empty_database, new_jobs, open_database, submit
+from store_backends import START, ManualClock, new_jobs, open_database, submit
 
 from backend.database import Database
 from backend.errors import (
@@ -41,27 +39,6 @@ class Bounds(TypedDict):
 
 WIDE = Bounds(queue_limit=1000, agent_limit=1000)
 FIRST = IdempotencyKey("key-1", "fingerprint-1")
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_database(request.param, tmp_path)
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with open_database(url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(database: Database, clock: ManualClock) -> JobStore:
-    return JobStore(database, clock)
 
 
 def run_one(store: JobStore) -> Job:
@@ -341,9 +318,12 @@ def test_expiry_removes_what_finished_by_then_in_bounded_numbers(store: JobStore
         clock.advance(10)
     run_one(store)
     before = START + timedelta(seconds=10)
-    assert [job.artifact for job in store.expire(before, limit=1)] == ["0.glb"]
-    assert [job.artifact for job in store.expire(before, limit=9)] == ["1.glb"]
-    assert store.expire(before) == []
+    oldest = store.expired(before, limit=1)
+    assert [job.artifact for job in oldest] == ["0.glb"]
+    assert [job.artifact for job in store.expired(before, limit=9)] == ["0.glb", "1.glb"]
+    assert store.remove(oldest) == 1
+    assert [store.remove(store.expired(before)), store.remove(oldest), store.remove([])] == [1, 0, 0]
+    assert store.expired(before) == []
     assert [job.id for job in store.list_jobs("ann", None, 9).jobs] == [ids[3], ids[2]]
     with pytest.raises(JobNotFound):
         store.get(ids[0], "ann")
@@ -351,11 +331,37 @@ def test_expiry_removes_what_finished_by_then_in_bounded_numbers(store: JobStore
         store.get_by_artifact("0.glb", "ann")
 
 
+def test_only_finished_jobs_can_be_removed(store: JobStore) -> None:
+    submit(store, "ann", 2)
+    running = run_one(store)
+    waiting = store.list_jobs("ann", None, 1).jobs[0]
+    assert store.remove([running, waiting]) == 0
+    assert store.counts() == QueueCounts(queued=1, processing=1, oldest_queued_at=START)
+
+
+def test_files_are_known_by_the_jobs_that_name_them(store: JobStore) -> None:
+    submit(store, "ann", 2)
+    store.complete(run_one(store), "mesh.glb", "{}")
+    asked = ["inputs/0.png", "inputs/1.png", "inputs/9.png", "mesh.glb", "other.glb", ""]
+    assert store.named(asked) == {"inputs/0.png", "inputs/1.png", "mesh.glb"}
+    assert store.named([]) == frozenset()
+
+
+def test_keys_that_ended_are_forgotten_some_at_a_time(store: JobStore, clock: ManualClock) -> None:
+    for k in range(3):
+        store.submit("ann", new_jobs(1), idempotency=IdempotencyKey(f"old-{k}", "f"), **WIDE)
+    clock.advance(1)
+    store.submit("ann", new_jobs(1), idempotency=FIRST, **WIDE)
+    clock.advance(24 * 3600 - 1)
+    assert [store.forget_keys(2) for _ in range(3)] == [2, 1, 0]
+    assert store.recall("ann", FIRST) is not None
+
+
 def test_a_cursor_outlives_its_job(store: JobStore) -> None:
     ids = submit(store, "ann", 3)
     page = store.list_jobs("ann", None, 2)
     store.cancel(ids[1], "ann")
-    store.expire(START)
+    store.remove(store.expired(START))
     assert [job.id for job in store.list_jobs("ann", page.next_cursor, 2).jobs] == [ids[0]]
 
 

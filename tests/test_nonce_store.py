@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
-from store_backends import BACKENDS, START, empty_database, open_database, remember_all
+from store_backends import START, open_database, remember_all
 
 from backend.database import Database
 from backend.errors import AuthUnavailable
@@ -17,17 +16,6 @@ from backend.job_tables import nonces
 from backend.nonce_store import SqlNonceStore
 
 TTL = timedelta(seconds=600)
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_database(request.param, tmp_path)
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with open_database(url) as opened:
-        yield opened
 
 
 def rows(database: Database) -> int:
@@ -60,6 +48,17 @@ def test_nonces_that_ended_are_removed(database: Database) -> None:
     for k in range(4):
         assert store.remember("ann", f"new-{k}", later, TTL)
     assert rows(database) == 4
+
+
+def test_nonces_that_ended_can_be_removed_when_no_more_come(database: Database) -> None:
+    store = SqlNonceStore(database)
+    for k in range(3):
+        store.remember("ann", f"old-{k}", START, TTL)
+    store.remember("ann", "new", START + TTL, TTL)
+    assert store.prune(START + TTL, 9) == 0
+    after = START + TTL + timedelta(microseconds=1)
+    assert [store.prune(after, 2) for _ in range(3)] == [2, 1, 0]
+    assert rows(database) == 1
 
 
 def test_processes_with_the_same_nonces_admit_each_once(url: str, database: Database) -> None:

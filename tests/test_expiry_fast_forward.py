@@ -1,0 +1,201 @@
+"""Thirty hours of traffic with a moved clock: rows, files and memories stay bounded, and expiry is exact.
+
+A model in plain Python says after each step what must be there. The day is not a quiet one: workers die between the
+file and the row, agents cancel, and for three hours no worker comes at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from sqlalchemy import Table, func, select
+from store_backends import BACKENDS, START, ManualClock, empty_database, open_database
+
+from backend.artifacts import ArtifactStore
+from backend.database import Database
+from backend.errors import NoSurface
+from backend.files import LocalFiles, new_name
+from backend.janitor import Janitor, Swept
+from backend.job_store import JobStore
+from backend.job_tables import idempotency_keys, jobs, nonces
+from backend.jobs import IdempotencyKey, Job, NewJob, Status
+from backend.nonce_store import SqlNonceStore
+
+STEP = timedelta(minutes=10)
+TTL = timedelta(hours=2)
+ORPHAN_AGE = TTL + timedelta(hours=1)
+NONCE_TTL = timedelta(seconds=600)
+KEY_TTL = timedelta(hours=24)
+AGENTS = ("ann", "bob")
+BATCH = 10
+HOURS = 30
+WORKER_AWAY = range(5, 8)
+
+
+@dataclass
+class Day:
+    """The service's stores, its traffic, and what must be in them."""
+
+    store: JobStore
+    database: Database
+    folder: Path
+    clock: ManualClock
+    unfinished: dict[str, Job] = field(default_factory=dict)
+    finished: dict[str, Job] = field(default_factory=dict)
+    orphans: dict[str, datetime] = field(default_factory=dict)
+    pictures_left: dict[str, str] = field(default_factory=dict)
+    keys: list[datetime] = field(default_factory=list)
+    runs: int = 0
+    dead: set[str] = field(default_factory=set)
+    statuses: set[tuple[Status, str | None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.pictures = LocalFiles(self.folder / "inputs", self.clock)
+        self.artifacts = ArtifactStore(LocalFiles(self.folder / "artifacts", self.clock))
+        self.nonces = SqlNonceStore(self.database)
+        self.janitor = Janitor(
+            self.store, self.artifacts, self.pictures, self.clock, TTL, memories=[self.nonces], limit=100
+        )
+
+    def submit(self, agent: str) -> None:
+        """A batch under an idempotency key; its last job is cancelled at once."""
+        names = [new_name("png") for _ in range(BATCH)]
+        for name in names:
+            self.pictures.put(name, b"picture")
+        key = IdempotencyKey(f"{self.clock().isoformat()}", "fingerprint")
+        answer = self.store.submit(
+            agent,
+            [NewJob("{}", "key", name) for name in names],
+            queue_limit=1000,
+            agent_limit=1000,
+            idempotency=key,
+        )
+        self.keys.append(self.clock())
+        batch = self.store.get_batch(str(answer.batch_id), agent)
+        self.unfinished |= {job.id: job for job in batch.jobs}
+        self.pictures_left |= {job.id: job.input_path for job in batch.jobs}
+        self.note_finished(self.store.cancel(answer.job_ids[-1], agent))
+
+    def poll(self, agent: str, times: int) -> None:
+        for k in range(times):
+            assert self.nonces.remember(agent, f"{self.clock().isoformat()}-{k}", self.clock(), NONCE_TTL)
+
+    def work(self) -> None:
+        """Runs all that waits; some runs die after writing their file, some fail."""
+        for job in self.store.lease("worker", 1000, 60):
+            self.runs += 1
+            if self.runs % 25 == 0:
+                self.orphans[self.artifacts.write(b"mesh", "glb")] = self.clock()
+                self.dead.add(job.id)
+                continue
+            if self.runs % 25 == 1:
+                done = self.store.fail(job, NoSurface())
+            else:
+                done = self.store.complete(job, self.artifacts.write(b"mesh", "glb"), "{}")
+            self.pictures.delete(self.pictures_left.pop(job.id))
+            self.note_finished(done)
+
+    def note_finished(self, job: Job) -> None:
+        del self.unfinished[job.id]
+        self.finished[job.id] = job
+        self.statuses.add((job.status, job.error_code))
+
+    def sweep(self) -> None:
+        now = self.clock()
+        while True:
+            swept = self.janitor.sweep()
+            assert swept.failures == ()
+            if not swept.more:
+                break
+        old = [job for job in self.unfinished.values() if job.created_at <= now - TTL]
+        for job in [job for job in old if job.id not in self.dead]:  # a dead run holds its job for its lease
+            late = self.store.get(job.id, job.agent_id)
+            assert (late.error_code, late.finished_at) == ("EXPIRED", now)
+            del self.pictures_left[job.id]
+            self.note_finished(late)
+        for job in [job for job in self.finished.values() if job.finished_at and job.finished_at <= now - TTL]:
+            del self.finished[job.id]
+            self.pictures_left.pop(job.id, None)
+        self.orphans = {name: written for name, written in self.orphans.items() if written >= now - ORPHAN_AGE}
+        self.keys = [given for given in self.keys if given > now - KEY_TTL]
+
+    def check(self) -> None:
+        with self.database.read() as connection:
+            ids = set(connection.execute(select(jobs.c.id)).scalars())
+        assert ids == {*self.unfinished, *self.finished}
+        meshes = {job.artifact for job in self.finished.values() if job.artifact}
+        there = {path.name for path in self.folder.glob("*/*")}
+        assert there == {*self.orphans, *self.pictures_left.values(), *meshes}
+        assert self.count(idempotency_keys) == len(self.keys)
+
+    def count(self, table: Table) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+    def disk(self) -> int:
+        """Bytes of a SQLite database with its log; 0 of another."""
+        return sum(path.stat().st_size for path in self.folder.parent.glob("jobs.sqlite3*"))
+
+
+@pytest.fixture
+def memory_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: tens of thousands of flushes to a disk would take minutes."""
+    fast = Path("/dev/shm")  # noqa: S108
+    with TemporaryDirectory(dir=fast if fast.is_dir() else tmp_path) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(params=BACKENDS)
+def day(request: pytest.FixtureRequest, memory_folder: Path, clock: ManualClock) -> Iterator[Day]:
+    with open_database(empty_database(request.param, memory_folder)) as database:
+        yield Day(JobStore(database, clock), database, memory_folder / "files", clock)
+
+
+@pytest.mark.slow
+def test_a_long_day_leaves_nothing_behind(day: Day, clock: ManualClock) -> None:
+    steps_an_hour = timedelta(hours=1) // STEP
+    submitted, disk_after_a_day, most_rows = 0, 0, 0
+    for step in range(HOURS * steps_an_hour):
+        for agent in AGENTS:
+            day.submit(agent)
+            day.poll(agent, 10)
+            submitted += BATCH
+        day.dead.clear()
+        if step // steps_an_hour not in WORKER_AWAY:
+            day.work()
+        day.sweep()
+        day.check()
+        # Those of this step, and those of the one before, which end in this very moment.
+        assert day.count(nonces) <= 2 * len(AGENTS) * 10
+        most_rows = max(most_rows, day.count(jobs))
+        if step == 24 * steps_an_hour:
+            disk_after_a_day = day.disk()
+        clock.advance(STEP.total_seconds())
+    assert submitted == HOURS * steps_an_hour * len(AGENTS) * BATCH
+    assert most_rows <= 2 * (TTL // STEP + 1) * len(AGENTS) * BATCH
+    assert day.disk() <= 1.1 * disk_after_a_day
+    assert day.statuses == {
+        (Status.COMPLETED, None),
+        (Status.CANCELLED, None),
+        (Status.FAILED, "EXPIRED"),
+        (Status.FAILED, "NO_SURFACE"),
+    }
+    calm_down(day)
+
+
+def calm_down(day: Day) -> None:
+    """No more requests come, and no worker: all goes, each thing at its time."""
+    while day.keys or day.finished or day.unfinished or day.orphans:
+        day.dead.clear()
+        day.sweep()
+        day.check()
+        day.clock.advance(STEP.total_seconds())
+        assert day.clock() < START + timedelta(hours=HOURS) + KEY_TTL + STEP
+    assert [day.count(table) for table in (jobs, idempotency_keys, nonces)] == [0, 0, 0]
+    assert list(day.folder.glob("*/*")) == []
+    assert day.janitor.sweep() == Swept()
