@@ -12,6 +12,7 @@ import hmac
 import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -59,7 +60,9 @@ def spool_body(environ: WSGIEnvironment, folder: Path, max_bytes: int, expected_
             raise AuthBodyMismatch
         file.seek(0)
     except OSError as error:
-        file.close()
+        # Closing writes what is still buffered: on a full disk that fails once more.
+        with suppress(OSError):
+            file.close()
         if error.errno in _NO_SPACE:
             raise StorageFull from error
         raise

@@ -491,6 +491,17 @@ def test_full_disk_is_a_clear_answer(service: Service, monkeypatch: pytest.Monke
     assert file.closed
 
 
+@pytest.mark.parametrize("size", [5, 1_000_000])
+def test_disk_that_is_full_only_when_it_is_written_to_is_a_clear_answer(
+    size: int, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_folder: Path) -> Any:
+        return Path("/dev/full").open("r+b")
+
+    monkeypatch.setattr(body_spool, "_open_file", full)
+    assert answer(service.call(body=b"x" * size)) == (507, "STORAGE_FULL")
+
+
 @pytest.mark.parametrize(
     ("peer", "forwarded", "expected"),
     [

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, ServiceError, UnsupportedImage
+from backend.hunyuan3d import picture as picture_module
 from backend.hunyuan3d.picture import PictureLimits, open_picture
 
 
@@ -288,6 +289,38 @@ def test_webp_is_measured_before_its_canvas_is_laid_out() -> None:
     body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\x00" + b"\xff\xff\x00"
     with pytest.raises(InvalidImage, match="65536×65536"):
         open_picture(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_file_gives_the_same_picture_as_its_bytes(form: str, tmp_path: Path) -> None:
+    data = _encode(Image.fromarray(_ramp()), form)
+    (tmp_path / "picture").write_bytes(data)
+    with (tmp_path / "picture").open("rb") as file:
+        file.seek(5)
+        assert np.array_equal(np.asarray(open_picture(file)), np.asarray(open_picture(data)))
+        assert not file.closed
+
+
+def test_files_are_bounded_and_refused_like_bytes() -> None:
+    with pytest.raises(InvalidImage, match="cat: it is empty"):
+        open_picture(io.BytesIO(), name="cat")
+    with pytest.raises(InvalidImage, match="larger than 10 bytes"):
+        open_picture(io.BytesIO(_encode(Image.fromarray(_ramp()), "PNG")), limits=PictureLimits(max_bytes=10))
+    with pytest.raises(UnsupportedImage):
+        open_picture(io.BytesIO(b"GIF89a" + bytes(100)))
+
+
+def test_all_sixteen_bit_values_are_rounded() -> None:
+    values = np.arange(65536, dtype=np.uint16).reshape(512, 128)
+    expected = np.rint(values / 65535 * 255).astype(np.uint8)
+    for given in (values, Image.fromarray(values), values.astype(">u2")):
+        assert np.array_equal(np.asarray(open_picture(given))[..., 0], expected)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 1000])
+def test_scans_are_counted_across_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture_module, "_PIECE_BYTES", piece)
+    assert picture_module._count_scans(io.BytesIO(b"\xff\xd8\xff\xda\xff\xff\xda\0\xda\xff\xda")) == 3
 
 
 def test_jpeg_with_endless_scans_is_refused() -> None:

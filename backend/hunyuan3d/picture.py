@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, PngImageP
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, UnsupportedImage
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | npt.NDArray[np.generic]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
 # What Pillow's readers are known to let through on damaged files, beside their own OSError.
 _DECODER_ERRORS = (
@@ -49,6 +50,9 @@ _UPRIGHT = {
 # A progressive JPEG names at most a few dozen scans; each costs a pass over the whole picture.
 _MOST_SCANS = 100
 _LARGEST_PROFILE = 4 << 20
+_HEAD_BYTES = 30
+_PIECE_BYTES = 1 << 20
+_ROWS = 64
 # catch_warnings swaps a process-wide list: two threads inside it at once would leave each other's filters behind.
 _quiet_lock = threading.Lock()
 
@@ -75,11 +79,12 @@ DEFAULT_LIMITS = PictureLimits()
 
 
 def open_picture(source: Source, *, limits: PictureLimits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
-    """Opens a picture from a path, a file's bytes, a PIL picture or an array, as a new upright picture in sRGB.
+    """Opens a picture from a path, a file, its bytes, a PIL picture or an array, as a new upright picture in sRGB.
 
-    source : PNG, JPEG or WebP where encoded (the first frame of an animation is taken); arrays are (H, W) or
-    (H, W, 1..4) of bool, uint8, uint16, or float (0..1, or 0..255 when a value exceeds 1). name : what messages call
-    the picture; else a path's last part. Returns mode RGBA when it has an alpha channel, else RGB.
+    source : PNG, JPEG or WebP where encoded (the first frame of an animation is taken); a file is read from its start,
+    in pieces, and must be seekable; arrays are (H, W) or (H, W, 1..4) of bool, uint8, uint16, or float (0..1, or
+    0..255 when a value exceeds 1). name : what messages call the picture; else a path's last part.
+    Returns mode RGBA when it has an alpha channel, else RGB.
     Raises MissingImage (no such file), UnsupportedImage (another format), InvalidImage (anything else).
     """
     label = _label(name, source)
@@ -88,9 +93,11 @@ def open_picture(source: Source, *, limits: PictureLimits = DEFAULT_LIMITS, name
     elif isinstance(source, np.ndarray):
         picture = _from_array(source, limits, label)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        picture = _from_bytes(bytes(source), limits, label)
+        picture = _from_stream(io.BytesIO(source), limits, label)
     elif isinstance(source, (str, os.PathLike)):
-        picture = _from_bytes(_read(source, limits, label), limits, label)
+        picture = _from_stream(io.BytesIO(_read(source, limits, label)), limits, label)
+    elif hasattr(source, "read") and hasattr(source, "seek"):
+        picture = _from_stream(source, limits, label)
     else:
         raise InvalidImage(f"A picture cannot be a {type(source).__name__}.")
     try:
@@ -133,22 +140,26 @@ def _read(path: str | os.PathLike[str], limits: PictureLimits, label: str) -> by
         raise InvalidImage(f"{label}: it cannot be read ({reason}).") from e
 
 
-def _from_bytes(data: bytes, limits: PictureLimits, label: str) -> Image.Image:
-    if not data:
+def _from_stream(stream: BinaryIO, limits: PictureLimits, label: str) -> Image.Image:
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    head = stream.read(_HEAD_BYTES)
+    if not size:
         raise InvalidImage(f"{label}: it is empty.")
-    if len(data) > limits.max_bytes:
+    if size > limits.max_bytes:
         raise InvalidImage(f"{label}: it is larger than {limits.max_bytes} bytes.")
-    form = _recognise(data)
+    form = _recognise(head)
     if form is None:
         raise UnsupportedImage(f"{label}: its content is not a PNG, JPEG or WebP picture.")
     if form == "WebP":
         # Its reader lays out the whole canvas when opened, so it must be measured before.
-        _check_size(_webp_size(data, label), limits, label)
-    if form == "JPEG" and data.count(b"\xff\xda") > _MOST_SCANS:
+        _check_size(_webp_size(head, size, label), limits, label)
+    if form == "JPEG" and _count_scans(stream) > _MOST_SCANS:
         raise InvalidImage(f"{label}: it has more scans than a photograph needs.")
+    stream.seek(0)
     try:
         with _quiet():
-            picture = _READERS[form](io.BytesIO(data))
+            picture = _READERS[form](stream)
     except _DECODER_ERRORS as e:
         raise InvalidImage(f"{label}: its {form} header is damaged.") from e
 
@@ -169,11 +180,21 @@ def _recognise(data: bytes) -> str | None:
     return None
 
 
-def _webp_size(data: bytes, label: str) -> tuple[int, int]:
+def _count_scans(stream: BinaryIO) -> int:
+    """How often a JPEG's bytes say that a scan starts (ITU-T T.81, marker SOS)."""
+    stream.seek(0)
+    count, last = 0, b""
+    while piece := stream.read(_PIECE_BYTES):
+        count += piece.count(b"\xff\xda") + (last == b"\xff" and piece[:1] == b"\xda")
+        last = piece[-1:]
+    return count
+
+
+def _webp_size(start: bytes, size: int, label: str) -> tuple[int, int]:
     """Canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
-    head = data[12:30].ljust(18, b"\0")
+    head = start[12:30].ljust(18, b"\0")
     kind, body = head[:4], head[8:]
-    if int.from_bytes(data[4:8], "little") + 8 > len(data):
+    if int.from_bytes(start[4:8], "little") + 8 > size:
         raise InvalidImage(f"{label}: it is truncated.")
     if kind == b"VP8X":
         return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
@@ -221,6 +242,8 @@ def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uin
         return values.astype(np.uint8)
     if values.dtype == np.bool_:
         return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint16:
+        return _halve_depth(values.astype(np.uint16, copy=False))
     numbers = values.astype(np.float64) if values.dtype.kind in "uif" else np.full(1, np.nan)
     if not np.isfinite(numbers).all():
         raise InvalidImage(f"{label}: its values are not finite numbers.")
@@ -232,6 +255,15 @@ def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uin
     if low < 0 or high > top:
         raise InvalidImage(f"{label}: its values go from {low:g} to {high:g}, outside 0 to {top:g}.")
     return np.rint(numbers * (255 / top)).astype(np.uint8)
+
+
+def _halve_depth(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
+    """16 bits to 8, rounded; by table and some rows at a time: as floats a large picture takes gigabytes."""
+    table = np.rint(np.arange(65536) * (255 / 65535)).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), _ROWS):
+        result[start : start + _ROWS] = table[values[start : start + _ROWS]]
+    return result
 
 
 def _upright(picture: Image.Image) -> Image.Image:

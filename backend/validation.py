@@ -1,0 +1,275 @@
+"""What a caller may ask for: form fields in, one frozen GenerationRequest out.
+
+The models are the one schema of these fields: the OpenAPI document is made from them. This module does not know how
+fields reach the server (uploads.py reads the form), what a picture is, or what the model does with a request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
+
+from backend.errors import (
+    InvalidAsync,
+    InvalidBackgroundMode,
+    InvalidFormat,
+    InvalidGuidance,
+    InvalidParameter,
+    InvalidQuality,
+    InvalidScale,
+    InvalidSeed,
+    InvalidSteps,
+    InvalidTargetFaces,
+    RequestUnreadable,
+    UnknownField,
+)
+
+if TYPE_CHECKING:
+    from backend.uploads import UploadedPicture
+
+MeshFormat = Literal["glb", "stl", "obj", "ply"]
+BackgroundMode = Literal["auto", "always", "never"]
+Quality = Annotated[int, Field(ge=1, le=10)]
+Steps = Annotated[int, Field(ge=10, le=100)]
+Guidance = Annotated[float, Field(ge=0, le=20)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+TargetFaces = Annotated[int, Field(ge=100, le=2_000_000)]
+Millimetres = Annotated[float, Field(gt=0, le=10_000)]
+
+_STRICT = ConfigDict(
+    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
+)
+_ERRORS: Mapping[str, type[InvalidParameter]] = {
+    "format": InvalidFormat,
+    "quality": InvalidQuality,
+    "steps": InvalidSteps,
+    "guidance_scale": InvalidGuidance,
+    "seed": InvalidSeed,
+    "target_faces": InvalidTargetFaces,
+    "remove_background": InvalidBackgroundMode,
+    "scale_mm": InvalidScale,
+    "async": InvalidAsync,
+}
+# Only what JSON would take as a number: int() and float() also take spaces, underscores and other scripts' digits.
+_WHOLE = re.compile(r"-?[0-9]{1,15}", re.ASCII)
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
+_NOT_READ = object()
+
+
+def _without_default(schema: dict[str, Any]) -> None:
+    """A default of null says that the field may be left out, not that null may be sent."""
+    schema.pop("default", None)
+
+
+def _optional(description: str) -> Any:
+    return Field(default=None, description=description, json_schema_extra=_without_default)
+
+
+class GenerationFields(BaseModel):
+    """The form fields that say what mesh is wanted; each may be left out."""
+
+    model_config = _STRICT
+
+    format: MeshFormat = Field(default="glb", description="File format of the mesh.")
+    quality: Quality = Field(
+        default=7, description="Sets the octree resolution, from 128 at 1 to 512 at 10, and the default steps."
+    )
+    steps: Steps | SkipJsonSchema[None] = _optional("Denoising steps; by default what the checkpoint and quality say.")
+    guidance_scale: Guidance | SkipJsonSchema[None] = _optional("Guidance; by default the checkpoint's.")
+    seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and told, when it is left out.")
+    target_faces: TargetFaces | SkipJsonSchema[None] = _optional("Most faces of the mesh; by default as they come.")
+    remove_background: BackgroundMode = Field(
+        default="auto",
+        description="Whether the object is cut out of its background; auto looks whether it needs to be.",
+    )
+    scale_mm: Millimetres | SkipJsonSchema[None] = _optional("Length of the longest side in millimetres, for print.")
+
+
+class GenerateFields(GenerationFields):
+    """The form fields of a request with one picture."""
+
+    run_async: bool = Field(
+        default=False, alias="async", description="Whether to answer at once with 202, before the mesh is made."
+    )
+
+
+Fields = TypeVar("Fields", bound=GenerationFields)
+
+
+class GenerationRequest(BaseModel):
+    """What one job is to make; kept with the job as JSON text.
+
+    octree_resolution : cells a side, 128 to 512
+    steps, guidance_scale : None = the checkpoint's (see inference_steps); target_faces, scale_mm : None = as it comes
+    """
+
+    model_config = _STRICT
+
+    format: MeshFormat
+    quality: Quality
+    octree_resolution: Annotated[int, Field(ge=8, le=1024)]
+    steps: Steps | None
+    guidance_scale: Guidance | None
+    seed: Seed
+    target_faces: TargetFaces | None
+    remove_background: BackgroundMode
+    scale_mm: Millimetres | None
+
+    def to_json(self) -> str:
+        """The request as JSON text, for the job table."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> GenerationRequest:
+        """The request that to_json wrote. Raises RequestUnreadable."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise RequestUnreadable from error
+
+    def batch_key(self, model: str) -> str:
+        """What jobs must have in common to run together on this model: resolution, steps and guidance."""
+        steps = f"quality {self.quality}" if self.steps is None else str(self.steps)
+        guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
+        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}, model {model}"
+
+    def inference_steps(self, checkpoint_default: int) -> int:
+        """The steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
+
+        Without steps asked for: half of the default at quality 1, half more at 10, but never fewer than 10 where the
+        default has as many.
+        """
+        if checkpoint_default < 1:
+            raise InvalidSteps
+        if self.steps is not None:
+            return self.steps
+        below, above = (self.quality - 7) / 12, (self.quality - 7) / 6
+        scaled = round(checkpoint_default * (1 + (below if self.quality < 7 else above)))
+        return min(max(scaled, min(10, checkpoint_default)), max(100, checkpoint_default))
+
+
+def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fields:
+    """A form's texts, by name, as the model; each name at most once.
+
+    Raises UnknownField, or the field's own error (InvalidQuality, …), with the name and what is allowed in `details`.
+    """
+    known = _schemas(model)
+    for name in values:
+        if name not in known:
+            raise UnknownField(
+                f"There is no field {_shown(name)}; the fields are {', '.join(known)}.",
+                details={"field": name[:_SHOWN], "allowed": list(known)},
+            )
+    typed = {name: _read(name, texts, known[name]) for name, texts in values.items()}
+    try:
+        return model.model_validate(typed)
+    except ValidationError as error:
+        name = str(error.errors(include_url=False)[0]["loc"][0])
+        raise _refusal(name, values[name][0], known[name]) from error
+
+
+def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:
+    """The request that the fields make: quality as octree resolution, and a seed drawn where none is given."""
+    return GenerationRequest(
+        format=fields.format,
+        quality=fields.quality,
+        octree_resolution=octree_resolution(fields.quality),
+        steps=fields.steps,
+        guidance_scale=fields.guidance_scale,
+        seed=draw_seed() if fields.seed is None else fields.seed,
+        target_faces=fields.target_faces,
+        remove_background=fields.remove_background,
+        scale_mm=fields.scale_mm,
+    )
+
+
+def octree_resolution(quality: int) -> int:
+    """Cells a side for a quality from 1 to 10: from 128 to 512 in even steps, as multiples of 16."""
+    return 16 * round((128 + 384 * (quality - 1) / 9) / 16)
+
+
+def fingerprint(operation: str, fields: GenerationFields, pictures: Iterable[UploadedPicture]) -> str:
+    """A digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
+
+    fields : those that were given count; pictures : their bytes as they came count, in order, and not their names
+    """
+    given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    parts = [operation, given, [picture.digest for picture in pictures]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _schemas(model: type[GenerationFields]) -> dict[str, dict[str, Any]]:
+    schemas: dict[str, dict[str, Any]] = model.model_json_schema(by_alias=True)["properties"]
+    return schemas
+
+
+def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
+    if len(texts) != 1:
+        raise _ERRORS[name](
+            f"{name} must be given once, not {len(texts)} times.",
+            details={"field": name, "allowed": _allowed(schema)},
+        )
+    value = _READERS[schema["type"]](texts[0])
+    if value is _NOT_READ:
+        raise _refusal(name, texts[0], schema)
+    return value
+
+
+def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
+    allowed = _allowed(schema)
+    return _ERRORS[name](f"{name} must be {allowed}, not {_shown(text)}.", details={"field": name, "allowed": allowed})
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """What a field takes, in words, from its schema; so that a message can't say other than what is checked."""
+    if "enum" in schema:
+        return f"one of {', '.join(schema['enum'])}"
+    if schema["type"] == "boolean":
+        return "true or false"
+    kind = "a whole number" if schema["type"] == "integer" else "a number"
+    high = f"{schema['maximum']:g}" if schema["type"] == "number" else str(schema["maximum"])
+    if "exclusiveMinimum" in schema:
+        return f"{kind} above {schema['exclusiveMinimum']:g} and at most {high}"
+    return f"{kind} from {schema['minimum']:g} to {high}"
+
+
+_SHOWN = 40
+
+
+def _shown(text: str) -> str:
+    """A caller's text, fit for a message: short, and nothing that moves a terminal's cursor."""
+    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
+
+
+def _read_whole(text: str) -> object:
+    return int(text) if _WHOLE.fullmatch(text) else _NOT_READ
+
+
+def _read_number(text: str) -> object:
+    # Adding zero makes -0.0 the same as 0.0, in the batch key too.
+    return float(text) + 0.0 if _NUMBER.fullmatch(text) else _NOT_READ
+
+
+def _read_flag(text: str) -> object:
+    return {"true": True, "false": False}.get(text.lower(), _NOT_READ)
+
+
+def _read_text(text: str) -> object:
+    return text
+
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    "integer": _read_whole,
+    "number": _read_number,
+    "boolean": _read_flag,
+    "string": _read_text,
+}

@@ -1,0 +1,384 @@
+"""Uploads are read in little memory, refused by name, and stored as plain pictures."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+from hostile import BOUNDARY, FORM, Part, encode_form
+from hostile_pictures import encode, good_png, png_chunk
+from PIL import Image
+
+from backend import uploads
+from backend.config import Settings
+from backend.errors import (
+    ArtifactStoreUnavailable,
+    FileTooLarge,
+    InvalidForm,
+    InvalidImage,
+    MissingImage,
+    ServiceError,
+    StorageFull,
+    TooFewImages,
+    TooManyImages,
+    UnknownField,
+    UnsupportedImage,
+)
+from backend.files import LocalFiles
+from backend.hunyuan3d.picture import open_picture
+from backend.uploads import Upload, UploadedPicture, UploadLimits, check_and_store, parse_form, pictures_of
+
+BATCH = UploadLimits("images", 2, 10)
+SINGLE = UploadLimits("image", 1, 1)
+MEGABYTE = 1 << 20
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+Uploader = Callable[[bytes], UploadedPicture]
+
+
+def parse(body: bytes, folder: Path, limits: UploadLimits = BATCH) -> Upload:
+    return parse_form(io.BytesIO(body), FORM, limits, folder)
+
+
+def image_part(content: bytes, filename: str | None = "cat.png") -> Part:
+    return Part("images", content, filename, "image/png")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalFiles:
+    return LocalFiles(tmp_path / "inputs")
+
+
+@pytest.fixture
+def upload_one(tmp_path: Path) -> Iterator[Uploader]:
+    """Gives uploaded pictures of some bytes; their files go with the test."""
+    with ExitStack() as opened:
+
+        def upload(content: bytes) -> UploadedPicture:
+            return opened.enter_context(parse(encode_form(image_part(content)), tmp_path / "spool")).pictures[0]
+
+        yield upload
+
+
+def stored(store: LocalFiles, name: str) -> Image.Image:
+    with store.open(name) as stream, Image.open(stream) as picture:
+        picture.load()
+        return picture.copy()
+
+
+class LazyForm(io.RawIOBase):
+    """A form of many large pictures that is made while it is read."""
+
+    def __init__(self, pictures: int, size: int) -> None:
+        self._pieces = self._form(pictures, size)
+        self._ready = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._ready) < size and (piece := next(self._pieces, b"")):
+            self._ready += piece
+        given, self._ready = self._ready[:size], self._ready[size:]
+        return given
+
+    def _form(self, pictures: int, size: int) -> Iterator[bytes]:
+        piece = np.random.default_rng(0).bytes(1 << 16)
+        for _ in range(pictures):
+            yield b"--" + BOUNDARY.encode() + b'\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
+            for _ in range(size // len(piece)):
+                yield piece
+            yield b"\r\n"
+        yield b"--" + BOUNDARY.encode() + b"--\r\n"
+
+
+class FullFile(io.BytesIO):
+    """A file that can be read, on a disk that takes no more."""
+
+    def write(self, _data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FailingStore:
+    """Files that cannot be reached."""
+
+    def put(self, _name: str, _data: bytes | BinaryIO) -> None:
+        raise ArtifactStoreUnavailable
+
+
+def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
+    parts = [
+        Part("seed", b"7"),
+        image_part(b"one"),
+        Part("seed", b"8"),
+        image_part(b"two", "b.png"),
+        Part("é", b"\xc3\xa9"),
+    ]
+    with parse(encode_form(*parts), tmp_path) as upload:
+        assert dict(upload.fields) == {"seed": ("7", "8"), "é": ("é",)}
+        assert [picture.stream.read() for picture in upload.pictures] == [b"one", b"two"]
+        assert [picture.label for picture in upload.pictures] == ["Picture 1 (cat.png)", "Picture 2 (b.png)"]
+        assert [(picture.field, picture.number, picture.size) for picture in upload.pictures] == [
+            ("images", 1, 3),
+            ("images", 2, 3),
+        ]
+        assert upload.pictures[1].digest == hashlib.sha256(b"two").hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("filename", "label"),
+    [
+        ("a/b\\c.png", "Picture 1 (c.png)"),
+        ("..", "Picture 1 (..)"),
+        ("", "Picture 1"),
+        (None, "Picture 1"),
+        ("/", "Picture 1"),
+        ("evil\u202egnp.exe", "Picture 1 (evil?gnp.exe)"),
+        ("tab\there", "Picture 1 (tab?here)"),
+        ("x" * 41, f"Picture 1 ({'x' * 39}…)"),
+        ("Ünïcode 猫.png", "Picture 1 (Ünïcode 猫.png)"),
+    ],
+)
+def test_file_names_are_shown_safely(filename: str | None, label: str, tmp_path: Path) -> None:
+    escaped = filename and filename.replace("\\", "\\\\")
+    with parse(encode_form(image_part(b"x", escaped)), tmp_path) as upload:
+        assert upload.pictures[0].label == label
+
+
+def test_pictures_lie_in_files_without_names(tmp_path: Path) -> None:
+    with parse(encode_form(image_part(b"x" * MEGABYTE)), tmp_path / "spool") as upload:
+        assert upload.pictures[0].size == MEGABYTE
+        assert list((tmp_path / "spool").iterdir()) == []
+        assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
+    assert upload.pictures[0].stream.closed
+
+
+def test_a_form_without_pictures_makes_no_folder(tmp_path: Path) -> None:
+    parse(encode_form(Part("seed", b"7")), tmp_path / "spool").close()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_ten_large_pictures_are_read_in_little_memory(tmp_path: Path) -> None:
+    tracemalloc.start()
+    try:
+        upload = parse_form(LazyForm(10, 20 * MEGABYTE), FORM, BATCH, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [picture.size for picture in upload.pictures] == [20 * MEGABYTE] * 10
+    upload.close()
+    assert peak < 4 * MEGABYTE
+
+
+def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles, upload_one: Uploader) -> None:
+    sound = good_png()
+    padded = sound[:33] + png_chunk(b"prIv", bytes(20 * MEGABYTE)) + sound[33:]
+    pictures = [upload_one(padded) for _ in range(10)]
+    del padded
+    tracemalloc.start()
+    try:
+        names = [check_and_store(picture, store, BATCH) for picture in pictures]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(set(names)) == 10
+    assert all(store.size(name) < 10_000 for name in names)
+    assert peak < 60 * MEGABYTE
+
+
+def test_a_picture_may_have_exactly_the_bytes_allowed(tmp_path: Path) -> None:
+    limits = UploadLimits("images", 1, 2, max_file_bytes=100_000)
+    with parse(encode_form(image_part(b"x" * 100_000)), tmp_path, limits) as upload:
+        assert upload.pictures[0].size == 100_000
+    with pytest.raises(FileTooLarge) as refused:
+        parse(encode_form(image_part(b"x"), image_part(b"x" * 100_001, "b.png")), tmp_path, limits)
+    assert refused.value.message == "Picture 2 (b.png): it is larger than 100000 bytes."
+    assert refused.value.details == {"picture": 2, "max_bytes": 100_000}
+
+
+def test_a_picture_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    stream = io.BytesIO(encode_form(image_part(bytes(10 * MEGABYTE))))
+    with pytest.raises(FileTooLarge):
+        parse_form(stream, FORM, UploadLimits("images", 1, 2, max_file_bytes=100_000), tmp_path)
+    assert stream.tell() < MEGABYTE
+
+
+def test_fields_are_bounded_in_number_and_length(tmp_path: Path) -> None:
+    limits = UploadLimits("images", 1, 2, max_fields=3, max_field_bytes=5)
+    parts = [Part("a", b"12345")] * 3
+    assert dict(parse(encode_form(*parts), tmp_path, limits).fields) == {"a": ("12345",) * 3}
+    with pytest.raises(InvalidForm, match="more than 3 fields"):
+        parse(encode_form(*parts, Part("b", b"")), tmp_path, limits)
+    with pytest.raises(InvalidForm, match="longer than the 5 bytes"):
+        parse(encode_form(Part("a", b"123456")), tmp_path, limits)
+
+
+def test_the_first_picture_too_many_ends_the_reading(tmp_path: Path) -> None:
+    stream = io.BytesIO(encode_form(*[image_part(bytes(MEGABYTE))] * 12))
+    with pytest.raises(TooManyImages) as refused:
+        parse_form(stream, FORM, UploadLimits("images", 1, 2), tmp_path)
+    assert refused.value.details == {"field": "images", "most": 2}
+    assert stream.tell() < 3 * MEGABYTE
+
+
+def test_a_file_under_another_name_is_an_unknown_field(tmp_path: Path) -> None:
+    with pytest.raises(UnknownField) as refused:
+        parse(encode_form(Part("photo", b"x", "a.png")), tmp_path)
+    assert refused.value.details == {"field": "photo", "allowed": ["images"]}
+
+
+def test_pictures_are_counted(tmp_path: Path) -> None:
+    with parse(encode_form(*[image_part(b"x")] * 3), tmp_path) as upload:
+        assert pictures_of(upload, "images", 3, 3) == upload.pictures
+        with pytest.raises(TooFewImages, match=r"3 picture.* at least 4"):
+            pictures_of(upload, "images", 4, 10)
+        with pytest.raises(TooManyImages):
+            pictures_of(upload, "images", 1, 2)
+        with pytest.raises(MissingImage) as refused:
+            pictures_of(upload, "image", 1, 1)
+    assert refused.value.details == {"field": "image"}
+
+
+@pytest.mark.parametrize("filename", ["b.png", "", None])
+def test_an_empty_picture_is_named(filename: str | None, tmp_path: Path) -> None:
+    with (
+        parse(encode_form(image_part(b"x"), image_part(b"", filename)), tmp_path) as upload,
+        pytest.raises(InvalidImage, match=r"Picture 2.*: it is empty") as refused,
+    ):
+        pictures_of(upload, "images", 2, 10)
+    assert refused.value.details == {"picture": 2}
+
+
+def test_files_are_let_go_when_a_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[BinaryIO] = []
+    plain = uploads.tempfile.TemporaryFile
+
+    def remember(**options: object) -> object:
+        opened.append(plain(**options))
+        return opened[-1]
+
+    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", remember)
+    with pytest.raises(InvalidForm):
+        parse(encode_form(image_part(b"x"), image_part(b"y"))[:-10], tmp_path)
+    assert [stream.closed for stream in opened] == [True, True]
+
+
+@pytest.mark.parametrize("size", [10, MEGABYTE])
+def test_a_full_disk_is_told(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", open_full_disk)
+    with pytest.raises(StorageFull):
+        parse(encode_form(image_part(b"x" * size)), tmp_path)
+
+
+def open_full_disk(**_options: object) -> BinaryIO:
+    return Path("/dev/full").open("r+b")
+
+
+def test_a_full_disk_is_told_when_a_picture_is_written_anew(store: LocalFiles, upload_one: Uploader) -> None:
+    picture = upload_one(good_png())
+    full = replace(picture, stream=FullFile(picture.stream.read()))
+    with pytest.raises(StorageFull):
+        check_and_store(full, store, BATCH)
+    assert list(store.older_than(FAR)) == []
+
+
+def test_a_picture_is_stored_as_it_looks(store: LocalFiles, upload_one: Uploader) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (20, 30, 4), dtype=np.uint8)
+    name = check_and_store(upload_one(encode(Image.fromarray(values), "WEBP", lossless=True, exact=True)), store, BATCH)
+    assert name.endswith(".png")
+    assert np.array_equal(np.asarray(stored(store, name)), values)
+
+
+def test_what_is_stored_is_what_the_pipeline_would_open(store: LocalFiles, upload_one: Uploader) -> None:
+    notes = Image.Exif()
+    notes[0x0112] = 8
+    content = encode(Image.linear_gradient("L").resize((48, 32)).convert("CMYK"), "JPEG", exif=notes)
+    name = check_and_store(upload_one(content), store, BATCH)
+    assert np.array_equal(np.asarray(stored(store, name)), np.asarray(open_picture(content)))
+    assert stored(store, name).size == (32, 48)
+
+
+def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles, upload_one: Uploader) -> None:
+    names = {check_and_store(upload_one(good_png()), store, BATCH) for _ in range(3)}
+    assert len(names) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (good_png()[:60], InvalidImage, "Picture 1 (cat.png): it is damaged or truncated."),
+        (b"<html>", UnsupportedImage, "Picture 1 (cat.png): its content is not a PNG, JPEG or WebP picture."),
+    ],
+)
+def test_a_refused_picture_is_named_and_leaves_nothing(
+    content: bytes, error: type[ServiceError], message: str, tmp_path: Path, store: LocalFiles, upload_one: Uploader
+) -> None:
+    with pytest.raises(error) as refused:
+        check_and_store(upload_one(content), store, BATCH)
+    assert refused.value.message == message
+    assert refused.value.details["picture"] == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_pixels_are_bounded_by_the_limits(store: LocalFiles, upload_one: Uploader) -> None:
+    limits = UploadLimits("images", 1, 1, max_pixels=24 * 32 - 1)
+    with pytest.raises(InvalidImage, match="more than 767 pixels"):
+        check_and_store(upload_one(good_png()), store, limits)
+
+
+def test_a_store_that_is_away_is_told(upload_one: Uploader) -> None:
+    with pytest.raises(ArtifactStoreUnavailable):
+        check_and_store(upload_one(good_png()), FailingStore(), BATCH)
+
+
+def test_two_pictures_are_decoded_at_once(
+    store: LocalFiles, monkeypatch: pytest.MonkeyPatch, upload_one: Uploader
+) -> None:
+    running, most, changing = 0, 0, threading.Lock()
+    together, third_came = threading.Barrier(2, timeout=10), threading.Event()
+
+    def slow_open(*_arguments: object, **_options: object) -> object:
+        nonlocal running, most
+        with changing:
+            running += 1
+            most = max(most, running)
+            if running > 2:
+                third_came.set()
+        together.wait()
+        third_came.wait(0.05)
+        with changing:
+            running -= 1
+        return Image.new("RGB", (8, 8))
+
+    monkeypatch.setattr(uploads, "open_picture", slow_open)
+    pictures = [upload_one(good_png()) for _ in range(8)]
+    threads = [threading.Thread(target=check_and_store, args=(picture, store, BATCH)) for picture in pictures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 2
+    assert len(list(store.older_than(FAR))) == 8
+
+
+@pytest.mark.parametrize(("operation", "expected"), [("generate", ("image", 1, 1)), ("batch", ("images", 2, 10))])
+def test_limits_follow_the_settings(operation: str, expected: tuple[str, int, int], tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, max_image_bytes=12_345, max_pixels=54_321)
+    limits = UploadLimits.from_settings(settings, operation)
+    assert (limits.picture_field, limits.fewest, limits.most) == expected
+    assert (limits.max_file_bytes, limits.max_pixels) == (12_345, 54_321)
+
+
+@pytest.mark.parametrize("module", ["backend.uploads", "backend.validation", "backend.multipart"])
+def test_reading_uploads_does_not_load_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
