@@ -1,1 +1,3 @@
 """ORFEAS: pictures in, meshes out, for agents."""
+
+__version__ = "0.1.0"

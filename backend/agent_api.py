@@ -1,0 +1,218 @@
+"""The API's calls: each takes a request apart, hands it over, and renders what comes back.
+
+`register_agent_api(app)` puts them into any Flask app, with /openapi.json, /docs and /metrics beside them. This module
+does not know how a mesh is made, where jobs are kept, or how a request is verified.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+from flask import Flask, Response, current_app, g, request, url_for
+from flask_openapi3.blueprint import APIBlueprint
+
+from backend import answers as out
+from backend import api_calls as calls
+from backend.agent_auth import require_agent_token
+from backend.api_calls import FilePath, JobPath, PageQuery, SubmitHeaders
+from backend.api_document import document_pages, make_document
+from backend.config import Settings
+from backend.downloads import send_artifact
+from backend.errors import InvalidLimit, JobNotFound
+from backend.health_call import answer_health
+from backend.job_ids import is_job_id
+from backend.job_progress import queued_eta
+from backend.jobs import Batch, Job, Status
+from backend.metrics_page import metrics_page
+from backend.service_logging import log_jobs
+from backend.services import AgentServices
+from backend.submissions import Form, Operation, Submission, submit_form
+from backend.sync_wait import wait_for_job
+from backend.web_errors import error_response, json_response, register_error_handlers
+from backend.web_frame import frame_requests
+
+PREFIX = "/api/agent"
+_EXTENSION = "agent_services"
+_OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
+_POLL_SECONDS = (1, 10)
+
+api = APIBlueprint(
+    "agent_api",
+    __name__,
+    url_prefix=PREFIX,
+    operation_id_callback=lambda *, name, path, method: name,  # noqa: ARG005
+)
+
+
+def register_agent_api(app: Flask, services: AgentServices | None = None, *, whole_app: bool = False) -> AgentServices:
+    """Put the API into an app, with /openapi.json, /docs and /metrics; gives the services, which are yet to be started.
+
+    services : those that the environment describes when absent
+    whole_app : whether request ids, security headers and errors in JSON are for every path and not for the API's alone
+    Raises what AgentServices.from_settings raises.
+    """
+    services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
+    app.extensions[_EXTENSION] = services
+
+    def covers(path: str) -> bool:
+        return whole_app or any(path == own or path.startswith(f"{own}/") for own in (PREFIX, *_OWN_PAGES))
+
+    frame_requests(app, services.metrics, covers)
+    services.guard.init_app(app)
+    register_error_handlers(app, covers)
+    app.register_blueprint(api)
+    app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
+    app.register_blueprint(metrics_page(services))
+    return services
+
+
+def services_of(app: Flask) -> AgentServices:
+    """The services of an app that has the API."""
+    services: AgentServices = app.extensions[_EXTENSION]
+    return services
+
+
+@api.post("/generate-3d", provide_automatic_options=False, **calls.GENERATE)
+@require_agent_token("generate")
+def generate(header: SubmitHeaders) -> Response:
+    """Make a mesh of one picture."""
+    submission = _submit("generate", header)
+    (job_id,) = submission.submitted.job_ids
+    job = _follow(submission, job_id)
+    if not submission.waits or job is None or not job.status.finished:
+        status = job.status if job else Status.QUEUED
+        answer = out.AcceptedAnswer(job_id=job_id, status=status.value, status_url=_links().status(job_id))
+        return json_response(answer, 202)
+    if job.status is Status.COMPLETED:
+        return json_response(out.answer_generated(job, _links()))
+    return error_response(out.job_failure(job))
+
+
+@api.post("/batch", provide_automatic_options=False, **calls.BATCH)
+@require_agent_token("batch")
+def batch(header: SubmitHeaders) -> Response:
+    """Make a mesh of each of several pictures."""
+    submitted = _submit("batch", header).submitted
+    batch_id = submitted.batch_id or ""
+    answer = out.BatchAcceptedAnswer(
+        batch_id=batch_id,
+        job_ids=submitted.job_ids,
+        total_images=len(submitted.job_ids),
+        status_url=_links().status(batch_id),
+    )
+    return json_response(answer, 202)
+
+
+@api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
+@require_agent_token("status")
+def status(path: JobPath) -> Response:
+    """How a job or batch is getting on."""
+    found = _find(path.job_id)
+    if isinstance(found, Batch):
+        outlooks = {job.id: _outlook(job) for job in found.jobs}
+        answer: out.JobAnswer | out.BatchAnswer = out.answer_batch(found, _links(), outlooks)
+    else:
+        answer = out.answer_job(found, _links(), _outlook(found))
+    response = json_response(answer)
+    if not found.status.finished:
+        response.headers["Retry-After"] = str(_next_look(answer.eta_seconds))
+    return response
+
+
+@api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
+@require_agent_token("status")
+def jobs(query: PageQuery) -> Response:
+    """The agent's jobs, newest first; their places in the queue are told by /status alone."""
+    page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
+    items = tuple(out.describe_job(job, _links(), out.Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
+    return json_response(out.JobsAnswer(jobs=items, next_cursor=page.next_cursor))
+
+
+@api.delete("/jobs/<job_id>", provide_automatic_options=False, **calls.CANCEL)
+@require_agent_token("generate")
+def cancel(path: JobPath) -> Response:
+    """Cancel a job: at once while it waits, between two denoising steps while it runs."""
+    log_jobs(path.job_id)
+    job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
+    return json_response(out.answer_job(job, _links(), _outlook(job)))
+
+
+@api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
+@require_agent_token("download")
+def download(path: FilePath) -> Response:
+    """The file of a mesh, with ETag and ranges."""
+    services = _services()
+    job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
+    log_jobs(job.id)
+    return send_artifact(services.artifacts.open(path.filename))
+
+
+@api.get("/health", provide_automatic_options=False, **calls.HEALTH)
+def health() -> Response:
+    """Whether the service can serve; not signed."""
+    return answer_health(_services())
+
+
+def _services() -> AgentServices:
+    return services_of(current_app)
+
+
+def _submit(operation: Operation, header: SubmitHeaders) -> Submission:
+    form = Form(g.body, request.headers.get("Content-Type", ""), header.idempotency_key)
+    submission = submit_form(_services(), g.agent, operation, form)
+    log_jobs(*submission.submitted.job_ids)
+    return submission
+
+
+def _follow(submission: Submission, job_id: str) -> Job | None:
+    """The job of a submission, finished where its caller waits and may; None when nobody can say how it is."""
+    try:
+        if submission.waits:
+            return wait_for_job(_services(), job_id, g.agent.agent_id)
+        return _services().store.get(job_id, g.agent.agent_id) if submission.submitted.replayed else None
+    except JobNotFound as error:
+        raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
+
+
+def _find(job_id: str) -> Job | Batch:
+    """The agent's job or batch of this id. Raises JobNotFound."""
+    store = _services().store
+    log_jobs(job_id)
+    try:
+        return store.get(_require_id(job_id), g.agent.agent_id)
+    except JobNotFound:
+        return store.get_batch(job_id, g.agent.agent_id)
+
+
+def _require_id(job_id: str) -> str:
+    if not is_job_id(job_id):
+        raise JobNotFound
+    return job_id
+
+
+def _outlook(job: Job) -> out.Outlook:
+    if job.status is not Status.QUEUED:
+        return out.Outlook(eta_seconds=job.eta_seconds)
+    services = _services()
+    place = services.store.queue_position(job)
+    return out.Outlook(place, queued_eta(place, services.health.read().workers) if place else None)
+
+
+def _next_look(eta_seconds: float | None) -> int:
+    """Seconds after which another look is worth it: half of what is left, within bounds."""
+    shortest, longest = _POLL_SECONDS
+    return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
+
+
+def _read_limit(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= calls.LONGEST_PAGE):
+        raise InvalidLimit
+    return int(text)
+
+
+def _links() -> out.Links:
+    return out.Links(
+        status=lambda job_id: url_for("agent_api.status", job_id=job_id),
+        download=lambda name: url_for("agent_api.download", filename=name),
+    )

@@ -1,0 +1,134 @@
+"""What Prometheus is told: numbers asserted as its own parser reads them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from agent_service import API, AgentService, agent_service, picture
+from fake_gpu import FakeCall
+from prometheus_client.parser import text_string_to_metric_families
+from workshop import eventually
+
+from backend.errors import NoForeground, StoreUnavailable
+from backend.health import Health
+from backend.jobs import QueueCounts
+from backend.metrics import ServiceMetrics
+from backend.worker_registry import WorkerCondition, WorkerState
+
+START_MINUTES = timedelta(minutes=5)
+
+
+def told(text: bytes, name: str, **labels: str) -> float | None:
+    """One sample's value, None when it isn't told."""
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return float(sample.value)
+    return None
+
+
+def scraped(service: AgentService) -> bytes:
+    response = service.app.test_client().get("/metrics")
+    assert response.status_code == 200
+    return response.data
+
+
+def test_requests_are_counted_by_route_and_code(tmp_path: Path) -> None:
+    with agent_service(tmp_path) as service:
+        for name in ("0" * 32, "1" * 32):
+            service.get(f"/status/{name}")
+        service.get("/jobs")
+        service.app.test_client().get(f"{API}/made-up/by/somebody")
+        text = scraped(service)
+    route = f"{API}/status/<job_id>"
+    assert told(text, "orfeas_requests_total", route=route, method="GET", status="404", code="JOB_NOT_FOUND") == 2
+    assert told(text, "orfeas_requests_total", route=f"{API}/jobs", status="200", code="") == 1
+    assert told(text, "orfeas_requests_total", route="none", method="other", code="NOT_FOUND") == 1
+    assert told(text, "orfeas_request_seconds_count", route=route) == 2
+    assert b"made-up" not in text
+
+
+def test_made_up_methods_and_paths_take_no_memory(tmp_path: Path) -> None:
+    with agent_service(tmp_path) as service:
+        client = service.app.test_client()
+        client.get("/first")
+        size = scraped(service).count(b"\n")
+        for k in range(20):
+            client.open(f"/path-{k}", method=f"METHOD{k}")
+        assert scraped(service).count(b"\n") - size <= 40
+        assert b"METHOD" not in scraped(service)
+
+
+def test_refused_rates_are_counted(tmp_path: Path) -> None:
+    with agent_service(tmp_path, max_active_jobs=1) as service:
+        service.submit()
+        assert service.generate().status_code == 429
+        text = scraped(service)
+    assert told(text, "orfeas_rate_limited_total", route=f"{API}/generate-3d") == 1
+
+
+def test_batches_stages_and_failures_are_counted(tmp_path: Path) -> None:
+    def spoil(call: FakeCall) -> None:
+        service.fake.errors.update(dict.fromkeys(call.images, NoForeground()))
+
+    with agent_service(tmp_path, running=True) as service:
+        service.made()
+        service.fake.before_call = spoil
+        assert service.generate(picture()).status_code == 422
+        eventually(lambda: told(scraped(service), "orfeas_runs_total", outcome="NO_FOREGROUND") == 1)
+        text = scraped(service)
+    assert told(text, "orfeas_runs_total", outcome="COMPLETED") == 1
+    assert told(text, "orfeas_job_failures_total", code="NO_FOREGROUND") == 1
+    assert told(text, "orfeas_job_failures_total", code="COMPLETED") is None
+    assert told(text, "orfeas_batch_size_count") == 2
+    assert told(text, "orfeas_stage_seconds_count", stage="sample") is not None
+
+
+def test_queue_and_devices_are_told(tmp_path: Path) -> None:
+    with agent_service(tmp_path) as service:
+        service.submit()
+        service.clock.advance(90)
+        service.submit()
+        state = WorkerState("w", WorkerCondition.READY, "m", "cuda", "GPU", 100, 40)
+        service.services.registry.beat(state, 60)
+        text = scraped_fresh(service)
+    assert told(text, "orfeas_store_up") == 1
+    assert told(text, "orfeas_queue_jobs") == 2
+    assert told(text, "orfeas_active_jobs") == 0
+    assert told(text, "orfeas_queue_oldest_seconds") == 90
+    assert told(text, "orfeas_workers", condition="ready") == 1
+    assert told(text, "orfeas_device_memory_bytes", worker="w", kind="total") == 100
+    assert told(text, "orfeas_device_memory_bytes", worker="w", kind="free") == 40
+
+
+def scraped_fresh(service: AgentService) -> bytes:
+    """What a registry of its own tells of the service now, whatever was read a moment ago."""
+    metrics = ServiceMetrics()
+    metrics.watch(service.services.health.read, service.clock)
+    return metrics.exposition()
+
+
+def test_store_that_is_away_is_told_and_breaks_nothing(tmp_path: Path) -> None:
+    def away() -> Health:
+        raise StoreUnavailable
+
+    with agent_service(tmp_path) as service:
+        metrics = ServiceMetrics()
+        metrics.watch(away, service.clock)
+        text = metrics.exposition()
+    assert told(text, "orfeas_store_up") == 0
+    assert told(text, "orfeas_queue_jobs") is None
+    assert told(text, "process_resident_memory_bytes") is not None
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_oldest_job_is_as_old_as_it_is(tmp_path: Path, waiting: int) -> None:
+    with agent_service(tmp_path) as service:
+        now = service.clock()
+        oldest = now - START_MINUTES if waiting else None
+        metrics = ServiceMetrics()
+        metrics.watch(lambda: Health(QueueCounts(waiting, 0, oldest), ()), service.clock)
+        text = metrics.exposition()
+    assert told(text, "orfeas_queue_oldest_seconds") == (300 if waiting else 0)
