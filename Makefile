@@ -3,10 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types unit train-demo clean
+# `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
+FAULTS ?= short
+
+.PHONY: demo serve worker test check lint types unit faults soak train-demo clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m backend.hunyuan3d samples/*.png -o outputs/demo --format glb,stl,obj,ply --seed 7 --contact-sheet
+
+serve: $(VENV)/.runtime
+	@$(BIN)/python -m backend.serve
+
+# One GPU worker of many; the settings say where PostgreSQL, Redis and the files are (docs/operations.md).
+worker: $(VENV)/.cluster
+	@$(BIN)/python -m backend.worker
 
 test: check
 
@@ -23,6 +33,12 @@ types: $(VENV)/.dev
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
+faults: $(VENV)/.dev
+	OMP_NUM_THREADS=1 FAULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
+
+soak: $(VENV)/.dev
+	OMP_NUM_THREADS=1 FAULTS=long $(BIN)/python -m pytest tests/faults -k soak
+
 train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo
 
@@ -31,6 +47,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.cluster: requirements-cluster.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
