@@ -27,7 +27,7 @@ from backend.jobs import Batch, Job, Status
 from backend.metrics_page import metrics_page
 from backend.service_logging import log_jobs
 from backend.services import AgentServices
-from backend.submissions import Form, Operation, Submission, submit_form
+from backend.submissions import Form, Operation, Submission, discard_pictures, submit_form
 from backend.sync_wait import wait_for_job
 from backend.web_errors import error_response, json_response, register_error_handlers
 from backend.web_frame import frame_requests
@@ -135,6 +135,8 @@ def cancel(path: JobPath) -> Response:
     """Cancel a job: at once while it waits, between two denoising steps while it runs."""
     log_jobs(path.job_id)
     job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
+    if job.status is Status.CANCELLED:
+        discard_pictures([job.input_path], _services().pictures)
     return json_response(out.answer_job(job, _links(), _outlook(job)))
 
 

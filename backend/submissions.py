@@ -76,7 +76,7 @@ def submit_form(services: AgentServices, agent: AgentConfig, operation: Operatio
                 idempotency=idempotency,
             )
             if submitted.replayed:
-                _discard(names, services.pictures)
+                discard_pictures(names, services.pictures)
     services.doorbell.ring()
     return Submission(submitted, waits)
 
@@ -114,11 +114,12 @@ def _stored(uploaded: Sequence[UploadedPicture], pictures: FileStore, limits: Up
         # The connection may have broken just after the jobs were kept; the janitor knows whether they were.
         raise
     except BaseException:
-        _discard(names, pictures)
+        discard_pictures(names, pictures)
         raise
 
 
-def _discard(names: Sequence[str], pictures: FileStore) -> None:
+def discard_pictures(names: Sequence[str], pictures: FileStore) -> None:
+    """Remove pictures that no job needs any more; what cannot be removed now, the janitor removes later."""
     for name in names:
         try:
             pictures.delete(name)

@@ -359,6 +359,7 @@ def test_waiting_job_is_cancelled_at_once(service: AgentService) -> None:
     answer = service.call("DELETE", f"{API}/jobs/{job_id}").get_json()
     assert (answer["status"], answer["cancel_requested"]) == ("cancelled", True)
     assert service.services.store.counts().queued == 0
+    assert service.pictures() == []
 
 
 def test_running_job_is_cancelled_between_two_steps(running: AgentService) -> None:
