@@ -15,7 +15,15 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
 from backend.errors import ExportError, InvalidFormat, InvalidMesh, InvalidScale
-from backend.hunyuan3d.mesh_export import FORMATS, check_format, export_mesh, write_atomically, write_mesh
+from backend.hunyuan3d.mesh_export import (
+    FORMATS,
+    check_format,
+    export_mesh,
+    exported_bounds,
+    exported_unit,
+    write_atomically,
+    write_mesh,
+)
 from backend.hunyuan3d.mesh_ops import clean_mesh, decimate
 
 
@@ -111,6 +119,15 @@ def test_positions_that_fall_together_in_float32_are_kept_apart() -> None:
     again = reopen(export_mesh(mesh, "stl"), "stl")
     assert again.is_watertight
     assert len(again.vertices) == len(vertices)
+
+
+@pytest.mark.parametrize("scale", [None, 73.0])
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_bounds_and_unit_are_told_as_the_file_has_them(blob: trimesh.Trimesh, fmt: str, scale: float | None) -> None:
+    bounds = np.array(exported_bounds(blob, fmt, scale_mm=scale))
+    np.testing.assert_allclose(bounds, reopen(export_mesh(blob, fmt, scale_mm=scale), fmt).bounds, rtol=1e-5, atol=1e-5)
+    longest = {"model": np.ptp(blob.bounds, axis=0).max(), "mm": scale or 100.0}[exported_unit(fmt, scale)]
+    assert np.ptp(bounds, axis=0).max() == pytest.approx(longest)
 
 
 @pytest.mark.parametrize("name", [".GLB", "Stl ", "obj", "PLY"])

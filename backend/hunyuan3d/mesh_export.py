@@ -13,6 +13,7 @@ import contextlib
 import os
 import uuid
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import trimesh
@@ -20,7 +21,7 @@ from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from backend.errors import ExportError, InvalidFormat
-from backend.hunyuan3d.mesh_ops import require_usable, scale_to_mm, smooth_normals
+from backend.hunyuan3d.mesh_ops import Point, check_scale_mm, require_usable, scale_to_mm, smooth_normals
 from backend.hunyuan3d.mesh_topology import Faces, Vertices, is_closed, nudge_coincident
 
 FORMATS = ("glb", "stl", "obj", "ply")
@@ -71,6 +72,27 @@ def export_mesh(mesh: trimesh.Trimesh, fmt: str, *, scale_mm: float | None = Non
     except (ValueError, TypeError, IndexError, MemoryError) as failure:
         raise ExportError(f"The mesh could not be encoded as {fmt.upper()}: {failure}.") from failure
     return data.encode() if isinstance(data, str) else bytes(data)
+
+
+def exported_bounds(mesh: trimesh.Trimesh, fmt: str, *, scale_mm: float | None = None) -> tuple[Point, Point]:
+    """Lowest and highest corner of the file that `export_mesh` makes, in the file's frame and unit.
+
+    Raises InvalidFormat, InvalidScale, InvalidMesh.
+    """
+    fmt = check_format(fmt)
+    vertices, faces = require_usable(mesh)
+    used = vertices[faces].reshape(-1, 3)
+    low, high = used.min(axis=0), used.max(axis=0)
+    if exported_unit(fmt, scale_mm) == "mm":
+        scale = check_scale_mm(DEFAULT_STL_MM if scale_mm is None else scale_mm) / float((high - low).max())
+        low, high = low * scale, high * scale
+    (x0, y0, z0), (x1, y1, z1) = low.tolist(), high.tolist()
+    return ((x0, -z1, y0), (x1, -z0, y1)) if fmt == "stl" else ((x0, y0, z0), (x1, y1, z1))
+
+
+def exported_unit(fmt: str, scale_mm: float | None = None) -> Literal["model", "mm"]:
+    """The unit of the coordinates in the file that `export_mesh` makes."""
+    return "mm" if scale_mm is not None or fmt == "stl" else "model"
 
 
 def write_mesh(

@@ -1,0 +1,306 @@
+"""A worker: leases jobs that may run together, runs them as one batch, and records each by itself.
+
+While meshes are drawn, exported and recorded on other threads, the device goes on with the next batch. The job table is
+the truth: a worker that dies leaves nothing behind but leases that end. This module does not know HTTP, what a model
+is, or who rings the bell.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from backend.artifacts import ArtifactStore
+from backend.batch_run import GroupRunner, Task
+from backend.config import Settings
+from backend.doorbell import LocalDoorbell
+from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
+from backend.export_pool import ExportPool
+from backend.files import FileStore
+from backend.heartbeats import Ending, Heartbeats, Run
+from backend.job_progress import StageTimes
+from backend.job_recorder import JobRecorder
+from backend.job_store import JobStore
+from backend.jobs import Clock, Job
+from backend.shape_processor import PendingShape, ShapeProcessor
+from backend.validation import GenerationRequest
+from backend.worker_metrics import NoMetrics, WorkerMetrics
+from backend.worker_presence import Presence
+from backend.worker_registry import WorkerCondition, WorkerRegistry
+
+_log = logging.getLogger(__name__)
+_IDLE_SECONDS = 1.0
+_FIRST_REST, _LONGEST_REST = 0.5, 8.0
+_FIRST_RELOAD, _LONGEST_RELOAD = 2.0, 60.0
+_GRACE_SECONDS = 5.0
+_MOST_EXPORT_THREADS = 4
+
+
+class _Group:
+    """The jobs of one device call, and which of them the device is done with."""
+
+    def __init__(self) -> None:
+        self.runs: list[Run] = []
+        self.tasks: list[Task] = []
+        self.handed_over: set[Run] = set()
+
+    def leave(self, ending: Ending) -> None:
+        """Ends the runs that the device is not done with."""
+        for run in self.runs:
+            if run not in self.handed_over:
+                run.end(ending)
+
+
+class BatchProcessor:
+    """One worker of a process: a device thread, export threads, and a thread that keeps its leases alive."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        open_processor: Callable[[], ShapeProcessor],
+        pictures: FileStore,
+        artifacts: ArtifactStore,
+        settings: Settings,
+        clock: Clock,
+        *,
+        doorbell: LocalDoorbell,
+        registry: WorkerRegistry,
+        metrics: WorkerMetrics | None = None,
+        owner: str | None = None,
+        on_broken: Callable[[], None] | None = None,
+    ) -> None:
+        """Does nothing yet.
+
+        open_processor : gives the loaded model, the same at every call; metrics : who counts; owner : the name that
+        jobs are leased under, unique; on_broken : called once, on the worker's thread, when the device no longer
+        answers and only a new process can help (the service then ends itself and is started again).
+        """
+        self._store = store
+        self._open_processor = open_processor
+        self._settings = settings
+        self._doorbell = doorbell
+        self._on_broken = on_broken
+        self.owner = owner or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
+        counts = metrics or NoMetrics()
+        self._times = StageTimes()
+        self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._run_over)
+        self._recorder = JobRecorder(store, pictures, artifacts, self._heartbeats, clock, self._times, counts)
+        self._runner = GroupRunner(pictures, self._recorder, self._times, counts)
+        self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
+        self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
+        self._draining = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def condition(self) -> WorkerCondition:
+        """Whether it takes jobs."""
+        return WorkerCondition.DRAINING if self._draining else self._presence.condition
+
+    def start(self) -> None:
+        """Begins, once, to work on a thread of its own: loads the model first, trying again while that fails."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
+            self._thread.start()
+
+    def load(self) -> None:
+        """For a caller of run_once: says in the registry that this worker lives, and loads the model.
+
+        Raises what open_processor raises. End with stop().
+        """
+        self._presence.loading()
+        self._presence.start()
+        try:
+            processor = self._open_processor()
+        except Exception as error:
+            self._presence.failed(error)
+            raise
+        self._presence.ready(processor)
+
+    def run_once(self) -> int:
+        """Leases one group of jobs, runs it and records each; gives their number, 0 when there are none or it drains.
+
+        Not to be mixed with start(). Raises what open_processor raises; StoreUnavailable or StorageFull when nothing
+        could be leased; DeviceLost when only a new process can go on.
+        """
+        try:
+            return self._work_group(self._open_processor())
+        finally:
+            self._exports.join()
+
+    def run_all(self) -> int:
+        """As run_once, group after group until no jobs wait, recording one while the device runs the next."""
+        taken = 0
+        try:
+            while count := self._work_group(self._open_processor()):
+                taken += count
+        finally:
+            self._exports.join()
+        return taken
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Takes no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.
+
+        Returns at once; safe in a signal handler.
+        """
+        given = self._settings.drain_seconds if seconds is None else seconds
+        self._heartbeats.release_at(time.monotonic() + given)
+        self._draining = True
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Drains for up to timeout seconds (default settings.drain_seconds), waits for it, ends the threads."""
+        given = self._settings.drain_seconds if timeout is None else timeout
+        deadline = time.monotonic() + given
+        self.drain(given)
+        self._presence.draining()
+        self._doorbell.ring()
+        if self._thread is not None:
+            self._thread.join(given + _GRACE_SECONDS)
+        self._exports.join(max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
+        self._exports.stop()
+        self._beat_now()
+        self._heartbeats.stop(_GRACE_SECONDS)
+        self._presence.stop()
+
+    def _serve(self) -> None:
+        if not self._load_patiently():
+            return
+        rest = _FIRST_REST
+        while not self._draining:
+            try:
+                taken = self._work_group(self._open_processor())
+            except DeviceLost as error:
+                self._break(error)
+                return
+            except (StoreUnavailable, StorageFull) as error:
+                _log.warning("no jobs can be leased: %s", error)
+                self._nap(rest)
+                rest = min(2 * rest, _LONGEST_REST)
+            except Exception:  # noqa: BLE001 - the thread's edge
+                _log.exception("the worker met what it has no name for, and goes on")
+                self._nap(rest)
+                rest = min(2 * rest, _LONGEST_REST)
+            else:
+                rest = _FIRST_REST
+                if not taken:
+                    self._doorbell.wait(_IDLE_SECONDS)
+
+    def _load_patiently(self) -> bool:
+        """Loads the model, again and again until that works; False when it is to stop before."""
+        rest = _FIRST_RELOAD
+        while not self._draining:
+            try:
+                self.load()
+            except Exception:  # noqa: BLE001 - the thread's edge
+                _log.exception("the model cannot be loaded; next try in %.0f s", rest)
+                self._nap(rest)
+                rest = min(2 * rest, _LONGEST_RELOAD)
+            else:
+                return True
+        return False
+
+    def _work_group(self, processor: ShapeProcessor) -> int:
+        """Leases a group and takes it through the device; recording goes on after that."""
+        group = _Group()
+        if self._draining:
+            return 0
+        try:
+            self._gather(processor, group)
+            started = time.perf_counter()
+            with self._alone_if_it_must_be(group):
+                self._runner.run(processor, group.tasks, partial(self._hand_over, group))
+        except DeviceLost:
+            group.leave(Ending.RELEASED)
+            raise
+        except Exception:
+            # Handed back it would not count, and a job that does this each time would run for ever.
+            group.leave(Ending.ABANDONED)
+            raise
+        except BaseException:
+            group.leave(Ending.RELEASED)
+            self._beat_now()
+            raise
+        if group.tasks:
+            self._times.note_batch(time.perf_counter() - started, len(group.tasks))
+        return len(group.runs)
+
+    @contextmanager
+    def _alone_if_it_must_be(self, group: _Group) -> Iterator[None]:
+        """Keeps a job that may kill this process apart from meshes that are still being drawn, and from what follows.
+
+        Also one that died with a killer beside it: the next death would be its last.
+        """
+        alone = any(run.job.runs_alone for run in group.runs)
+        if alone:
+            self._exports.join()
+        yield
+        if alone:
+            self._exports.join()
+
+    def _gather(self, processor: ShapeProcessor, group: _Group) -> None:
+        """The job whose turn it is, and others that may run with it, waiting a little for those to come."""
+        lease_seconds = self._settings.lease_seconds
+        leased = self._store.lease(self.owner, 1, lease_seconds)
+        if not leased or not self._admit(group, leased):
+            return
+        first, request = leased[0], group.tasks[0].request
+        capacity = min(self._settings.max_batch_size, processor.batch_capacity(request.octree_resolution))
+        until = time.monotonic() + self._settings.batch_wait_seconds
+        if first.runs_alone:
+            return
+        try:
+            while (room := capacity - len(group.runs)) > 0 and not self._draining:
+                self._admit(group, self._store.lease(self.owner, room, lease_seconds, company_of=first))
+                left = until - time.monotonic()
+                if left <= 0:
+                    return
+                if len(group.runs) < capacity:
+                    self._doorbell.wait(left)
+        except (StoreUnavailable, StorageFull) as error:
+            _log.warning("no company can be leased: %s", error)
+
+    def _admit(self, group: _Group, leased: list[Job]) -> bool:
+        """Takes leased jobs into the group; one whose request can't be read fails. Whether any is fit to run."""
+        runs = [Run(job) for job in leased]
+        group.runs += runs
+        self._heartbeats.hold(runs)
+        fit = False
+        for run in runs:
+            try:
+                group.tasks.append(Task(run, GenerationRequest.from_json(run.job.request)))
+                fit = True
+            except ServiceError as error:
+                self._recorder.fail(run, error, None)
+        return fit
+
+    def _hand_over(self, group: _Group, task: Task, shape: PendingShape) -> None:
+        group.handed_over.add(task.run)
+        self._exports.submit(partial(self._recorder.finish, task.run, task.request, shape), lambda: task.run.over)
+
+    def _break(self, error: DeviceLost) -> None:
+        """The device is gone: what it is done with is still recorded, everything else is for another process."""
+        _log.critical("%s", error, exc_info=error)
+        self._presence.failed(error)
+        self._exports.join()
+        self._beat_now()
+        if self._on_broken is not None:
+            self._on_broken()
+
+    def _run_over(self, run: Run) -> None:
+        self._recorder.over(run)
+
+    def _beat_now(self) -> None:
+        with suppress(StoreUnavailable, StorageFull):  # what stays undone ends with its lease
+            self._heartbeats.tick()
+
+    def _nap(self, seconds: float) -> None:
+        """Sleeps in short pieces: drain() may be called in a signal handler, where nothing can be woken."""
+        until = time.monotonic() + seconds
+        while not self._draining and time.monotonic() < until:
+            time.sleep(0.1)

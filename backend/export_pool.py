@@ -1,0 +1,54 @@
+"""Threads for what follows a device call, with a bound on how much may wait for them.
+
+This module does not know what the work is.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+_log = logging.getLogger(__name__)
+_ASK_SECONDS = 0.2
+
+
+class ExportPool:
+    """Runs functions on its threads; whoever hands over more than fits waits, so that finished work can't pile up."""
+
+    def __init__(self, threads: int, backlog: int) -> None:
+        """threads : functions that run at once; backlog : that run or wait at most."""
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="export")
+        self._changed = threading.Condition()
+        self._backlog = backlog
+        self._unfinished = 0
+
+    def submit(self, work: Callable[[], None], given_up: Callable[[], bool]) -> None:
+        """Hands a function over; while there is no room, waits, or drops it once given_up() says so."""
+        with self._changed:
+            while self._unfinished >= self._backlog:
+                if given_up():
+                    return
+                self._changed.wait(_ASK_SECONDS)
+            self._unfinished += 1
+        self._executor.submit(self._run, work)
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until nothing runs or waits; whether that came to be."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._unfinished == 0, timeout)
+
+    def stop(self) -> None:
+        """Takes no more; what was handed over still runs."""
+        self._executor.shutdown(wait=False)
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:  # noqa: BLE001 - the thread's edge
+            _log.exception("a finished shape could not be recorded")
+        finally:
+            with self._changed:
+                self._unfinished -= 1
+                self._changed.notify_all()

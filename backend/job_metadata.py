@@ -1,0 +1,73 @@
+"""What was really done for a job: one schema for the text in the job table and for the API's answer.
+
+This module does not know how a mesh is made, and imports nothing that is heavy.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from backend.errors import ServiceError
+
+Point = tuple[float, float, float]
+Unit = Literal["model", "mm"]
+
+
+class StageSecondsOut(BaseModel):
+    """Seconds of each stage; those of the model count for the whole batch that the job was part of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    queued: float | None = Field(default=None, ge=0, description="From the submission until this run began.")
+    preprocess: float | None = Field(default=None, ge=0, description="Background removal and resizing of the picture.")
+    encode: float | None = Field(default=None, ge=0, description="The image encoder.")
+    sample: float | None = Field(default=None, ge=0, description="Denoising.")
+    decode: float | None = Field(default=None, ge=0, description="Evaluating the shape's field.")
+    mesh: float | None = Field(default=None, ge=0, description="Surface, cleaning and decimation.")
+    export: float | None = Field(default=None, ge=0, description="Encoding and storing the file.")
+    total: float | None = Field(
+        default=None, ge=0, description="From the beginning of the run until the file was stored."
+    )
+
+
+class JobMetadata(BaseModel):
+    """What was really done for one picture. Of a failed job, whatever is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    format: str = Field(description="The file's format: glb, stl, obj or ply.")
+    vertices: int | None = Field(default=None, ge=0, description="Vertices of the mesh.")
+    faces: int | None = Field(default=None, ge=0, description="Triangles of the mesh, as in the file.")
+    target_faces: int | None = Field(default=None, description="The number of triangles that was asked for.")
+    watertight: bool | None = Field(default=None, description="Whether every edge has exactly two triangles.")
+    bounds: tuple[Point, Point] | None = Field(
+        default=None, description="Lowest and highest corner, in the file's frame."
+    )
+    unit: Unit | None = Field(default=None, description="Unit of the file's coordinates.")
+    seed: int = Field(description="The seed; the same picture, seed and fields give the same mesh.")
+    steps: int | None = Field(default=None, description="Denoising steps.")
+    guidance_scale: float | None = Field(default=None, description="Classifier-free guidance.")
+    octree_resolution: int = Field(description="Cells along each side of the box in which the surface is found.")
+    quality: int = Field(description="The quality that was asked for.")
+    model: str | None = Field(default=None, description="The model's name.")
+    batch_size: int | None = Field(default=None, description="Pictures that ran together on the device.")
+    background: str | None = Field(default=None, description="How the object was cut out of the picture.")
+    fallbacks: tuple[str, ...] = Field(
+        default=(), description="What was changed when memory ran short; never the quality."
+    )
+    seconds: StageSecondsOut = Field(default=StageSecondsOut(), description="Seconds of each stage.")
+    file_size: int | None = Field(default=None, ge=0, description="Bytes of the file.")
+
+    def to_json(self) -> str:
+        """The text for the job table."""
+        return self.model_dump_json(exclude_none=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobMetadata:
+        """The value of a text from the job table; raises ServiceError when it is not one."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ServiceError("The job's metadata cannot be read.") from error

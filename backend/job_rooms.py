@@ -1,0 +1,99 @@
+"""The rooms that web processes and workers share: the job table, the files, who is alive, and the sweeping of it all.
+
+Nothing runs before `start`. This module does not know HTTP, Celery, or how a job is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from backend.artifacts import ArtifactStore
+from backend.config import Settings
+from backend.database import Database
+from backend.doorbell import Doorbell
+from backend.files import FileStore, open_files
+from backend.janitor import Janitor, JanitorThread
+from backend.job_store import JobStore
+from backend.jobs import Clock
+from backend.nonce_store import SqlNonceStore
+from backend.shape_processor import ShapeProcessor
+from backend.ticker import Ticker
+from backend.worker_registry import WorkerRegistry
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, eq=False)
+class JobRooms:
+    """What one process shares with all others; open it after a fork, not before.
+
+    reminder : rings the bell for jobs that nobody was told of, or was told of in vain
+    """
+
+    clock: Clock
+    database: Database
+    store: JobStore
+    pictures: FileStore
+    artifacts: ArtifactStore
+    registry: WorkerRegistry
+    janitor: JanitorThread
+    reminder: Ticker
+
+    @classmethod
+    def open(cls, settings: Settings, bell: Doorbell, *, clock: Clock = utc_now) -> JobRooms:
+        """The rooms that the settings describe, with the job tables made.
+
+        bell : what the reminder rings
+        Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
+        """
+        database = Database.open(settings.database_url)
+        store = JobStore(database, clock, max_attempts=settings.max_attempts)
+        store.create_schema()
+        pictures = open_files(settings.files_url, "inputs")
+        artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
+        ttl = timedelta(hours=settings.artifact_ttl_hours)
+        janitor = Janitor(store, artifacts, pictures, clock, ttl, memories=[SqlNonceStore(database)])
+
+        def remind() -> None:
+            if store.counts().queued:
+                bell.ring()
+
+        return cls(
+            clock=clock,
+            database=database,
+            store=store,
+            pictures=pictures,
+            artifacts=artifacts,
+            registry=WorkerRegistry(database, clock),
+            janitor=JanitorThread(janitor, settings.sweep_seconds),
+            reminder=Ticker("reminder", settings.sweep_seconds, remind),
+        )
+
+    def start(self) -> None:
+        """Begin to clear away what is over, and to remind of what waits."""
+        self.janitor.start()
+        self.reminder.start()
+
+    def stop(self) -> None:
+        """End that, and close the job table."""
+        self.reminder.stop()
+        self.janitor.stop()
+        self.database.close()
+
+
+def model_opener(settings: Settings) -> Callable[[], ShapeProcessor]:
+    """What gives the loaded model that the settings name, the same at every call; loads nothing yet."""
+
+    def open_processor() -> ShapeProcessor:
+        # Here, because it imports torch, which a process without a worker never needs.
+        from backend.batch_inference_extension import add_batch_inference_to_processor
+        from backend.hunyuan_integration import get_3d_processor
+
+        return add_batch_inference_to_processor(get_3d_processor(settings))
+
+    return open_processor

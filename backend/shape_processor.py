@@ -1,0 +1,100 @@
+"""What a worker needs of the thing that turns pictures into meshes, so that a test can stand in the GPU's place.
+
+The real one comes from hunyuan_integration.get_3d_processor. This module imports no model code when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from backend.hunyuan3d.results import ShapeResult
+
+
+class ShapeProgress(Protocol):
+    """How far a device call is: `done` of `total` in a stage, for the pictures at these places."""
+
+    @property
+    def stage(self) -> str:
+        """preprocess, encode, sample, decode, or mesh."""
+
+    @property
+    def done(self) -> int:
+        """Units of the stage that are done."""
+
+    @property
+    def total(self) -> int:
+        """Units of the stage, at least 1."""
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Which of the given pictures, from 0."""
+
+
+class DeviceFacts(Protocol):
+    """The device and its memory in bytes."""
+
+    @property
+    def type(self) -> str:
+        """cpu, cuda or mps."""
+
+    @property
+    def name(self) -> str:
+        """As its maker calls it."""
+
+    @property
+    def memory_total(self) -> int:
+        """Bytes there are."""
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes that are free now."""
+
+
+class ShapeDefaults(Protocol):
+    """A checkpoint's own settings."""
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Denoising steps."""
+
+
+class PendingShape(Protocol):
+    """A shape the device is done with; its mesh is still to be drawn."""
+
+    def finish(self) -> ShapeResult:
+        """The mesh or the picture's error; takes seconds on the CPU, may be called on any thread, once."""
+
+
+class ShapeProcessor(Protocol):
+    """A loaded model on its device; one device call at a time."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def defaults(self) -> ShapeDefaults:
+        """What the checkpoint says where a request says nothing."""
+
+    def device_state(self) -> DeviceFacts:
+        """The device now; raises when it no longer answers. Called from any thread, also during a device call."""
+
+    def batch_capacity(self, octree_resolution: int) -> int:
+        """How many pictures fit together at this resolution, at least 1."""
+
+    def generate_shape_batch(
+        self,
+        images: Sequence[bytes],
+        *,
+        seeds: Sequence[int],
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        octree_resolution: int | None,
+        target_faces: Sequence[int | None],
+        remove_background: Sequence[Literal["auto", "always", "never"]],
+        on_progress: Callable[[ShapeProgress], None],
+        finish: Literal[False],
+    ) -> Sequence[PendingShape]:
+        """One pending shape for each picture, in order; what raises from on_progress ends the call and comes out."""

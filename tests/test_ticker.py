@@ -1,0 +1,70 @@
+"""A thread that goes on whatever goes wrong, and says so once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from backend.errors import StoreUnavailable
+from backend.ticker import Ticker
+
+
+class Script:
+    """An action that does what it is told, one thing a call, then nothing; `over` is set at the call after."""
+
+    def __init__(self, *failures: Exception | None) -> None:
+        self.failures = list(failures)
+        self.over = threading.Event()
+
+    def __call__(self) -> None:
+        if not self.failures:
+            self.over.set()
+            return
+        failure = self.failures.pop(0)
+        if failure is not None:
+            raise failure
+
+
+def run(script: Script) -> None:
+    ticker = Ticker("the ticker", 0.001, script)
+    ticker.start()
+    assert script.over.wait(20)
+    ticker.stop()
+
+
+def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.LogCaptureFixture) -> None:
+    away, odd = StoreUnavailable(), ValueError("odd")
+    with caplog.at_level(logging.INFO):
+        run(Script(away, away, odd, odd, None, away))
+    messages = [record.getMessage() for record in caplog.records if record.name == "backend.ticker"]
+    assert messages == [
+        f"the ticker: {away}",
+        "the ticker: odd",
+        "the ticker: works again",
+        f"the ticker: {away}",
+        "the ticker: works again",
+    ]
+
+
+def test_it_is_woken_before_its_time() -> None:
+    script = Script(None, None)
+    ticker = Ticker("the ticker", 3600, script)
+    ticker.start()
+    while not script.over.is_set():
+        ticker.wake()
+    ticker.stop()
+    assert script.failures == []
+
+
+def test_it_stops_at_once_and_begins_again() -> None:
+    script = Script()
+    ticker = Ticker("the ticker", 3600, script)
+    ticker.stop()
+    for _ in range(2):
+        script.over.clear()
+        ticker.start()
+        ticker.start()
+        assert script.over.wait(20)
+        ticker.stop()

@@ -1,0 +1,106 @@
+"""Who is alive, told to everyone, on every database."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from store_backends import BACKENDS, ManualClock, empty_database, open_database
+
+from backend.database import Database
+from backend.job_tables import workers
+from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+
+READY = WorkerState(
+    owner="gpu-1",
+    condition=WorkerCondition.READY,
+    model="demo",
+    device_type="cuda",
+    device_name="NVIDIA H100",
+    memory_total=85_000_000_000,
+    memory_free=60_000_000_000,
+    seconds_per_job=1.25,
+)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=BACKENDS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return empty_database(request.param, tmp_path)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    with open_database(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def registry(database: Database, clock: ManualClock) -> WorkerRegistry:
+    return WorkerRegistry(database, clock)
+
+
+def test_a_worker_is_read_as_it_said(registry: WorkerRegistry) -> None:
+    assert registry.alive() == ()
+    registry.beat(READY, 20)
+    assert registry.alive() == (READY,)
+
+
+def test_the_latest_word_of_a_worker_counts(registry: WorkerRegistry) -> None:
+    registry.beat(READY, 20)
+    failed = WorkerState("gpu-1", WorkerCondition.FAILED, error="No checkpoint.")
+    registry.beat(failed, 20)
+    assert registry.alive() == (failed,)
+
+
+def test_a_silent_worker_is_gone_when_its_time_is_over(registry: WorkerRegistry, clock: ManualClock) -> None:
+    registry.beat(READY, 20)
+    clock.advance(19.999)
+    assert registry.alive() == (READY,)
+    clock.advance(0.001)
+    assert registry.alive() == ()
+
+
+def test_workers_that_are_ready_come_first(registry: WorkerRegistry) -> None:
+    names = {"a": WorkerCondition.LOADING, "c": WorkerCondition.READY, "b": WorkerCondition.READY}
+    for owner, condition in names.items():
+        registry.beat(replace(READY, owner=owner, condition=condition), 20)
+    assert [state.owner for state in registry.alive()] == ["b", "c", "a"]
+
+
+def test_a_worker_that_ended_in_order_is_forgotten(registry: WorkerRegistry) -> None:
+    registry.beat(READY, 20)
+    registry.remove("gpu-1")
+    registry.remove("gpu-1")
+    assert registry.alive() == ()
+
+
+def test_the_dead_do_not_pile_up(registry: WorkerRegistry, database: Database, clock: ManualClock) -> None:
+    for k in range(10):
+        registry.beat(replace(READY, owner=f"dead-{k}"), 20)
+    clock.advance(21)
+    registry.beat(READY, 20)
+    with database.read() as connection:
+        assert connection.execute(select(func.count()).select_from(workers)).scalar_one() == 1
+
+
+def beat_many(url: str, name: str) -> None:
+    with open_database(url) as database:
+        registry = WorkerRegistry(database, ManualClock())
+        for _ in range(20):
+            registry.beat(replace(READY, owner=name), 20)
+
+
+def test_workers_in_many_processes_beat_at_once(url: str, registry: WorkerRegistry) -> None:
+    names = [f"gpu-{k}" for k in range(4)]
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.starmap(beat_many, [(url, name) for name in names])
+    assert [state.owner for state in registry.alive()] == names
