@@ -7,13 +7,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trimesh
+from conftest import load_golden
 from PIL import Image
 from rich.console import Console
 
+from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
+from backend.device_memory import HostMemory
 from backend.errors import (
     CheckpointKeyError,
     CheckpointNotFound,
@@ -28,6 +32,7 @@ from backend.hunyuan3d.cli import CommandLine, main
 from backend.hunyuan3d.cli_console import Terminal
 from backend.hunyuan3d.output_names import plan_names
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+from backend.hunyuan_integration import Hunyuan3DProcessor
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 
@@ -35,17 +40,14 @@ GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 class StandIn:
     """In the GPU's place: a ball for every picture, except where it was told otherwise."""
 
-    def __init__(self, problems: dict[str, ServiceError] | None = None, largest_batch: int = 100) -> None:
+    def __init__(self, problems: dict[str, ServiceError] | None = None) -> None:
         self.problems = problems or {}
-        self.largest_batch = largest_batch
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
 
     def __call__(self, images: Sequence[Path], **wishes: Any) -> list[ShapeResult]:
         self.calls.append(([path.name for path in images], wishes))
-        if len(images) > self.largest_batch:
-            raise OutOfMemory
-        wishes["on_step"](1, 2)
-        wishes["on_progress"](1, 1)
+        for stage in ("preprocess", "encode", "sample", "decode", "mesh"):
+            wishes["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
         return [self._one(path, wishes["seeds"], len(images)) for path in images]
 
     def _one(self, path: Path, seed: int | None, batch: int) -> ShapeResult:
@@ -63,13 +65,14 @@ class Shell:
         self.out, self.err = io.StringIO(), io.StringIO()
 
     def __call__(self, *arguments: object, maker: object = None) -> int:
+        """maker : a processor's `generate_shape_batch`, or what loading one raises."""
         terminal = Terminal(Console(file=self.out, width=600), Console(file=self.err, width=600))
         stand_in = maker or StandIn()
 
         def load(_: CommandLine) -> Any:
             if isinstance(stand_in, BaseException):
                 raise stand_in
-            return stand_in
+            return SimpleNamespace(generate_shape_batch=stand_in)
 
         return main([str(argument) for argument in arguments], load, terminal)
 
@@ -135,7 +138,7 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
     more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
     assert shell(*pictures, "-o", shell.output, *wishes, *more, maker=maker) == 0
     assert [names for names, _ in maker.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
-    given = {key: value for key, value in maker.calls[0][1].items() if not key.startswith("on_")}
+    given = {key: value for key, value in maker.calls[0][1].items() if key != "on_progress"}
     assert given == {
         "num_inference_steps": 7,
         "guidance_scale": 2.5,
@@ -166,16 +169,29 @@ def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
     assert "Traceback" not in said + shell.err.getvalue()
 
 
-def test_batch_too_large_for_the_device_is_halved(shell: Shell) -> None:
-    maker = StandIn(largest_batch=1)
-    pictures = [shell.picture(f"p{k}.png") for k in range(3)]
-    assert shell(*pictures, "-o", shell.output, "--no-preview", maker=maker) == 0
-    assert [len(names) for names, _ in maker.calls] == [3, 1, 2, 1, 1]
-    assert shell.made() == ["p0.glb", "p1.glb", "p2.glb"]
+def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_golden("tiny-2.1").pipeline()
+    sample_shapes, sizes = pipeline.sample_shapes, []
+
+    def only_one(prepared: Sequence[Any], *wishes: Any) -> list[Any]:
+        sizes.append(len(prepared))
+        if len(prepared) > 1:
+            raise OutOfMemory
+        return sample_shapes(prepared, *wishes)
+
+    monkeypatch.setattr(pipeline, "sample_shapes", only_one)
+    processor = add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, HostMemory(), 4))
+    pictures = [GOLDEN / f"image{k}.png" for k in range(3)]
+    wishes = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
+    assert shell(*pictures, "-o", shell.output, *wishes, maker=processor.generate_shape_batch) == 0
+    assert sizes == [3, 1, 1, 1]
+    assert shell.made() == ["image0.glb", "image1.glb", "image2.glb"]
+    assert "note: memory was short: batch 3→1" in shell.err.getvalue()
 
 
 def test_picture_too_large_for_the_device_is_reported(shell: Shell) -> None:
-    assert shell(shell.picture("p.png"), "-o", shell.output, maker=StandIn(largest_batch=0)) == 1
+    maker = StandIn({"p.png": OutOfMemory()})
+    assert shell(shell.picture("p.png"), "-o", shell.output, maker=maker) == 1
     assert "out of memory" in shell.out.getvalue()
 
 

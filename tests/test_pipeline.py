@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.errors import (
+    InvalidBackgroundMode,
     InvalidGuidance,
     InvalidImage,
     InvalidParameter,
@@ -32,7 +33,7 @@ from backend.errors import (
     UnsupportedImage,
 )
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 
@@ -140,7 +141,8 @@ def test_one_bad_picture_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline
     assert kinds == [type(None), UnsupportedImage, NoForeground, InvalidImage, type(None), InvalidImage]
     (alone,) = tiny(pictures[1], seeds=9, **QUICK)
     assert len(alone.unwrap().faces) == pytest.approx(len(results[4].unwrap().faces), rel=1e-3)
-    assert all(r.metadata.seed == 9 and r.metadata.batch_size == 6 for r in results)
+    assert all(r.metadata.seed == 9 for r in results)
+    assert [r.metadata.batch_size for r in results] == [2, 0, 0, 0, 2, 0]
     with pytest.raises(NoForeground):
         results[2].unwrap()
 
@@ -154,6 +156,18 @@ def test_target_faces_are_kept(tiny: Hunyuan3DShapePipeline, pictures: list[Path
     assert len(full.unwrap().faces) > 1200
     assert fewer.metadata.faces == len(fewer.unwrap().faces) <= 1200
     assert fewer.metadata.target_faces == 1200
+
+
+def test_each_picture_may_have_its_own_target_and_background(
+    tiny: Hunyuan3DShapePipeline, pictures: list[Path]
+) -> None:
+    modes = {"remove_background": ["never", "auto", "always"]}
+    results = tiny(pictures, seeds=1, target_faces=[None, 1200, 800], **{**QUICK, **modes})
+    faces = [len(result.unwrap().faces) for result in results]
+    assert faces[0] > 1200 >= faces[1] > 800 >= faces[2]
+    assert [result.metadata.target_faces for result in results] == [None, 1200, 800]
+    assert [result.metadata.background for result in results[:2]] == ["none", "alpha"]
+    assert results[2].metadata.background != "none"
 
 
 def test_objects_with_different_views_share_a_call() -> None:
@@ -290,7 +304,7 @@ def test_defaults_come_from_the_checkpoint(golden: Golden, pipeline: Hunyuan3DSh
     pipeline.sample_latents(golden.arrays["cond"][:1], seeds=1, on_step=lambda _, n: total.append(n))
     assert set(total) == {5 if golden.name == "tiny-2mini-turbo" else 50}
     options = pipeline.options()
-    assert (options.guidance_scale, options.octree_resolution, options.target_faces) == (5.0, 384, None)
+    assert (options.guidance_scale, options.octree_resolution) == (5.0, 384)
 
 
 def test_noise_must_fit(tiny: Hunyuan3DShapePipeline) -> None:
@@ -370,7 +384,10 @@ def test_view_indices_must_fit(indices: Any) -> None:
         ({"target_faces": 99}, InvalidTargetFaces),
         ({"target_faces": 2_000_001}, InvalidTargetFaces),
         ({"target_faces": 1e3}, InvalidTargetFaces),
-        ({"remove_background": "maybe"}, InvalidParameter),
+        ({"target_faces": [500, 500]}, InvalidTargetFaces),
+        ({"target_faces": [True]}, InvalidTargetFaces),
+        ({"remove_background": "maybe"}, InvalidBackgroundMode),
+        ({"remove_background": ["auto", "auto"]}, InvalidBackgroundMode),
     ],
 )
 def test_a_parameter_out_of_range_is_refused_before_any_work(
@@ -401,6 +418,17 @@ def test_a_result_is_either_a_mesh_or_an_error() -> None:
     assert not failed.ok
     with pytest.raises(NoSurface):
         failed.unwrap()
+
+
+def test_a_kept_error_does_not_keep_the_picture(tiny: Hunyuan3DShapePipeline) -> None:
+    result = tiny(Image.new("RGBA", (40, 40)), **QUICK)[0]
+    assert isinstance(result.error, NoForeground)
+    assert result.error.__traceback__ is None
+
+
+def test_stages_of_one_batch_follow_each_other_in_the_metadata() -> None:
+    earlier, later = StageSeconds(preprocess=1.0, sample=2.0), StageSeconds(sample=0.5, mesh=4.0)
+    assert earlier + later == StageSeconds(preprocess=1.0, sample=2.5, mesh=4.0)
 
 
 def test_a_stage_entered_twice_adds_up() -> None:

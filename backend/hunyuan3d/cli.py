@@ -1,7 +1,8 @@
 """The command line: pictures in, mesh files, previews and a table out.
 
-Parses, hands over to the pipeline batch by batch, writes what comes back. Knows nothing of networks: the pipeline is
-loaded by `load_pipeline`, which `main` takes as a parameter. How things look on the terminal is `cli_console`'s.
+Parses, hands over to a processor batch by batch, writes what comes back. Knows nothing of networks or of memory: the
+processor is loaded by `load_processor`, which `main` takes as a parameter. How things look on the terminal is
+`cli_console`'s.
 
 Exit codes: 0 all made; 1 some pictures failed, the others are written; 2 bad parameters; 3 the checkpoint cannot be
 loaded; 130 interrupted.
@@ -17,34 +18,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from backend.errors import InvalidImage, InvalidParameter, OutOfMemory, ServiceError
+from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.cli_console import Bars, Outcome, Terminal
 from backend.hunyuan3d.output_names import OutputPlan, plan_names
 
 if TYPE_CHECKING:
+    from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.background import BackgroundMode
     from backend.hunyuan3d.preview import SheetRow
     from backend.hunyuan3d.results import ShapeResult
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
-Progress = Callable[[int, int], None]
 
 
 class ShapeMaker(Protocol):
-    """What the command line needs of a pipeline."""
+    """What the command line needs of a processor."""
 
-    def __call__(
+    def generate_shape_batch(
         self,
         images: Sequence[Path],
         *,
+        seeds: int | None,
         num_inference_steps: int | None,
         guidance_scale: float | None,
-        seeds: int | None,
         octree_resolution: int | None,
         target_faces: int | None,
         remove_background: BackgroundMode,
-        on_step: Progress,
-        on_progress: Progress,
+        on_progress: Callable[[BatchProgress], None],
     ) -> Sequence[ShapeResult]: ...
 
 
@@ -72,13 +72,14 @@ class CommandLine:
 
     def __post_init__(self) -> None:
         from backend.hunyuan3d.mesh_ops import check_scale_mm
-        from backend.hunyuan3d.options import GenerationOptions, check_seeds
+        from backend.hunyuan3d.options import GenerationOptions, check_seeds, check_target_faces
 
         # The checkpoint's own defaults stand in later for what is not given; here only what is given is checked.
         steps, resolution = (8 if value is None else value for value in (self.steps, self.octree_resolution))
         guidance = 1.0 if self.guidance_scale is None else self.guidance_scale
-        GenerationOptions(steps, guidance, resolution, self.target_faces)
+        GenerationOptions(steps, guidance, resolution)
         check_seeds(self.seed, 1)
+        check_target_faces(self.target_faces, 1)
         if self.scale_mm is not None:
             check_scale_mm(self.scale_mm)
         if self.batch_size < 1:
@@ -100,7 +101,7 @@ def main(
         terminal.complain(refusal.message)
         return BAD_PARAMETERS
     try:
-        maker = _loaded(command, load or load_pipeline, terminal)
+        maker = _loaded(command, load or load_processor, terminal)
         return SOME_FAILED if any(outcome.problem for outcome in _run(command, maker, plan, terminal)) else ALL_MADE
     except InvalidParameter as refusal:
         terminal.complain(refusal.message)
@@ -113,16 +114,18 @@ def main(
         return INTERRUPTED
 
 
-def load_pipeline(command: CommandLine) -> ShapeMaker:
-    """The pipeline of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
+def load_processor(command: CommandLine) -> ShapeMaker:
+    """A processor of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
+    from backend.batch_inference_extension import add_batch_inference_to_processor
+    from backend.device_memory import memory_of
     from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+    from backend.hunyuan_integration import Hunyuan3DProcessor
 
-    return cast(
-        ShapeMaker,
-        Hunyuan3DShapePipeline.from_pretrained(
-            command.checkpoint, subfolder=command.subfolder, device=command.device, dtype=command.dtype
-        ),
+    pipeline = Hunyuan3DShapePipeline.from_pretrained(
+        command.checkpoint, subfolder=command.subfolder, device=command.device, dtype=command.dtype
     )
+    processor = Hunyuan3DProcessor(pipeline, memory_of(pipeline.device), command.batch_size)
+    return cast(ShapeMaker, add_batch_inference_to_processor(processor))
 
 
 class _NotLoadedError(Exception):
@@ -217,7 +220,7 @@ def _batches(command: CommandLine) -> list[range]:
 def _results(
     command: CommandLine, maker: ShapeMaker, pictures: Sequence[Path], bars: Bars
 ) -> list[ShapeResult | ServiceError]:
-    """One result or error for each picture; a batch that is too large for the device is halved and tried again."""
+    """One result or error for each picture."""
     present = [path for path in pictures if path.is_file()]
     if len(present) < len(pictures):
         made = iter(_results(command, maker, present, bars) if present else [])
@@ -225,11 +228,6 @@ def _results(
     bars.start_batch()
     try:
         return list(_call(command, maker, present, bars))
-    except OutOfMemory as failure:
-        if len(present) == 1:
-            return [failure]
-        half = len(present) // 2
-        return _results(command, maker, present[:half], bars) + _results(command, maker, present[half:], bars)
     except InvalidParameter:
         raise
     except ServiceError as failure:
@@ -239,16 +237,21 @@ def _results(
 
 
 def _call(command: CommandLine, maker: ShapeMaker, pictures: Sequence[Path], bars: Bars) -> Sequence[ShapeResult]:
-    return maker(
+    shown = {"sample": bars.step, "decode": bars.level}
+
+    def on_progress(progress: BatchProgress) -> None:
+        if progress.stage in shown:
+            shown[progress.stage](progress.done, progress.total)
+
+    return maker.generate_shape_batch(
         pictures,
+        seeds=command.seed,
         num_inference_steps=command.steps,
         guidance_scale=command.guidance_scale,
-        seeds=command.seed,
         octree_resolution=command.octree_resolution,
         target_faces=command.target_faces,
         remove_background=command.remove_background,
-        on_step=bars.step,
-        on_progress=bars.level,
+        on_progress=on_progress,
     )
 
 

@@ -24,7 +24,7 @@ from backend.hunyuan3d.rendering import RenderOptions, render_views
 if TYPE_CHECKING:
     import trimesh
 
-    from backend.hunyuan3d.results import ShapeResult
+    from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 
 _TILE = 320
 
@@ -47,8 +47,9 @@ def finish(
 
     A preview that cannot be drawn or written is a note: the mesh is there. A mesh that cannot be written is a problem.
     """
-    seed = None if isinstance(result, ServiceError) else result.metadata.seed
-    outcome = Outcome(picture, seed=seed)
+    outcome = Outcome(picture)
+    if not isinstance(result, ServiceError):
+        outcome = replace(outcome, seed=result.metadata.seed, note=_shortage(result.metadata))
     started = time.perf_counter()
     try:
         mesh = _mesh_of(result)
@@ -68,6 +69,11 @@ def finish(
             outcome = replace(outcome, note=failure.message)
             row = replace(row, problem=failure.message)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
+
+
+def _shortage(facts: ShapeMetadata) -> str:
+    """What was done because memory was short; nothing where it was not."""
+    return f"memory was short: {', '.join(facts.fallbacks)}" if facts.fallbacks else ""
 
 
 def _mesh_of(result: ShapeResult | ServiceError) -> trimesh.Trimesh:

@@ -1,6 +1,6 @@
 """A field near its surface to a finished mesh, on the CPU, many at a time.
 
-Knows nothing of networks: what it is given is a volume, or the error that took its place.
+Knows nothing of networks or devices: what it is given is a volume in main memory, or the error that took its place.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -16,8 +16,9 @@ import trimesh
 from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
+from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.mesh_ops import clean_mesh, decimate, is_watertight
-from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.sparse_volume import SparseVolume
 from backend.hunyuan3d.surface import extract_surface
 
@@ -25,12 +26,60 @@ Outcome = SparseVolume | ServiceError
 Out = TypeVar("Out")
 
 
-def in_parallel(function: Callable[..., Out], *items: Sequence[object]) -> list[Out]:
-    """As `map`, for sequences of one length, in order, on as many threads as there are cores."""
-    if len(items[0]) < 2:
-        return [function(*arguments) for arguments in zip(*items, strict=True)]
-    with ThreadPoolExecutor(min(len(items[0]), os.cpu_count() or 1)) as pool:
-        return list(pool.map(function, *items))
+@dataclass(frozen=True, eq=False)
+class PendingShape:
+    """One picture's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
+
+    outcome: Outcome
+    metadata: ShapeMetadata
+
+    @property
+    def error(self) -> ServiceError | None:
+        """What went wrong so far."""
+        return self.outcome if isinstance(self.outcome, ServiceError) else None
+
+    def finish(self) -> ShapeResult:
+        """The cleaned mesh, with fewer faces where that was asked; or this picture's error. Any thread may call it.
+
+        In metadata.seconds `mesh` is what this one took.
+        """
+        watch = Stopwatch(torch.device("cpu"))
+        with watch.stage("mesh"):
+            result = finished_result(self.outcome, self.metadata)
+        return replace(result, metadata=result.metadata.after(watch))
+
+
+def finish_together(
+    pending: Sequence[PendingShape], on_finished: Callable[[int], None] | None = None
+) -> list[ShapeResult]:
+    """Finish all, on as many threads as there are cores; in metadata.seconds `mesh` is what they took together.
+
+    on_finished(place) is called in order, on the caller's thread.
+    """
+    watch = Stopwatch(torch.device("cpu"))
+    outcomes, metadata = [shape.outcome for shape in pending], [shape.metadata for shape in pending]
+    with watch.stage("mesh"):
+        results = in_parallel(finished_result, outcomes, metadata, on_done=on_finished)
+    return [replace(result, metadata=result.metadata.after(watch)) for result in results]
+
+
+def in_parallel(
+    function: Callable[..., Out], *items: Sequence[object], on_done: Callable[[int], None] | None = None
+) -> list[Out]:
+    """As `map`, for sequences of one length, in order, on as many threads as there are cores.
+
+    on_done(place) is called in order, on the caller's thread; what it raises is raised, and what has not begun is left.
+    """
+    out: list[Out] = []
+    pool = ThreadPoolExecutor(max(1, min(len(items[0]), os.cpu_count() or 1)))
+    try:
+        for result in pool.map(function, *items):
+            out.append(result)
+            if on_done is not None:
+                on_done(len(out) - 1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return out
 
 
 def raw_result(outcome: Outcome, metadata: ShapeMetadata) -> ShapeResult:
@@ -79,9 +128,10 @@ def _result(
     try:
         if isinstance(outcome, ServiceError):
             raise outcome
-        mesh = to_finished(outcome)
+        with named_memory_errors():
+            mesh = to_finished(outcome)
     except ServiceError as e:
-        return ShapeResult(None, e, metadata)
+        return ShapeResult(None, without_frames(e), metadata)
     facts = replace(
         metadata,
         vertices=len(mesh.vertices),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar, get_args
 
 import torch
 
 from backend.errors import (
+    InvalidBackgroundMode,
     InvalidGuidance,
     InvalidParameter,
     InvalidResolution,
@@ -20,11 +21,15 @@ from backend.errors import (
     InvalidTargetFaces,
     ServiceError,
 )
+from backend.hunyuan3d.background import BackgroundMode
 
 SEED_LIMIT = 2**32
 MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
 MIN_TARGET_FACES, MAX_TARGET_FACES = 100, 2_000_000
 Seeds = int | Iterable[int]
+TargetFaces = int | None | Sequence[int | None]
+BackgroundModes = BackgroundMode | Sequence[BackgroundMode]
+T = TypeVar("T")
 
 _DTYPES = {
     "fp32": torch.float32,
@@ -40,24 +45,20 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How shapes are made.
+    """How shapes are made, the same for all of a batch.
 
     num_inference_steps : 1 and up. guidance_scale : 0 and up. octree_resolution : cells a side, 8 to 1024.
-    target_faces : 100 to 2 000 000, or None to keep every face.
-    Raises InvalidSteps, InvalidGuidance, InvalidResolution, InvalidTargetFaces.
+    Raises InvalidSteps, InvalidGuidance, InvalidResolution.
     """
 
     num_inference_steps: int
     guidance_scale: float
     octree_resolution: int
-    target_faces: int | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.num_inference_steps)
         check_guidance(self.guidance_scale)
         check_resolution(self.octree_resolution)
-        if self.target_faces is not None:
-            _whole(self.target_faces, MIN_TARGET_FACES, MAX_TARGET_FACES, InvalidTargetFaces)
 
 
 def check_steps(value: int) -> int:
@@ -89,10 +90,33 @@ def check_seeds(seeds: Seeds | None, count: int) -> list[int]:
     """
     if seeds is None:
         return [secrets.randbelow(SEED_LIMIT) for _ in range(count)]
-    given = list(seeds) if isinstance(seeds, Iterable) else [seeds] * count
-    if len(given) != count:
-        raise InvalidSeed(f"There are {len(given)} seeds for {count} images.", details={"seeds": len(given)})
+    given = _of_number(count, list(seeds) if isinstance(seeds, Iterable) else [seeds] * count, InvalidSeed)
     return [_whole(seed, 0, SEED_LIMIT - 1, InvalidSeed) for seed in given]
+
+
+def check_target_faces(faces: TargetFaces, count: int) -> list[int | None]:
+    """Most faces of each of `count` meshes; None keeps all.
+
+    faces : one for all or one for each. Raises InvalidTargetFaces unless they are whole numbers, 100 to 2 000 000.
+    """
+    each = list(faces) if isinstance(faces, Sequence) else [faces] * count
+    low, high = MIN_TARGET_FACES, MAX_TARGET_FACES
+    return [
+        None if n is None else _whole(n, low, high, InvalidTargetFaces)
+        for n in _of_number(count, each, InvalidTargetFaces)
+    ]
+
+
+def check_background_modes(modes: BackgroundModes, count: int) -> list[BackgroundMode]:
+    """How the background of each of `count` pictures goes: one mode for all or one for each.
+
+    Raises InvalidBackgroundMode unless all are auto, always or never.
+    """
+    each: list[BackgroundMode] = [modes] * count if isinstance(modes, str) else list(modes)
+    for mode in _of_number(count, each, InvalidBackgroundMode):
+        if mode not in get_args(BackgroundMode):
+            raise InvalidBackgroundMode(details={"value": repr(mode)})
+    return each
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -125,6 +149,13 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     if resolved is None or resolved not in _DTYPES.values():
         raise InvalidParameter(f"The precision {str(dtype)!r} is not offered; use fp32, fp16 or bf16.")
     return resolved
+
+
+def _of_number(count: int, given: list[T], error: type[ServiceError]) -> list[T]:
+    """The same values. Raises `error` when there are not `count`."""
+    if len(given) != count:
+        raise error(f"There are {len(given)} values for {count} images: {error.__doc__}", details={"count": len(given)})
+    return given
 
 
 def _whole(value: SupportsIndex, low: int, high: int | None, error: type[ServiceError]) -> int:

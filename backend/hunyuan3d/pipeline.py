@@ -6,52 +6,61 @@ to be written, or how a checkpoint is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from backend.errors import (
-    CheckpointKeyError,
-    InvalidImage,
-    InvalidParameter,
-    OutOfMemory,
-    ServiceError,
-)
+from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.background import BackgroundMode
 from backend.hunyuan3d.checkpoint import Checkpoint, Denoiser, load_checkpoint
-from backend.hunyuan3d.finishing import Outcome, finished_result, in_parallel, raw_result
-from backend.hunyuan3d.image_processor import VIEWS, ImageBatch, ImageInput, as_list
+from backend.hunyuan3d.finishing import Outcome, PendingShape, finish_together, in_parallel, raw_result
+from backend.hunyuan3d.image_processor import ImageBatch, ImageInput, as_list
+from backend.hunyuan3d.memory_errors import named_memory_errors
 from backend.hunyuan3d.options import (
+    BackgroundModes,
     GenerationOptions,
     Seeds,
+    TargetFaces,
+    check_background_modes,
     check_guidance,
     check_resolution,
     check_seeds,
     check_steps,
+    check_target_faces,
     resolve_device,
     resolve_dtype,
 )
 from backend.hunyuan3d.preparation import (
+    Prepared,
     PreparedImage,
+    ViewIndices,
     batches_of_same_views,
-    check_background_mode,
     prepare_image,
     prepare_or_error,
     stack,
     unique_rows,
+    view_rows,
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
-from backend.hunyuan3d.volume_decoder import decode_volume
+from backend.hunyuan3d.volume_decoder import DecodeOptions, decode_volume
 
+Stage = Literal["encode", "sample", "decode"]
 Progress = Callable[[int, int], None]
-ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
+StageProgress = Callable[[Stage, int, int], None]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """One picture's latents (N, E) float32, on the device; metadata : what was done for it so far."""
+
+    latents: Tensor
+    metadata: ShapeMetadata
 
 
 class Hunyuan3DShapePipeline:
@@ -71,6 +80,7 @@ class Hunyuan3DShapePipeline:
         self.image_processor = checkpoint.config.image_processor
         self.device = device
         self.dtype = dtype
+        self.search = DecodeOptions()
 
     @classmethod
     def from_pretrained(
@@ -98,6 +108,66 @@ class Hunyuan3DShapePipeline:
         """Pictures (or mappings of views) -> one batch. Raises the first picture's InvalidImage or NoForeground."""
         return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
 
+    def prepare_shapes(
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        options: GenerationOptions,
+        seeds: Seeds | None = None,
+        target_faces: TargetFaces = None,
+        remove_background: BackgroundModes = "auto",
+    ) -> list[Prepared]:
+        """Check what is asked and preprocess every picture by itself. Raises InvalidParameter, MissingImage."""
+        items = as_list(images)
+        drawn, faces = check_seeds(seeds, len(items)), check_target_faces(target_faces, len(items))
+        modes = check_background_modes(remove_background, len(items))
+        watch = Stopwatch(self.device)
+        with watch.stage("preprocess"):
+            pictures = in_parallel(partial(prepare_or_error, processor=self.image_processor), items, modes)
+        asked = ShapeMetadata(
+            self.name,
+            batch_size=0,
+            num_inference_steps=options.num_inference_steps,
+            guidance_scale=options.guidance_scale,
+            octree_resolution=options.octree_resolution,
+        ).after(watch)
+        return [
+            Prepared(picture, seed, replace(asked, seed=seed, target_faces=most, background=_background(picture)))
+            for picture, seed, most in zip(pictures, drawn, faces, strict=True)
+        ]
+
+    def sample_shapes(
+        self, prepared: Sequence[Prepared], options: GenerationOptions, report: StageProgress | None = None
+    ) -> list[Sampled]:
+        """Encode and denoise usable pictures of the same views as one batch. Raises OutOfMemory."""
+        batch = stack([item.picture for item in prepared])
+        watch = Stopwatch(self.device)
+        with watch.stage("encode"):
+            cond = self.encode_images(batch.image, batch.view_indices)
+        if report is not None:
+            report("encode", 1, 1)
+        with watch.stage("sample"):
+            steps, guidance, seeds = options.num_inference_steps, options.guidance_scale, [p.seed for p in prepared]
+            on_step = partial(report, "sample") if report else None
+            latents = self.sample_latents(cond, steps, guidance, seeds=seeds, on_step=on_step)
+        ran = [replace(item.metadata, batch_size=len(prepared)).after(watch) for item in prepared]
+        return [Sampled(own, metadata) for own, metadata in zip(latents, ran, strict=True)]
+
+    def decode_shapes(
+        self,
+        sampled: Sequence[Sampled],
+        options: GenerationOptions,
+        report: StageProgress | None = None,
+        search: DecodeOptions | None = None,
+    ) -> list[PendingShape]:
+        """Find the fields of a batch and take them off the device, which is then free. Raises OutOfMemory."""
+        watch = Stopwatch(self.device)
+        with watch.stage("decode"), named_memory_errors():
+            latents = torch.stack([item.latents for item in sampled])
+            on_level = partial(report, "decode") if report else None
+            volumes = self.decode_volumes(latents, options.octree_resolution, on_level, search)
+            found = [volume if isinstance(volume, ServiceError) else volume.cpu() for volume in volumes]
+        return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
+
     @torch.no_grad()
     def encode_images(self, image: Tensor, view_indices: ViewIndices | None = None) -> Tensor:
         """Pictures to context tokens; identical ones are encoded once.
@@ -110,7 +180,7 @@ class Hunyuan3DShapePipeline:
         views = image.dim() == 5
         if image.dim() not in (4, 5) or image.shape[-3] != 3 or (views and not self.conditioner.takes_views):
             raise InvalidImage(f"The conditioner cannot take pictures of shape {tuple(image.shape)}.")
-        rows = _view_rows(view_indices, len(image), image.shape[1]) if views else None
+        rows = view_rows(view_indices, len(image), image.shape[1]) if views else None
         first, inverse = unique_rows(image, rows)
         with named_memory_errors():
             cond: Tensor = self.conditioner(image[first].to(self.device), [rows[k] for k in first] if rows else None)
@@ -171,12 +241,19 @@ class Hunyuan3DShapePipeline:
 
     @torch.no_grad()
     def decode_volumes(
-        self, latents: Tensor, octree_resolution: int, on_progress: Progress | None = None
+        self,
+        latents: Tensor,
+        octree_resolution: int,
+        on_progress: Progress | None = None,
+        search: DecodeOptions | None = None,
     ) -> list[Outcome]:
-        """Latents (B, N, E) to each image's field near its surface, or that image's NonFiniteValues."""
+        """Latents (B, N, E) to each image's field near its surface, or that image's NonFiniteValues.
+
+        search : how the field is searched; self.search when None.
+        """
         with named_memory_errors():
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
-            return decode_volume(field, octree_resolution, on_level=on_progress)
+            return decode_volume(field, octree_resolution, search or self.search, on_level=on_progress)
 
     def __call__(
         self,
@@ -185,46 +262,32 @@ class Hunyuan3DShapePipeline:
         guidance_scale: float | None = None,
         seeds: Seeds | None = None,
         octree_resolution: int | None = None,
-        target_faces: int | None = None,
-        remove_background: BackgroundMode = "auto",
+        target_faces: TargetFaces = None,
+        remove_background: BackgroundModes = "auto",
         on_step: Progress | None = None,
         on_progress: Progress | None = None,
     ) -> list[ShapeResult]:
         """Make one mesh of every picture, cleaned and, with target_faces, decimated.
 
-        images : pictures, or mappings of views for a multi-view model. Returns one result each, in order: a mesh in
-        world units (box ±1.01, Y up), or that picture's error. Raises InvalidParameter, MissingImage, OutOfMemory.
+        images : pictures, or mappings of views for a multi-view model. seeds, target_faces, remove_background : one for
+        all or one for each. Returns one result each, in order: a mesh in world units (box ±1.01, Y up), or that
+        picture's error. Raises InvalidParameter, MissingImage, OutOfMemory.
         """
-        items = as_list(images)
-        check_background_mode(remove_background)
-        options = self.options(num_inference_steps, guidance_scale, octree_resolution, target_faces)
-        drawn = check_seeds(seeds, len(items))
-        watch = Stopwatch(self.device)
-        with watch.stage("preprocess"):
-            prepare = partial(prepare_or_error, processor=self.image_processor, mode=remove_background)
-            prepared = in_parallel(prepare, items)
-        outcomes: dict[int, Outcome] = {k: item for k, item in enumerate(prepared) if isinstance(item, ServiceError)}
-        for places, batch in batches_of_same_views(prepared):
-            with watch.stage("encode"):
-                cond = self.encode_images(batch.image, batch.view_indices)
-            with watch.stage("sample"):
-                own = [drawn[k] for k in places]
-                steps, scale = options.num_inference_steps, options.guidance_scale
-                latents = self.sample_latents(cond, steps, scale, seeds=own, on_step=on_step)
-            with watch.stage("decode"):
-                volumes = self.decode_volumes(latents, options.octree_resolution, on_progress)
-            outcomes.update(zip(places, volumes, strict=True))
-        with watch.stage("mesh"):
-            metadata = [self._metadata(*pair, options, len(items)) for pair in zip(prepared, drawn, strict=True)]
-            results = in_parallel(finished_result, [outcomes[k] for k in range(len(items))], metadata)
-        return [replace(r, metadata=replace(r.metadata, seconds=watch.seconds())) for r in results]
+        options = self.options(num_inference_steps, guidance_scale, octree_resolution)
+        report = _by_stage(on_step, on_progress)
+        prepared = self.prepare_shapes(images, options, seeds, target_faces, remove_background)
+        pending = refused(prepared)
+        for places in batches_of_same_views(prepared):
+            sampled = self.sample_shapes([prepared[k] for k in places], options, report)
+            shapes = self.decode_shapes(sampled, options, report)
+            pending.update(zip(places, shapes, strict=True))
+        return finish_together([pending[k] for k in range(len(prepared))])
 
     def options(
         self,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         octree_resolution: int | None = None,
-        target_faces: int | None = None,
     ) -> GenerationOptions:
         """What is asked for, with the checkpoint's defaults in the gaps. Raises InvalidParameter."""
         defaults = self.config.defaults
@@ -232,7 +295,6 @@ class Hunyuan3DShapePipeline:
             _given(num_inference_steps, defaults.num_inference_steps),
             _given(guidance_scale, defaults.guidance_scale),
             _given(octree_resolution, defaults.octree_resolution),
-            target_faces,
         )
 
     def _given_noise(self, noise: Tensor, count: int) -> Tensor:
@@ -241,28 +303,11 @@ class Hunyuan3DShapePipeline:
             raise InvalidParameter(f"The noise must have shape {wanted}, not {tuple(noise.shape)}.")
         return noise.to(self.device, torch.float32)
 
-    def _metadata(
-        self, prepared: PreparedImage | ServiceError, seed: int, options: GenerationOptions, batch_size: int
-    ) -> ShapeMetadata:
-        return ShapeMetadata(
-            model=self.name,
-            batch_size=batch_size,
-            seed=seed,
-            num_inference_steps=options.num_inference_steps,
-            guidance_scale=options.guidance_scale,
-            octree_resolution=options.octree_resolution,
-            target_faces=options.target_faces,
-            background=prepared.background if isinstance(prepared, PreparedImage) else None,
-        )
 
-
-@contextmanager
-def named_memory_errors() -> Iterator[None]:
-    """The device's out-of-memory error under our name."""
-    try:
-        yield
-    except torch.OutOfMemoryError as e:
-        raise OutOfMemory from e
+def refused(prepared: Sequence[Prepared]) -> dict[int, PendingShape]:
+    """The pictures that cannot go on the device, by their place, with what is wrong with them."""
+    wrong = ((place, item.picture, item.metadata) for place, item in enumerate(prepared))
+    return {place: PendingShape(error, facts) for place, error, facts in wrong if isinstance(error, ServiceError)}
 
 
 def guided(v: Tensor, scale: float) -> Tensor:
@@ -271,12 +316,20 @@ def guided(v: Tensor, scale: float) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def _view_rows(view_indices: ViewIndices | None, objects: int, views: int) -> list[list[int]]:
-    """The views' indices of every object, from one tuple for all, one for each, or none (the first views)."""
-    rows = torch.as_tensor(list(range(views)) if view_indices is None else view_indices, device="cpu")
-    if rows.shape not in ((views,), (objects, views)) or not ((rows >= 0) & (rows < len(VIEWS))).all():
-        raise InvalidParameter(f"{views} views need {views} view indices from 0 to {len(VIEWS) - 1}.")
-    return rows.expand(objects, views).tolist()
+def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> StageProgress:
+    """One callback from those of sampling and decoding."""
+    callbacks = {"sample": on_step, "decode": on_progress}
+
+    def report(stage: Stage, done: int, total: int) -> None:
+        callback = callbacks.get(stage)
+        if callback is not None:
+            callback(done, total)
+
+    return report
+
+
+def _background(picture: PreparedImage | ServiceError) -> str | None:
+    return None if isinstance(picture, ServiceError) else picture.background
 
 
 def _given(value: T | None, default: T) -> T:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from PIL import Image
@@ -16,8 +15,13 @@ from torch import Tensor
 
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.background import BackgroundMode, remove_background
-from backend.hunyuan3d.image_processor import ImageBatch, ImageInput, ImageProcessor
+from backend.hunyuan3d.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
+from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
+from backend.hunyuan3d.options import check_background_modes
 from backend.hunyuan3d.picture import open_picture
+from backend.hunyuan3d.results import ShapeMetadata
+
+ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +32,18 @@ class PreparedImage:
     background: str
 
 
-def check_background_mode(mode: str) -> None:
-    """Raises InvalidParameter unless the mode is auto, always or never."""
-    if mode not in get_args(BackgroundMode):
-        raise InvalidParameter(f"remove_background must be one of {', '.join(get_args(BackgroundMode))}, not {mode!r}.")
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One picture ready for the device, or what is wrong with it; metadata : what is wanted of it, seed included."""
+
+    picture: PreparedImage | ServiceError
+    seed: int
+    metadata: ShapeMetadata
 
 
 def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundMode) -> PreparedImage:
-    """Open, cut out, process. Raises InvalidImage, UnsupportedImage, NoForeground, InvalidParameter."""
-    check_background_mode(mode)
+    """Open, cut out, process. Raises InvalidImage, UnsupportedImage, NoForeground, InvalidBackgroundMode."""
+    check_background_modes(mode, 1)
     if not isinstance(item, Mapping):
         image, method = _cut_out(open_picture(item), mode)
         return PreparedImage(processor(image), method)
@@ -46,31 +53,40 @@ def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundM
 
 
 def prepare_or_error(
-    item: ImageInput, *, processor: ImageProcessor, mode: BackgroundMode
+    item: ImageInput, mode: BackgroundMode, *, processor: ImageProcessor
 ) -> PreparedImage | ServiceError:
     """`prepare_image`, with what is wrong with the picture as a value: its neighbours go on without it."""
     try:
-        return prepare_image(item, processor, mode)
+        with named_memory_errors():
+            return prepare_image(item, processor, mode)
     except ServiceError as e:
-        return e
+        return without_frames(e)
 
 
-def stack(prepared: Sequence[PreparedImage]) -> ImageBatch:
-    """Batches of one as one batch. Raises InvalidImage when their views differ."""
-    batches = [p.batch for p in prepared]
+def stack(pictures: Sequence[PreparedImage | ServiceError]) -> ImageBatch:
+    """Batches of one as one batch. Raises the first picture's error; InvalidImage when their views differ."""
+    batches = [_usable(picture).batch for picture in pictures]
     if len({batch.view_indices for batch in batches}) > 1:
         raise InvalidImage("Objects in one batch must have the same views.")
     image, mask = torch.cat([b.image for b in batches]), torch.cat([b.mask for b in batches])
     return ImageBatch(image, mask, batches[0].view_indices)
 
 
-def batches_of_same_views(prepared: Sequence[PreparedImage | ServiceError]) -> list[tuple[list[int], ImageBatch]]:
-    """The usable pictures as few batches as can be (one, unless views differ), each with its pictures' places."""
-    groups: dict[tuple[int, ...] | None, dict[int, PreparedImage]] = {}
+def batches_of_same_views(prepared: Sequence[Prepared]) -> list[list[int]]:
+    """The places of the usable pictures, in as few batches as can be: one, unless views differ."""
+    groups: dict[tuple[int, ...] | None, list[int]] = {}
     for place, item in enumerate(prepared):
-        if isinstance(item, PreparedImage):
-            groups.setdefault(item.batch.view_indices, {})[place] = item
-    return [(list(group), stack(list(group.values()))) for group in groups.values()]
+        if isinstance(item.picture, PreparedImage):
+            groups.setdefault(item.picture.batch.view_indices, []).append(place)
+    return list(groups.values())
+
+
+def view_rows(view_indices: ViewIndices | None, objects: int, views: int) -> list[list[int]]:
+    """The views' indices of every object, from one tuple for all, one for each, or none (the first views)."""
+    rows = torch.as_tensor(list(range(views)) if view_indices is None else view_indices, device="cpu")
+    if rows.shape not in ((views,), (objects, views)) or not ((rows >= 0) & (rows < len(VIEWS))).all():
+        raise InvalidParameter(f"{views} views need {views} view indices from 0 to {len(VIEWS) - 1}.")
+    return rows.expand(objects, views).tolist()
 
 
 def unique_rows(image: Tensor, view_rows: Sequence[Sequence[int]] | None = None) -> tuple[list[int], list[int]]:
@@ -93,6 +109,12 @@ def unique_rows(image: Tensor, view_rows: Sequence[Sequence[int]] | None = None)
             first.append(place)
         inverse.append(kinds[key])
     return first, inverse
+
+
+def _usable(picture: PreparedImage | ServiceError) -> PreparedImage:
+    if isinstance(picture, ServiceError):
+        raise picture
+    return picture
 
 
 def _cut_out(image: Image.Image, mode: BackgroundMode) -> tuple[Image.Image, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 import torch
 import trimesh
@@ -18,7 +18,10 @@ from backend.errors import ServiceError
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Wall time of each stage, seconds, for the whole batch that an image was part of."""
+    """Wall time of each stage, seconds, for the whole batch that an image was part of.
+
+    On the device (encode, sample, decode) that may be a part of what was prepared or finished together.
+    """
 
     preprocess: float = 0.0
     encode: float = 0.0
@@ -31,13 +34,19 @@ class StageSeconds:
         """All stages together."""
         return self.preprocess + self.encode + self.sample + self.decode + self.mesh
 
+    def __add__(self, later: StageSeconds) -> StageSeconds:
+        """Stage by stage."""
+        mine, more = astuple(self), astuple(later)
+        return StageSeconds(*(a + b for a, b in zip(mine, more, strict=True)))
+
 
 @dataclass(frozen=True)
 class ShapeMetadata:
     """What was done for one image; None where a stage did not take place or does not know.
 
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
-    cut out. batch_size : images that ran together.
+    cut out. batch_size : images that ran together on the device, 0 for one that never got there. fallbacks : what was
+    done because memory was short, in order; none of it changes the mesh.
     """
 
     model: str
@@ -52,7 +61,12 @@ class ShapeMetadata:
     faces: int | None = None
     watertight: bool | None = None
     evaluated: float | None = None
+    fallbacks: tuple[str, ...] = ()
     seconds: StageSeconds = field(default_factory=StageSeconds)
+
+    def after(self, watch: Stopwatch) -> ShapeMetadata:
+        """The same with the stages added that the watch has timed."""
+        return replace(self, seconds=self.seconds + watch.seconds())
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,8 @@ from backend.hunyuan3d.sparse_volume import VOXELS, BrickGrid, SparseVolume
 
 MOST_CELLS = 64
 MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+# Below this a call of the field is so small that the rest of a decoding takes more memory than it.
+LEAST_POINTS_PER_CALL = 1024
 OnLevel = Callable[[int, int], None]
 
 
@@ -68,6 +70,13 @@ class DecodeOptions:
             )
         if self.base_cells is not None and self.base_cells < 2:
             raise InvalidParameter(f"base_cells must be at least 2, not {self.base_cells}.")
+
+    def halved(self) -> DecodeOptions:
+        """Half as many points in one call, which needs less memory and finds the same; itself where that is too few."""
+        half = self.max_points_per_call // 2
+        if half < LEAST_POINTS_PER_CALL:
+            return self
+        return replace(self, max_points_per_call=half, group_size=min(self.group_size, half))
 
     def least_cells(self, resolution: int) -> int:
         """Cells a side that the coarsest lattice has to have at this resolution."""

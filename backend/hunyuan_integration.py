@@ -1,0 +1,203 @@
+"""The door to the model: `get_3d_processor` gives this process's one processor, loaded, bounded and measured.
+
+Knows the settings that choose a model and a device. Knows nothing of jobs, batches of jobs or files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from backend.batch_sizing import BatchSizer, measure_costs
+from backend.config import Settings
+from backend.device_memory import DeviceMemory, DeviceState, memory_of
+from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
+from backend.hunyuan3d.checkpoint import Denoiser
+from backend.hunyuan3d.checkpoint_config import PipelineDefaults
+from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
+from backend.hunyuan3d.options import resolve_device
+from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+
+if TYPE_CHECKING:
+    from backend.batch_inference_extension import ShapeBatch
+
+logger = logging.getLogger(__name__)
+
+Compile = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+# The octree resolution at which decoding is measured: as fine as is done in a second or two.
+_PROBED_RESOLUTIONS = {"cpu": 64}
+_PROBED_RESOLUTION = 256
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The settings that decide which processor it is."""
+
+    model_path: str
+    model_subfolder: str
+    device: str
+    dtype: str
+    gpu_memory_limit: float
+    torch_compile: bool
+    max_batch_size: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> ModelChoice:
+        """What the settings choose."""
+        return cls(
+            settings.model_path,
+            settings.model_subfolder,
+            settings.device,
+            settings.dtype,
+            settings.gpu_memory_limit,
+            settings.torch_compile,
+            settings.max_batch_size,
+        )
+
+
+class Hunyuan3DProcessor:
+    """A loaded model on its device. `generate_shape_batch` is there after add_batch_inference_to_processor."""
+
+    generate_shape_batch: ShapeBatch
+
+    def __init__(self, pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, max_batch_size: int) -> None:
+        self.pipeline = pipeline
+        self.memory = memory
+        self.sizer = BatchSizer(memory, max_batch_size)
+
+    @property
+    def name(self) -> str:
+        """The model's name, as results' metadata has it."""
+        return self.pipeline.name
+
+    @property
+    def defaults(self) -> PipelineDefaults:
+        """What the checkpoint says where a request says nothing: num_inference_steps, guidance_scale and so on."""
+        return self.pipeline.config.defaults
+
+    def device_state(self) -> DeviceState:
+        """The device and its memory now. Raises what the device's driver raises when it answers no more."""
+        return self.memory.state()
+
+    def batch_capacity(self, octree_resolution: int) -> int:
+        """How many pictures fit together now, at least 1, at most the processor's max_batch_size."""
+        return self.sizer.capacity(octree_resolution)
+
+    def warm_up(self) -> None:
+        """Run a drawn picture, so that the first request need not wait, and measure what one more picture costs.
+
+        Raises OutOfMemory when not even one fits.
+        """
+        resolution = _PROBED_RESOLUTIONS.get(self.pipeline.device.type, _PROBED_RESOLUTION)
+        self.sizer.costs = measure_costs(self.pipeline, self.memory, resolution)
+        self.memory.release()
+
+
+class ProcessorCache:
+    """One processor for each choice in each process. Threads that ask for one while it is loaded wait for it."""
+
+    def __init__(self, load: Callable[[ModelChoice], Hunyuan3DProcessor]) -> None:
+        self._load = load
+        self._lock = threading.Lock()
+        self._loaded: dict[tuple[int, ModelChoice], Hunyuan3DProcessor] = {}
+
+    def get(self, choice: ModelChoice) -> Hunyuan3DProcessor:
+        """The choice's processor. A load that failed raises and is tried again at the next call."""
+        # A forked child must not use its parent's: neither CUDA nor torch's threads survive a fork.
+        key = os.getpid(), choice
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(choice)
+            return self._loaded[key]
+
+
+class CompiledDenoiser:
+    """A denoiser with its velocity compiled; as it was from the first failure on, which is told once."""
+
+    def __init__(self, denoiser: Denoiser, compiler: Compile | None = None) -> None:
+        """compiler : torch.compile when None."""
+        self._eager = denoiser
+        self._compiler = compiler or torch.compile
+        self._velocity: Callable[..., Tensor] | None = None
+        self._failed = False
+
+    @property
+    def guidance_embed(self) -> bool:
+        return self._eager.guidance_embed
+
+    def prepare(self, cond: Tensor, *, classifier_free: bool) -> Any:
+        return self._eager.prepare(cond, classifier_free=classifier_free)
+
+    def velocity(self, x: Tensor, t: Tensor, context: Any, guidance: Tensor | None = None) -> Tensor:
+        """The denoiser's velocity. Compiling happens at the first call, and can fail at any that brings new shapes."""
+        if not self._failed:
+            try:
+                if self._velocity is None:
+                    self._velocity = self._compiler(self._eager.velocity)
+                return self._velocity(x, t, context, guidance)
+            except Exception as failure:
+                # A compiler may raise anything; what is not its fault comes again without it.
+                if is_out_of_memory(failure):
+                    raise
+                self._failed, self._velocity = True, None
+                logger.warning("TORCH_COMPILE does not work here; going on without it (%s)", type(failure).__name__)
+                logger.debug("why it does not", exc_info=failure)
+        return self._eager.velocity(x, t, context, guidance)
+
+
+def get_3d_processor(settings: Settings | None = None) -> Hunyuan3DProcessor:
+    """This process's processor for these settings (the environment's when None), loaded and warmed up at first.
+
+    Raises ConfigurationError for a device that is not here, CheckpointError, OutOfMemory.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    return _PROCESSORS.get(ModelChoice.from_settings(settings))
+
+
+def load_processor(choice: ModelChoice) -> Hunyuan3DProcessor:
+    """Load the model, bound its device's memory, compile it where asked, warm it up. Raises as get_3d_processor."""
+    device = _device(choice.device)
+    with named_memory_errors():
+        try:
+            # Before the weights are: they are to stay within the limit too.
+            memory = memory_of(device, choice.gpu_memory_limit)
+            pipeline = _pipeline(choice, device)
+        except (RuntimeError, OSError) as failure:
+            if is_out_of_memory(failure):
+                raise
+            raise CheckpointError(f"{choice.model_path} cannot be loaded on {device}: {failure}") from failure
+    if choice.torch_compile:
+        pipeline.denoiser = CompiledDenoiser(pipeline.denoiser)
+    processor = Hunyuan3DProcessor(pipeline, memory, choice.max_batch_size)
+    processor.warm_up()
+    return processor
+
+
+def _pipeline(choice: ModelChoice, device: torch.device) -> Hunyuan3DShapePipeline:
+    dtype = None if choice.dtype == "auto" else choice.dtype
+    pipeline = Hunyuan3DShapePipeline.from_pretrained(
+        choice.model_path, choice.model_subfolder or None, device=device, dtype=dtype
+    )
+    folder = Path(choice.model_path).expanduser()
+    if folder.exists():
+        # The name is told to agents; where a folder lies on this machine is not theirs to know.
+        pipeline.name = folder.resolve().name
+    return pipeline
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return resolve_device(None if name == "auto" else name)
+    except InvalidParameter as failure:
+        raise ConfigurationError(f"DEVICE={name} cannot be used: {failure.message}") from failure
+
+
+_PROCESSORS = ProcessorCache(load_processor)

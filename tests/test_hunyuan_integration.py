@@ -1,0 +1,313 @@
+"""The cached processor: loaded once, bounded, measured, compiled where asked; a failed load has a name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import load_golden
+from device_meter import FakeMemory
+from torch import Tensor
+
+import backend.hunyuan_integration as integration
+from backend.batch_inference_extension import add_batch_inference_to_processor
+from backend.config import Settings
+from backend.device_memory import DeviceState
+from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
+from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan_integration import (
+    CompiledDenoiser,
+    Hunyuan3DProcessor,
+    ModelChoice,
+    ProcessorCache,
+    get_3d_processor,
+    load_processor,
+)
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+GOLDEN = load_golden("tiny-2.1").folder
+
+
+@pytest.fixture(autouse=True)
+def measured_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field of random weights has surface everywhere; at the usual resolution measuring it would take long."""
+    monkeypatch.setattr(integration, "_PROBED_RESOLUTIONS", {"cpu": 16})
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "_PROCESSORS", ProcessorCache(load_processor))
+
+
+def settings(**changes: Any) -> Settings:
+    """The tiny checkpoint on the CPU."""
+    return Settings(**{"model_path": str(GOLDEN), "device": "cpu", **changes})
+
+
+def choice(**changes: Any) -> ModelChoice:
+    return replace(ModelChoice.from_settings(settings()), **changes)
+
+
+# One processor.
+
+
+def test_the_second_call_gives_the_same_processor() -> None:
+    first = get_3d_processor(settings())
+    assert get_3d_processor(settings()) is first
+    assert get_3d_processor(settings(port=1234, log_level="DEBUG")) is first
+
+
+@pytest.mark.parametrize("change", [{"max_batch_size": 2}, {"dtype": "bf16"}, {"gpu_memory_limit": 0.5}])
+def test_settings_that_matter_give_another_processor(change: dict[str, Any]) -> None:
+    assert get_3d_processor(settings(**change)) is not get_3d_processor(settings())
+
+
+def test_the_environment_decides_where_no_settings_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name in ("MODEL_PATH", "MODEL_SUBFOLDER", "DTYPE", "TORCH_COMPILE", "MAX_BATCH_SIZE"):
+            monkeypatch.delenv(name)
+    (folder,) = (path.parent for path in GOLDEN.glob("*/config.yaml"))
+    monkeypatch.setenv("MODEL_PATH", str(GOLDEN))
+    monkeypatch.setenv("MODEL_SUBFOLDER", folder.name)
+    monkeypatch.setenv("DEVICE", "cpu")
+    monkeypatch.setenv("DTYPE", "bf16")
+    monkeypatch.setenv("MAX_BATCH_SIZE", "3")
+    processor = get_3d_processor()
+    assert get_3d_processor() is processor
+    assert processor.pipeline.dtype == torch.bfloat16
+    assert processor.batch_capacity(16) == 3
+
+
+def test_threads_wait_for_one_load() -> None:
+    loads: list[ModelChoice] = []
+    begun = threading.Barrier(4)
+
+    def load(asked: ModelChoice) -> Hunyuan3DProcessor:
+        loads.append(asked)
+        return Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), FakeMemory(), 4)
+
+    cache = ProcessorCache(load)
+    got: list[Hunyuan3DProcessor] = []
+
+    def ask() -> None:
+        begun.wait()
+        got.append(cache.get(choice()))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert len(got) == 4
+    assert len({id(one) for one in got}) == 1
+
+
+def test_a_forked_process_loads_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = ProcessorCache(lambda _: Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), FakeMemory(), 4))
+    parents = cache.get(choice())
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert cache.get(choice()) is not parents
+
+
+# What it tells of itself.
+
+
+def test_the_processor_knows_its_model_and_its_device() -> None:
+    processor = get_3d_processor(settings())
+    assert processor.name == "tiny-2.1"
+    assert processor.defaults == load_golden("tiny-2.1").pipeline().config.defaults
+    state = processor.device_state()
+    assert state.type == "cpu"
+    assert 0 < state.memory_free <= state.memory_total
+
+
+def test_where_the_checkpoint_lies_is_nobodys_business() -> None:
+    processor = add_batch_inference_to_processor(get_3d_processor(settings()))
+    wishes: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16}
+    (result,) = processor.generate_shape_batch([GOLDEN / "image0.png"], seeds=1, **wishes)
+    assert result.metadata.model == "tiny-2.1"
+
+
+def test_a_loaded_processor_has_been_measured() -> None:
+    processor = get_3d_processor(settings(max_batch_size=7))
+    assert processor.sizer.costs is not None
+    assert processor.sizer.costs.decoded_at == 16
+    assert processor.batch_capacity(64) == 7
+
+
+def test_capacity_follows_the_devices_memory() -> None:
+    memory = FakeMemory(free=0)
+    processor = Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), memory, 4)
+    assert processor.device_state() == DeviceState("cuda", "Fake", 10_000, 0)
+    memory.used_bytes = 100
+    processor.warm_up()
+    # Nothing was seen to be taken, so nothing stands in the way.
+    assert processor.batch_capacity(16) == 4
+    assert memory.released > 0
+
+
+@pytest.mark.slow
+def test_the_demo_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "_PROBED_RESOLUTIONS", {"cpu": 64})
+    processor = add_batch_inference_to_processor(get_3d_processor(Settings(device="cpu")))
+    assert processor.name == "demo"
+    assert processor.batch_capacity(processor.defaults.octree_resolution) == 4
+    pictures = [SAMPLES / "mushroom.png", SAMPLES / "star.png"]
+    results = processor.generate_shape_batch(pictures, seeds=[1, 2], octree_resolution=64)
+    assert [r.unwrap().is_watertight for r in results] == [True, True]
+    assert {r.metadata.batch_size for r in results} == {2}
+    assert results[0].metadata.model == "demo"
+
+
+# Loading.
+
+
+def test_the_memory_is_bounded_before_the_weights_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[object] = []
+    from_pretrained = Hunyuan3DShapePipeline.from_pretrained
+
+    def memory_of(device: torch.device, limit: float) -> FakeMemory:
+        order.append((device, limit))
+        return FakeMemory()
+
+    def load(*given: Any, **wishes: Any) -> Hunyuan3DShapePipeline:
+        order.append("weights")
+        return from_pretrained(*given, **wishes)
+
+    monkeypatch.setattr(integration, "memory_of", memory_of)
+    monkeypatch.setattr(Hunyuan3DShapePipeline, "from_pretrained", load)
+    load_processor(choice(gpu_memory_limit=0.6))
+    assert order == [(torch.device("cpu"), 0.6), "weights"]
+
+
+def test_a_device_that_is_not_here_is_a_setting_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match="DEVICE=cuda cannot be used"):
+        get_3d_processor(settings(device="cuda"))
+
+
+def test_auto_is_the_best_device_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert get_3d_processor(settings(device="auto")).pipeline.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("failure", "named", "says"),
+    [
+        (CheckpointNotFound(), CheckpointNotFound, "No checkpoint was found"),
+        (RuntimeError("CUDA error: invalid device ordinal"), CheckpointError, "invalid device ordinal"),
+        (OSError("the disk is gone"), CheckpointError, "the disk is gone"),
+        (torch.OutOfMemoryError("CUDA out of memory."), OutOfMemory, "ran out of memory"),
+    ],
+)
+def test_a_failed_load_has_a_name_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, named: type[Exception], says: str
+) -> None:
+    def fails(*_: object, **__: object) -> Hunyuan3DShapePipeline:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Hunyuan3DShapePipeline, "from_pretrained", fails)
+        for _ in range(2):
+            with pytest.raises(named, match=says) as raised:
+                get_3d_processor(settings())
+            assert type(raised.value) is named
+    assert get_3d_processor(settings()).name == "tiny-2.1"
+
+
+def test_a_missing_checkpoint_has_a_name(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFound):
+        get_3d_processor(settings(model_path=str(tmp_path)))
+
+
+# Compiling.
+
+
+class Compiler:
+    """In torch.compile's place. when : at which call the compiled function fails, 0 for compiling itself."""
+
+    def __init__(self, failure: Exception | None = None, when: int = 0) -> None:
+        self.failure = failure
+        self.when = when
+        self.calls = 0
+
+    def __call__(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        self.fail_at(0)
+
+        def compiled(*args: Any) -> Tensor:
+            self.calls += 1
+            self.fail_at(self.calls)
+            return function(*args)
+
+        return compiled
+
+    def fail_at(self, moment: int) -> None:
+        if self.failure is not None and moment == self.when:
+            raise self.failure
+
+
+def sampled(compiler: Compiler | None) -> tuple[Tensor, Hunyuan3DShapePipeline]:
+    golden = load_golden("tiny-2.1")
+    pipeline = golden.pipeline()
+    if compiler is not None:
+        pipeline.denoiser = CompiledDenoiser(pipeline.denoiser, compiler)
+    return pipeline.sample_latents(golden.arrays["cond"], 6, noise=golden.arrays["noise"]), pipeline
+
+
+def test_the_compiled_denoiser_is_used(caplog: pytest.LogCaptureFixture) -> None:
+    compiler = Compiler()
+    latents, pipeline = sampled(compiler)
+    assert torch.equal(latents, sampled(None)[0])
+    assert compiler.calls == 5
+    assert pipeline.denoiser.guidance_embed is False
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("when", [0, 1, 3])
+def test_a_compiler_that_fails_is_told_once_and_done_without(caplog: pytest.LogCaptureFixture, when: int) -> None:
+    compiler = Compiler(RuntimeError("no C++ compiler"), when)
+    latents, pipeline = sampled(compiler)
+    assert torch.equal(latents, sampled(None)[0])
+    golden = load_golden("tiny-2.1")
+    pipeline.sample_latents(golden.arrays["cond"], 6, noise=golden.arrays["noise"])
+    assert compiler.calls == when
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in warnings] == [
+        "TORCH_COMPILE does not work here; going on without it (RuntimeError)"
+    ]
+
+
+def test_memory_running_out_is_not_the_compilers_fault(caplog: pytest.LogCaptureFixture) -> None:
+    compiler = Compiler(torch.OutOfMemoryError("CUDA out of memory."), when=2)
+    with pytest.raises(OutOfMemory):
+        sampled(compiler)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_compiling_is_a_setting(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
+    compiler = Compiler()
+    monkeypatch.setattr(torch, "compile", compiler)
+    processor = get_3d_processor(settings(torch_compile=asked))
+    assert isinstance(processor.pipeline.denoiser, CompiledDenoiser) is asked
+    assert (compiler.calls > 0) is asked
+
+
+# Imports.
+
+
+def test_the_meters_need_no_torch() -> None:
+    code = "import sys, backend.device_memory; print('torch' in sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert ended.stdout.strip() == "False"
