@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
-from store_backends import BACKENDS, ManualClock, empty_database, open_database
+from store_backends import ManualClock, open_database
 
 from backend.database import Database
 from backend.job_tables import workers
@@ -25,22 +23,6 @@ READY = WorkerState(
     memory_free=60_000_000_000,
     seconds_per_job=1.25,
 )
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture(params=BACKENDS)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return empty_database(request.param, tmp_path)
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    with open_database(url) as opened:
-        yield opened
 
 
 @pytest.fixture
