@@ -9,7 +9,7 @@ FAULTS ?= short
 .PHONY: demo serve worker test check lint types unit faults soak train-demo clean
 
 demo: $(VENV)/.runtime
-	$(BIN)/python -m backend.hunyuan3d samples/*.png -o outputs/demo --format glb,stl,obj,ply --seed 7 --contact-sheet
+	@$(BIN)/python -m backend.demo
 
 serve: $(VENV)/.runtime
 	@$(BIN)/python -m backend.serve

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from subprocess import CalledProcessError
 
-import pytest
 from services.postgres import PostgresCluster
 
 from backend.database import Database
@@ -40,12 +38,9 @@ class ManualClock:
 def postgres_cluster() -> PostgresCluster:
     """This process's server, started at the first use and ended with the process.
 
-    Skips the test, saying so, on a machine that neither has the server nor may install it.
+    Fails, saying what to install, on a machine that neither has the server nor may install it.
     """
-    try:
-        cluster = PostgresCluster()
-    except CalledProcessError:
-        pytest.skip("PostgreSQL's server programs are missing, and only root on Debian can have the tests install them")
+    cluster = PostgresCluster()
     atexit.register(cluster.destroy)
     cluster.start()
     return cluster

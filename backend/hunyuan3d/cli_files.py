@@ -55,20 +55,30 @@ def finish(
         mesh = _mesh_of(result)
         files = tuple(write_mesh(mesh, path, scale_mm=wishes.scale_mm) for path in names.meshes)
     except ServiceError as failure:
-        outcome = replace(outcome, problem=failure.message)
-        return outcome, SheetRow(_thumbnail(picture), (), picture.name, failure.message)
+        return not_made(replace(outcome, problem=failure.message))
     outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
-    row = SheetRow(_thumbnail(picture), (), _caption(outcome))
+    outcome, row = shown(wishes, names.preview, mesh, outcome)
+    return replace(outcome, seconds=seconds + time.perf_counter() - started), row
+
+
+def not_made(outcome: Outcome) -> tuple[Outcome, SheetRow]:
+    """The row of a picture without a mesh, with its problem."""
+    return outcome, SheetRow(_thumbnail(outcome.picture), (), outcome.picture.name, outcome.problem)
+
+
+def shown(wishes: Wishes, preview: Path, mesh: trimesh.Trimesh, outcome: Outcome) -> tuple[Outcome, SheetRow]:
+    """A mesh that lies in its files already, drawn; a preview that cannot be drawn or written is a note."""
+    row = SheetRow(_thumbnail(outcome.picture), (), _caption(outcome))
     if wishes.preview or wishes.contact_sheet:
         try:
             row = replace(row, views=render_views(mesh, options=RenderOptions(size=_TILE)))
             if wishes.preview:
-                write_atomically(png_bytes(contact_sheet([row], tile=_TILE)), names.preview)
-                outcome = replace(outcome, files=(*files, names.preview))
+                write_atomically(png_bytes(contact_sheet([row], tile=_TILE)), preview)
+                outcome = replace(outcome, files=(*outcome.files, preview))
         except ServiceError as failure:
             outcome = replace(outcome, note=failure.message)
             row = replace(row, problem=failure.message)
-    return replace(outcome, seconds=seconds + time.perf_counter() - started), row
+    return outcome, row
 
 
 def _shortage(facts: ShapeMetadata) -> str:

@@ -24,6 +24,7 @@ _SETTINGS = {
     "shared_buffers": "16MB",
     "max_connections": "100",
 }
+_DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "shared_buffers": "256MB"}
 
 
 def _programs() -> Path:
@@ -36,10 +37,11 @@ def _programs() -> Path:
 class PostgresCluster:
     """One server; `start` and `stop` may be called again and again, `destroy` ends it with its data."""
 
-    def __init__(self, wait_seconds: float = 60) -> None:
-        """wait_seconds : how long it may take to come up."""
+    def __init__(self, wait_seconds: float = 60, *, durable: bool = False) -> None:
+        """wait_seconds : how long it may take to come up; durable : whether it waits for the disk, as in earnest."""
         self._programs = _programs()
         self._wait_seconds = wait_seconds
+        self._settings = {**_SETTINGS, **(_DURABLE if durable else {})}
         self._folder = Path(tempfile.mkdtemp(prefix="orfeas-pg-"))
         self._server: subprocess.Popen[bytes] | None = None
         self._become: list[str] = []
@@ -56,7 +58,7 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Starts the server and waits until it answers."""
-        options = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(  # noqa: S603
                 self._command("postgres", "-k", str(self._folder), *options), stdout=log, stderr=log

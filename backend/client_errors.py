@@ -1,0 +1,53 @@
+"""What a client's caller may have to handle: one base error, a few kinds, each with its evidence.
+
+Nothing but the standard library. This module does not know how a request travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class ClientError(Exception):
+    """A call could not be done; the message is a sentence for a person."""
+
+
+class ServiceRefused(ClientError):
+    """The service answered with an error.
+
+    status : HTTP status; code : api.md's; details : the answer's own; retry_after : seconds, None when it named none
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        request_id: str = "",
+        details: Mapping[str, object] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{message} ({status} {code}{f', request {request_id}' if request_id else ''})")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.details: Mapping[str, object] = MappingProxyType(dict(details or {}))
+        self.retry_after = retry_after
+
+
+class ServiceUnreachable(ClientError):
+    """No whole answer came, however often it was tried."""
+
+
+class UnexpectedAnswer(ClientError):
+    """An answer came that this service does not give: a redirect, another site's page, an address elsewhere."""
+
+
+class LocalFileError(ClientError):
+    """A file on this machine cannot be read or written."""
+
+
+class WaitedTooLong(ClientError):
+    """The work had not finished when the waiting was to end; it goes on at the service."""

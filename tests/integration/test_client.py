@@ -1,0 +1,148 @@
+"""The client, its command line and the recipes against the whole service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trimesh
+from running import REPOSITORY
+from tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
+
+from backend.client import AgentClient, Batch, Job, ServiceRefused
+from integration.watched import WatchedService, sample
+
+
+def client_of(service: WatchedService, port: int | None = None) -> AgentClient:
+    agent = service.agent
+    return AgentClient(f"http://127.0.0.1:{port or service.port}", agent.agent_id, agent.api_key)
+
+
+@pytest.fixture
+def wire(waiting: WatchedService) -> Iterator[Wire]:
+    """A line to the service whose jobs wait; it breaks when told to."""
+    found = Wire(waiting.port)
+    yield found
+    found.close()
+
+
+def environment(service: WatchedService) -> dict[str, str]:
+    agent = service.agent
+    named = {"ORFEAS_URL": service.base_url, "ORFEAS_AGENT_ID": agent.agent_id, "ORFEAS_API_KEY": agent.api_key}
+    return {"PATH": os.environ["PATH"], **named}
+
+
+def faces_of(path: Path) -> int:
+    mesh = trimesh.load_mesh(path)
+    return len(mesh.faces)
+
+
+def test_picture_becomes_a_mesh_file(service: WatchedService, tmp_path: Path) -> None:
+    seen: list[int] = []
+    client = client_of(service)
+    sent = client.generate(sample("chair"), format="stl", quality=1, steps=10, seed=7, scale_mm=50.0)
+    job = client.wait(sent.id, lambda state: seen.append(state.progress))
+    assert isinstance(job, Job)
+    assert (job.succeeded, job.metadata["seed"], job.metadata["unit"]) == (True, 7, "mm")
+    assert seen == sorted(seen)
+    size = job.metadata["file_size"]
+    assert isinstance(size, int)
+    file = client.download(str(job.download_url), tmp_path / "chair.stl", size=size)
+    assert faces_of(file) == job.metadata["faces"]
+    assert job.id in [listed.id for listed in client.jobs(limit=100).jobs]
+
+
+def test_batch_becomes_mesh_files_in_order(service: WatchedService, tmp_path: Path) -> None:
+    client = client_of(service)
+    sent = client.batch([sample("mug"), sample("star")], quality=1, steps=10, seed=7)
+    batch = client.wait(sent.id)
+    assert isinstance(batch, Batch)
+    assert ([job.id for job in batch.jobs], batch.succeeded) == ([job.id for job in sent.jobs], True)
+    for job in batch.jobs:
+        file = client.download(str(job.download_url), tmp_path / f"{job.id}.glb")
+        assert faces_of(file) == job.metadata["faces"]
+
+
+def test_synchronous_request_brings_the_mesh(service: WatchedService) -> None:
+    job = client_of(service).generate(sample(), run_async=False, quality=1, steps=10)
+    assert (job.succeeded, job.progress, job.metadata["format"]) == (True, 100, "glb")
+    assert job.processing_time is not None
+
+
+def test_health_tells_the_model(service: WatchedService) -> None:
+    health = client_of(service).health()
+    assert (health.ok, health.status, health.model_loaded, health.device) == (True, "ok", True, "cpu")
+    assert health.memory_total is not None
+
+
+def test_refusals_are_told(service: WatchedService, waiting: WatchedService) -> None:
+    client = client_of(service)
+    with pytest.raises(ServiceRefused) as caught:
+        client.generate(b"no picture")
+    assert (caught.value.status, caught.value.code) == (415, "UNSUPPORTED_IMAGE")
+    with pytest.raises(ServiceRefused) as caught:
+        client.status("0" * 32)
+    assert (caught.value.status, caught.value.code) == (404, "JOB_NOT_FOUND")
+    stranger = AgentClient(waiting.base_url, "nobody", "another-key-0123456789abcdef")
+    with pytest.raises(ServiceRefused) as caught:
+        stranger.jobs()
+    assert (caught.value.status, caught.value.code) == (401, "AUTH_INVALID")
+
+
+def test_upload_that_is_refused_before_it_has_arrived_is_told_so(waiting: WatchedService) -> None:
+    tries: list[str] = []
+    agent = waiting.agent
+    client = AgentClient(
+        waiting.base_url, agent.agent_id, agent.api_key, on_retry=lambda problem, _pause: tries.append(problem)
+    )
+    with pytest.raises(ServiceRefused) as caught:
+        client.generate(bytes(40_000_000))
+    assert (caught.value.status, caught.value.code, tries) == (413, "FILE_TOO_LARGE", [])
+
+
+BREAKS: dict[str, list[Fault]] = {
+    "reset in mid-upload": [reset_after(2000)],
+    "answer lost": [answer_lost],
+    "answer cut": [answer_cut(10)],
+    "all of them": [reset_after(0), answer_lost, answered("503 Busy", "Retry-After: 0"), answer_cut(3)],
+}
+
+
+@pytest.mark.parametrize("faults", BREAKS.values(), ids=BREAKS)
+def test_whatever_breaks_the_job_is_made_once(waiting: WatchedService, wire: Wire, faults: list[Fault]) -> None:
+    agent = waiting.add_agent()
+    client = AgentClient(f"http://127.0.0.1:{wire.port}", agent.agent_id, agent.api_key, sleep=lambda _seconds: None)
+    wire.faults.extend(faults)
+    sent = client.generate(sample())
+    assert len(wire.seen) == len(faults) + 1
+    assert [job.id for job in client.jobs().jobs] == [sent.id]
+    assert client.cancel(sent.id).status == "cancelled"
+
+
+def test_command_line_makes_meshes(service: WatchedService, tmp_path: Path) -> None:
+    for name in ("mug", "star"):
+        (tmp_path / f"{name}.png").write_bytes(sample(name))
+    fields = ["--quality", "1", "--steps", "10", "--target-faces", "500", "-f", "ply", "-o", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "backend.client", "batch", *map(str, sorted(tmp_path.glob("*.png"))), *fields]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=REPOSITORY, env=environment(service), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mug.ply", "star.ply"]
+    assert all(faces_of(path) <= 500 for path in (tmp_path / "out").iterdir())
+
+
+@pytest.mark.slow
+def test_recipe_makes_a_mesh(service: WatchedService, tmp_path: Path) -> None:
+    subprocess.run([REPOSITORY / "tests" / "services" / "install-recipe-tools.sh"], check=True)  # noqa: S603
+    (tmp_path / "mug.png").write_bytes(sample())
+    command = ["/usr/bin/env", "bash", str(REPOSITORY / "docs" / "recipes" / "generate.sh"), "mug.png", "mug.glb"]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=tmp_path, env=environment(service), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert faces_of(tmp_path / "mug.glb") > 1000

@@ -1,0 +1,256 @@
+"""The client's command line against a real server: files, tables, JSON, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tiny_service import AGENT_ID, TinyService
+
+from backend.client import AgentClient, Job
+from backend.client_cli import _groups, run
+from backend.client_console import Screen
+
+PICTURE = b"not looked at" * 100
+
+
+class Terminal:
+    """A service, and what a person in front of the command line sees."""
+
+    def __init__(self, service: TinyService, port: int, folder: Path) -> None:
+        self.service = service
+        self.folder = folder
+        self.out, self.err = io.StringIO(), io.StringIO()
+        self.environ = {
+            "ORFEAS_URL": f"http://127.0.0.1:{port}",
+            "ORFEAS_AGENT_ID": AGENT_ID,
+            "ORFEAS_API_KEY": service.api_key,
+        }
+
+    def run(self, *arguments: str | Path, as_json: bool = False) -> int:
+        screen = Screen(Console(file=self.out, width=200), Console(file=self.err, width=200), as_json)
+        return run([str(part) for part in arguments], self.environ, screen=screen, connect=self.connect)
+
+    def connect(self, *arguments: Any, **options: Any) -> AgentClient:
+        return AgentClient(*arguments, **{**options, "sleep": lambda _seconds: None})
+
+    def rows(self) -> list[list[str]]:
+        """The last table's rows, cells apart."""
+        return [line.split() for line in self.out.getvalue().splitlines()[1:]]
+
+    def picture(self, name: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(PICTURE + name.encode())
+        return path
+
+
+@pytest.fixture
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    service = TinyService(tmp_path / "data")
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    with service.serving() as port:
+        yield Terminal(service, port, work)
+
+
+def test_generate_writes_the_file_and_says_what_is_in_it(terminal: Terminal) -> None:
+    picture = terminal.picture("cat.png")
+    assert terminal.run("generate", picture, "-o", "mesh.stl", "--quality", "3", "--seed", "9") == 0
+    assert (terminal.folder / "mesh.stl").read_bytes() == picture.read_bytes()
+    (job,) = terminal.service.job.values()
+    assert job.fields == {"format": "stl", "quality": "3", "seed": "9", "async": "true"}
+    assert terminal.rows() == [[str(picture), "mesh.stl", "1234", "yes", "1.2", "7"]]
+    assert terminal.err.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "file", "fmt"),
+    [
+        ([], "cat.glb", "glb"),
+        (["-f", "ply"], "cat.ply", "ply"),
+        (["-o", "out"], "out/cat.glb", "glb"),
+        (["-o", "out", "-f", "obj"], "out/cat.obj", "obj"),
+        (["-o", "x.bin", "-f", "obj"], "x.bin", "obj"),
+    ],
+)
+def test_output_says_where_and_what(terminal: Terminal, options: list[str], file: str, fmt: str) -> None:
+    assert terminal.run("generate", terminal.picture("cat.png"), *options) == 0
+    assert (terminal.folder / file).read_bytes() == PICTURE + b"cat.png"
+    assert [job.fields.get("format", "glb") for job in terminal.service.job.values()] == [fmt]
+
+
+def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:
+    names = ["a.png", "b/a.jpg", "c.png"]
+    assert terminal.run("batch", *map(terminal.picture, names), "-o", "out/meshes") == 0
+    folder = terminal.folder / "out" / "meshes"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a.glb": PICTURE + b"a.png",
+        "a-2.glb": PICTURE + b"b/a.jpg",
+        "c.glb": PICTURE + b"c.png",
+    }
+    assert [len(ids) for ids in terminal.service.batches.values()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("pictures", "sizes"), [(1, [1]), (2, [2]), (10, [10]), (11, [5, 6]), (20, [10, 10]), (21, [7, 7, 7])]
+)
+def test_many_pictures_are_sent_by_up_to_ten(pictures: int, sizes: list[int]) -> None:
+    groups = list(_groups(pictures))
+    assert [len(group) for group in groups] == sizes
+    assert [place for group in groups for place in group] == list(range(pictures))
+
+
+def test_single_picture_of_a_batch_is_sent_alone(terminal: Terminal) -> None:
+    assert terminal.run("batch", terminal.picture("a.png"), "-o", "out") == 0
+    assert (terminal.folder / "out" / "a.glb").exists()
+    assert terminal.service.batches == {}
+
+
+def test_picture_that_fails_is_told_in_its_row(terminal: Terminal) -> None:
+    terminal.service.outcome = "failed"
+    assert terminal.run("generate", terminal.picture("cat.png"), "-o", "mesh.glb") == 1
+    assert "NO_FOREGROUND: No object was found." in terminal.out.getvalue()
+    assert not (terminal.folder / "mesh.glb").exists()
+
+
+def test_status_of_a_job_and_a_batch(terminal: Terminal) -> None:
+    picture = terminal.picture("cat.png")
+    terminal.run("batch", picture, picture, "-o", "out")
+    terminal.out.truncate(0)
+    (batch_id, (first, second)) = next(iter(terminal.service.batches.items()))
+    assert terminal.run("status", batch_id) == 0
+    text = terminal.out.getvalue()
+    assert (f"batch {batch_id}: completed" in text, first in text, second in text) == (True, True, True)
+    assert f"/api/agent/download/{second}.glb" in text
+
+
+def test_cancel_and_wait_and_list(terminal: Terminal) -> None:
+    picture = terminal.picture("cat.png")
+    for _ in range(3):
+        assert terminal.run("generate", picture, "-o", "out") == 0
+    newest = max(terminal.service.job)
+    terminal.service.job[newest].status = "queued"
+    assert terminal.run("cancel", newest) == 0
+    assert terminal.service.job[newest].status == "cancelled"
+    assert terminal.run("wait", newest) == 1
+    oldest = min(terminal.service.job)
+    assert terminal.run("wait", oldest, "-o", "again") == 0
+    assert (terminal.folder / "again" / f"{oldest}.glb").read_bytes() == picture.read_bytes()
+    terminal.out.truncate(0)
+    assert terminal.run("jobs", "--limit", "2") == 0
+    assert (newest in terminal.out.getvalue(), oldest in terminal.out.getvalue()) == (True, False)
+    assert "There are more: --cursor" in terminal.err.getvalue()
+
+
+def test_download_by_address_or_name(terminal: Terminal) -> None:
+    picture = terminal.picture("cat.png")
+    terminal.run("generate", picture, "-o", "out")
+    name = f"{min(terminal.service.job)}.glb"
+    assert terminal.run("download", f"/api/agent/download/{name}", "-o", "x.glb") == 0
+    assert terminal.run("download", name) == 0
+    assert (terminal.folder / "x.glb").read_bytes() == (terminal.folder / name).read_bytes() == picture.read_bytes()
+
+
+def test_health_needs_no_agent(terminal: Terminal) -> None:
+    del terminal.environ["ORFEAS_AGENT_ID"], terminal.environ["ORFEAS_API_KEY"]
+    assert terminal.run("health") == 0
+    assert ("ok" in terminal.out.getvalue(), "4.0 of 8.0 GiB" in terminal.out.getvalue()) == (True, True)
+    terminal.service.healthy = False
+    assert terminal.run("health") == 1
+
+
+def test_programs_read_json(terminal: Terminal) -> None:
+    picture = terminal.picture("cat.png")
+    assert terminal.run("--json", "generate", picture, "-o", "mesh.glb", as_json=True) == 0
+    (made,) = json.loads(terminal.out.getvalue())
+    assert (made["file"], made["problem"], made["job"]["metadata"]["faces"]) == ("mesh.glb", "", 1234)
+    for command in (["health"], ["jobs"], ["status", made["job"]["id"]], ["download", made["job"]["download_url"]]):
+        terminal.out.seek(0)
+        terminal.out.truncate()
+        assert terminal.run("--json", *command, as_json=True) == 0
+        assert isinstance(json.loads(terminal.out.getvalue()), dict)
+
+
+@pytest.mark.parametrize(
+    ("changed", "arguments", "code", "said"),
+    [
+        ({"ORFEAS_API_KEY": "another-key-0123456789abcdef"}, ["jobs"], 1, "401 AUTH_INVALID"),
+        ({"ORFEAS_API_KEY": ""}, ["jobs"], 2, "Who calls?"),
+        ({"ORFEAS_URL": "nonsense"}, ["jobs"], 2, "is not the address of a service"),
+        ({"ORFEAS_URL": "http://127.0.0.1:1"}, ["--retries", "0", "jobs"], 3, "Connection refused"),
+        ({}, ["download", "http://evil.example/api/agent/download/x.glb"], 3, "is not a download of this service"),
+        ({}, ["generate", "missing.png"], 4, "There is no file missing.png"),
+        ({}, ["generate", "cat.png", "-o", "missing/mesh.glb"], 4, "cannot be written"),
+        ({}, ["batch", "cat.png", "-o", "cat.png"], 4, "cannot be made"),
+        ({}, ["status", "missing"], 1, "404 JOB_NOT_FOUND"),
+    ],
+)
+def test_exit_code_says_what_went_wrong(
+    terminal: Terminal, changed: dict[str, str], arguments: list[str], code: int, said: str
+) -> None:
+    terminal.picture("cat.png")
+    terminal.environ |= changed
+    assert terminal.run(*arguments) == code
+    assert said in terminal.err.getvalue()
+
+
+@pytest.mark.parametrize("arguments", [[], ["generate"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
+def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(arguments, {})
+    assert caught.value.code == 2
+    assert "usage: python -m backend.client" in capsys.readouterr().err
+
+
+def test_interrupted_wait_says_how_to_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Job:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AgentClient, "wait", interrupted)
+    assert terminal.run("generate", terminal.picture("cat.png")) == 130
+    job_id = min(terminal.service.job)
+    assert f"`python -m backend.client wait {job_id}`" in terminal.err.getvalue()
+
+
+def test_retry_is_told(terminal: Terminal) -> None:
+    terminal.environ["ORFEAS_URL"] = "http://127.0.0.1:1"
+    assert terminal.run("--retries", "2", "jobs") == 3
+    assert terminal.err.getvalue().count("Trying again in") == 2
+
+
+def test_bars_show_names_and_steps(terminal: Terminal) -> None:
+    err = io.StringIO()
+    screen = Screen(Console(file=io.StringIO()), Console(file=err, force_terminal=True, width=100))
+    arguments = ["generate", str(terminal.picture("cat [bold].png")), "-o", "mesh.glb"]
+    assert run(arguments, terminal.environ, screen=screen, connect=terminal.connect) == 0
+    assert ("cat [bold].png" in err.getvalue(), "completed" in err.getvalue()) == (True, True)
+
+
+def test_module_runs_and_needs_nothing_of_the_service(terminal: Terminal) -> None:
+    code = (
+        "import sys, runpy; sys.argv[1:] = ['health']\n"
+        "try: runpy.run_module('backend.client', run_name='__main__')\n"
+        "except SystemExit as end: print(end.code)\n"
+        "heavy = {'torch', 'flask', 'sqlalchemy', 'pydantic', 'numpy', 'PIL', 'trimesh'} & set(sys.modules)\n"
+        "print(sorted(heavy))"
+    )
+    environ = {**os.environ, **terminal.environ}
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environ,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.stdout.splitlines()[-2:] == ["0", "[]"]
