@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ FORMATS = ("glb", "stl", "obj", "ply")
 DEFAULT_STL_MM = 100.0
 
 _CLAY = (204, 200, 194, 255)
+_FORMATTED_AT_ONCE = 4096
 
 
 def check_format(name: str) -> str:
@@ -56,22 +58,21 @@ def export_mesh(mesh: trimesh.Trimesh, fmt: str, *, scale_mm: float | None = Non
     try:
         if fmt == "stl":
             return _stl_bytes(vertices, faces)
-        smooth = trimesh.Trimesh(
-            vertices=vertices, faces=faces, vertex_normals=smooth_normals(vertices, faces), process=False
-        )
+        normals = smooth_normals(vertices, faces)
+        if fmt == "obj":
+            return _obj_bytes(vertices, normals, faces)
+        smooth = trimesh.Trimesh(vertices=vertices, faces=faces, vertex_normals=normals, process=False)
         if fmt == "glb":
             # Without a material a glTF viewer assumes bare metal, which looks black under most lights.
             smooth.visual = TextureVisuals(
                 material=PBRMaterial(name="clay", baseColorFactor=_CLAY, metallicFactor=0.0, roughnessFactor=0.8)
             )
             data = smooth.export(file_type="glb", include_normals=True)
-        elif fmt == "obj":
-            data = smooth.export(file_type="obj", include_normals=True, digits=7, header="ORFEAS")
         else:
             data = smooth.export(file_type="ply", encoding="binary", vertex_normal=True)
     except (ValueError, TypeError, IndexError, MemoryError) as failure:
         raise ExportError(f"The mesh could not be encoded as {fmt.upper()}: {failure}.") from failure
-    return data.encode() if isinstance(data, str) else bytes(data)
+    return bytes(data)
 
 
 def exported_bounds(mesh: trimesh.Trimesh, fmt: str, *, scale_mm: float | None = None) -> tuple[Point, Point]:
@@ -144,3 +145,20 @@ def _stl_bytes(vertices: Vertices, faces: Faces) -> bytes:
     # A quarter turn about X takes up from Y to Z: (x, y, z) -> (x, -z, y).
     upright = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
     return bytes(trimesh.Trimesh(vertices=upright, faces=faces, process=False).export(file_type="stl"))
+
+
+def _obj_bytes(vertices: Vertices, normals: Vertices, faces: Faces) -> bytes:
+    corners = np.repeat(faces + 1, 2, axis=1)
+    lines = (
+        ("v %.7f %.7f %.7f\n", vertices),
+        ("vn %.7f %.7f %.7f\n", normals),
+        ("f %d//%d %d//%d %d//%d\n", corners),
+    )
+    return b"# ORFEAS\n" + b"".join(text for form, rows in lines for text in _texts(form, rows))
+
+
+def _texts(form: str, rows: Vertices | Faces) -> Iterator[bytes]:
+    # In slices: formatting is one step to Python, and no other thread runs, or answers anyone, before it ends.
+    for begin in range(0, len(rows), _FORMATTED_AT_ONCE):
+        part = rows[begin : begin + _FORMATTED_AT_ONCE]
+        yield (form * len(part) % tuple(part.ravel().tolist())).encode("ascii")

@@ -1,0 +1,105 @@
+"""The service through its starts and ends: what was accepted goes on, and what its operator changes holds at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hostile import good_png
+from running import API, running_service
+
+from backend.agents_file import remove_agent, rotate_agent, set_enabled
+from backend.job_store import JobStore
+from backend.jobs import Job, Status
+from integration.watched import WatchedService, sample
+
+QUICK = {"quality": 1, "steps": 10}
+LONG = {"quality": 1, "steps": 100}
+
+
+def job_of(service: WatchedService, job_id: str) -> Job:
+    """A job as the table has it, whether or not the service runs."""
+    with service.database() as database:
+        return JobStore(database, lambda: datetime.now(UTC)).get(job_id, service.agent.agent_id)
+
+
+def test_a_change_of_the_agents_holds_at_once(waiting: WatchedService) -> None:
+    agent = waiting.add_agent()
+    assert waiting.get("/jobs", agent=agent).status == 200
+    set_enabled(waiting.agents_file, agent.agent_id, False)
+    assert waiting.get("/jobs", agent=agent).refusal == (403, "AGENT_DISABLED")
+    set_enabled(waiting.agents_file, agent.agent_id, True)
+    assert waiting.get("/jobs", agent=agent).status == 200
+    rotate_agent(waiting.agents_file, agent.agent_id, keep=0)
+    assert waiting.get("/jobs", agent=agent).refusal == (401, "AUTH_INVALID")
+    remove_agent(waiting.agents_file, agent.agent_id)
+    assert waiting.get("/jobs", agent=agent).refusal == (401, "AUTH_INVALID")
+
+
+def test_agents_stay_as_they_were_while_their_file_is_damaged(tmp_path: Path) -> None:
+    with running_service(tmp_path, WatchedService, works=False) as service:
+        whole = service.agents_file.read_bytes()
+        service.agents_file.write_bytes(whole[: len(whole) // 2])
+        assert service.get("/jobs").status == 200
+        assert "The agents known before stay in force." in service.log
+        assert service.agent.api_key not in service.log
+        service.agents_file.write_bytes(whole)
+        assert service.get("/jobs").status == 200
+
+
+def test_what_waits_when_the_service_ends_waits_when_it_starts_again(tmp_path: Path) -> None:
+    with running_service(tmp_path, WatchedService, works=False) as service:
+        batch = service.batch(good_png(), good_png()).json()
+        service.stop()
+        service.start()
+        assert service.status(batch["batch_id"])["status"] == "queued"
+        service.kill()
+        service.start()
+        assert [item["job_id"] for item in service.status(batch["batch_id"])["items"]] == batch["job_ids"]
+
+
+@pytest.mark.slow
+def test_a_job_that_runs_at_the_end_of_the_service_is_finished_or_waits_again(tmp_path: Path) -> None:
+    with running_service(tmp_path, WatchedService, LEASE_SECONDS=5, SWEEP_SECONDS=0.5) as service:
+        drained = service.generate(sample(), async_="true", **LONG).json()["job_id"]
+        service.wait(drained, until=("processing",))
+        service.stop()
+        job = job_of(service, drained)
+        assert (job.status, job.attempts) == (Status.COMPLETED, 1)
+        assert service.files("artifacts") == [f"artifacts/{job.artifact}"]
+        assert service.files("inputs") == []
+
+        service.settings["DRAIN_SECONDS"] = "0"
+        service.start()
+        assert service.call("GET", f"{API}/download/{job.artifact}").status == 200
+        handed_back = service.generate(sample(), async_="true", **LONG).json()["job_id"]
+        service.wait(handed_back, until=("processing",))
+        service.stop()
+        job = job_of(service, handed_back)
+        assert (job.status, job.attempts) == (Status.QUEUED, 0)
+
+        service.start()
+        assert service.wait(handed_back)["status"] == "completed"
+        broken_off = service.generate(sample(), async_="true", **LONG).json()["job_id"]
+        service.wait(broken_off, until=("processing",))
+        service.kill()
+        assert job_of(service, broken_off).status is Status.PROCESSING
+
+        service.start()
+        assert service.wait(broken_off)["status"] == "completed"
+        assert job_of(service, broken_off).attempts == 2
+        assert len(service.files("artifacts")) == 3
+        assert service.files("inputs") == []
+        service.check_logs()
+
+
+@pytest.mark.slow
+def test_a_service_takes_over_what_another_accepted(tmp_path: Path) -> None:
+    with running_service(tmp_path, WatchedService, works=False) as service:
+        batch_id = service.batch(sample(), sample("car"), **QUICK).json()["batch_id"]
+        service.stop()
+        del service.settings["WORKER_ENABLED"]
+        service.start()
+        batch = service.wait(batch_id)
+        assert [(item["status"], item["metadata"]["batch_size"]) for item in batch["items"]] == [("completed", 2)] * 2
