@@ -10,6 +10,7 @@ longest side 100 mm unless a scale is given. With a scale, every format's unit i
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import uuid
 from collections.abc import Iterator
@@ -154,7 +155,12 @@ def _obj_bytes(vertices: Vertices, normals: Vertices, faces: Faces) -> bytes:
         ("vn %.7f %.7f %.7f\n", normals),
         ("f %d//%d %d//%d %d//%d\n", corners),
     )
-    return b"# ORFEAS\n" + b"".join(text for form, rows in lines for text in _texts(form, rows))
+    # Not joined at the end: that would be one long step too.
+    stream = io.BytesIO(b"# ORFEAS\n")
+    stream.seek(0, io.SEEK_END)
+    for form, rows in lines:
+        stream.writelines(_texts(form, rows))
+    return stream.getvalue()
 
 
 def _texts(form: str, rows: Vertices | Faces) -> Iterator[bytes]:

@@ -7,16 +7,15 @@ pictures, files, or of units other than those it is given.
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from typing import Literal
 
-import fast_simplification
 import numpy as np
 import trimesh
 
 from backend.errors import DecimationFailed, InvalidMesh, InvalidParameter, InvalidScale, InvalidTargetFaces
 from backend.hunyuan3d import mesh_topology as topology
+from backend.hunyuan3d.contraction import contract
 from backend.hunyuan3d.mesh_topology import Faces, Labels, Vertices
 
 Point = tuple[float, float, float]
@@ -24,8 +23,6 @@ Point = tuple[float, float, float]
 _MIN_FACES = 4
 _LEAST_KEPT = 0.9
 _AGGRESSIVENESS = (7.0, 5.0, 9.0)
-# fast_simplification keeps the mesh it works on in globals between its calls.
-_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
     leave several sheets on one edge: these are taken apart, and the count and the watertightness that are reported are
     those of the mesh returned.
     Raises InvalidTargetFaces below 4, InvalidMesh for an empty or non-finite mesh, DecimationFailed when no attempt
-    comes to at most the target.
+    comes to at most the target, or the process that contracts a large mesh fails (see contraction.py).
     """
     whole = isinstance(target_faces, int | np.integer) and not isinstance(target_faces, bool)
     if not whole or target_faces < _MIN_FACES:
@@ -268,11 +265,7 @@ def _contract(
     points, corners, aim = vertices, faces, target
     for _ in range(4):
         aim = min(aim, len(corners))
-        with _ONE_AT_A_TIME:
-            raw_points, raw_faces = fast_simplification.simplify(
-                np.ascontiguousarray(points), np.ascontiguousarray(corners), target_count=aim, agg=aggressiveness
-            )
-        points, corners = np.asarray(raw_points, dtype=np.float64), np.asarray(raw_faces, dtype=np.int64)
+        points, corners = contract(points, corners, aim, aggressiveness)
         corners = topology.cancel_duplicates(corners)
         if repair and len(corners) and not topology.is_closed(corners):
             points, corners = topology.separate_sheets(points, corners)

@@ -46,7 +46,8 @@ def is_closed(faces: Faces) -> bool:
 
 def count_edges(faces: Faces) -> int:
     """The number of different undirected edges."""
-    return len(np.unique(edge_keys(faces)[0]))
+    # numpy.unique holds the interpreter all the while; sorting lets other threads run.
+    return len(_runs(np.sort(edge_keys(faces)[0]))[0]) if len(faces) else 0
 
 
 def label_vertices(faces: Faces, vertex_count: int) -> Labels:
@@ -136,8 +137,9 @@ def _double_shared_vertices(vertices: Vertices, faces: Faces) -> tuple[Vertices,
     size = faces.size
     graph = coo_matrix((np.ones(len(corners), np.bool_), (corners, others)), shape=(size, size))
     count, label = connected_components(graph, directed=False)
-    used = np.unique(faces)
-    if count == len(used):
+    used = np.zeros(len(vertices), np.bool_)
+    used[faces] = True
+    if count == used.sum():
         return vertices, faces
     old = np.zeros(count, np.int64)
     old[label] = faces.reshape(-1)
