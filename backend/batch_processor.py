@@ -29,6 +29,7 @@ from backend.job_progress import StageTimes
 from backend.job_recorder import JobRecorder
 from backend.job_store import JobStore
 from backend.jobs import Clock, Job
+from backend.memory_return import MemoryReturn, use_one_heap
 from backend.shape_processor import PendingShape, ShapeProcessor
 from backend.validation import GenerationRequest
 from backend.worker_metrics import NoMetrics, WorkerMetrics
@@ -95,6 +96,7 @@ class BatchProcessor:
         self._runner = GroupRunner(pictures, self._recorder, self._times, counts)
         self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
+        self._memory = MemoryReturn()
         self._draining = False
         self._thread: threading.Thread | None = None
 
@@ -106,6 +108,7 @@ class BatchProcessor:
     def start(self) -> None:
         """Begins, once, to work on a thread of its own: loads the model first, trying again while that fails."""
         if self._thread is None:
+            use_one_heap()
             self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
             self._thread.start()
 
@@ -114,6 +117,7 @@ class BatchProcessor:
 
         Raises what open_processor raises. End with stop().
         """
+        use_one_heap()
         self._presence.loading()
         self._presence.start()
         try:
@@ -121,6 +125,7 @@ class BatchProcessor:
         except Exception as error:
             self._presence.failed(error)
             raise
+        self._memory.keep_what_is()
         self._presence.ready(processor)
 
     def run_once(self) -> int:
@@ -281,7 +286,13 @@ class BatchProcessor:
 
     def _hand_over(self, group: _Group, task: Task, shape: PendingShape) -> None:
         group.handed_over.add(task.run)
-        self._exports.submit(partial(self._recorder.finish, task.run, task.request, shape), lambda: task.run.over)
+        self._exports.submit(partial(self._finish, task, shape), lambda: task.run.over)
+
+    def _finish(self, task: Task, shape: PendingShape) -> None:
+        try:
+            self._recorder.finish(task.run, task.request, shape)
+        finally:
+            self._memory.after_work()
 
     def _break(self, error: DeviceLost) -> None:
         """The device is gone: what it is done with is still recorded, everything else is for another process."""

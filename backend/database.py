@@ -18,6 +18,9 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from backend.errors import DatabaseUrlError, ServiceError, StorageFull, StoreUnavailable
 
 _POOL_SIZE = 32
+# A PostgreSQL server lets 100 connections in by default, for all processes together: threads take turns instead.
+_POSTGRES_POOL_SIZE = 4
+_POSTGRES_MORE_AT_ONCE = 4
 _BUSY_MILLISECONDS = 10_000
 _POOL_SECONDS = 5
 _POSTGRES_DISK_FULL = "53100"
@@ -137,7 +140,8 @@ def _postgres_engine(url: URL) -> Engine:
     try:
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
-            pool_size=_POOL_SIZE,
+            pool_size=_POSTGRES_POOL_SIZE,
+            max_overflow=_POSTGRES_MORE_AT_ONCE,
             pool_timeout=_POOL_SECONDS,
             pool_pre_ping=True,
             connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},

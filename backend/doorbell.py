@@ -43,3 +43,15 @@ class SilentDoorbell:
 
     def ring(self) -> None:
         """Does nothing."""
+
+
+class Doorbells:
+    """Several bells, rung together; none at all where workers look by themselves."""
+
+    def __init__(self, *bells: Doorbell) -> None:
+        self._bells = bells
+
+    def ring(self) -> None:
+        """Says that there may be work, at each."""
+        for bell in self._bells:
+            bell.ring()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -18,12 +19,15 @@ from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from backend.answers import ErrorAnswer
-from backend.errors import BadRequest, ServiceError
+from backend.errors import BadRequest, ServiceError, StorageFull, StoreUnavailable
 
 _HEAD_SECONDS = 5.0
 """How long a request line and its headers may take to come."""
 _SILENT_SECONDS = 30
 """How long a body may pause on its way in, or an answer on its way out."""
+
+_BETWEEN_TRIES = 1.0
+"""Seconds between two tries to open what is away."""
 
 _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -40,6 +44,26 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._awaited: dict[Any, float] = {}
+
+    def load_wsgi(self) -> None:
+        """Open the app, waiting for a job table that is away or full.
+
+        gunicorn ends the whole service when one new process cannot start: one that died while the job table was away
+        would take all others with it, which still answer.
+        """
+        told = ""
+        while self.alive:
+            try:
+                super().load_wsgi()
+            except (StoreUnavailable, StorageFull) as error:
+                if error.message != told:
+                    self.log.warning("This process waits to start: %s", error.message)
+                told = error.message
+                self.notify()
+                time.sleep(_BETWEEN_TRIES)
+            else:
+                return
+        sys.exit(0)
 
     def handle(self, conn: Any) -> Any:
         """Read a request and answer it; runs on a thread of the pool."""

@@ -16,6 +16,7 @@ from backend.jobs import QueueCounts
 from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
 
 FRESH_SECONDS = 1.0
+_OLD_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ class HealthReader:
     def read(self) -> Health:
         """The state. Raises StoreUnavailable, also for a second after the store could not be reached.
 
-        While one thread reads, the others get what was found before.
+        While one thread reads, the others get what was found before, unless nobody has asked for a while.
         """
-        found = self._found
-        if found is None or self._monotonic() - self._read_at >= FRESH_SECONDS:
-            found = self._refresh(wait=found is None)
+        found, age = self._found, self._monotonic() - self._read_at
+        if found is None or age >= FRESH_SECONDS:
+            found = self._refresh(wait=found is None or age >= _OLD_SECONDS)
         if isinstance(found, ServiceError):
             # The same object raised twice would grow a traceback without end.
             raise type(found)(found.message)

@@ -13,6 +13,7 @@ from backend.artifacts import ArtifactStore
 from backend.config import Settings
 from backend.database import Database
 from backend.doorbell import Doorbell
+from backend.errors import ServiceError
 from backend.files import FileStore, open_files
 from backend.janitor import Janitor, JanitorThread
 from backend.job_store import JobStore
@@ -32,7 +33,7 @@ def utc_now() -> datetime:
 class JobRooms:
     """What one process shares with all others; open it after a fork, not before.
 
-    reminder : rings the bell for jobs that nobody was told of, or was told of in vain
+    reminder : rings the bell for jobs that nobody was told of, or was told of in vain, and for runs that died
     """
 
     clock: Clock
@@ -51,16 +52,20 @@ class JobRooms:
         bell : what the reminder rings
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
-        database = Database.open(settings.database_url)
-        store = JobStore(database, clock, max_attempts=settings.max_attempts)
-        store.create_schema()
         pictures = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
+        database = Database.open(settings.database_url)
+        store = JobStore(database, clock, max_attempts=settings.max_attempts)
+        try:
+            store.create_schema()
+        except ServiceError:
+            database.close()
+            raise
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         janitor = Janitor(store, artifacts, pictures, clock, ttl, memories=[SqlNonceStore(database)])
 
         def remind() -> None:
-            if store.counts().queued:
+            if store.has_work():
                 bell.ring()
 
         return cls(
@@ -71,7 +76,8 @@ class JobRooms:
             artifacts=artifacts,
             registry=WorkerRegistry(database, clock),
             janitor=JanitorThread(janitor, settings.sweep_seconds),
-            reminder=Ticker("reminder", settings.sweep_seconds, remind),
+            # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.
+            reminder=Ticker("reminder", settings.sweep_seconds / 2, remind),
         )
 
     def start(self) -> None:

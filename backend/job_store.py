@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, func, insert, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, null, select, tuple_, update
 
 from backend import idempotency as idempotency_keys
 from backend import job_expiry
@@ -166,6 +166,14 @@ class JobStore:
             processing=processing.jobs if processing else 0,
             oldest_queued_at=queued.oldest if queued else None,
         )
+
+    def has_work(self) -> bool:
+        """Whether a lease would find a job: one that waits, or one whose run has died."""
+        died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
+        with self._database.read() as connection:
+            return bool(
+                connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one()
+            )
 
     def cancel(self, job_id: str, agent_id: str) -> Job:
         """Cancels a queued job at once and asks the worker of a running one to stop; a finished one stays as it is.

@@ -10,31 +10,22 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from backend.agent_auth import AgentGuard
 from backend.artifacts import ArtifactStore
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.database import Database
-from backend.doorbell import Doorbell, LocalDoorbell, SilentDoorbell
-from backend.files import FileStore, open_files
+from backend.doorbell import Doorbell, Doorbells, LocalDoorbell
+from backend.files import FileStore
 from backend.health import HealthReader
-from backend.janitor import Janitor, JanitorThread
+from backend.job_rooms import JobRooms, model_opener, utc_now
 from backend.job_store import JobStore
 from backend.jobs import Clock
 from backend.metrics import ServiceMetrics
 from backend.nonce_choice import open_nonce_store
-from backend.nonce_store import SqlNonceStore
-from backend.nonces import NonceStore
 from backend.shape_processor import ShapeProcessor
 from backend.worker_registry import WorkerRegistry
-
-
-def utc_now() -> datetime:
-    """The present."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +38,10 @@ class AgentServices:
     """
 
     settings: Settings
-    clock: Clock
-    database: Database
-    store: JobStore
+    rooms: JobRooms
     guard: AgentGuard
-    pictures: FileStore
-    artifacts: ArtifactStore
-    registry: WorkerRegistry
     doorbell: Doorbell
     worker: BatchProcessor | None
-    janitor: JanitorThread
     metrics: ServiceMetrics
     health: HealthReader
     sync_slots: threading.Semaphore
@@ -75,48 +60,72 @@ class AgentServices:
         open_processor : gives the loaded model, in place of the one that the settings name
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
-        database = Database.open(settings.database_url)
-        store = JobStore(database, clock, max_attempts=settings.max_attempts)
-        store.create_schema()
-        pictures = open_files(settings.files_url, "inputs")
-        artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
-        registry = WorkerRegistry(database, clock)
-        nonces = open_nonce_store(settings, database)
-        metrics, health = ServiceMetrics(), HealthReader(store, registry)
-        metrics.watch(health.read, clock)
         own_bell = LocalDoorbell()
-        make_worker = partial(
-            BatchProcessor, store, open_processor or _opener(settings), pictures, artifacts, settings, clock
-        )
-        worker = (
-            make_worker(doorbell=own_bell, registry=registry, metrics=metrics, on_broken=end_this_process)
-            if settings.worker_enabled
-            else None
-        )
+        bell = _bell(settings, own_bell)
+        rooms = JobRooms.open(settings, bell, clock=clock)
+        metrics, health = ServiceMetrics(), HealthReader(rooms.store, rooms.registry)
+        metrics.watch(health.read, clock)
+        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, rooms.database), clock)
+        worker = None
+        if settings.worker_enabled:
+            worker = BatchProcessor(
+                rooms.store,
+                open_processor or model_opener(settings),
+                rooms.pictures,
+                rooms.artifacts,
+                settings,
+                clock,
+                doorbell=own_bell,
+                registry=rooms.registry,
+                metrics=metrics,
+                on_broken=end_this_process,
+            )
         return cls(
             settings=settings,
-            clock=clock,
-            database=database,
-            store=store,
-            guard=AgentGuard.from_settings(settings, nonces, clock),
-            pictures=pictures,
-            artifacts=artifacts,
-            registry=registry,
-            doorbell=own_bell if worker else _bell_of_others(settings),
+            rooms=rooms,
+            guard=guard,
+            doorbell=bell,
             worker=worker,
-            janitor=JanitorThread(
-                _janitor(settings, store, artifacts, pictures, nonces, clock), settings.sweep_seconds
-            ),
             metrics=metrics,
             health=health,
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
+    @property
+    def clock(self) -> Clock:
+        """Gives the present."""
+        return self.rooms.clock
+
+    @property
+    def database(self) -> Database:
+        """Where the job table is."""
+        return self.rooms.database
+
+    @property
+    def store(self) -> JobStore:
+        """The job table."""
+        return self.rooms.store
+
+    @property
+    def pictures(self) -> FileStore:
+        """What came in."""
+        return self.rooms.pictures
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """What was made."""
+        return self.rooms.artifacts
+
+    @property
+    def registry(self) -> WorkerRegistry:
+        """Which workers are alive."""
+        return self.rooms.registry
+
     def start(self) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over."""
         if self.worker is not None:
             self.worker.start()
-        self.janitor.start()
+        self.rooms.start()
 
     def begin_stop(self) -> None:
         """Take no more jobs to run, and let nobody wait; at once, and safe in a signal handler."""
@@ -129,8 +138,7 @@ class AgentServices:
         self.begin_stop()
         if self.worker is not None:
             self.worker.stop()
-        self.janitor.stop()
-        self.database.close()
+        self.rooms.stop()
 
 
 def end_this_process() -> None:
@@ -138,35 +146,12 @@ def end_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _janitor(
-    settings: Settings,
-    store: JobStore,
-    artifacts: ArtifactStore,
-    pictures: FileStore,
-    nonces: NonceStore,
-    clock: Clock,
-) -> Janitor:
-    # The others forget by themselves.
-    memories = [nonces] if isinstance(nonces, SqlNonceStore) else []
-    ttl = timedelta(hours=settings.artifact_ttl_hours)
-    return Janitor(store, artifacts, pictures, clock, ttl, memories=memories)
+def _bell(settings: Settings, own: Doorbell) -> Doorbell:
+    """Wakes the worker of this process, if it has one, and those beyond the broker, if there is one."""
+    bells: list[Doorbell] = [own] if settings.worker_enabled else []
+    if settings.broker_url:
+        from backend.celery_app import make_celery
+        from backend.celery_doorbell import CeleryDoorbell
 
-
-def _bell_of_others(settings: Settings) -> Doorbell:
-    if not settings.broker_url:
-        return SilentDoorbell()
-    from backend.celery_app import make_celery
-    from backend.celery_doorbell import CeleryDoorbell
-
-    return CeleryDoorbell(make_celery(settings))
-
-
-def _opener(settings: Settings) -> Callable[[], ShapeProcessor]:
-    def open_processor() -> ShapeProcessor:
-        # Here, because it imports torch, which a process without a worker never needs.
-        from backend.batch_inference_extension import add_batch_inference_to_processor
-        from backend.hunyuan_integration import get_3d_processor
-
-        return add_batch_inference_to_processor(get_3d_processor(settings))
-
-    return open_processor
+        bells.append(CeleryDoorbell(make_celery(settings)))
+    return Doorbells(*bells)

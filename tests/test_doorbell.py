@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from backend.doorbell import Doorbell, LocalDoorbell, SilentDoorbell
+from backend.doorbell import Doorbell, Doorbells, LocalDoorbell, SilentDoorbell
 
 
 def test_a_ring_before_the_wait_is_heard_once() -> None:
@@ -43,3 +43,10 @@ def test_a_silent_bell_is_a_bell() -> None:
     bells: list[Doorbell] = [SilentDoorbell(), LocalDoorbell()]
     for bell in bells:
         bell.ring()
+
+
+def test_several_bells_ring_together() -> None:
+    bells = LocalDoorbell(), LocalDoorbell()
+    Doorbells(*bells).ring()
+    assert [bell.wait(0) for bell in bells] == [True, True]
+    Doorbells().ring()

@@ -18,7 +18,7 @@ from workshop import eventually
 from backend.agents_file import add_agent
 from backend.config import Settings
 from backend.database import Database
-from backend.services import utc_now
+from backend.job_rooms import utc_now
 from backend.signing import digest_body, sign_request
 from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -79,6 +79,23 @@ def test_others_get_what_was_known_while_one_reads() -> None:
         assert reader.read().counts.queued == 1
         facts.gate.set()
         assert slow.result().counts.queued == 2
+
+
+def test_nobody_gets_what_was_known_long_ago() -> None:
+    facts = Facts()
+    reader = facts.reader()
+    reader.read()
+    facts.now += 3600
+    facts.gate.clear()
+    facts.waiting.clear()
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(reader.read)]
+        assert facts.waiting.wait(20)
+        found.append(pool.submit(reader.read))
+        # It waits for the first one; what it must not do is to have an answer already.
+        assert wait(found, timeout=0.2).done == set()
+        facts.gate.set()
+        assert [each.result().counts.queued for each in found] == [2, 2]
 
 
 def test_many_at_once_read_once_at_the_start() -> None:

@@ -297,3 +297,16 @@ def test_postgresql_passes_over_rows_that_another_worker_is_taking(tmp_path: Pat
             assert lease_ids(store, 4) == [second]
             assert lease_ids(store, 4) == []
         assert lease_ids(store, 4) == [first]
+
+
+def test_there_is_work_exactly_when_a_lease_would_find_some(store: JobStore, clock: ManualClock) -> None:
+    assert not store.has_work()
+    submit(store, "ann")
+    assert store.has_work()
+    (job,) = store.lease("w", 1, 60)
+    assert not store.has_work()
+    clock.advance(60)
+    assert store.has_work()
+    (job,) = store.lease("w", 1, 60)
+    store.complete(job, "a.glb", "{}")
+    assert not store.has_work()

@@ -1,0 +1,74 @@
+"""Memory that meshes leave behind, given back to the system.
+
+A mesh and what is known of it refer to one another, so that only the cycle collector finds them; and glibc gives each
+thread a heap of its own, where what a mesh leaves is rarely what the next one needs. Without this a process grows for
+hours, to several times the memory (benchmarks/results/soak.md). This module does not know what a mesh is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import threading
+import time
+from collections.abc import Callable
+
+_SECONDS_BETWEEN = 5.0
+_LARGE_BLOCK = 1 << 20
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+
+
+class MemoryReturn:
+    """Gives memory back now and then; any thread may call it."""
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, trim: Callable[[], object] | None = None
+    ) -> None:
+        """monotonic : seconds since any moment; trim : has the C library return what it holds."""
+        self._monotonic = monotonic
+        self._trim = trim or _c_library_s_trim()
+        self._lock = threading.Lock()
+        self._last = float("-inf")
+
+    def keep_what_is(self) -> None:
+        """What lives now, such as a loaded model, will live on: the collector need not look at it again; once."""
+        if not gc.get_freeze_count():
+            gc.collect()
+            gc.freeze()
+
+    def after_work(self) -> None:
+        """Some work has ended: collect and return what it left, unless that was done a moment ago."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._monotonic() - self._last < _SECONDS_BETWEEN:
+                return
+            gc.collect()
+            self._trim()
+            self._last = self._monotonic()
+        finally:
+            self._lock.release()
+
+
+def use_one_heap() -> None:
+    """From now on all threads share glibc's heap, and large blocks lie outside it; early, before there are many.
+
+    Other C libraries are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_ARENA_MAX, 1)
+    # glibc raises this by itself, up to 32 MiB, each time such a block is freed; once set it stays.
+    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def _c_library_s_trim() -> Callable[[], object]:
+    """glibc's malloc_trim; nothing where the C library has none and returns memory by itself."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return lambda: None
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return lambda: trim(0)

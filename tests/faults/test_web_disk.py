@@ -1,0 +1,76 @@
+"""A full disk: a named refusal and no partial file, whatever was being written; service again when there is room."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults.report import report
+from faults.web_harness import Behind, behind, fill_disk, one_picture, pictures, sized, tiny_disk, web_service
+from hostile import FORM
+from hostile_pictures import encode, good_png
+from PIL import Image
+from redis_backend import redis_server
+from running import API, Answer, RunningService
+
+FULL = (507, "STORAGE_FULL")
+UNNOTED = (503, "AUTH_UNAVAILABLE")
+KILOBYTE = 1024
+
+
+def noise_png(side: int = 600) -> bytes:
+    """A picture of about a megabyte, which no compression makes smaller."""
+    values = np.random.default_rng(3).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    return encode(Image.fromarray(values), "PNG")
+
+
+def upload(service: RunningService, body: bytes, path: str) -> Answer:
+    headers = {"Content-Type": FORM, "Idempotency-Key": secrets.token_hex(8)}
+    return service.call("POST", API + path, body, headers=headers)
+
+
+def expect_nothing_partial(found: Behind, accepted: int) -> None:
+    rows = found.rows()
+    assert found.files("inputs") == {picture for _, picture, _ in rows.values()}
+    assert found.files("spool") == set()
+    assert len(rows) == accepted
+    assert sorted(job_id for ids in found.keys().values() for job_id in ids) == sorted(rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nonces", ["database", "redis"])
+def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonces: str) -> None:
+    redis = redis_server()
+    settings = {"NONCE_STORE": redis.url if nonces == "redis" else "", "QUEUE_LIMIT": 100_000}
+    bodies = (
+        ("/generate-3d", one_picture(noise_png()), 1),
+        ("/batch", pictures(noise_png(), noise_png(300)), 2),
+        ("/generate-3d", one_picture(good_png()), 1),
+    )
+    with (
+        tiny_disk(tmp_path / "disk", 40) as disk,
+        web_service(disk / "service", works=False, **settings) as service,
+        behind(service) as found,
+    ):
+        accepted, seen = 0, Counter[tuple[int, str]]()
+        steps = sized(12, 120)
+        for step in range(steps):
+            # From no room at all to room for everything: each stage of an upload meets the end in some step.
+            ballast = fill_disk(disk, 3500 * KILOBYTE * step * step // (steps * steps))
+            for path, body, count in bodies:
+                answer = upload(service, body, path)
+                seen[answer.refusal] += 1
+                accepted += count if answer.status == 202 else 0
+            health = service.send("GET", f"{API}/health", {})
+            assert health.status == 200
+            ballast.unlink()
+            expect_nothing_partial(found, accepted)
+            assert upload(service, bodies[2][1], bodies[2][0]).refusal == (202, "")
+            accepted += 1
+        assert set(seen) - {(202, "")} == ({FULL} if nonces == "redis" else {FULL, UNNOTED})
+        assert seen[FULL] >= steps
+    figure = f"{seen[FULL]} times STORAGE_FULL, no partial file; then each time service again"
+    report(f"disk full during uploads, nonces in {nonces}", f"{steps} fillings", figure)

@@ -1,0 +1,102 @@
+"""kill -9 of the processes that run jobs, in mid-batch: nothing is lost, nothing finishes twice, all goes on soon."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
+from faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
+from faults.report import report
+
+from backend.agents_file import add_agent
+from backend.errors import WorkerDied
+
+pytestmark = pytest.mark.slow
+
+PICTURES = (b"1", b"2", b"3", b"4")
+RESUMED_SECONDS = LEASE_SECONDS + 30
+# A job that has bad luck again and again is not to fail here.
+PATIENT = {"MAX_ATTEMPTS": 100, "FAKE_STEP_SECONDS": 0.2}
+
+
+def expect_resumed(made: Yard, what: str, kills: int) -> None:
+    """Nothing lost or doubled, everything completed, and each ended run made up for in time."""
+    made.await_done()
+    made.expect_whole()
+    assert set(made.outcomes()) == {"completed"}
+    pauses = made.events.pauses(made.kills)
+    assert pauses
+    assert max(pauses) <= RESUMED_SECONDS
+    report(
+        what,
+        f"{kills} kills in mid-batch, {len(made.submitted)} jobs, {len(pauses)} runs ended",
+        f"0 lost, 0 finished twice; resumed after {max(pauses):.1f} s at most, "
+        f"{sum(pauses) / len(pauses):.1f} s on average (lease {LEASE_SECONDS} s)",
+    )
+
+
+def test_killed_workers_lose_no_job(tmp_path: Path) -> None:
+    kills, chance = sized(4, 100), random.Random(4)
+    with cluster(tmp_path, **PATIENT) as (made, _):
+        made.worker.start()
+        left: list[psutil.Process] = []
+        for number in range(kills):
+            made.submit(*PICTURES)
+            made.await_running()
+            time.sleep(chance.uniform(0, 0.8))
+            made.note_kill()
+            if number % 2:
+                left += made.worker.kill()
+                made.worker.start()
+            else:
+                made.worker.kill_child()
+        expect_resumed(made, "worker (PostgreSQL, Redis, Celery)", kills)
+        assert [each for each in left if each.is_running()] == []
+        assert made.worker.stop() == 0
+
+
+def test_a_killed_service_of_one_process_loses_no_job(tmp_path: Path) -> None:
+    kills, chance = sized(3, 100), random.Random(5)
+    add_agent(tmp_path / "agents.json", "ann")
+    with yard(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **PATIENT) as made:
+        made.worker.start()
+        for number in range(kills):
+            made.submit(*PICTURES)
+            made.await_running()
+            time.sleep(chance.uniform(0, 0.8))
+            made.note_kill()
+            if number % 2:
+                made.worker.kill_all()
+                made.worker.start()
+            else:
+                made.worker.kill_child()
+        expect_resumed(made, "one process (SQLite, gunicorn)", kills)
+        assert made.worker.stop() == 0
+
+
+@pytest.mark.parametrize("killer", [KILLER, LATE_KILLER, DEVICE_LOSER, *sized([], [HANGER])], ids=bytes.decode)
+def test_a_picture_that_kills_its_worker_fails_alone(tmp_path: Path, killer: bytes) -> None:
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02, BATCH_SECONDS=10) as (made, _):
+        first = made.submit(*PICTURES)
+        (guilty,) = made.submit(killer)
+        others = first + made.submit(*PICTURES, *PICTURES)
+        made.worker.start()
+        made.await_done()
+        made.expect_whole()
+        failed = made.job(guilty)
+        assert (failed.status.value, failed.error_message, failed.attempts) == ("failed", WorkerDied().message, 3)
+        neighbours = [made.job(job_id) for job_id in others]
+        assert [job.status.value for job in neighbours] == ["completed"] * len(others)
+        # Two deaths beside it, and then a run alone.
+        assert max(job.attempts for job in neighbours) <= 3
+        runs = sum(event.job_id == guilty and event.after == "processing" for event in made.events.read())
+        assert runs == 3
+        report(
+            "a picture that kills its worker",
+            f"among {len(others)} others: {killer.decode()}",
+            f"{runs} runs, then failed with its reason; all others completed",
+        )

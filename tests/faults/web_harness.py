@@ -1,0 +1,383 @@
+"""What the faults of the web side share: how long they go on, callers that do not give up, a worker beside the test.
+
+This module does not know which fault is made. It imports nothing heavy: callers run in processes of their own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hostile import FORM, Part, encode_form
+from running import API, Agent, Answer, RunningService, running_service
+from sqlalchemy import select
+
+from backend.artifacts import ArtifactStore
+from backend.config import Settings
+from backend.database import Database
+from backend.files import LocalFiles, is_temporary
+from backend.janitor import Janitor
+from backend.job_store import JobStore
+from backend.job_tables import idempotency_keys, jobs
+from backend.signing import EMPTY_DIGEST, sign_request
+
+LONG = os.environ.get("FAULTS", "short") == "long"
+PATIENCE_SECONDS = 120.0
+_Value = TypeVar("_Value")
+
+
+def sized(short: _Value, long: _Value) -> _Value:
+    """How much of a fault is made: some in every run of the tests, the full figure with FAULTS=long."""
+    return long if LONG else short
+
+
+def until(condition: Callable[[], bool], what: str = "", seconds: float = PATIENCE_SECONDS) -> None:
+    """Waits until something holds; fails when it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"it never came to be: {what}"
+        time.sleep(0.05)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+# Forms
+
+
+def one_picture(picture: bytes, **fields: object) -> bytes:
+    """A request for one mesh, as its body."""
+    return _form("image", (picture,), {"async": "true", **fields})
+
+
+def pictures(*contents: bytes, **fields: object) -> bytes:
+    """A request for several meshes, as its body."""
+    return _form("images", contents, fields)
+
+
+def _form(part: str, contents: Sequence[bytes], fields: Mapping[str, object]) -> bytes:
+    texts = [Part(name.rstrip("_"), str(value).encode()) for name, value in fields.items()]
+    return encode_form(*texts, *(Part(part, content, f"{k}.png", "image/png") for k, content in enumerate(contents)))
+
+
+# Callers
+
+
+def tried(send: Callable[[], Answer]) -> Answer | None:
+    """The answer; None when the connection broke or was refused, as it is where a process has just died."""
+    try:
+        return send()
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+@dataclass(eq=False)
+class Callers:
+    """Threads that each do one thing again and again until they are told to stop; what goes wrong in one is raised."""
+
+    answers: list[Answer] = field(default_factory=list)
+    broken: int = 0
+    failures: list[BaseException] = field(default_factory=list)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def add(self, call: Callable[[], Answer], pause: float = 0.0) -> None:
+        """One more thread; call : sends one request; pause : seconds between two."""
+
+        def run() -> None:
+            while not self._stopping.is_set() and not self.failures:
+                answer = tried(call)
+                if answer is None:
+                    self.broken += 1
+                else:
+                    self.answers.append(answer)
+                self._stopping.wait(pause)
+
+        self.add_loop(run)
+
+    def add_loop(self, run: Callable[[], None]) -> None:
+        """One more thread, which ends by itself; see `stopping`."""
+
+        def guarded() -> None:
+            try:
+                run()
+            except BaseException as error:  # noqa: BLE001 - told to the test's own thread
+                self.failures.append(error)
+
+        thread = threading.Thread(target=guarded, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the threads are to end."""
+        return self._stopping.is_set() or bool(self.failures)
+
+    @property
+    def refusals(self) -> Counter[tuple[int, str]]:
+        """How often each status and code was answered."""
+        return Counter(answer.refusal for answer in self.answers)
+
+    def stop(self) -> None:
+        """Ends all threads and waits for them."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive(), "a caller hangs"
+        if self.failures:
+            raise self.failures[0]
+
+    def __enter__(self) -> Callers:
+        return self
+
+    def __exit__(self, *failed: object) -> None:
+        if failed[0] is None:
+            self.stop()
+        else:
+            self._stopping.set()
+
+
+@dataclass(eq=False)
+class Insistent:
+    """A caller that sends each request under a key of its own until it is answered, and knows what it was promised.
+
+    promised : the jobs that each key was answered with; tries : how often each key was sent
+    """
+
+    service: RunningService
+    agent: Agent
+    slowly: float = 0.0
+    promised: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+
+    def submit(self, body: bytes, path: str = "/generate-3d") -> tuple[str, ...]:
+        """Sends a form until it is answered; gives the ids of its jobs."""
+        key = secrets.token_hex(8)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            assert time.monotonic() < deadline, f"never answered; {self.service.log_tail}"
+            self.tries[key] += 1
+            answer = tried(lambda: self._send(path, body, key))
+            if answer is not None and answer.status in (200, 202):
+                found = answer.json()
+                ids = tuple(found["job_ids"]) if "job_ids" in found else (str(found["job_id"]),)
+                self.promised[key] = ids
+                return ids
+            # A service that starts again is away, or has no worker yet; anything else is wrong.
+            assert answer is None or answer.status in (429, 503), answer.body
+            time.sleep(0.05)
+
+    def _send(self, path: str, body: bytes, key: str) -> Answer:
+        target = API + path
+        headers = {
+            **self.service.sign("POST", target, body, agent=self.agent),
+            "Content-Type": FORM,
+            "Idempotency-Key": key,
+        }
+        if not self.slowly:
+            return self.service.send("POST", target, headers, body)
+        return send_slowly(self.service, target, headers, body, self.slowly)
+
+
+def send_slowly(
+    service: RunningService, target: str, headers: Mapping[str, str], body: bytes, seconds: float, pieces: int = 8
+) -> Answer:
+    """A POST whose body takes its time."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_SECONDS)
+    try:
+        connection.putrequest("POST", target, skip_accept_encoding=True)
+        for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        size = len(body) // pieces + 1
+        for start in range(0, len(body), size):
+            # Whoever refuses an upload says so before its end.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.send(body[start : start + size])
+            time.sleep(seconds / pieces)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers, response.read())
+    finally:
+        connection.close()
+
+
+# What lies behind
+
+
+@dataclass(eq=False)
+class Behind:
+    """The job table and the files of a service, looked at from beside it."""
+
+    database: Database
+    store: JobStore
+    pictures: LocalFiles
+    artifacts: ArtifactStore
+    folder: Path
+
+    def rows(self) -> dict[str, tuple[str, str, str | None]]:
+        """Status, picture and mesh of every job."""
+        with self.database.read() as connection:
+            found = connection.execute(select(jobs.c.id, jobs.c.status, jobs.c.input_path, jobs.c.artifact)).all()
+        return {row.id: (row.status.value, row.input_path, row.artifact) for row in found}
+
+    def keys(self) -> dict[str, tuple[str, ...]]:
+        """The jobs of every idempotency key."""
+        with self.database.read() as connection:
+            found = connection.execute(select(idempotency_keys.c.key, idempotency_keys.c.job_ids)).all()
+        return {row.key: tuple(row.job_ids.split()) for row in found}
+
+    def files(self, part: str) -> set[str]:
+        """Names of all that lies in a folder of the service's."""
+        folder = self.folder / part
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    def counts(self) -> Counter[str]:
+        """How many jobs are in each state."""
+        return Counter(status for status, _, _ in self.rows().values())
+
+    def wait_until_done(self) -> None:
+        """Waits until no job waits or runs."""
+        until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done")
+
+    def expect_whole(self, promised: Mapping[str, tuple[str, ...]]) -> None:
+        """Every promised job is completed with its mesh, no other was made, and nothing is half-written.
+
+        A worker that dies while it records leaves a mesh, and a web process that dies a picture, to the janitor.
+
+        promised : the jobs that each idempotency key was answered with; all requests had one
+        """
+        rows, keys = self.rows(), self.keys()
+        # A key that nobody got an answer to must stand for whole jobs all the same.
+        assert {key: keys.get(key) for key in promised} == dict(promised)
+        assert sorted(job_id for ids in keys.values() for job_id in ids) == sorted(rows)
+        assert {status for status, _, _ in rows.values()} <= {"completed"}
+        assert self.files("spool") == set()
+        assert self.files("artifacts") >= {artifact for _, _, artifact in rows.values()}
+
+    def sweep_later(self) -> None:
+        """What a janitor does when everything is old enough."""
+        ttl = timedelta(hours=24)
+        janitor = Janitor(self.store, self.artifacts, self.pictures, lambda: utc_now() + 3 * ttl, ttl, limit=5000)
+        swept = janitor.sweep()
+        assert swept.failures == ()
+        # Orphans are looked for every ten minutes; another janitor has not looked yet.
+        Janitor(self.store, self.artifacts, self.pictures, lambda: utc_now() + 3 * ttl, ttl, limit=5000).sweep()
+
+    def orphans(self) -> set[str]:
+        """Pictures that no row names and that are no temporary files either."""
+        named = {picture for _, picture, _ in self.rows().values()}
+        return {name for name in self.files("inputs") - named if not is_temporary(name)}
+
+
+@contextmanager
+def behind(service: RunningService) -> Iterator[Behind]:
+    """What lies behind a service, until the block ends."""
+    with service.database() as database:
+        yield Behind(
+            database,
+            JobStore(database, utc_now),
+            LocalFiles(service.data / "inputs"),
+            ArtifactStore(LocalFiles(service.data / "artifacts")),
+            service.data,
+        )
+
+
+@contextmanager
+def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
+    """A worker of this process beside a service that has none: everything about it is real but the model."""
+    from fake_gpu import FakeProcessor
+
+    from backend.batch_processor import BatchProcessor
+    from backend.doorbell import LocalDoorbell
+    from backend.worker_registry import WorkerRegistry
+
+    with behind(service) as rooms:
+        processor = FakeProcessor()
+        worker = BatchProcessor(
+            rooms.store,
+            lambda: processor,
+            rooms.pictures,
+            rooms.artifacts,
+            Settings(data_dir=service.data, batch_wait_seconds=0.0, max_batch_size=8, **settings),  # type: ignore[arg-type]
+            utc_now,
+            doorbell=LocalDoorbell(),
+            registry=WorkerRegistry(rooms.database, utc_now),
+        )
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop(20)
+
+
+# Services and faults
+
+
+@contextmanager
+def web_service(folder: Path, **settings: Any) -> Iterator[RunningService]:
+    """A service while the block runs; settings : of running_service, empty ones left out."""
+    given = {name: value for name, value in settings.items() if value != ""}
+    with running_service(folder, RunningService, **given) as service:
+        if settings.get("processes", 1) > 1:
+            # What a process says of the workers may be a second old.
+            time.sleep(1.1)
+        yield service
+
+
+@contextmanager
+def tiny_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A folder on a disk of its own. Skips the test, saying so, where none may be mounted."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False).returncode != 0:  # noqa: S603
+        pytest.skip("a disk can be filled only where a small one may be mounted, which takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S603, S607
+
+
+def fill_disk(folder: Path, left: int) -> Path:
+    """Fills a disk with a file but for so many bytes; remove the file to have room again."""
+    ballast = folder / "ballast"
+    ballast.unlink(missing_ok=True)
+    state = os.statvfs(folder)
+    size = max(0, state.f_bavail * state.f_frsize - left)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size) if size else None
+    return ballast
+
+
+def send_nonces(port: int, agent: Agent, nonces: Sequence[str]) -> list[tuple[str, int]]:
+    """In a process of its own: a signed request with each nonce; gives nonces with the status they got."""
+    return [(nonce, _ask(port, agent, nonce)) for nonce in nonces]
+
+
+def _ask(port: int, agent: Agent, nonce: str) -> int:
+    target, time_ = f"{API}/jobs", int(time.time())
+    headers = {
+        "X-Agent-ID": agent.agent_id,
+        "X-Agent-Timestamp": str(time_),
+        "X-Agent-Nonce": nonce,
+        "X-Agent-Content-SHA256": EMPTY_DIGEST,
+        "X-Agent-Signature": sign_request(agent.api_key, "GET", target, "", agent.agent_id, time_, nonce, EMPTY_DIGEST),
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    try:
+        connection.request("GET", target, headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()

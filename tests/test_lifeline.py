@@ -1,0 +1,49 @@
+"""The lifeline: a child hears that it is to stop, and whether it has lost its parent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import os, signal, sys, threading, time
+from backend.lifeline import Lifeline
+line = Lifeline()
+if os.fork() == 0:
+    heard = threading.Event()
+    told = []
+    line.watch(lambda orphaned: (told.append(orphaned), heard.set()))
+    print("watching", flush=True)
+    assert heard.wait(30)
+    print(told, flush=True)
+    os._exit(0)
+time.sleep(0.5)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [("line.cut(); line.cut(); os.wait()", "[False]"), ("os.kill(os.getpid(), signal.SIGKILL)", "[True]")],
+)
+def test_a_child_hears_the_cut_and_the_death_of_its_parent(then: str, told: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", CHILD + then], stdout=subprocess.PIPE, text=True) as parent:  # noqa: S603
+        assert parent.stdout is not None
+        # To the end of the stream: the child may outlive its parent.
+        assert parent.stdout.read().split("\n") == ["watching", told, ""]
+
+
+def test_every_child_in_turn_hears_the_cut() -> None:
+    second = """
+line.cut()
+os.wait()
+if os.fork() == 0:
+    heard = threading.Event()
+    line.watch(lambda orphaned: heard.set())
+    print(heard.wait(30), flush=True)
+    os._exit(0)
+os.wait()
+"""
+    found = subprocess.run([sys.executable, "-c", CHILD + second], capture_output=True, text=True, check=True)  # noqa: S603
+    assert found.stdout.split("\n") == ["watching", "[False]", "True", ""]

@@ -1,0 +1,108 @@
+"""What work leaves behind is collected and returned, and not more often than it is worth."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import weakref
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from backend.memory_return import MemoryReturn
+
+
+@pytest.fixture(autouse=True)
+def _only_when_told() -> Iterator[None]:
+    gc.disable()
+    gc.unfreeze()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+class Watched:
+    """A MemoryReturn with a clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+        self.trims = 0
+        self.memory = MemoryReturn(lambda: self.seconds, self._trim)
+
+    def _trim(self) -> None:
+        self.trims += 1
+
+
+class Knot:
+    """Something that only the cycle collector finds."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def knot() -> weakref.ref[Knot]:
+    return weakref.ref(Knot())
+
+
+def test_what_refers_to_itself_is_collected_after_work() -> None:
+    left = knot()
+    assert left() is not None
+    Watched().memory.after_work()
+    assert left() is None
+
+
+def test_memory_is_returned_at_most_every_five_seconds() -> None:
+    watched = Watched()
+    for seconds in (100.0, 100.0, 104.9, 105.0, 109.9, 110.0):
+        watched.seconds = seconds
+        watched.memory.after_work()
+    assert watched.trims == 3
+
+
+def test_what_is_kept_is_not_looked_at_again() -> None:
+    watched, left = Watched(), knot()
+    kept = [[knot()]]
+    watched.memory.keep_what_is()
+    assert left() is None
+    assert gc.get_freeze_count() > 0
+    assert not any(thing is kept for thing in gc.get_objects())
+
+
+def test_the_c_library_gives_freed_memory_back() -> None:
+    memory, process = MemoryReturn(), psutil.Process()
+    # Small enough for the heap; every other one stays, so that the heap cannot just end earlier.
+    blocks: list[bytes | None] = [bytes([k % 251]) * 60_000 for k in range(4000)]
+    full = process.memory_info().rss
+    blocks[::2] = [None] * 2000
+    memory.after_work()
+    assert full - process.memory_info().rss > 60_000_000
+    assert sum(block is not None for block in blocks) == 2000
+
+
+_MANY_THREADS = """
+import sys, threading, psutil
+from backend.memory_return import use_one_heap
+if sys.argv[1] == "one":
+    use_one_heap()
+together = threading.Barrier(12)
+def work():
+    together.wait()
+    kept = [bytes(50_000) for _ in range(20)]
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(12)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+# Each heap of a thread's own takes 64 MiB of addresses, or twice that while it is aligned.
+print(psutil.Process().memory_info().vms >> 20)
+"""
+
+
+def test_threads_share_one_heap() -> None:
+    sizes = {}
+    for heaps in ("one", "many"):
+        command = [sys.executable, "-c", _MANY_THREADS, heaps]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+        sizes[heaps] = int(done.stdout)
+    assert sizes["many"] - sizes["one"] > 100

@@ -1,0 +1,228 @@
+"""The child of a worker: which bells it answers and passes on, and what keeps it from being ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_gpu import FakeCall, FakeProcessor
+from store_backends import START, ManualClock
+from workshop import eventually
+
+from backend import worker_child
+from backend.celery_app import GRACE_SECONDS, make_celery
+from backend.celery_doorbell import CeleryDoorbell
+from backend.config import Settings
+from backend.errors import CheckpointError, DeviceLost
+from backend.files import new_name
+from backend.job_rooms import JobRooms
+from backend.jobs import NewJob, Status
+from backend.lifeline import Lifeline
+from backend.validation import GenerationFields, resolve
+from backend.worker_child import JobRunner, WorkerChild
+from backend.worker_registry import WorkerCondition
+
+
+class HeldLine(Lifeline):
+    """A lifeline that a test cuts."""
+
+    def __init__(self) -> None:
+        self.then: Callable[[bool], None] | None = None
+
+    def watch(self, then: Callable[[bool], None]) -> None:
+        self.then = then
+
+
+class Shop:
+    """A runner with rooms of its own, whose bells are counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(
+            data_dir=folder, broker_url="redis://127.0.0.1:1/0", max_batch_size=2, batch_wait_seconds=0, drain_seconds=9
+        )
+        self.rings = 0
+        self.bell = CeleryDoorbell(make_celery(self.settings), send=self._ring)
+        self.rooms = JobRooms.open(self.settings, self.bell, clock=ManualClock(START))
+        self.fake = FakeProcessor()
+        self.runner = JobRunner(self.settings, self.rooms, self.bell, lambda: self.fake)
+
+    def _ring(self) -> None:
+        self.rings += 1
+
+    def rung(self) -> int:
+        assert self.bell.flush(20)
+        return self.rings
+
+    def submit(self, count: int) -> list[str]:
+        request = resolve(GenerationFields(quality=1), lambda: 7)
+        names = [new_name("png") for _ in range(count)]
+        for name in names:
+            self.rooms.pictures.put(name, b"picture")
+        new = [NewJob(request.to_json(), request.batch_key("fake"), name) for name in names]
+        return list(self.rooms.store.submit("ann", new, queue_limit=100, agent_limit=100).job_ids)
+
+    def states(self, ids: list[str]) -> list[Status]:
+        return [self.rooms.store.get(job_id, "ann").status for job_id in ids]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    made.runner.drain(0)
+    made.runner.end()
+
+
+def test_a_bell_runs_one_group_of_jobs(shop: Shop) -> None:
+    ids = shop.submit(2)
+    assert shop.runner.answer() == 2
+    assert shop.states(ids) == [Status.COMPLETED] * 2
+    assert shop.rung() == 0
+
+
+def test_a_bell_with_nothing_to_do_ends_there(shop: Shop) -> None:
+    assert shop.runner.answer() == 0
+    assert shop.rung() == 0
+
+
+def test_more_than_a_batch_is_passed_on_before_it_runs(shop: Shop) -> None:
+    shop.submit(5)
+    at_the_call: list[int] = []
+    shop.fake.before_call = lambda _: at_the_call.append(shop.rung())
+    assert shop.runner.answer() == 2
+    assert at_the_call == [1]
+    assert shop.rung() == 1
+
+
+def test_jobs_that_came_while_a_batch_ran_are_passed_on_after_it(shop: Shop) -> None:
+    shop.submit(2)
+
+    def one_more(_: FakeCall) -> None:
+        shop.submit(1)
+
+    shop.fake.before_call = one_more
+    assert shop.runner.answer() == 2
+    assert shop.rung() == 1
+
+
+def test_a_bell_that_comes_to_a_draining_worker_is_for_another(shop: Shop) -> None:
+    ids = shop.submit(1)
+    shop.runner.drain(0)
+    assert shop.runner.answer() == 0
+    assert shop.states(ids) == [Status.QUEUED]
+    assert shop.rung() == 1
+
+
+def test_a_lost_device_calls_for_another_worker(shop: Shop) -> None:
+    shop.submit(1)
+
+    def break_device(_: FakeCall) -> None:
+        shop.fake.lost = True
+        raise RuntimeError("device-side assert triggered")
+
+    shop.fake.before_call = break_device
+    with pytest.raises(DeviceLost):
+        shop.runner.answer()
+    assert shop.rung() == 1
+
+
+def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    shop.submit(1)
+    (database,) = shop.settings.data_dir.glob("orfeas.sqlite3")
+    shop.rooms.database.close()
+    kept = database.read_bytes()
+    for path in shop.settings.data_dir.glob("orfeas.sqlite3*"):
+        path.unlink()
+    database.mkdir()
+    assert shop.runner.answer() == 0
+    assert "This bell is not answered" in caplog.text
+    database.rmdir()
+    database.write_bytes(kept)
+    assert shop.runner.answer() == 1
+
+
+class Child:
+    """A child in this process, on a held lifeline."""
+
+    def __init__(self, folder: Path, open_processor: Callable[[], Any]) -> None:
+        self.settings = Settings(
+            data_dir=folder, broker_url="redis://127.0.0.1:1/0", drain_seconds=9, sweep_seconds=3600
+        )
+        self.line = HeldLine()
+        self.child = WorkerChild(self.settings, self.line, open_processor)
+
+    def cut(self, orphaned: bool = False) -> None:
+        assert self.line.then is not None
+        self.line.then(orphaned)
+
+
+@pytest.fixture
+def alarms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """When the kernel was asked to end the process."""
+    asked: list[int] = []
+    monkeypatch.setattr(worker_child.signal, "alarm", asked.append)
+    monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
+    return asked
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path: Path, alarms: list[int]) -> None:
+    failures: list[Exception] = [CheckpointError("The weights are cut short."), RuntimeError("CUDA is busy")]
+
+    def open_processor() -> FakeProcessor:
+        if failures:
+            raise failures.pop(0)
+        return FakeProcessor()
+
+    made = Child(tmp_path, open_processor)
+    made.child.begin()
+    rooms = JobRooms.open(made.settings, CeleryDoorbell(make_celery(made.settings), send=lambda: None))
+    # A child that failed at first must not be taken for a failed one for ever.
+    eventually(lambda: [each.condition for each in rooms.registry.alive()] == [WorkerCondition.READY])
+    made.cut()
+    made.child.end()
+    assert rooms.registry.alive() == ()
+    rooms.stop()
+    assert alarms == [9 + GRACE_SECONDS]
+
+
+def test_a_child_that_is_told_to_stop_loads_no_more(tmp_path: Path, alarms: list[int]) -> None:
+    def open_processor() -> FakeProcessor:
+        made.cut(orphaned=True)
+        raise CheckpointError("There is no model.")
+
+    made = Child(tmp_path, open_processor)
+    made.child.begin()
+    made.child.work()
+    made.child.end()
+    # Whose parent has died gives nothing any time; no bell puts off the end.
+    assert alarms == [GRACE_SECONDS]
+
+
+def test_a_child_that_was_stopped_before_it_could_open_anything_ends(tmp_path: Path, alarms: list[int]) -> None:
+    made = Child(tmp_path, FakeProcessor)
+    (tmp_path / "orfeas.sqlite3").mkdir()
+    told: list[str] = []
+
+    def wait(_seconds: float) -> bool:
+        told.append("rests")
+        made.cut()
+        return True
+
+    made.child._ending.wait = wait  # type: ignore[method-assign, assignment]
+    made.child.begin()
+    made.child.work()
+    made.child.end()
+    assert told == ["rests"]
+    assert alarms == [9 + GRACE_SECONDS]
+
+
+def test_a_batch_that_hangs_is_bounded(tmp_path: Path, alarms: list[int]) -> None:
+    made = Child(tmp_path, FakeProcessor)
+    made.child.begin()
+    assert alarms == []
+    made.child.work()
+    assert alarms == [made.settings.batch_seconds, 0]
+    made.cut()
+    made.child.end()
