@@ -197,7 +197,7 @@ class Watch:
 class Drift:
     """How a process's figures moved after the warm-up, from its first part to its last.
 
-    own : bytes, the lower quartile: what is held between batches, whatever runs when it is looked at
+    own : bytes, the lowest twentieth: what is held between batches, of whatever size those are
     rss : bytes, the median; files, threads : the most at once
     """
 
@@ -222,7 +222,7 @@ class Drift:
             return round(figure(first)), round(figure(last))
 
         return cls(
-            own=both(lambda some: statistics.quantiles((sample.own for sample in some), n=4)[0]),
+            own=both(lambda some: statistics.quantiles((sample.own for sample in some), n=20)[0]),
             rss=both(lambda some: statistics.median(sample.rss for sample in some)),
             files=both(lambda some: max(sample.files for sample in some)),
             threads=both(lambda some: max(sample.threads for sample in some)),

@@ -58,7 +58,7 @@ def as_markdown(traffic: Traffic, watch: Watch, drifts: dict[str, Drift]) -> str
         "",
         f"Answered: {counts}.",
         "",
-        "Memory is a process's own, as held between batches (lower quartile); RSS is the median, with shared parts.",
+        "Memory is a process's own, as held between batches (lowest twentieth); RSS is the median, with shared parts.",
         "",
         "| process | memory, first third | last third | drift | RSS | open files at most | threads at most |",
         "|---|---|---|---|---|---|---|",

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -250,7 +251,7 @@ class Behind:
 
     def wait_until_done(self) -> None:
         """Waits until no job waits or runs."""
-        until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done")
+        until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done", 5 * PATIENCE_SECONDS)
 
     def expect_whole(self, promised: Mapping[str, tuple[str, ...]]) -> None:
         """Every promised job is completed with its mesh, no other was made, and nothing is half-written.
@@ -332,8 +333,10 @@ def web_service(folder: Path, **settings: Any) -> Iterator[RunningService]:
     given = {name: value for name, value in settings.items() if value != ""}
     with running_service(folder, RunningService, **given) as service:
         if settings.get("processes", 1) > 1:
-            # What a process says of the workers may be a second old.
+            # What a process knows of the workers is looked up anew when it is asked a second later; all are asked.
             time.sleep(1.1)
+            with ThreadPoolExecutor(32) as pool:
+                list(pool.map(lambda _: service.send("GET", f"{API}/health", {}), range(100)))
         yield service
 
 
