@@ -12,25 +12,25 @@ import os
 from flask import Flask, Response, current_app, g, request, url_for
 from flask_openapi3.blueprint import APIBlueprint
 
-from backend import answers as out
-from backend import api_calls as calls
 from backend.agent_auth import require_agent_token
-from backend.api_calls import FilePath, JobPath, PageQuery, SubmitHeaders
-from backend.api_document import document_pages, make_document
 from backend.config import Settings
-from backend.downloads import send_artifact
 from backend.errors import InvalidLimit, JobNotFound
-from backend.health_call import answer_health
-from backend.job_ids import is_job_id
-from backend.job_progress import queued_eta
 from backend.jobs import Batch, Job, Status
-from backend.metrics_page import metrics_page
-from backend.service_logging import log_jobs
 from backend.services import AgentServices
-from backend.submissions import Form, Operation, Submission, discard_pictures, submit_form
-from backend.sync_wait import wait_for_job
-from backend.web_errors import error_response, json_response, register_error_handlers
-from backend.web_frame import frame_requests
+from backend.store.job_ids import is_job_id
+from backend.web import answers as out
+from backend.web import api_calls as calls
+from backend.web.api_calls import FilePath, JobPath, PageQuery, SubmitHeaders
+from backend.web.api_document import document_pages, make_document
+from backend.web.downloads import send_artifact
+from backend.web.health_call import answer_health
+from backend.web.metrics_page import metrics_page
+from backend.web.service_logging import log_jobs
+from backend.web.submissions import Form, Operation, Submission, discard_pictures, submit_form
+from backend.web.sync_wait import wait_for_job
+from backend.web.web_errors import error_response, json_response, register_error_handlers
+from backend.web.web_frame import frame_requests
+from backend.work.job_progress import queued_eta
 
 PREFIX = "/api/agent"
 _EXTENSION = "agent_services"

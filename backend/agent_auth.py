@@ -18,10 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
-from backend.agent_registry import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
-from backend.audit import AuditEntry, AuditLog
-from backend.body_spool import spool_body
-from backend.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
+from backend.access.agent_registry import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
+from backend.access.audit import AuditEntry, AuditLog
+from backend.access.body_spool import spool_body
+from backend.access.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
+from backend.access.limits import RequestLimits
+from backend.access.message_signatures import HEADER_INPUT, Message, read_message_signature
+from backend.access.message_signatures import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
+from backend.access.nonces import NonceStore
+from backend.access.signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
 from backend.config import IPNetwork, Settings
 from backend.errors import (
     AgentDisabled,
@@ -36,11 +41,6 @@ from backend.errors import (
     ServiceError,
 )
 from backend.jobs import Clock
-from backend.limits import RequestLimits
-from backend.message_signatures import HEADER_INPUT, Message, read_message_signature
-from backend.message_signatures import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
-from backend.nonces import NonceStore
-from backend.signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 
@@ -303,7 +303,7 @@ def _target(environ: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """The command line of `python -m backend.agent_auth`."""
-    from backend.agent_cli import run
+    from backend.access.agent_cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)
 

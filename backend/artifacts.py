@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import BinaryIO
 
 from backend.errors import InvalidFormat
-from backend.files import FileStore, new_name, require_name
+from backend.store.files import FileStore, new_name, require_name
 
 _MEDIA_TYPES = {
     "glb": "model/gltf-binary",

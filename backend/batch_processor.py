@@ -18,23 +18,23 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from backend.artifacts import ArtifactStore
-from backend.batch_run import GroupRunner, Task
 from backend.config import Settings
-from backend.doorbell import LocalDoorbell
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
-from backend.export_pool import ExportPool
-from backend.files import FileStore
-from backend.heartbeats import Ending, Heartbeats, Run
-from backend.job_progress import StageTimes
-from backend.job_recorder import JobRecorder
 from backend.job_store import JobStore
 from backend.jobs import Clock, Job
-from backend.memory_return import MemoryReturn, use_one_heap
-from backend.shape_processor import PendingShape, ShapeProcessor
+from backend.store.files import FileStore
 from backend.validation import GenerationRequest
-from backend.worker_metrics import NoMetrics, WorkerMetrics
-from backend.worker_presence import Presence
-from backend.worker_registry import WorkerCondition, WorkerRegistry
+from backend.work.batch_run import GroupRunner, Task
+from backend.work.doorbell import LocalDoorbell
+from backend.work.export_pool import ExportPool
+from backend.work.heartbeats import Ending, Heartbeats, Run
+from backend.work.job_progress import StageTimes
+from backend.work.job_recorder import JobRecorder
+from backend.work.memory_return import MemoryReturn, use_one_heap
+from backend.work.shape_processor import PendingShape, ShapeProcessor
+from backend.work.worker_metrics import NoMetrics, WorkerMetrics
+from backend.work.worker_presence import Presence
+from backend.work.worker_registry import WorkerCondition, WorkerRegistry
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0

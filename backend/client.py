@@ -22,8 +22,8 @@ from urllib.parse import quote
 
 import requests
 
-from backend.client_download import download_file, download_name
-from backend.client_errors import (
+from backend.agent_client.client_download import download_file, download_name
+from backend.agent_client.client_errors import (
     ClientError,
     LocalFileError,
     ServiceRefused,
@@ -31,9 +31,9 @@ from backend.client_errors import (
     UnexpectedAnswer,
     WaitedTooLong,
 )
-from backend.client_transport import Outgoing, PassingFailure, Patience, Transport, read_json, refusal_of
-from backend.client_upload import MultipartBody, Picture
-from backend.client_values import (
+from backend.agent_client.client_transport import Outgoing, PassingFailure, Patience, Transport, read_json, refusal_of
+from backend.agent_client.client_upload import MultipartBody, Picture
+from backend.agent_client.client_values import (
     Batch,
     Fields,
     Health,
@@ -220,7 +220,7 @@ def _text(value: object) -> str:
 
 def main() -> int:
     """The command line of `python -m backend.client`."""
-    from backend.client_cli import run
+    from backend.agent_client.client_cli import run
 
     return run(sys.argv[1:], os.environ)
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from backend.agent_client.client_console import Screen
 from backend.client import AgentClient, Batch, ClientError, Job
-from backend.client_console import Screen
 from backend.demo_service import DemoService, ServiceFailed, demo_service
 from backend.errors import ServiceError
 from backend.hunyuan3d.cli_console import Outcome, Terminal

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
 from backend.client import AgentClient, ClientError
 from backend.config import Meaning, Settings
 
@@ -159,7 +159,7 @@ def _plain(line: str) -> str:
     """A line of the log without what only programs read; nothing of one about a request."""
     try:
         told = json.loads(line)
-        if told["logger"] == "backend.access":
+        if told["logger"] == "backend.requests":
             return ""
         exception = f" – {str(told['exception']).splitlines()[-1]}" if told.get("exception") else ""
         return f"{told['level']} {told['message']}{exception}"

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from backend.batch_sizing import BatchSizer, measure_costs
 from backend.config import Settings
-from backend.device_memory import DeviceMemory, DeviceState, memory_of
 from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
 from backend.hunyuan3d.checkpoint import Denoiser
 from backend.hunyuan3d.checkpoint_config import PipelineDefaults
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.options import resolve_device
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.work.batch_sizing import BatchSizer, measure_costs
+from backend.work.device_memory import DeviceMemory, DeviceState, memory_of
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch

@@ -13,9 +13,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, null, select, tuple_, update
 
-from backend import idempotency as idempotency_keys
-from backend import job_expiry
-from backend.database import Database
 from backend.errors import (
     ArtifactNotFound,
     InvalidCursor,
@@ -25,9 +22,6 @@ from backend.errors import (
     ServiceError,
     TooManyActiveJobs,
 )
-from backend.job_ids import JobIds, is_job_id
-from backend.job_leases import LeaseTerms, handed_back, job_of, lease_company, lease_next, position, reclaim
-from backend.job_tables import create_schema, jobs, status_value, time_value
 from backend.jobs import (
     Batch,
     Clock,
@@ -41,6 +35,12 @@ from backend.jobs import (
     Status,
     Submitted,
 )
+from backend.store import idempotency as idempotency_keys
+from backend.store import job_expiry
+from backend.store.database import Database
+from backend.store.job_ids import JobIds, is_job_id
+from backend.store.job_leases import LeaseTerms, handed_back, job_of, lease_company, lease_next, position, reclaim
+from backend.store.job_tables import create_schema, jobs, status_value, time_value
 
 _SUBMIT_LOCK = 0x0F_EA5_002
 _ACTIVE = (Status.QUEUED, Status.PROCESSING)

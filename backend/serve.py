@@ -1,6 +1,6 @@
 """`python -m backend.serve`: sees that the service can start, makes the first agent, and becomes gunicorn.
 
-This module does not know what is served, or how gunicorn is set up: backend/gunicorn_conf.py says that.
+This module does not know what is served, or how gunicorn is set up: backend/web/gunicorn_conf.py says that.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from backend.agent_registry import load_agents
-from backend.agents_file import add_agent
+from backend.access.agent_registry import load_agents
+from backend.access.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
 
 FIRST_AGENT_ID = "agent-1"
-GUNICORN = ("-m", "gunicorn", "--config", "python:backend.gunicorn_conf", "backend.main:create_app()")
+GUNICORN = ("-m", "gunicorn", "--config", "python:backend.web.gunicorn_conf", "backend.main:create_app()")
 """Arguments of Python; docker/entrypoint.sh starts the same."""
 
 CANNOT_START = 2

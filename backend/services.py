@@ -11,21 +11,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from backend.access.nonce_choice import open_nonce_store
 from backend.agent_auth import AgentGuard
 from backend.artifacts import ArtifactStore
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
-from backend.database import Database
-from backend.doorbell import Doorbell, Doorbells, LocalDoorbell
-from backend.files import FileStore
-from backend.health import HealthReader
-from backend.job_rooms import JobRooms, model_opener, utc_now
 from backend.job_store import JobStore
 from backend.jobs import Clock
-from backend.metrics import ServiceMetrics
-from backend.nonce_choice import open_nonce_store
-from backend.shape_processor import ShapeProcessor
-from backend.worker_registry import WorkerRegistry
+from backend.store.database import Database
+from backend.store.files import FileStore
+from backend.store.job_rooms import JobRooms, model_opener, utc_now
+from backend.web.health import HealthReader
+from backend.web.metrics import ServiceMetrics
+from backend.work.doorbell import Doorbell, Doorbells, LocalDoorbell
+from backend.work.shape_processor import ShapeProcessor
+from backend.work.worker_registry import WorkerRegistry
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +150,8 @@ def _bell(settings: Settings, own: Doorbell) -> Doorbell:
     """Wakes the worker of this process, if it has one, and those beyond the broker, if there is one."""
     bells: list[Doorbell] = [own] if settings.worker_enabled else []
     if settings.broker_url:
-        from backend.celery_app import make_celery
-        from backend.celery_doorbell import CeleryDoorbell
+        from backend.work.celery_app import make_celery
+        from backend.work.celery_doorbell import CeleryDoorbell
 
         bells.append(CeleryDoorbell(make_celery(settings)))
     return Doorbells(*bells)

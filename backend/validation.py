@@ -32,7 +32,7 @@ from backend.errors import (
 )
 
 if TYPE_CHECKING:
-    from backend.uploads import UploadedPicture
+    from backend.web.uploads import UploadedPicture
 
 MeshFormat = Literal["glb", "stl", "obj", "ply"]
 BackgroundMode = Literal["auto", "always", "never"]

@@ -17,15 +17,15 @@ from billiard.util import get_logger
 from celery import Celery, signals
 from celery.exceptions import CPendingDeprecationWarning
 
-from backend.celery_app import TASK, make_celery
 from backend.config import Settings
-from backend.doorbell import SilentDoorbell
 from backend.errors import ServiceError
-from backend.job_rooms import JobRooms, model_opener
-from backend.lifeline import Lifeline
-from backend.service_logging import configure_logging
-from backend.shape_processor import ShapeProcessor
-from backend.worker_child import WorkerChild
+from backend.store.job_rooms import JobRooms, model_opener
+from backend.web.service_logging import configure_logging
+from backend.work.celery_app import TASK, make_celery
+from backend.work.doorbell import SilentDoorbell
+from backend.work.lifeline import Lifeline
+from backend.work.shape_processor import ShapeProcessor
+from backend.work.worker_child import WorkerChild
 
 CANNOT_START = 2
 

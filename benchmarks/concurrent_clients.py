@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from backend.agent_client.client_values import Batch, Fields, Job
 from backend.client import AgentClient
-from backend.client_values import Batch, Fields, Job
 from backend.demo_service import AGENT_ID, DemoService, demo_service
 
 _PAUSE_SECONDS = 0.02

@@ -29,17 +29,17 @@ from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 from sqlalchemy import null, update
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
+from backend.access.nonce_store import SqlNonceStore
+from backend.access.nonces import NonceStore
+from backend.access.redis_nonces import RedisNonceStore
+from backend.access.signing import EMPTY_DIGEST, sign_request
 from backend.config import Settings
-from backend.database import Database
 from backend.job_store import JobStore
-from backend.job_tables import create_schema, jobs, metadata
 from backend.jobs import Job, NewJob, Status
 from backend.main import create_app
-from backend.nonce_store import SqlNonceStore
-from backend.nonces import NonceStore
-from backend.redis_nonces import RedisNonceStore
-from backend.signing import EMPTY_DIGEST, sign_request
+from backend.store.database import Database
+from backend.store.job_tables import create_schema, jobs, metadata
 from tests.services.postgres import PostgresCluster
 from tests.services.redis import RedisServer
 

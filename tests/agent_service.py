@@ -21,12 +21,12 @@ from hostile import BOUNDARY, FORM, Part, encode_form, good_png
 from store_backends import ManualClock
 from werkzeug.test import TestResponse
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
+from backend.access.signing import digest_body, sign_request
 from backend.config import Settings
-from backend.health import HealthReader
 from backend.main import create_app
 from backend.services import AgentServices
-from backend.signing import digest_body, sign_request
+from backend.web.health import HealthReader
 
 API = "/api/agent"
 __all__ = ["API", "BOUNDARY", "FORM", "AgentService", "Part", "agent_service", "encode_form", "good_png"]

@@ -15,9 +15,9 @@ import torch
 from store_backends import BACKENDS, ManualClock, empty_database, open_database
 from torch import Tensor
 
-from backend.database import Database
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.job_store import JobStore
+from backend.store.database import Database
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("tiny-2.1", "tiny-2.0", "tiny-2mini-turbo", "tiny-2mv")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from backend.device_memory import DeviceState
+from backend.work.device_memory import DeviceState
 
 
 @dataclass
 class FakeMemory:
-    """backend.device_memory.DeviceMemory with numbers of a test's own.
+    """backend.work.device_memory.DeviceMemory with numbers of a test's own.
 
     free : bytes left. used_bytes : held now. peak_bytes : the most that was held. released : how often `release` came.
     on_release : called then.

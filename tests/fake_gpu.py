@@ -10,7 +10,7 @@ import trimesh
 
 from backend.errors import ServiceError
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
-from backend.shape_processor import ShapeProgress
+from backend.work.shape_processor import ShapeProgress
 
 GIB = 1 << 30
 

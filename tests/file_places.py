@@ -13,8 +13,8 @@ from pathlib import Path
 import fsspec
 from services.s3 import S3Server
 
-from backend.files import FileStore, LocalFiles
-from backend.remote_files import RemoteFiles
+from backend.store.files import FileStore, LocalFiles
+from backend.store.remote_files import RemoteFiles
 
 PLACES = ("folder", "memory", "folder behind fsspec", "bucket")
 

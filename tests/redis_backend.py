@@ -13,13 +13,13 @@ from flask import Flask
 from services.redis import RedisServer
 from store_backends import START, open_database
 
-from backend.agent_registry import AgentConfig
+from backend.access.agent_registry import AgentConfig
+from backend.access.limits import RequestLimits
+from backend.access.nonce_choice import open_nonce_store
+from backend.access.nonces import NonceStore
+from backend.access.redis_nonces import RedisNonceStore
 from backend.config import Settings
 from backend.errors import RateLimited
-from backend.limits import RequestLimits
-from backend.nonce_choice import open_nonce_store
-from backend.nonces import NonceStore
-from backend.redis_nonces import RedisNonceStore
 
 TTL = timedelta(seconds=600)
 

@@ -28,11 +28,11 @@ from typing import Any, TypeVar
 import psutil
 from hostile import FORM, Part, encode_form
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
+from backend.access.signing import digest_body, sign_request
 from backend.config import Meaning, Settings
-from backend.database import Database
-from backend.signing import digest_body, sign_request
-from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+from backend.store.database import Database
+from backend.work.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
 
 API = "/api/agent"
 REPOSITORY = Path(__file__).parent.parent
@@ -222,7 +222,7 @@ class RunningService:
         return sorted(str(path.relative_to(self.data)) for path in (self.data / part).rglob("*") if path.is_file())
 
     def add_agent(self, agent_id: str | None = None, **config: Any) -> Agent:
-        """A new agent, with no narrow limits unless they are given; as backend.agents_file.add_agent."""
+        """A new agent, with no narrow limits unless they are given; as backend.access.agents_file.add_agent."""
         name = agent_id or next(self._names)
         wide = {"rate_limit": 1_000_000, "batch_rate_limit": 1_000_000, "max_active_jobs": 1_000_000}
         self.data.mkdir(mode=0o700, exist_ok=True)

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 PATIENCE_SECONDS = 60.0
 REPOSITORY = Path(__file__).parent.parent
-GUNICORN = ("-m", "gunicorn", "--config", "python:backend.gunicorn_conf")
+GUNICORN = ("-m", "gunicorn", "--config", "python:backend.web.gunicorn_conf")
 DEVELOPMENT = ("-m", "backend.main")
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from services.postgres import PostgresCluster
 
-from backend.database import Database
+from backend.access.nonce_store import SqlNonceStore
 from backend.job_store import JobStore
-from backend.job_tables import create_schema, metadata
 from backend.jobs import NewJob
-from backend.nonce_store import SqlNonceStore
+from backend.store.database import Database
+from backend.store.job_tables import create_schema, metadata
 
 BACKENDS = ("sqlite", "postgresql")
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -17,8 +17,8 @@ from flask import Flask
 from hostile import Part
 from workshop import eventually
 
+from backend.access.agents_file import add_agent
 from backend.agent_api import register_agent_api
-from backend.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import (
     NoForeground,
@@ -27,11 +27,11 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.files import LocalFiles
 from backend.job_store import JobStore
 from backend.jobs import Job
 from backend.services import AgentServices
-from backend.worker_registry import WorkerCondition, WorkerState
+from backend.store.files import LocalFiles
+from backend.work.worker_registry import WorkerCondition, WorkerState
 
 UNKNOWN = "0" * 32
 

@@ -25,17 +25,17 @@ from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from backend import body_spool, signing
+from backend.access import body_spool, signing
+from backend.access.agent_registry import MAX_KEYS, AgentConfig, AgentRegistry
+from backend.access.agents_file import add_agent
+from backend.access.audit import AuditLog
+from backend.access.client_address import client_address
+from backend.access.limits import RequestLimits
+from backend.access.nonces import MemoryNonceStore
+from backend.access.signing import SignedRequest, digest_body
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
-from backend.agent_registry import MAX_KEYS, AgentConfig, AgentRegistry
-from backend.agents_file import add_agent
-from backend.audit import AuditLog
-from backend.client_address import client_address
 from backend.config import Settings
 from backend.errors import AuthInvalid, AuthUnavailable, ConfigurationError, ServiceError
-from backend.limits import RequestLimits
-from backend.nonces import MemoryNonceStore
-from backend.signing import SignedRequest, digest_body
 
 KEY = "secret-key-0123456789abcdef"
 OLD_KEY = "former-key-0123456789abcdef"

@@ -12,7 +12,7 @@ from store_backends import ManualClock
 
 from backend.artifacts import ArtifactStore, media_type
 from backend.errors import ArtifactNotFound, InvalidFormat, StorageFull
-from backend.files import LocalFiles
+from backend.store.files import LocalFiles
 
 MEDIA_TYPES = {
     "glb": "model/gltf-binary",

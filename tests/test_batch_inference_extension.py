@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
-from backend.batch_sizing import MemoryCosts, StageCost
 from backend.errors import (
     InvalidBackgroundMode,
     InvalidSeed,
@@ -31,6 +30,7 @@ from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume_decoder import DecodeOptions
 from backend.hunyuan_integration import Hunyuan3DProcessor
+from backend.work.batch_sizing import MemoryCosts, StageCost
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 SEEDS = [3, 4, 5, 6]

@@ -25,8 +25,8 @@ from backend.errors import (
     OutOfMemory,
 )
 from backend.hunyuan_integration import get_3d_processor
-from backend.job_metadata import JobMetadata
 from backend.jobs import Job, NewJob, Status
+from backend.work.job_metadata import JobMetadata
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 from conftest import load_golden
 from device_meter import FakeMemory
 
-from backend.batch_sizing import CALLS_BEFORE_GROWTH, SAFETY, BatchSizer, MemoryCosts, StageCost, measure_costs
-from backend.device_memory import HostMemory
 from backend.errors import OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.work.batch_sizing import CALLS_BEFORE_GROWTH, SAFETY, BatchSizer, MemoryCosts, StageCost, measure_costs
+from backend.work.device_memory import HostMemory
 
 
 def sizer(most: int = 8, free: int = 1000, costs: MemoryCosts | None = None) -> BatchSizer:

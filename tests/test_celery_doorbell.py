@@ -13,10 +13,10 @@ from redis_backend import redis_server
 from services.redis import RedisServer
 from workshop import eventually
 
-from backend.celery_app import QUEUE, make_celery
-from backend.celery_doorbell import CeleryDoorbell
 from backend.config import Settings
 from backend.errors import ConfigurationError
+from backend.work.celery_app import QUEUE, make_celery
+from backend.work.celery_doorbell import CeleryDoorbell
 
 
 def settings(url: str) -> Settings:
@@ -112,7 +112,7 @@ def test_a_broker_that_was_emptied_is_told_of_the_queue_again() -> None:
 def test_no_failure_ends_the_bell_and_each_outage_is_told_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="backend.celery_doorbell")
+    caplog.set_level(logging.INFO, logger="backend.work.celery_doorbell")
     broker = Broker()
     broker.error = error
     bell = bell_of(broker.send)

@@ -17,7 +17,6 @@ from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
-from backend.device_memory import HostMemory
 from backend.errors import (
     CheckpointKeyError,
     CheckpointNotFound,
@@ -33,6 +32,7 @@ from backend.hunyuan3d.cli_console import Terminal
 from backend.hunyuan3d.output_names import plan_names
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.hunyuan_integration import Hunyuan3DProcessor
+from backend.work.device_memory import HostMemory
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 

@@ -24,6 +24,9 @@ from tiny_service import (
     reset_after,
 )
 
+from backend.agent_client.client_cli import _FIELDS
+from backend.agent_client.client_download import CHUNK_BYTES
+from backend.agent_client.client_transport import Patience
 from backend.client import (
     AgentClient,
     Batch,
@@ -36,9 +39,6 @@ from backend.client import (
     UnexpectedAnswer,
     WaitedTooLong,
 )
-from backend.client_cli import _FIELDS
-from backend.client_download import CHUNK_BYTES
-from backend.client_transport import Patience
 
 PICTURE = bytes(range(256)) * 4000
 

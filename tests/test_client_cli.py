@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 from tiny_service import AGENT_ID, TinyService
 
+from backend.agent_client.client_cli import _groups, run
+from backend.agent_client.client_console import Screen
 from backend.client import AgentClient, Job
-from backend.client_cli import _groups, run
-from backend.client_console import Screen
 
 PICTURE = b"not looked at" * 100
 

@@ -9,12 +9,12 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.exc import DBAPIError, StatementError
 from store_backends import BACKENDS, START, ManualClock, empty_database, open_database, postgres_cluster, submit
 
-from backend.database import Database
+from backend.access.nonce_store import SqlNonceStore
 from backend.errors import AuthUnavailable, DatabaseUrlError, StorageFull, StoreUnavailable
-from backend.job_ids import JobIds, is_job_id
 from backend.job_store import JobStore
-from backend.job_tables import nonces
-from backend.nonce_store import SqlNonceStore
+from backend.store.database import Database
+from backend.store.job_ids import JobIds, is_job_id
+from backend.store.job_tables import nonces
 
 FULL = {
     "sqlite": "INSERT INTO nonces VALUES ('ann', randomblob(1000000), 1)",

@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 from running import REPOSITORY
 
-from backend.client_console import Screen
-from backend.client_values import Job
+from backend.agent_client.client_console import Screen
+from backend.agent_client.client_values import Job
 from backend.demo import FORMATS, Finished, Plan, _drawn, main
 from backend.demo_service import ServiceFailed, demo_service
 from backend.hunyuan3d.cli_console import Terminal

@@ -19,7 +19,7 @@ from pathlib import Path
 import image_tree
 import pytest
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
 from backend.config import Settings, is_loopback, settings_table
 from backend.errors import ConfigurationError
 from backend.serve import GUNICORN
@@ -392,7 +392,8 @@ def fresh_clone(tmp_path: Path) -> Path:
     ],
 )
 def test_a_target_sets_up_what_it_needs(fresh_clone: Path, target: str, command: str) -> None:
-    command_line = ["make", "--dry-run", target]
+    # These tests may themselves be run by make, which then tells of the folders it enters.
+    command_line = ["make", "--no-print-directory", "--dry-run", target]
     planned = subprocess.check_output(command_line, cwd=fresh_clone, text=True).splitlines()  # noqa: S603
 
     assert planned[0] == "python3 -m venv .venv"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from backend.doorbell import Doorbell, Doorbells, LocalDoorbell, SilentDoorbell
+from backend.work.doorbell import Doorbell, Doorbells, LocalDoorbell, SilentDoorbell
 
 
 def test_a_ring_before_the_wait_is_heard_once() -> None:

@@ -16,15 +16,15 @@ import pytest
 from sqlalchemy import Table, func, select
 from store_backends import BACKENDS, START, ManualClock, empty_database, open_database
 
+from backend.access.nonce_store import SqlNonceStore
 from backend.artifacts import ArtifactStore
-from backend.database import Database
 from backend.errors import NoSurface
-from backend.files import LocalFiles, new_name
-from backend.janitor import Janitor, Swept
 from backend.job_store import JobStore
-from backend.job_tables import idempotency_keys, jobs, nonces
 from backend.jobs import IdempotencyKey, Job, NewJob, Status
-from backend.nonce_store import SqlNonceStore
+from backend.store.database import Database
+from backend.store.files import LocalFiles, new_name
+from backend.store.janitor import Janitor, Swept
+from backend.store.job_tables import idempotency_keys, jobs, nonces
 
 STEP = timedelta(minutes=10)
 TTL = timedelta(hours=2)

@@ -24,8 +24,8 @@ from s3fs import S3FileSystem
 from store_backends import START, ManualClock
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ConfigurationError, NoSurface, StorageFull
-from backend.files import FileStore, LocalFiles, is_temporary, new_name, open_files
-from backend.remote_files import RemoteFiles
+from backend.store.files import FileStore, LocalFiles, is_temporary, new_name, open_files
+from backend.store.remote_files import RemoteFiles
 
 A = "a" * 32 + ".glb"
 B = "b" * 32 + ".png"
@@ -287,7 +287,7 @@ def test_a_killed_writer_leaves_only_what_is_found_as_old(tmp_path: Path) -> Non
     script = f"""
 import io, sys, time
 from pathlib import Path
-from backend.files import LocalFiles
+from backend.store.files import LocalFiles
 
 class Slow(io.RawIOBase):
     def readable(self): return True

@@ -15,12 +15,12 @@ from hostile import FORM, Part, encode_form, good_png, picture_form
 from server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
 from workshop import eventually
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
+from backend.access.signing import digest_body, sign_request
 from backend.config import Settings
-from backend.database import Database
-from backend.job_rooms import utc_now
-from backend.signing import digest_body, sign_request
-from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+from backend.store.database import Database
+from backend.store.job_rooms import utc_now
+from backend.work.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
 
 JOBS = "/api/agent/jobs"
 GENERATE = "/api/agent/generate-3d"
@@ -205,7 +205,7 @@ def test_every_line_of_the_log_is_json_with_the_request_s_id(served: Served) -> 
     eventually(lambda: "find-me" in served.server.output)
     lines = [json.loads(line) for line in served.server.lines]
     (found,) = [line for line in lines if line.get("request_id") == "find-me"]
-    assert (found["logger"], found["status"], found["code"]) == ("backend.access", 401, "AUTH_INVALID")
+    assert (found["logger"], found["status"], found["code"]) == ("backend.requests", 401, "AUTH_INVALID")
     assert "secret" not in served.server.output
     assert served.key not in served.server.output
 

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from backend.errors import GpuBusy, StoreUnavailable
-from backend.health import FRESH_SECONDS, Health, HealthReader
 from backend.jobs import QueueCounts
-from backend.worker_registry import WorkerCondition, WorkerState
+from backend.web.health import FRESH_SECONDS, Health, HealthReader
+from backend.work.worker_registry import WorkerCondition, WorkerState
 
 
 class Facts:
@@ -63,6 +63,17 @@ def test_store_that_is_away_is_asked_once_a_second_and_comes_back() -> None:
     assert facts.asked == 1
     facts.away = False
     facts.now += FRESH_SECONDS
+    assert reader.read().counts.queued == 2
+
+
+def test_who_would_refuse_by_it_reads_anew_but_not_at_every_moment() -> None:
+    facts = Facts()
+    reader = facts.reader()
+    reader.read()
+    facts.now = 0.06
+    assert reader.read().counts.queued == 1
+    assert reader.read_anew().counts.queued == 2
+    assert reader.read_anew().counts.queued == 2
     assert reader.read().counts.queued == 2
 
 

@@ -15,9 +15,9 @@ from hostile import HostileUpload, hostile_uploads
 from PIL import Image
 
 from backend.errors import ServiceError
-from backend.files import LocalFiles
-from backend.uploads import Upload, UploadLimits, check_and_store, parse_form, pictures_of
+from backend.store.files import LocalFiles
 from backend.validation import GenerateFields, GenerationFields, read_fields
+from backend.web.uploads import Upload, UploadLimits, check_and_store, parse_form, pictures_of
 
 MAX_BYTES = 2_000_000
 LIMITS = {

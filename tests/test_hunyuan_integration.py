@@ -21,7 +21,6 @@ from torch import Tensor
 import backend.hunyuan_integration as integration
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.config import Settings
-from backend.device_memory import DeviceState
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan_integration import (
@@ -32,6 +31,7 @@ from backend.hunyuan_integration import (
     get_3d_processor,
     load_processor,
 )
+from backend.work.device_memory import DeviceState
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 GOLDEN = load_golden("tiny-2.1").folder
@@ -308,6 +308,6 @@ def test_compiling_is_a_setting(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
 
 
 def test_the_meters_need_no_torch() -> None:
-    code = "import sys, backend.device_memory; print('torch' in sys.modules)"
+    code = "import sys, backend.work.device_memory; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert ended.stdout.strip() == "False"

@@ -15,14 +15,14 @@ import pytest
 from file_places import empty_place
 from store_backends import START, ManualClock, open_database
 
+from backend.access.nonce_store import SqlNonceStore
 from backend.artifacts import ArtifactStore
-from backend.database import Database
 from backend.errors import ArtifactStoreUnavailable, JobNotFound, ServiceError
-from backend.files import FileStore, LocalFiles, new_name, temporary_name
-from backend.janitor import Janitor, JanitorThread, Swept
 from backend.job_store import JobStore
 from backend.jobs import IdempotencyKey, Job, NewJob, Status
-from backend.nonce_store import SqlNonceStore
+from backend.store.database import Database
+from backend.store.files import FileStore, LocalFiles, new_name, temporary_name
+from backend.store.janitor import Janitor, JanitorThread, Swept
 
 TTL = timedelta(hours=24)
 MICROSECOND = timedelta(microseconds=1)
@@ -370,7 +370,7 @@ def test_stopping_does_not_wait_for_the_next_sweep() -> None:
 
 def test_failures_are_told_when_they_change_and_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
     away = Swept(failures=(ArtifactStoreUnavailable(),))
-    caplog.set_level(logging.INFO, logger="backend.janitor")
+    caplog.set_level(logging.INFO, logger="backend.store.janitor")
     run_through(Scripted([away, away, RuntimeError("odd"), RuntimeError("odd"), away, Swept(), Swept()]), 0.001)
     told = [(record.levelname, record.getMessage().rpartition(": ")[2]) for record in caplog.records]
     assert told == [

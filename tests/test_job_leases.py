@@ -15,8 +15,8 @@ from store_backends import START, ManualClock, empty_database, open_database, su
 
 from backend.errors import LeaseLost
 from backend.job_store import JobStore
-from backend.job_tables import jobs
 from backend.jobs import Job, Status
+from backend.store.job_tables import jobs
 
 LEASE = 60
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.job_progress import STAGES, StagePlan, StageTimes, batch_eta, queued_eta
-from backend.worker_registry import WorkerCondition, WorkerState
+from backend.work.job_progress import STAGES, StagePlan, StageTimes, batch_eta, queued_eta
+from backend.work.worker_registry import WorkerCondition, WorkerState
 
 MEASURED = {"preprocess": 1.0, "encode": 1.0, "sample": 6.0, "decode": 1.0, "mesh": 0.5, "export": 0.5}
 

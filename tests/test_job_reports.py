@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from store_backends import BACKENDS, ManualClock, empty_database, open_database, submit
 
-from backend.database import Database
 from backend.errors import NoSurface
 from backend.job_store import JobStore
 from backend.jobs import Heartbeat, Report, Status
+from backend.store.database import Database
 
 
 @pytest.fixture

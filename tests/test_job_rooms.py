@@ -11,9 +11,9 @@ from workshop import eventually
 
 from backend.config import Settings
 from backend.errors import StoreUnavailable
-from backend.files import new_name
-from backend.job_rooms import JobRooms
 from backend.jobs import NewJob, Status
+from backend.store.files import new_name
+from backend.store.job_rooms import JobRooms
 
 
 class CountingBell:

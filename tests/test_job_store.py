@@ -12,7 +12,6 @@ from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 from store_backends import START, ManualClock, new_jobs, open_database, submit
 
-from backend.database import Database
 from backend.errors import (
     ArtifactNotFound,
     Cancelled,
@@ -26,8 +25,9 @@ from backend.errors import (
     TooManyActiveJobs,
 )
 from backend.job_store import JobStore
-from backend.job_tables import idempotency_keys, jobs, schema_version
 from backend.jobs import Batch, IdempotencyKey, Job, QueueCounts, Status, Submitted
+from backend.store.database import Database
+from backend.store.job_tables import idempotency_keys, jobs, schema_version
 
 
 class Bounds(TypedDict):

@@ -9,7 +9,7 @@ import pytest
 
 CHILD = """
 import os, signal, sys, threading, time
-from backend.lifeline import Lifeline
+from backend.work.lifeline import Lifeline
 line = Lifeline()
 if os.fork() == 0:
     heard = threading.Event()

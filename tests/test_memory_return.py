@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from backend.memory_return import MemoryReturn
+from backend.work.memory_return import MemoryReturn
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_the_c_library_gives_freed_memory_back() -> None:
 
 _MANY_THREADS = """
 import sys, threading, psutil
-from backend.memory_return import use_one_heap
+from backend.work.memory_return import use_one_heap
 if sys.argv[1] == "one":
     use_one_heap()
 together = threading.Barrier(12)

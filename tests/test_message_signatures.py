@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from test_agent_auth import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 from werkzeug.test import TestResponse
 
-from backend import signing
+from backend.access import signing
+from backend.access.agent_registry import MAX_KEYS, AgentConfig
+from backend.access.message_signatures import Message, MessageSignature, read_message_signature, signature_base
+from backend.access.signing import digest_body, signature_matches
 from backend.agent_auth import verify
-from backend.agent_registry import MAX_KEYS, AgentConfig
 from backend.errors import AuthInvalid, AuthMissing
-from backend.message_signatures import Message, MessageSignature, read_message_signature, signature_base
-from backend.signing import digest_body, signature_matches
 
 WHOLE = ("@method", "@target-uri")
 OTHER_KEY = "another-key-0123456789abcdef"

@@ -12,10 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from workshop import eventually
 
 from backend.errors import NoForeground, StoreUnavailable
-from backend.health import Health
 from backend.jobs import QueueCounts
-from backend.metrics import ServiceMetrics
-from backend.worker_registry import WorkerCondition, WorkerState
+from backend.web.health import Health
+from backend.web.metrics import ServiceMetrics
+from backend.work.worker_registry import WorkerCondition, WorkerState
 
 START_MINUTES = timedelta(minutes=5)
 

@@ -9,9 +9,9 @@ from hostile import BOUNDARY, FORM, Part, encode_form, hostile_uploads
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from backend import multipart
 from backend.errors import InvalidForm, ServiceError, UnsupportedMediaType
-from backend.multipart import PartBegins, PartData, PartEnds, read_parts
+from backend.web import multipart
+from backend.web.multipart import PartBegins, PartData, PartEnds, read_parts
 
 HEAD_BYTES = 8192
 Read = list[tuple[str, str | None, bytes]]

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import func, select
 from store_backends import START, open_database, remember_all
 
-from backend.database import Database
+from backend.access.nonce_store import SqlNonceStore
 from backend.errors import AuthUnavailable
-from backend.job_tables import nonces
-from backend.nonce_store import SqlNonceStore
+from backend.store.database import Database
+from backend.store.job_tables import nonces
 
 TTL = timedelta(seconds=600)
 

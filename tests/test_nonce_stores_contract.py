@@ -13,7 +13,7 @@ import redis
 from redis_backend import TTL, nonce_store, redis_server, remember_all
 from store_backends import START, empty_database
 
-from backend.nonces import NonceStore
+from backend.access.nonces import NonceStore
 
 SHARED = ("sqlite", "postgresql", "redis")
 

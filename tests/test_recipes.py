@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_service import AGENT_ID, TinyService
 
-from backend.signing import digest_body, sign_request
+from backend.access.signing import digest_body, sign_request
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"

@@ -15,13 +15,13 @@ from redis_backend import TTL, redis_server
 from services.redis import RedisServer
 from store_backends import START, empty_database, open_database
 
+from backend.access.nonce_choice import open_nonce_store
+from backend.access.nonce_store import SqlNonceStore
+from backend.access.nonces import MemoryNonceStore
+from backend.access.redis_client import redis_options
+from backend.access.redis_nonces import RedisNonceStore
 from backend.config import Settings
 from backend.errors import AuthUnavailable, ConfigurationError
-from backend.nonce_choice import open_nonce_store
-from backend.nonce_store import SqlNonceStore
-from backend.nonces import MemoryNonceStore
-from backend.redis_client import redis_options
-from backend.redis_nonces import RedisNonceStore
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_server_that_refuses_is_as_if_away(answer: bytes) -> None:
 
 
 def test_trouble_is_logged_once_and_its_end(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "backend.redis_nonces")
+    caplog.set_level(logging.INFO, "backend.access.redis_nonces")
     with opened(server.url.replace("redis://", "redis://:sesame@")) as store:
         server.kill()
         for _ in range(3):

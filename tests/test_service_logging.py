@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend.service_logging import JsonFormatter, about_jobs, configure_logging, log_jobs, log_request
+from backend.web.service_logging import JsonFormatter, about_jobs, configure_logging, log_jobs, log_request
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_other_threads_are_about_something_else(logger: logging.Logger) -> None:
 
 
 def test_configuration_is_as_loud_as_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    names = ("backend", "backend.access", "gunicorn.error", "gunicorn.access", "somebody.else")
+    names = ("backend", "backend.requests", "gunicorn.error", "gunicorn.access", "somebody.else")
     root = logging.getLogger()
     kept, level = root.handlers[:], root.level
     try:
@@ -120,8 +120,8 @@ def test_configuration_is_as_loud_as_it_is_told(capsys: pytest.CaptureFixture[st
     assert messages == [
         "quiet from backend",
         "loud from backend",
-        "quiet from backend.access",
-        "loud from backend.access",
+        "quiet from backend.requests",
+        "loud from backend.requests",
         "quiet from gunicorn.error",
         "loud from gunicorn.error",
         "loud from somebody.else",

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend import signing
-from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
-from backend.signing import (
+from backend.access import signing
+from backend.access.signing import (
     EMPTY_DIGEST,
     SignedRequest,
     digest_body,
@@ -19,6 +18,7 @@ from backend.signing import (
     sign_request,
     signature_matches,
 )
+from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
 
 KEY = "test-key-0123456789abcdef"
 KNOWN_SIGNATURE = "20acd918990406a3a1641c7861a12405faecec7c93f4180d20c999aa82587605"

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from werkzeug.serving import make_server
 
+from backend.access.agents_file import add_agent
+from backend.access.message_signatures import Message, read_message_signature
+from backend.access.signing import digest_body
 from backend.agent_api import services_of
-from backend.agents_file import add_agent
 from backend.config import Settings
 from backend.main import create_app
-from backend.message_signatures import Message, read_message_signature
-from backend.signing import digest_body
-from backend.worker_registry import WorkerCondition, WorkerState
+from backend.work.worker_registry import WorkerCondition, WorkerState
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "signing-rfc9421.md").read_text()

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from backend.errors import StoreUnavailable
-from backend.ticker import Ticker
+from backend.work.ticker import Ticker
 
 
 class Script:
@@ -38,7 +38,7 @@ def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.Log
     away, odd = StoreUnavailable(), ValueError("odd")
     with caplog.at_level(logging.INFO):
         run(Script(away, away, odd, odd, None, away))
-    messages = [record.getMessage() for record in caplog.records if record.name == "backend.ticker"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "backend.work.ticker"]
     assert messages == [
         f"the ticker: {away}",
         "the ticker: odd",

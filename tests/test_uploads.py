@@ -22,7 +22,6 @@ from hostile import BOUNDARY, FORM, Part, encode_form
 from hostile_pictures import encode, good_png, png_chunk
 from PIL import Image
 
-from backend import uploads
 from backend.config import Settings
 from backend.errors import (
     ArtifactStoreUnavailable,
@@ -37,9 +36,10 @@ from backend.errors import (
     UnknownField,
     UnsupportedImage,
 )
-from backend.files import LocalFiles
 from backend.hunyuan3d.picture import open_picture
-from backend.uploads import Upload, UploadedPicture, UploadLimits, check_and_store, parse_form, pictures_of
+from backend.store.files import LocalFiles
+from backend.web import uploads
+from backend.web.uploads import Upload, UploadedPicture, UploadLimits, check_and_store, parse_form, pictures_of
 
 BATCH = UploadLimits("images", 2, 10)
 SINGLE = UploadLimits("image", 1, 1)
@@ -378,7 +378,7 @@ def test_limits_follow_the_settings(operation: str, expected: tuple[str, int, in
     assert (limits.max_file_bytes, limits.max_pixels) == (12_345, 54_321)
 
 
-@pytest.mark.parametrize("module", ["backend.uploads", "backend.validation", "backend.multipart"])
+@pytest.mark.parametrize("module", ["backend.web.uploads", "backend.validation", "backend.web.multipart"])
 def test_reading_uploads_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603

@@ -24,7 +24,6 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
-from backend.uploads import UploadedPicture
 from backend.validation import (
     GenerateFields,
     GenerationFields,
@@ -34,6 +33,7 @@ from backend.validation import (
     read_fields,
     resolve,
 )
+from backend.web.uploads import UploadedPicture
 
 
 def read(**texts: str) -> GenerateFields:

@@ -11,18 +11,18 @@ from fake_gpu import FakeCall, FakeProcessor
 from store_backends import START, ManualClock
 from workshop import eventually
 
-from backend import worker_child
-from backend.celery_app import GRACE_SECONDS, make_celery
-from backend.celery_doorbell import CeleryDoorbell
 from backend.config import Settings
 from backend.errors import CheckpointError, DeviceLost
-from backend.files import new_name
-from backend.job_rooms import JobRooms
 from backend.jobs import NewJob, Status
-from backend.lifeline import Lifeline
+from backend.store.files import new_name
+from backend.store.job_rooms import JobRooms
 from backend.validation import GenerationFields, resolve
-from backend.worker_child import JobRunner, WorkerChild
-from backend.worker_registry import WorkerCondition
+from backend.work import worker_child
+from backend.work.celery_app import GRACE_SECONDS, make_celery
+from backend.work.celery_doorbell import CeleryDoorbell
+from backend.work.lifeline import Lifeline
+from backend.work.worker_child import JobRunner, WorkerChild
+from backend.work.worker_registry import WorkerCondition
 
 
 class HeldLine(Lifeline):

@@ -18,10 +18,10 @@ from workshop import FailingFiles, Workshop, eventually, workshop
 
 from backend.artifacts import ArtifactStore
 from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceLost, StorageFull, StoreUnavailable
-from backend.files import LocalFiles
 from backend.job_store import JobStore
 from backend.jobs import Heartbeat, Job, Report, Status
-from backend.worker_registry import WorkerCondition
+from backend.store.files import LocalFiles
+from backend.work.worker_registry import WorkerCondition
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import func, select
 from store_backends import ManualClock, open_database
 
-from backend.database import Database
-from backend.job_tables import workers
-from backend.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+from backend.store.database import Database
+from backend.store.job_tables import workers
+from backend.work.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
 
 READY = WorkerState(
     owner="gpu-1",

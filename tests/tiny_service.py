@@ -22,11 +22,11 @@ from typing import Any
 from flask import Flask, Response, jsonify, request, send_file, url_for
 from werkzeug.serving import make_server
 
+from backend.access.agents_file import add_agent
+from backend.access.nonces import MemoryNonceStore
 from backend.agent_auth import AgentGuard, require_agent_token
-from backend.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, JobNotFound, ServiceError
-from backend.nonces import MemoryNonceStore
 
 AGENT_ID = "a1"
 

@@ -17,13 +17,13 @@ from store_backends import ManualClock
 from backend.artifacts import ArtifactStore
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
-from backend.database import Database
-from backend.doorbell import LocalDoorbell
-from backend.files import LocalFiles
 from backend.job_store import JobStore
 from backend.jobs import Job, NewJob
+from backend.store.database import Database
+from backend.store.files import LocalFiles
 from backend.validation import GenerationFields, resolve
-from backend.worker_registry import WorkerRegistry
+from backend.work.doorbell import LocalDoorbell
+from backend.work.worker_registry import WorkerRegistry
 
 MODEL = "demo"
 PATIENCE_SECONDS = 20.0

@@ -117,9 +117,9 @@ def main(
 def load_processor(command: CommandLine) -> ShapeMaker:
     """A processor of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
     from backend.batch_inference_extension import add_batch_inference_to_processor
-    from backend.device_memory import memory_of
     from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
     from backend.hunyuan_integration import Hunyuan3DProcessor
+    from backend.work.device_memory import memory_of
 
     pipeline = Hunyuan3DShapePipeline.from_pretrained(
         command.checkpoint, subfolder=command.subfolder, device=command.device, dtype=command.dtype

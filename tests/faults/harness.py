@@ -27,23 +27,23 @@ from services.redis import RedisServer
 from sqlalchemy import func, select
 from store_backends import empty_database
 
-from backend.celery_app import make_celery
-from backend.celery_doorbell import CeleryDoorbell
 from backend.config import Settings
-from backend.doorbell import Doorbell, SilentDoorbell
-from backend.janitor import Janitor
-from backend.job_rooms import JobRooms
-from backend.job_tables import jobs
 from backend.jobs import Job, NewJob, Status
+from backend.store.janitor import Janitor
+from backend.store.job_rooms import JobRooms
+from backend.store.job_tables import jobs
 from backend.validation import GenerationFields, resolve
-from backend.worker_registry import WorkerCondition
+from backend.work.celery_app import make_celery
+from backend.work.celery_doorbell import CeleryDoorbell
+from backend.work.doorbell import Doorbell, SilentDoorbell
+from backend.work.worker_registry import WorkerCondition
 
 __all__ = ["AGENT", "LEASE_SECONDS", "Process", "Yard", "cluster", "sized", "until"]
 
 AGENT = "ann"
 LEASE_SECONDS = 5
 FAKE_WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
-FAKE_SERVICE = ("-m", "gunicorn", "--config", "python:backend.gunicorn_conf", "faults.fake_service:make_app()")
+FAKE_SERVICE = ("-m", "gunicorn", "--config", "python:backend.web.gunicorn_conf", "faults.fake_service:make_app()")
 REAL_WORKER = ("-m", "backend.worker")
 _STOP_SECONDS = 120.0
 

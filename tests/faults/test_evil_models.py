@@ -17,9 +17,9 @@ from store_backends import open_database
 from workshop import Workshop, workshop
 
 from backend.errors import CheckpointError
-from backend.job_rooms import model_opener
 from backend.job_store import JobStore
-from backend.worker_registry import WorkerCondition
+from backend.store.job_rooms import model_opener
+from backend.work.worker_registry import WorkerCondition
 
 pytestmark = pytest.mark.slow
 

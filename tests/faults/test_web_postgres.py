@@ -131,4 +131,4 @@ def health(service: RunningService) -> tuple[int, str]:
 
 def web_errors(log: str) -> str:
     """The log without what says once that the store is away, as an error: janitor and reminder."""
-    return "\n".join(line for line in log.splitlines() if "backend.ticker" not in line and "janitor" not in line)
+    return "\n".join(line for line in log.splitlines() if "backend.work.ticker" not in line and "janitor" not in line)

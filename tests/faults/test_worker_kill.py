@@ -12,7 +12,7 @@ from faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
 from faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
 from faults.report import report
 
-from backend.agents_file import add_agent
+from backend.access.agents_file import add_agent
 from backend.errors import WorkerDied
 
 pytestmark = pytest.mark.slow

@@ -25,14 +25,14 @@ from hostile import FORM, Part, encode_form
 from running import API, Agent, Answer, RunningService, running_service
 from sqlalchemy import select
 
+from backend.access.signing import EMPTY_DIGEST, sign_request
 from backend.artifacts import ArtifactStore
 from backend.config import Settings
-from backend.database import Database
-from backend.files import LocalFiles, is_temporary
-from backend.janitor import Janitor
 from backend.job_store import JobStore
-from backend.job_tables import idempotency_keys, jobs
-from backend.signing import EMPTY_DIGEST, sign_request
+from backend.store.database import Database
+from backend.store.files import LocalFiles, is_temporary
+from backend.store.janitor import Janitor
+from backend.store.job_tables import idempotency_keys, jobs
 
 LONG = os.environ.get("FAULTS", "short") == "long"
 PATIENCE_SECONDS = 120.0
@@ -302,8 +302,8 @@ def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
     from fake_gpu import FakeProcessor
 
     from backend.batch_processor import BatchProcessor
-    from backend.doorbell import LocalDoorbell
-    from backend.worker_registry import WorkerRegistry
+    from backend.work.doorbell import LocalDoorbell
+    from backend.work.worker_registry import WorkerRegistry
 
     with behind(service) as rooms:
         processor = FakeProcessor()

@@ -20,8 +20,8 @@ from hostile import FORM, Part, encode_form, good_png
 from PIL import Image
 from running import API, Agent, Answer, running_service
 
-from backend.agents_file import rotate_agent, set_enabled
-from backend.signing import digest_body
+from backend.access.agents_file import rotate_agent, set_enabled
+from backend.access.signing import digest_body
 from integration.watched import WatchedService, png, sample
 
 UNKNOWN = "0" * 32

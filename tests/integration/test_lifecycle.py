@@ -9,7 +9,7 @@ import pytest
 from hostile import good_png
 from running import API, running_service
 
-from backend.agents_file import remove_agent, rotate_agent, set_enabled
+from backend.access.agents_file import remove_agent, rotate_agent, set_enabled
 from backend.job_store import JobStore
 from backend.jobs import Job, Status
 from integration.watched import WatchedService, sample

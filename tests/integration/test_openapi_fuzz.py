@@ -22,10 +22,10 @@ from requests.auth import AuthBase
 from running import Agent
 from schemathesis import checks
 
+from backend.access.signing import digest_body, sign_request
 from backend.agent_api import api
-from backend.api_calls import ANSWER_MODELS, REQUEST_MODELS
-from backend.api_document import make_document
-from backend.signing import digest_body, sign_request
+from backend.web.api_calls import ANSWER_MODELS, REQUEST_MODELS
+from backend.web.api_document import make_document
 from integration.watched import WatchedService, sample
 
 EXAMPLES = 60

@@ -1,0 +1,1 @@
+"""The parts of the client, client.py; needs nothing of the service."""

@@ -1,0 +1,190 @@
+"""The one child of a worker process: holds the model and the device, and runs the jobs that the bells call it to.
+
+When a picture or a driver kills it, another takes its place; when its parent dies, it hands back what it has and ends.
+This module does not know how a job is run, or who rings.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from billiard.util import set_pdeathsig
+
+from backend.batch_processor import BatchProcessor
+from backend.config import Settings
+from backend.errors import DeviceLost, ServiceError
+from backend.store.job_rooms import JobRooms
+from backend.work.celery_app import GRACE_SECONDS, make_celery
+from backend.work.celery_doorbell import CeleryDoorbell
+from backend.work.doorbell import LocalDoorbell
+from backend.work.lifeline import Lifeline
+from backend.work.shape_processor import ShapeProcessor
+
+_FIRST_REST, _LONGEST_REST = 1.0, 30.0
+_LAST_RING_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """The job table, the model, and who tells others that there is more to do."""
+
+    def __init__(
+        self, settings: Settings, rooms: JobRooms, bell: CeleryDoorbell, open_processor: Callable[[], ShapeProcessor]
+    ) -> None:
+        """rooms : closed by end(); bell : what wakes this worker and others; open_processor : as BatchProcessor's."""
+        self._settings = settings
+        self._bell = bell
+        self._rooms = rooms
+        self._processor = BatchProcessor(
+            rooms.store,
+            open_processor,
+            rooms.pictures,
+            rooms.artifacts,
+            settings,
+            rooms.clock,
+            doorbell=LocalDoorbell(),
+            registry=rooms.registry,
+        )
+        self._draining = False
+
+    def begin(self) -> None:
+        """Sweep the job table from now on."""
+        self._rooms.start()
+
+    def load(self) -> None:
+        """Load the model. Raises what open_processor raises; may be called again then."""
+        self._processor.load()
+
+    def answer(self) -> int:
+        """Run one group of jobs; the number of its jobs. One bell becomes at most one other, as long as jobs wait.
+
+        Raises DeviceLost when only another process can go on.
+        """
+        try:
+            if self._draining:
+                self._pass_on()
+                return 0
+            # Before the run, so that another worker takes the rest meanwhile.
+            handed_on = self._rooms.store.counts().queued > self._settings.max_batch_size
+            if handed_on:
+                self._bell.ring()
+            taken = self._processor.run_once()
+            if taken and not handed_on:
+                self._pass_on()
+        except DeviceLost:
+            self._bell.ring()
+            raise
+        except ServiceError as error:
+            logger.warning("This bell is not answered (%s); a later one will be.", error.message)
+            return 0
+        return taken
+
+    def _pass_on(self) -> None:
+        if self._rooms.store.has_work():
+            self._bell.ring()
+
+    def drain(self, seconds: float) -> None:
+        """Take no more jobs; what runs may go on for so long, then it is handed back."""
+        self._draining = True
+        self._processor.drain(seconds)
+
+    def end(self) -> None:
+        """Finish or hand back what runs, and close everything."""
+        self._processor.stop(0 if self._draining else None)
+        self._rooms.stop()
+        self._bell.flush(_LAST_RING_SECONDS)
+
+
+class WorkerChild:
+    """The child from its fork to its end; made in the parent, where it holds nothing."""
+
+    def __init__(self, settings: Settings, lifeline: Lifeline, open_processor: Callable[[], ShapeProcessor]) -> None:
+        self._settings = settings
+        self._lifeline = lifeline
+        self._open_processor = open_processor
+        self._runner: JobRunner | None = None
+        self._ending = threading.Event()
+        self._alarm_lock = threading.Lock()
+        self._alarm_is_last = False
+
+    def begin(self) -> None:
+        """Open the rooms and load the model, however long either is away; returns early when it is to end."""
+        # Celery would have the kernel kill this process with its parent, and each job would count a death.
+        with suppress(OSError):
+            set_pdeathsig(0)
+        self._lifeline.watch(self._stop)
+        self._patiently(self._open)
+        self._patiently(self._load)
+
+    def work(self) -> None:
+        """Answer one bell. Ends the process when the device is lost."""
+        if self._runner is None:
+            return
+        # A batch that hangs: Celery's own time limit would have the child hand its jobs back, to hang in the next one.
+        self._alarm(self._settings.batch_seconds)
+        try:
+            self._runner.answer()
+        except DeviceLost as error:
+            logger.critical("%s This process ends; another takes its place.", error.message)
+            self._runner.end()
+            os._exit(1)
+        finally:
+            self._alarm(0)
+
+    def end(self) -> None:
+        """Close what was opened."""
+        if self._runner is not None:
+            self._runner.end()
+
+    def _open(self) -> None:
+        # A bell of the child's own: connections are not shared across a fork.
+        bell = CeleryDoorbell(make_celery(self._settings))
+        rooms = JobRooms.open(self._settings, bell)
+        self._runner = JobRunner(self._settings, rooms, bell, self._open_processor)
+        self._runner.begin()
+
+    def _load(self) -> None:
+        if self._runner is not None:
+            self._runner.load()
+
+    def _stop(self, orphaned: bool) -> None:
+        # Whoever starts a new worker in the dead one's place needs the device at once.
+        seconds = 0.0 if orphaned else self._settings.drain_seconds
+        if orphaned:
+            logger.error("The worker's parent process has died; the child hands back what it runs, and ends.")
+        self._ending.set()
+        self._alarm(math.ceil(seconds) + GRACE_SECONDS, last=True)
+        if self._runner is not None:
+            self._runner.drain(seconds)
+
+    def _alarm(self, seconds: int, *, last: bool = False) -> None:
+        """Have the kernel end this process after so long (0: never), whoever holds the interpreter; jobs count a death.
+
+        last : nobody may change it any more
+        """
+        with self._alarm_lock:
+            if last or not self._alarm_is_last:
+                self._alarm_is_last = last
+                signal.alarm(seconds)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        """Does it again and again until it works or the process is to end."""
+        rest = _FIRST_REST
+        while not self._ending.is_set():
+            try:
+                action()
+            except ServiceError as error:
+                logger.error("The worker is not ready: %s Next try in %.0f s.", error.message, rest)
+            except Exception:  # a driver may raise anything
+                logger.exception("The worker is not ready. Next try in %.0f s.", rest)
+            else:
+                return
+            self._ending.wait(rest)
+            rest = min(2 * rest, _LONGEST_REST)
