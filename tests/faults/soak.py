@@ -6,18 +6,18 @@ health and metrics. This module does not know for how long, or what is asked of 
 
 from __future__ import annotations
 
-import itertools
 import random
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from faults.web_harness import Callers, one_picture, pictures
+from faults.web_harness import Callers, one_picture, pictures, until
 from hostile import FORM, HostileUpload, hostile_uploads
 from running import API, REPOSITORY, Answer, RunningService
 
@@ -33,6 +33,8 @@ class Traffic:
     def __init__(self, service: RunningService) -> None:
         self.counts: Counter[str] = Counter()
         self._service = service
+        self._open = threading.Event()
+        self._open.set()
         self._samples = [path.read_bytes() for path in sorted((REPOSITORY / "samples").glob("*.png"))]
         self._hostile = [each for each in hostile_uploads(2_000_000) if len(each.body) < _LARGEST_HOSTILE]
 
@@ -54,10 +56,33 @@ class Traffic:
     ) -> Callable[[], None]:
         def run() -> None:
             while not callers.stopping:
+                if not self._open.wait(0.2):
+                    continue
                 kind(chance)
                 time.sleep(chance.uniform(0, 2 * pause))
 
         return run
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Lets all callers pause, until the block ends, and begins it when nothing waits or runs any more.
+
+        A lone job comes last: what it leaves is collected with what all others left.
+        """
+        self._open.clear()
+        try:
+            until(self._is_idle, "no job waits or runs")
+            time.sleep(6)
+            self._single(random.Random(0))
+            until(self._is_idle, "the lone job is done")
+            time.sleep(2)
+            yield
+        finally:
+            self._open.set()
+
+    def _is_idle(self) -> bool:
+        found = self._service.send("GET", f"{API}/health", {}).json()
+        return bool(found["queue_size"] == 0 and found["active_jobs"] == 0)
 
     def _single(self, chance: random.Random) -> None:
         """One picture, waited for, and downloaded in the ways there are."""
@@ -166,11 +191,15 @@ class Sample:
 
 @dataclass(eq=False)
 class Watch:
-    """Looks at processes again and again on a thread of its own; series : by the process's part in the service."""
+    """Looks at processes: again and again on a thread of its own, and when it is told that they rest.
+
+    load, rest : what it saw, by the process's part in the service
+    """
 
     processes: dict[str, psutil.Process]
-    pause: float = 1.0
-    series: dict[str, list[Sample]] = field(default_factory=dict)
+    load: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    rest: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
+    _began: float = field(default_factory=time.monotonic)
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Watch:
@@ -182,59 +211,27 @@ class Watch:
         self._ended.set()
         self._thread.join()
 
+    def note_rest(self) -> None:
+        """Now nothing runs."""
+        for name, sample in self._look():
+            self.rest[name].append(sample)
+
     def _run(self) -> None:
-        began = time.monotonic()
-        while not self._ended.wait(self.pause):
-            for name, process in self.processes.items():
-                memory = process.memory_full_info()
-                sample = Sample(
-                    time.monotonic() - began, memory.uss, memory.rss, process.num_fds(), process.num_threads()
-                )
-                self.series.setdefault(name, []).append(sample)
+        while not self._ended.wait(1.0):
+            for name, sample in self._look():
+                self.load[name].append(sample)
+
+    def _look(self) -> Iterator[tuple[str, Sample]]:
+        for name, process in self.processes.items():
+            memory = process.memory_full_info()
+            seconds = time.monotonic() - self._began
+            yield name, Sample(seconds, memory.uss, memory.rss, process.num_fds(), process.num_threads())
 
 
-@dataclass(frozen=True)
-class Drift:
-    """How a process's figures moved after the warm-up, from its first part to its last.
-
-    own : bytes, the lowest twentieth: what is held between batches, of whatever size those are
-    rss : bytes, the median; files, threads : the most at once
-    """
-
-    own: tuple[int, int]
-    rss: tuple[int, int]
-    files: tuple[int, int]
-    threads: tuple[int, int]
-
-    @property
-    def memory(self) -> float:
-        """Relative growth."""
-        return self.own[1] / self.own[0] - 1
-
-    @classmethod
-    def of(cls, series: list[Sample], warm_up: float, parts: int = 3) -> Drift:
-        """warm_up : seconds left out at the start; parts : into how many the rest is cut."""
-        warm = [sample for sample in series if sample.seconds >= warm_up]
-        size = len(warm) // parts
-        first, last = warm[:size], warm[-size:]
-
-        def both(figure: Callable[[list[Sample]], float]) -> tuple[int, int]:
-            return round(figure(first)), round(figure(last))
-
-        return cls(
-            own=both(lambda some: statistics.quantiles((sample.own for sample in some), n=20)[0]),
-            rss=both(lambda some: statistics.median(sample.rss for sample in some)),
-            files=both(lambda some: max(sample.files for sample in some)),
-            threads=both(lambda some: max(sample.threads for sample in some)),
-        )
-
-
-def memory_curve(series: list[Sample], points: int = 10) -> list[tuple[float, float]]:
-    """Minutes and MiB of a process's own, as medians over so many stretches of time."""
-    size = max(1, len(series) // points)
-    stretches: Iterator[list[Sample]] = (series[k : k + size] for k in itertools.count(0, size))
-    cut = itertools.islice(stretches, points)
-    return [(some[-1].seconds / 60, statistics.median(sample.own for sample in some) / MIB) for some in cut if some]
+def growth(samples: list[Sample], figure: Callable[[Sample], float]) -> tuple[float, float]:
+    """A figure's mean over the first third of some samples and over the last."""
+    size = max(1, len(samples) // 3)
+    return statistics.fmean(map(figure, samples[:size])), statistics.fmean(map(figure, samples[-size:]))
 
 
 def family(service: RunningService) -> dict[str, psutil.Process]:

@@ -84,7 +84,7 @@ def test_processes_that_die_while_the_database_is_away_take_no_other_with_them(t
             victim, other = service.web_processes()
             victim.kill()
             until(lambda: service.log.count("This process waits to start") == 1, "a new process that waits")
-            assert health(service) == (503, "STORE_UNAVAILABLE")
+            until(lambda: health(service) == (503, "STORE_UNAVAILABLE"), "health says that the database is away")
             other.kill()
             until(lambda: service.log.count("This process waits to start") == 2, "another one")
             cluster.start()
