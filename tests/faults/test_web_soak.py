@@ -68,8 +68,8 @@ def as_markdown(traffic: Traffic, watch: Watch) -> str:
         "",
         f"{platform.machine()}, {os.cpu_count()} cores shared with other work, {datetime.now(UTC):%Y-%m-%d}; "
         f"{minutes:.0f} minutes of traffic with {STRETCHES} rests, the first after the warm-up. MiB, each the mean of "
-        "the first third (of the rests, or of the samples under load after the warm-up) and of the last. `make soak` makes "
-        "these tables.",
+        "the first third (of the rests, or of the samples under load after the warm-up) and of the last. `make soak` "
+        "makes these tables.",
         "",
         f"Answered: {counts}.",
         "",
