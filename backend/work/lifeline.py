@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
+
+_MOMENT_SECONDS = 0.5
 
 
 class Lifeline:
@@ -34,6 +37,13 @@ class Lifeline:
 
         def wait() -> None:
             os.read(self._reading, 1)
-            then(os.getppid() != self._parent)
+            then(self._is_orphaned())
 
         threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+    def _is_orphaned(self) -> bool:
+        # The kernel closes a dying process's files a moment before its children get another parent.
+        until = time.monotonic() + _MOMENT_SECONDS
+        while os.getppid() == self._parent and time.monotonic() < until:
+            time.sleep(0.01)
+        return os.getppid() != self._parent
