@@ -31,6 +31,7 @@ from backend.work.heartbeats import Ending, Heartbeats, Run
 from backend.work.job_progress import StageTimes
 from backend.work.job_recorder import JobRecorder
 from backend.work.memory_return import MemoryReturn, use_one_heap
+from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import PendingShape, ShapeProcessor
 from backend.work.worker_metrics import NoMetrics, WorkerMetrics
 from backend.work.worker_presence import Presence
@@ -76,12 +77,14 @@ class BatchProcessor:
         metrics: WorkerMetrics | None = None,
         owner: str | None = None,
         on_broken: Callable[[], None] | None = None,
+        alarm: RunAlarm | None = None,
     ) -> None:
         """Does nothing yet.
 
         open_processor : gives the loaded model, the same at every call; metrics : who counts; owner : the name that
         jobs are leased under, unique; on_broken : called once, on the worker's thread, when the device no longer
-        answers and only a new process can help (the service then ends itself and is started again).
+        answers and only a new process can help (the service then ends itself and is started again); alarm : bounds
+        device calls and the drawing of meshes, once whoever owns the process has begun it.
         """
         self._store = store
         self._open_processor = open_processor
@@ -92,8 +95,9 @@ class BatchProcessor:
         counts = metrics or NoMetrics()
         self._times = StageTimes()
         self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._run_over)
-        self._recorder = JobRecorder(store, pictures, artifacts, self._heartbeats, clock, self._times, counts)
-        self._runner = GroupRunner(pictures, self._recorder, self._times, counts)
+        alarm = alarm or RunAlarm(settings.batch_seconds)
+        self._recorder = JobRecorder(store, pictures, artifacts, self._heartbeats, clock, self._times, counts, alarm)
+        self._runner = GroupRunner(pictures, self._recorder, self._times, counts, alarm)
         self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
         self._memory = MemoryReturn()
@@ -129,25 +133,20 @@ class BatchProcessor:
         self._presence.ready(processor)
 
     def run_once(self) -> int:
-        """Leases one group of jobs, runs it and records each; gives their number, 0 when there are none or it drains.
+        """As run_group, and waits until each job is recorded."""
+        try:
+            return self.run_group()
+        finally:
+            self._exports.join()
 
+    def run_group(self) -> int:
+        """Leases one group of jobs and takes it through the device; gives their number, 0: none wait, or it drains.
+
+        Returns when the device is free for the next group, while meshes are still recorded; stop() waits for them.
         Not to be mixed with start(). Raises what open_processor raises; StoreUnavailable or StorageFull when nothing
         could be leased; DeviceLost when only a new process can go on.
         """
-        try:
-            return self._work_group(self._open_processor())
-        finally:
-            self._exports.join()
-
-    def run_all(self) -> int:
-        """As run_once, group after group until no jobs wait, recording one while the device runs the next."""
-        taken = 0
-        try:
-            while count := self._work_group(self._open_processor()):
-                taken += count
-        finally:
-            self._exports.join()
-        return taken
+        return self._work_group(self._open_processor())
 
     def drain(self, seconds: float | None = None) -> None:
         """Takes no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.

@@ -24,6 +24,7 @@ from backend.store.job_rooms import JobRooms, model_opener, utc_now
 from backend.web.health import HealthReader
 from backend.web.metrics import ServiceMetrics
 from backend.work.doorbell import Doorbell, Doorbells, LocalDoorbell
+from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import ShapeProcessor
 from backend.work.worker_registry import WorkerRegistry
 
@@ -33,6 +34,7 @@ class AgentServices:
     """What one process has; open it after a fork, not before.
 
     worker : None where other processes run the jobs
+    alarm : what bounds the worker's calls, once start() was told that it may
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     stopping : set when the process is about to end and nobody should wait for anything any more
     """
@@ -42,6 +44,7 @@ class AgentServices:
     guard: AgentGuard
     doorbell: Doorbell
     worker: BatchProcessor | None
+    alarm: RunAlarm
     metrics: ServiceMetrics
     health: HealthReader
     sync_slots: threading.Semaphore
@@ -66,7 +69,7 @@ class AgentServices:
         metrics, health = ServiceMetrics(), HealthReader(rooms.store, rooms.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, rooms.database), clock)
-        worker = None
+        worker, alarm = None, RunAlarm(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor(
                 rooms.store,
@@ -79,6 +82,7 @@ class AgentServices:
                 registry=rooms.registry,
                 metrics=metrics,
                 on_broken=end_this_process,
+                alarm=alarm,
             )
         return cls(
             settings=settings,
@@ -86,6 +90,7 @@ class AgentServices:
             guard=guard,
             doorbell=bell,
             worker=worker,
+            alarm=alarm,
             metrics=metrics,
             health=health,
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
@@ -121,9 +126,15 @@ class AgentServices:
         """Which workers are alive."""
         return self.rooms.registry
 
-    def start(self) -> None:
-        """Begin to run jobs, if this process does, and to clear away what is over."""
+    def start(self, *, alone: bool = False) -> None:
+        """Begin to run jobs, if this process does, and to clear away what is over.
+
+        alone : the process is the service's own, and is ended when a batch outlasts BATCH_SECONDS; whoever watches it
+            starts a new one
+        """
         if self.worker is not None:
+            if alone:
+                self.alarm.begin()
             self.worker.start()
         self.rooms.start()
 

@@ -335,7 +335,7 @@ def test_the_device_goes_on_while_a_mesh_is_drawn(shop: Workshop) -> None:
 def test_a_queue_is_worked_off_group_by_group(shop: Workshop) -> None:
     shop.fake.capacity = 2
     ids = [shop.submit() for _ in range(5)]
-    assert shop.worker().run_all() == 5
+    assert shop.work_off() == 5
     assert [len(call.images) for call in shop.fake.calls] == [2, 2, 1]
     assert {shop.job(job_id).status for job_id in ids} == {Status.COMPLETED}
 

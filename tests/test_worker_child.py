@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from backend.jobs import NewJob, Status
 from backend.store.files import new_name
 from backend.store.job_rooms import JobRooms
 from backend.validation import GenerationFields, resolve
-from backend.work import worker_child
+from backend.work import run_alarm, worker_child
 from backend.work.celery_app import GRACE_SECONDS, make_celery
 from backend.work.celery_doorbell import CeleryDoorbell
 from backend.work.lifeline import Lifeline
+from backend.work.run_alarm import RunAlarm
 from backend.work.worker_child import JobRunner, WorkerChild
 from backend.work.worker_registry import WorkerCondition
 
@@ -46,7 +48,7 @@ class Shop:
         self.bell = CeleryDoorbell(make_celery(self.settings), send=self._ring)
         self.rooms = JobRooms.open(self.settings, self.bell, clock=ManualClock(START))
         self.fake = FakeProcessor()
-        self.runner = JobRunner(self.settings, self.rooms, self.bell, lambda: self.fake)
+        self.runner = JobRunner(self.settings, self.rooms, self.bell, lambda: self.fake, RunAlarm(1))
 
     def _ring(self) -> None:
         self.rings += 1
@@ -56,15 +58,20 @@ class Shop:
         return self.rings
 
     def submit(self, count: int) -> list[str]:
-        request = resolve(GenerationFields(quality=1), lambda: 7)
-        names = [new_name("png") for _ in range(count)]
-        for name in names:
-            self.rooms.pictures.put(name, b"picture")
-        new = [NewJob(request.to_json(), request.batch_key("fake"), name) for name in names]
-        return list(self.rooms.store.submit("ann", new, queue_limit=100, agent_limit=100).job_ids)
+        return submitted(self.rooms, count)
 
     def states(self, ids: list[str]) -> list[Status]:
         return [self.rooms.store.get(job_id, "ann").status for job_id in ids]
+
+
+def submitted(rooms: JobRooms, count: int) -> list[str]:
+    """Jobs that may share a batch; their ids."""
+    request = resolve(GenerationFields(quality=1), lambda: 7)
+    names = [new_name("png") for _ in range(count)]
+    for name in names:
+        rooms.pictures.put(name, b"picture")
+    new = [NewJob(request.to_json(), request.batch_key("fake"), name) for name in names]
+    return list(rooms.store.submit("ann", new, queue_limit=100, agent_limit=100).job_ids)
 
 
 @pytest.fixture
@@ -78,8 +85,31 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 def test_a_bell_runs_one_group_of_jobs(shop: Shop) -> None:
     ids = shop.submit(2)
     assert shop.runner.answer() == 2
-    assert shop.states(ids) == [Status.COMPLETED] * 2
+    eventually(lambda: shop.states(ids) == [Status.COMPLETED] * 2)
     assert shop.rung() == 0
+
+
+def test_the_device_runs_the_next_jobs_while_a_mesh_is_recorded(shop: Shop) -> None:
+    ids = shop.submit(3)
+    recording = threading.Event()
+    shop.fake.before_finish = lambda _: recording.wait(20)
+    assert (shop.runner.answer(), shop.runner.answer()) == (2, 1)
+    assert Status.COMPLETED not in shop.states(ids)
+    recording.set()
+    eventually(lambda: shop.states(ids) == [Status.COMPLETED] * 3)
+
+
+def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    (job_id,) = shop.submit(1)
+    recording = threading.Event()
+    shop.fake.before_finish = lambda _: recording.wait(20)
+    assert shop.runner.answer() == 1
+    threading.Timer(0.2, recording.set).start()
+    shop.runner.end()
+    rooms = JobRooms.open(shop.settings, shop.bell)
+    assert rooms.store.get(job_id, "ann").status is Status.COMPLETED
+    rooms.stop()
 
 
 def test_a_bell_with_nothing_to_do_ends_there(shop: Shop) -> None:
@@ -162,7 +192,7 @@ class Child:
 def alarms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
-    monkeypatch.setattr(worker_child.signal, "alarm", asked.append)
+    monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
     monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
     return asked
 
@@ -219,10 +249,17 @@ def test_a_child_that_was_stopped_before_it_could_open_anything_ends(tmp_path: P
 
 
 def test_a_batch_that_hangs_is_bounded(tmp_path: Path, alarms: list[int]) -> None:
-    made = Child(tmp_path, FakeProcessor)
+    made = Child(tmp_path, lambda: processor)
+    at_the_call: list[list[int]] = []
+    processor = FakeProcessor(before_call=lambda _: at_the_call.append(list(alarms)))
     made.child.begin()
     assert alarms == []
+    rooms = JobRooms.open(made.settings, CeleryDoorbell(make_celery(made.settings), send=lambda: None))
+    submitted(rooms, 1)
     made.child.work()
-    assert alarms == [made.settings.batch_seconds, 0]
+    assert at_the_call == [[made.settings.batch_seconds]]
     made.cut()
     made.child.end()
+    rooms.stop()
+    assert alarms[-1] == 9 + GRACE_SECONDS
+    assert 0 in alarms

@@ -316,7 +316,7 @@ def run_in_a_process_of_its_own(folder: Path, now: datetime) -> None:
     with open_database(f"sqlite:///{folder / 'jobs.sqlite3'}") as database, workshop(folder, database) as shop:
         shop.clock.now = now
         shop.fake.before_call = die
-        shop.worker().run_all()
+        shop.work_off()
 
 
 def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop) -> None:
@@ -334,7 +334,7 @@ def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop)
 
     shop.fake.before_call = look
     shop.fake.before_finish = lambda _: time.sleep(0.3)
-    shop.worker().run_all()
+    shop.work_off()
     assert done_before == {b"zero": 0, b"one": 1, b"two": 2, b"late": 3}
 
 

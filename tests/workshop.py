@@ -85,6 +85,13 @@ class Workshop:
         self.workers.append(worker)
         return worker
 
+    def work_off(self) -> int:
+        """One worker runs group after group until no jobs wait, and records them; how many there were."""
+        worker, taken = self.worker(), 0
+        while count := worker.run_group():
+            taken += count
+        return taken + worker.run_once()
+
     def submit(self, picture: bytes = b"picture", agent_id: str = "ann", **fields: Any) -> str:
         """Stores a picture and submits a job for it; gives its id."""
         request = resolve(GenerationFields(**fields), lambda: 7)

@@ -80,7 +80,7 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, stop)
     # As gunicorn has it: a request's system calls go on.
     signal.siginterrupt(signal.SIGTERM, False)
-    services.start()
+    services.start(alone=True)
 
 
 def worker_exit(_server: Any, worker: Any) -> None:

@@ -16,6 +16,7 @@ from backend.validation import GenerationRequest
 from backend.work.heartbeats import Ending, Run
 from backend.work.job_progress import STAGES, StageTimes
 from backend.work.job_recorder import JobRecorder, known, unnamed
+from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import PendingShape, ShapeProcessor, ShapeProgress
 from backend.work.worker_metrics import WorkerMetrics
 
@@ -52,11 +53,14 @@ class GroupRunner:
         recorder: JobRecorder,
         times: StageTimes,
         metrics: WorkerMetrics,
+        alarm: RunAlarm,
     ) -> None:
+        """alarm : bounds the device calls of each group, all together."""
         self._pictures = pictures
         self._recorder = recorder
         self._times = times
         self._metrics = metrics
+        self._alarm = alarm
 
     def run(self, processor: ShapeProcessor, tasks: Sequence[Task], hand_over: HandOver) -> None:
         """Gives each task's pending shape to hand_over, or ends its run.
@@ -64,7 +68,8 @@ class GroupRunner:
         tasks : with equal octree resolution, steps and guidance. Raises DeviceLost, and what isn't an Exception.
         """
         group = [loaded for loaded in map(self._load, tasks) if loaded is not None]
-        error = self._attempt(processor, group, hand_over)
+        deadline = self._alarm.deadline()
+        error = self._attempt(processor, group, hand_over, deadline)
         if error is None:
             return
         if len(group) == 1:
@@ -72,7 +77,7 @@ class GroupRunner:
             return
         _log.error("a batch of %d failed as a whole; each runs alone now", len(group), exc_info=error)
         for loaded in group:
-            error = self._attempt(processor, [loaded], hand_over)
+            error = self._attempt(processor, [loaded], hand_over, deadline)
             if error is not None:
                 self._blame(loaded.task, error)
 
@@ -92,13 +97,16 @@ class GroupRunner:
         with self._pictures.open(name) as stream:
             return stream.read()
 
-    def _attempt(self, processor: ShapeProcessor, group: Sequence[_Loaded], hand_over: HandOver) -> Exception | None:
+    def _attempt(
+        self, processor: ShapeProcessor, group: Sequence[_Loaded], hand_over: HandOver, deadline: float
+    ) -> Exception | None:
         """One device call; what it raised. Raises DeviceLost when the device is gone after that."""
         group = [loaded for loaded in group if not loaded.task.run.over]
         if not group:
             return None
         try:
-            shapes = self._call(processor, group)
+            with self._alarm.bounded(deadline):
+                shapes = self._call(processor, group)
         except _AllOver:
             return None
         except Exception as error:  # noqa: BLE001 - given back, to be recorded

@@ -30,6 +30,7 @@ from backend.validation import GenerationRequest
 from backend.work.heartbeats import Ending, Heartbeats, Run
 from backend.work.job_metadata import JobMetadata, StageSecondsOut
 from backend.work.job_progress import StageTimes
+from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import PendingShape
 from backend.work.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, RELEASED, WorkerMetrics
 
@@ -57,17 +58,22 @@ class JobRecorder:
         clock: Clock,
         times: StageTimes,
         metrics: WorkerMetrics,
+        alarm: RunAlarm,
         *,
         patience: float = 30.0,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
-        """patience : seconds for which file storage may be away before a run is handed back."""
+        """patience : seconds for which file storage may be away before a run is handed back.
+
+        alarm : bounds the drawing of meshes and files, but not the waiting for storage
+        """
         self._store = store
         self._pictures = pictures
         self._artifacts = artifacts
         self._clock = clock
         self._times = times
         self._metrics = metrics
+        self._alarm = alarm
         self._patience = patience
         self._pause = pause
         self._heartbeats = heartbeats
@@ -79,7 +85,8 @@ class JobRecorder:
             self._step(run, "mesh")
             if run.over:
                 return
-            result = pending.finish()
+            with self._alarm.bounded():
+                result = pending.finish()
             metadata = described(metadata, result.metadata)
             mesh = result.unwrap()
             self._complete(run, request, mesh, metadata)
@@ -128,8 +135,9 @@ class JobRecorder:
         self._step(run, "export")
         started = time.perf_counter()
         fmt, scale = request.format, request.scale_mm
-        data = export_mesh(mesh, fmt, scale_mm=scale)
-        bounds = exported_bounds(mesh, fmt, scale_mm=scale)
+        with self._alarm.bounded():
+            data = export_mesh(mesh, fmt, scale_mm=scale)
+            bounds = exported_bounds(mesh, fmt, scale_mm=scale)
         if run.over:
             return
         try:

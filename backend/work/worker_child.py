@@ -7,9 +7,7 @@ This module does not know how a job is run, or who rings.
 from __future__ import annotations
 
 import logging
-import math
 import os
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +22,7 @@ from backend.work.celery_app import GRACE_SECONDS, make_celery
 from backend.work.celery_doorbell import CeleryDoorbell
 from backend.work.doorbell import LocalDoorbell
 from backend.work.lifeline import Lifeline
+from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import ShapeProcessor
 
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0
@@ -36,9 +35,14 @@ class JobRunner:
     """The job table, the model, and who tells others that there is more to do."""
 
     def __init__(
-        self, settings: Settings, rooms: JobRooms, bell: CeleryDoorbell, open_processor: Callable[[], ShapeProcessor]
+        self,
+        settings: Settings,
+        rooms: JobRooms,
+        bell: CeleryDoorbell,
+        open_processor: Callable[[], ShapeProcessor],
+        alarm: RunAlarm,
     ) -> None:
-        """rooms : closed by end(); bell : what wakes this worker and others; open_processor : as BatchProcessor's."""
+        """rooms : closed by end(); bell : what wakes this worker and others; the others as BatchProcessor's."""
         self._settings = settings
         self._bell = bell
         self._rooms = rooms
@@ -51,6 +55,7 @@ class JobRunner:
             rooms.clock,
             doorbell=LocalDoorbell(),
             registry=rooms.registry,
+            alarm=alarm,
         )
         self._draining = False
 
@@ -65,6 +70,7 @@ class JobRunner:
     def answer(self) -> int:
         """Run one group of jobs; the number of its jobs. One bell becomes at most one other, as long as jobs wait.
 
+        The bell is answered when the device is free: the next one finds it so while meshes are still recorded.
         Raises DeviceLost when only another process can go on.
         """
         try:
@@ -75,7 +81,7 @@ class JobRunner:
             handed_on = self._rooms.store.counts().queued > self._settings.max_batch_size
             if handed_on:
                 self._bell.ring()
-            taken = self._processor.run_once()
+            taken = self._processor.run_group()
             if taken and not handed_on:
                 self._pass_on()
         except DeviceLost:
@@ -111,14 +117,15 @@ class WorkerChild:
         self._open_processor = open_processor
         self._runner: JobRunner | None = None
         self._ending = threading.Event()
-        self._alarm_lock = threading.Lock()
-        self._alarm_is_last = False
+        # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
+        self._alarm = RunAlarm(settings.batch_seconds)
 
     def begin(self) -> None:
         """Open the rooms and load the model, however long either is away; returns early when it is to end."""
         # Celery would have the kernel kill this process with its parent, and each job would count a death.
         with suppress(OSError):
             set_pdeathsig(0)
+        self._alarm.begin()
         self._lifeline.watch(self._stop)
         self._patiently(self._open)
         self._patiently(self._load)
@@ -127,16 +134,12 @@ class WorkerChild:
         """Answer one bell. Ends the process when the device is lost."""
         if self._runner is None:
             return
-        # A batch that hangs: Celery's own time limit would have the child hand its jobs back, to hang in the next one.
-        self._alarm(self._settings.batch_seconds)
         try:
             self._runner.answer()
         except DeviceLost as error:
             logger.critical("%s This process ends; another takes its place.", error.message)
             self._runner.end()
             os._exit(1)
-        finally:
-            self._alarm(0)
 
     def end(self) -> None:
         """Close what was opened."""
@@ -147,7 +150,7 @@ class WorkerChild:
         # A bell of the child's own: connections are not shared across a fork.
         bell = CeleryDoorbell(make_celery(self._settings))
         rooms = JobRooms.open(self._settings, bell)
-        self._runner = JobRunner(self._settings, rooms, bell, self._open_processor)
+        self._runner = JobRunner(self._settings, rooms, bell, self._open_processor, self._alarm)
         self._runner.begin()
 
     def _load(self) -> None:
@@ -160,19 +163,9 @@ class WorkerChild:
         if orphaned:
             logger.error("The worker's parent process has died; the child hands back what it runs, and ends.")
         self._ending.set()
-        self._alarm(math.ceil(seconds) + GRACE_SECONDS, last=True)
+        self._alarm.end_within(seconds + GRACE_SECONDS)
         if self._runner is not None:
             self._runner.drain(seconds)
-
-    def _alarm(self, seconds: int, *, last: bool = False) -> None:
-        """Have the kernel end this process after so long (0: never), whoever holds the interpreter; jobs count a death.
-
-        last : nobody may change it any more
-        """
-        with self._alarm_lock:
-            if last or not self._alarm_is_last:
-                self._alarm_is_last = last
-                signal.alarm(seconds)
 
     def _patiently(self, action: Callable[[], None]) -> None:
         """Does it again and again until it works or the process is to end."""

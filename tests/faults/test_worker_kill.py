@@ -22,6 +22,7 @@ PICTURES = (b"1", b"2", b"3", b"4")
 RESUMED_SECONDS = LEASE_SECONDS + 30
 # A job that has bad luck again and again is not to fail here.
 PATIENT = {"MAX_ATTEMPTS": 100, "FAKE_STEP_SECONDS": 0.1}
+SOON_KILLED = {"FAKE_STEP_SECONDS": 0.02, "BATCH_SECONDS": 10}
 
 
 def lives(process: psutil.Process) -> bool:
@@ -96,23 +97,35 @@ def test_a_killed_service_of_one_process_loses_no_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killer", [KILLER, LATE_KILLER, DEVICE_LOSER, *sized([], [HANGER])], ids=bytes.decode)
 def test_a_picture_that_kills_its_worker_fails_alone(tmp_path: Path, killer: bytes) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02, BATCH_SECONDS=10) as (made, _):
-        first = made.submit(*PICTURES)
-        (guilty,) = made.submit(killer)
-        others = first + made.submit(*PICTURES, *PICTURES)
-        made.worker.start()
-        made.await_done()
-        made.expect_whole()
-        failed = made.job(guilty)
-        assert (failed.status.value, failed.error_message, failed.attempts) == ("failed", WorkerDied().message, 3)
-        neighbours = [made.job(job_id) for job_id in others]
-        assert [job.status.value for job in neighbours] == ["completed"] * len(others)
-        # Two deaths beside it, and then a run alone.
-        assert max(job.attempts for job in neighbours) <= 3
-        runs = sum(event.job_id == guilty and event.after == "processing" for event in made.events.read())
-        assert runs == 3
-        report(
-            "a picture that kills its worker",
-            f"among {len(others)} others: {killer.decode()}",
-            f"{runs} runs, then failed with its reason; all others completed",
-        )
+    with cluster(tmp_path, **SOON_KILLED) as (made, _):
+        expect_it_fails_alone(made, killer, "PostgreSQL, Redis, Celery")
+
+
+@pytest.mark.parametrize("killer", [HANGER, *sized([], [KILLER, LATE_KILLER, DEVICE_LOSER])], ids=bytes.decode)
+def test_a_picture_that_kills_the_service_of_one_process_fails_alone(tmp_path: Path, killer: bytes) -> None:
+    add_agent(tmp_path / "agents.json", "ann")
+    with yard(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **SOON_KILLED) as made:
+        expect_it_fails_alone(made, killer, "one process")
+
+
+def expect_it_fails_alone(made: Yard, killer: bytes, where: str) -> None:
+    """Whatever dies with it, the guilty job fails with its reason after three runs, and nobody else does."""
+    first = made.submit(*PICTURES)
+    (guilty,) = made.submit(killer)
+    others = first + made.submit(*PICTURES, *PICTURES)
+    made.worker.start()
+    made.await_done()
+    made.expect_whole()
+    failed = made.job(guilty)
+    assert (failed.status.value, failed.error_message, failed.attempts) == ("failed", WorkerDied().message, 3)
+    neighbours = [made.job(job_id) for job_id in others]
+    assert [job.status.value for job in neighbours] == ["completed"] * len(others)
+    # Two deaths beside it, and then a run alone.
+    assert max(job.attempts for job in neighbours) <= 3
+    runs = sum(event.job_id == guilty and event.after == "processing" for event in made.events.read())
+    assert runs == 3
+    report(
+        "a picture that kills its worker",
+        f"{where}, among {len(others)} others: {killer.decode()}",
+        f"{runs} runs, then failed with its reason; all others completed",
+    )
