@@ -97,6 +97,12 @@ class Settings:
             shown="127.0.0.0/8, ::1",
         ),
     ] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+    metrics_host: Annotated[
+        str, Meaning("METRICS_HOST", "Address on which a worker of `make worker` tells its own `/metrics`.")
+    ] = "127.0.0.1"
+    metrics_port: Annotated[
+        int, Meaning("METRICS_PORT", "Port for that, one for each worker of a machine; 0 for none.", 0, 65535)
+    ] = 0
 
     rate_limit: Annotated[int, Meaning("RATE_LIMIT", "Requests a minute for each agent.", 1, 1_000_000)] = 100
     batch_rate_limit: Annotated[

@@ -99,6 +99,7 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
     assert told(text, "orfeas_active_jobs") == 0
     assert told(text, "orfeas_queue_oldest_seconds") == 90
     assert told(text, "orfeas_workers", condition="ready") == 1
+    assert told(text, "orfeas_workers", condition="failed") == 0
     assert told(text, "orfeas_device_memory_bytes", worker="w", kind="total") == 100
     assert told(text, "orfeas_device_memory_bytes", worker="w", kind="free") == 40
 

@@ -18,9 +18,12 @@ from backend.access.agent_registry import load_agents
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
 from backend.web.service_logging import logging_config
+from backend.web.shared_counts import SharedCounts, SharedTable
 
 _STOP_SECONDS = 15
 """Beyond DRAIN_SECONDS: to record what the batch gave and to close."""
+_SPARE_PLACES = 16
+"""Of processes that count together beyond twice their number: while they are exchanged, old and new ones live."""
 
 
 def _settings() -> Settings:
@@ -65,11 +68,23 @@ def on_starting(server: Any) -> None:
     except ServiceError as error:
         server.log.error(error.message)
         sys.exit(2)
+    processes = server.cfg.workers
+    server.shared_table = SharedTable(2 * processes + _SPARE_PLACES) if processes > 1 else None
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a new process its place to count in; one that a dead process had, if there is one."""
+    worker.shared_counts = None
+    if server.shared_table is not None:
+        taken = [other.shared_counts.place for other in server.WORKERS.values()]
+        worker.shared_counts = SharedCounts(server.shared_table, server.shared_table.free_place(taken))
 
 
 def post_worker_init(worker: Any) -> None:
     """Start what runs beside the requests; from SIGTERM on nobody waits for a mesh any more."""
     services = _services(worker)
+    if worker.shared_counts is not None:
+        services.metrics.share(worker.shared_counts)
     end_requests = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:

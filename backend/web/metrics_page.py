@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from backend.access.client_address import client_address, is_allowed
 from backend.errors import IpNotAllowed
 from backend.services import AgentServices
-from backend.web.metrics import CONTENT_TYPE
+from backend.work.counted_work import CONTENT_TYPE
 
 
 def metrics_page(services: AgentServices) -> Blueprint:

@@ -20,10 +20,13 @@ from backend.errors import DeviceLost, ServiceError
 from backend.store.job_rooms import JobRooms
 from backend.work.celery_app import GRACE_SECONDS, make_celery
 from backend.work.celery_doorbell import CeleryDoorbell
+from backend.work.counted_work import CountedWork
 from backend.work.doorbell import LocalDoorbell
 from backend.work.lifeline import Lifeline
+from backend.work.metrics_server import MetricsServer
 from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import ShapeProcessor
+from backend.work.worker_metrics import WorkerMetrics
 
 _FIRST_REST, _LONGEST_REST = 1.0, 30.0
 _LAST_RING_SECONDS = 2.0
@@ -41,6 +44,7 @@ class JobRunner:
         bell: CeleryDoorbell,
         open_processor: Callable[[], ShapeProcessor],
         alarm: RunAlarm,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         """rooms : closed by end(); bell : what wakes this worker and others; the others as BatchProcessor's."""
         self._settings = settings
@@ -55,6 +59,7 @@ class JobRunner:
             rooms.clock,
             doorbell=LocalDoorbell(),
             registry=rooms.registry,
+            metrics=metrics,
             alarm=alarm,
         )
         self._draining = False
@@ -119,6 +124,10 @@ class WorkerChild:
         self._ending = threading.Event()
         # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
         self._alarm = RunAlarm(settings.batch_seconds)
+        self._counts = CountedWork()
+        self._metrics_server = MetricsServer(
+            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._counts.exposition
+        )
 
     def begin(self) -> None:
         """Open the rooms and load the model, however long either is away; returns early when it is to end."""
@@ -127,6 +136,7 @@ class WorkerChild:
             set_pdeathsig(0)
         self._alarm.begin()
         self._lifeline.watch(self._stop)
+        self._metrics_server.start()
         self._patiently(self._open)
         self._patiently(self._load)
 
@@ -145,12 +155,13 @@ class WorkerChild:
         """Close what was opened."""
         if self._runner is not None:
             self._runner.end()
+        self._metrics_server.stop()
 
     def _open(self) -> None:
         # A bell of the child's own: connections are not shared across a fork.
         bell = CeleryDoorbell(make_celery(self._settings))
         rooms = JobRooms.open(self._settings, bell)
-        self._runner = JobRunner(self._settings, rooms, bell, self._open_processor, self._alarm)
+        self._runner = JobRunner(self._settings, rooms, bell, self._open_processor, self._alarm, self._counts)
         self._runner.begin()
 
     def _load(self) -> None:
