@@ -68,7 +68,7 @@ class PictureLimits:
     max_bytes: int = 256 << 20
     min_side: int = 8
     max_aspect: float = 64.0
-    shrink_to: int = 4096
+    shrink_to: int = 2048
 
     def __post_init__(self) -> None:
         if min(self.max_pixels, self.max_bytes, self.min_side) < 1 or self.max_aspect < 1 or self.shrink_to < 64:
