@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.report import report
-from faults.web_harness import Behind, behind, fill_disk, one_picture, pictures, sized, tiny_disk, web_service
+from faults.web_harness import Behind, behind, fill_disk, one_picture, pictures, sized, web_service
 from hostile import FORM
 from hostile_pictures import encode, good_png
 from PIL import Image
 from redis_backend import redis_server
 from running import API, Answer, RunningService
+from small_disk import small_disk
 
 FULL = (507, "STORAGE_FULL")
 UNNOTED = (503, "AUTH_UNAVAILABLE")
@@ -51,7 +52,7 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonce
         ("/generate-3d", one_picture(good_png()), 1),
     )
     with (
-        tiny_disk(tmp_path / "disk", 40) as disk,
+        small_disk(tmp_path / "disk", "40m") as disk,
         web_service(disk / "service", works=False, **settings) as service,
         behind(service) as found,
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,31 +9,24 @@ import pytest
 from faults.harness import cluster
 from faults.report import report
 from faults.web_harness import fill_disk
+from small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 
 PICTURES = (b"1", b"2", b"3", b"4")
-DISK_KILOBYTES = 256
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def mesh_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own where the meshes are to lie."""
-    folder = tmp_path / "data" / "artifacts"
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KILOBYTES}k", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)  # noqa: S603
-    assert mounted.returncode == 0, f"NO SMALL DISK: this test mounts a tmpfs, which takes root: {mounted.stderr}"
-    try:
+    with small_disk(tmp_path / "data" / "artifacts", "256k") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S603, S607
 
 
-def test_a_full_disk_fails_jobs_by_name_and_leaves_no_piece(tmp_path: Path, small_disk: Path) -> None:
+def test_a_full_disk_fails_jobs_by_name_and_leaves_no_piece(tmp_path: Path, mesh_disk: Path) -> None:
     with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (yard, _):
         # Room for a part of one mesh.
-        ballast = fill_disk(small_disk, left=4096)
+        ballast = fill_disk(mesh_disk, left=4096)
         yard.submit(*PICTURES)
         yard.worker.start()
         yard.await_done()
@@ -53,7 +45,7 @@ def test_a_full_disk_fails_jobs_by_name_and_leaves_no_piece(tmp_path: Path, smal
     )
 
 
-def test_a_disk_that_fills_up_keeps_what_was_whole(tmp_path: Path, small_disk: Path) -> None:
+def test_a_disk_that_fills_up_keeps_what_was_whole(tmp_path: Path, mesh_disk: Path) -> None:
     with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (yard, _):
         yard.worker.start()
         while not yard.outcomes()["STORAGE_FULL"]:
@@ -61,4 +53,4 @@ def test_a_disk_that_fills_up_keeps_what_was_whole(tmp_path: Path, small_disk: P
             yard.await_done()
         assert set(yard.outcomes()) == {"completed", "STORAGE_FULL"}
         yard.expect_whole()
-        assert small_disk.is_mount()
+        assert mesh_disk.is_mount()

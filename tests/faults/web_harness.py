@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import os
 import secrets
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -20,7 +19,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytest
 from hostile import FORM, Part, encode_form
 from running import API, Agent, Answer, RunningService, running_service
 from sqlalchemy import select
@@ -338,19 +336,6 @@ def web_service(folder: Path, **settings: Any) -> Iterator[RunningService]:
             with ThreadPoolExecutor(32) as pool:
                 list(pool.map(lambda _: service.send("GET", f"{API}/health", {}), range(100)))
         yield service
-
-
-@contextmanager
-def tiny_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A folder on a disk of its own. Skips the test, saying so, where none may be mounted."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if subprocess.run(mount, check=False).returncode != 0:  # noqa: S603
-        pytest.skip("a disk can be filled only where a small one may be mounted, which takes root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S603, S607
 
 
 def fill_disk(folder: Path, left: int) -> Path:
