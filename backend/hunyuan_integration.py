@@ -20,7 +20,9 @@ from backend.config import Settings
 from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
 from backend.hunyuan3d.checkpoint import Denoiser
 from backend.hunyuan3d.checkpoint_config import PipelineDefaults
+from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
+from backend.hunyuan3d.mesh_export import export_mesh
 from backend.hunyuan3d.options import resolve_device
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.work.batch_sizing import BatchSizer, measure_costs
@@ -92,13 +94,14 @@ class Hunyuan3DProcessor:
         return self.sizer.capacity(octree_resolution)
 
     def warm_up(self) -> None:
-        """Run a drawn picture, so that the first request need not wait, and measure what one more picture costs.
+        """Run drawn pictures, so that the first request need not wait, and measure what one more picture costs.
 
         Raises OutOfMemory when not even one fits.
         """
         resolution = _PROBED_RESOLUTIONS.get(self.pipeline.device.type, _PROBED_RESOLUTION)
         self.sizer.costs = measure_costs(self.pipeline, self.memory, resolution)
         self.memory.release()
+        export_mesh(draw_ball(), "glb")
 
 
 class ProcessorCache:

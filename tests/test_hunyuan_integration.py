@@ -22,7 +22,7 @@ import backend.hunyuan_integration as integration
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.config import Settings
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
-from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d import Hunyuan3DShapePipeline, surface
 from backend.hunyuan_integration import (
     CompiledDenoiser,
     Hunyuan3DProcessor,
@@ -154,6 +154,12 @@ def test_capacity_follows_the_devices_memory() -> None:
     # Nothing was seen to be taken, so nothing stands in the way.
     assert processor.batch_capacity(16) == 4
     assert memory.released > 0
+
+
+def test_the_first_mesh_finds_what_it_needs_in_place() -> None:
+    surface._tables.cache_clear()
+    get_3d_processor(settings())
+    assert surface._tables.cache_info().currsize == 1
 
 
 @pytest.mark.slow

@@ -106,6 +106,14 @@ def finished_result(outcome: Outcome, metadata: ShapeMetadata) -> ShapeResult:
     return _result(outcome, metadata, finish)
 
 
+def draw_ball() -> trimesh.Trimesh:
+    """A small mesh, drawn as any other: what is loaded and built on first use (0.1 s and more) is there after it."""
+    axis = torch.linspace(-1, 1, 17)
+    values = 0.5 - torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    vertices, faces = extract_surface(SparseVolume.from_dense(values))
+    return clean_mesh(to_mesh(vertices, faces))
+
+
 def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
     """Which faces (F,) are of the field itself: the others close the surface along one of the box's walls.
 
