@@ -88,6 +88,13 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
     assert sorted(names) == ["batch", "cancel", "download", "generate", "health", "jobs", "status"]
 
 
+def test_every_call_stands_under_a_heading_that_is_explained(document: dict[str, Any]) -> None:
+    used = {
+        tag for calls in document["paths"].values() for call in calls.values() for tag in call.get("tags", ["none"])
+    }
+    assert used == {tag["name"] for tag in document["tags"] if tag["description"]}
+
+
 def test_form_is_the_one_that_is_validated(document: dict[str, Any]) -> None:
     properties = dict(document["components"]["schemas"]["GenerateForm"]["properties"])
     assert properties.pop("image")["format"] == "binary"

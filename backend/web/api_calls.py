@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
@@ -24,6 +25,11 @@ LONGEST_PAGE = 100
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
+
+_ASK = Tag(name="Ask for meshes", description="Pictures in; signed.")
+_FOLLOW = Tag(name="Follow jobs", description="What becomes of them; signed.")
+_FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
+_OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _MESHES = dict.fromkeys(("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream"), _BINARY)
@@ -162,6 +168,7 @@ _OUTCOMES = (
 )
 
 GENERATE: Call = {
+    "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.JobNotFound),
         200: answered(out.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
@@ -175,6 +182,7 @@ GENERATE: Call = {
     "openapi_extensions": form_body(GenerateForm, "image"),
 }
 BATCH: Call = {
+    "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, errors.TooFewImages),
         202: answered(out.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
@@ -183,6 +191,7 @@ BATCH: Call = {
     "openapi_extensions": form_body(BatchForm, "images"),
 }
 STATUS: Call = {
+    "tags": [_FOLLOW],
     "responses": {
         **refusals(*_JOB),
         200: answered(
@@ -195,6 +204,7 @@ STATUS: Call = {
     "security": SIGNED,
 }
 CANCEL: Call = {
+    "tags": [_FOLLOW],
     "responses": {
         **refusals(*_JOB),
         200: answered(
@@ -205,6 +215,7 @@ CANCEL: Call = {
     "security": SIGNED,
 }
 JOBS: Call = {
+    "tags": [_FOLLOW],
     "responses": {
         **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit),
         200: answered(out.JobsAnswer, description="A page of jobs."),
@@ -218,6 +229,7 @@ _FILE_HEADERS = {
 }
 _RANGE_HEADER = {"Content-Range": {"description": "Which bytes of how many.", "schema": {"type": "string"}}}
 DOWNLOAD: Call = {
+    "tags": [_FETCH],
     "responses": {
         **refusals(
             *_SIGNED,
@@ -238,6 +250,7 @@ DOWNLOAD: Call = {
     "security": SIGNED,
 }
 HEALTH: Call = {
+    "tags": [_OPERATE],
     "responses": {
         **refusals(*_ANY),
         200: answered(out.HealthAnswer, description="The service can serve."),

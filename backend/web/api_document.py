@@ -136,7 +136,7 @@ def form_body(model: type[BaseModel], picture_field: str) -> dict[str, Any]:
 def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:
     """The document of an API's calls, as JSON; requests, answers : every model that its calls name."""
     info = Info(title="ORFEAS Agent API", version=__version__, description=_DESCRIPTION)
-    spec = APISpec(openapi="3.1.0", info=info, paths=api.paths)
+    spec = APISpec(openapi="3.1.0", info=info, paths=api.paths, tags=api.tags)
     document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     document["servers"] = [{"url": "/"}]
     document["components"] = {
