@@ -28,6 +28,7 @@ from backend.jobs import (
     Heartbeat,
     IdempotencyKey,
     Job,
+    Losses,
     NewJob,
     Page,
     QueueCounts,
@@ -50,13 +51,22 @@ class JobStore:
     """The job table: the truth about every job, for all threads, processes and machines that share it."""
 
     def __init__(
-        self, database: Database, clock: Clock, *, max_attempts: int = 3, new_id: Callable[[], str] | None = None
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        max_attempts: int = 3,
+        new_id: Callable[[], str] | None = None,
+        losses: Losses | None = None,
     ) -> None:
-        """max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age."""
+        """max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age; losses : is told
+        of what no worker is left to tell.
+        """
         self._database = database
         self._clock = clock
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
+        self._losses = losses
 
     def create_schema(self) -> None:
         """Makes the tables that are missing; raises SchemaMismatch."""
@@ -208,15 +218,20 @@ class JobStore:
         now = self._clock()
         terms = LeaseTerms(owner, now, now + timedelta(seconds=lease_seconds))
         with self._database.write() as connection:
-            reclaim(connection, now, self._max_attempts)
+            died = reclaim(connection, now, self._max_attempts)
             if company_of is not None:
-                return lease_company(connection, terms, company_of, limit)
-            return lease_next(connection, terms, limit)
+                leased = lease_company(connection, terms, company_of, limit)
+            else:
+                leased = lease_next(connection, terms, limit)
+        self._tell_of(died)
+        return leased
 
     def reclaim(self) -> list[Job]:
         """Ends the runs whose lease has ended; gives them as they are now: queued, failed or cancelled."""
         with self._database.write() as connection:
-            return reclaim(connection, self._clock(), self._max_attempts)
+            died = reclaim(connection, self._clock(), self._max_attempts)
+        self._tell_of(died)
+        return died
 
     def heartbeat(self, owner: str, held: Sequence[Job], lease_seconds: float) -> Heartbeat:
         """Extends the leases of a worker's jobs, all in one statement, and says which it no longer holds."""
@@ -281,7 +296,11 @@ class JobStore:
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
         """Fails up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
         with self._database.write() as connection:
-            return job_expiry.fail_waiting(connection, before, self._clock(), limit)
+            expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
+        if self._losses is not None:
+            for job in expired:
+                self._losses.wait_expired(job)
+        return expired
 
     def named(self, names: Sequence[str]) -> frozenset[str]:
         """Those of some file names that belong to a job, as its picture or its mesh."""
@@ -292,6 +311,11 @@ class JobStore:
         """Removes up to limit idempotency keys whose day is over; how many it were."""
         with self._database.write() as connection:
             return idempotency_keys.prune(connection, self._clock(), limit)
+
+    def _tell_of(self, died: Sequence[Job]) -> None:
+        if self._losses is not None:
+            for job in died:
+                self._losses.run_died(job)
 
     def _extend(
         self, connection: Connection, owner: str, held: Sequence[Job], lease_seconds: float, **values: Any

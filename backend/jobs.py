@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import Protocol
 
 Clock = Callable[[], datetime]
 """Gives the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
@@ -88,6 +89,16 @@ class Job:
         """Whether its runs died so often that this run has no company."""
         deaths = self.attempts - (self.status is Status.PROCESSING)
         return deaths >= ALONE_AFTER_DEATHS
+
+
+class Losses(Protocol):
+    """Counts what becomes of jobs without a worker that could tell; called from any thread, and never raises."""
+
+    def run_died(self, job: Job) -> None:
+        """A run's lease ended before the run did; the job is now queued again, failed or cancelled."""
+
+    def wait_expired(self, job: Job) -> None:
+        """A job waited until it failed with EXPIRED."""
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,9 @@ class AgentServices:
         """
         own_bell = LocalDoorbell()
         bell = _bell(settings, own_bell)
-        rooms = JobRooms.open(settings, bell, clock=clock)
-        metrics, health = ServiceMetrics(), HealthReader(rooms.store, rooms.registry)
+        metrics = ServiceMetrics()
+        rooms = JobRooms.open(settings, bell, clock=clock, losses=metrics)
+        health = HealthReader(rooms.store, rooms.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, rooms.database), clock)
         worker, alarm = None, RunAlarm(settings.batch_seconds)

@@ -376,6 +376,36 @@ def test_a_job_that_waited_too_long_fails_as_expired(store: JobStore, clock: Man
     assert store.get(running.id, "ann").status is Status.PROCESSING
 
 
+class CountedLosses:
+    """What was lost, in its order."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, Status, str | None]] = []
+
+    def run_died(self, job: Job) -> None:
+        self.told.append(("died", job.id, job.status, job.error_code))
+
+    def wait_expired(self, job: Job) -> None:
+        self.told.append(("expired", job.id, job.status, job.error_code))
+
+
+def test_what_no_worker_is_left_to_tell_is_told(database: Database, clock: ManualClock) -> None:
+    losses = CountedLosses()
+    store = JobStore(database, clock, max_attempts=2, losses=losses)
+    job_id, waiting = submit(store, "ann", 2)
+    run_one(store)
+    clock.advance(60)
+    (again,) = store.lease("worker", 1, 60, company_of=None)
+    assert again.id == job_id
+    assert losses.told == [("died", job_id, Status.QUEUED, None)]
+    clock.advance(60)
+    store.reclaim()
+    store.reclaim()
+    assert losses.told[1:] == [("died", job_id, Status.FAILED, "GENERATION_FAILED")]
+    store.expire_queued(clock())
+    assert losses.told[2:] == [("expired", waiting, Status.FAILED, "EXPIRED")]
+
+
 def test_counts_tell_what_waits_and_runs(store: JobStore, clock: ManualClock) -> None:
     assert store.counts() == QueueCounts(0, 0, None)
     submit(store, "ann", 2)

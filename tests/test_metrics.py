@@ -124,6 +124,21 @@ def test_store_that_is_away_is_told_and_breaks_nothing(tmp_path: Path) -> None:
     assert told(text, "process_resident_memory_bytes") is not None
 
 
+def test_runs_that_died_and_jobs_that_waited_too_long_are_counted(tmp_path: Path) -> None:
+    with agent_service(tmp_path, max_attempts=1) as service:
+        job_id = service.submit()
+        store = service.services.store
+        (leased,) = store.lease("doomed", 1, 0)
+        assert leased.id == job_id
+        store.reclaim()
+        service.submit()
+        store.expire_queued(service.clock())
+        text = scraped(service)
+    assert told(text, "orfeas_runs_total", outcome="DIED") == 1
+    assert told(text, "orfeas_job_failures_total", code="GENERATION_FAILED") == 1
+    assert told(text, "orfeas_job_failures_total", code="EXPIRED") == 1
+
+
 @pytest.mark.parametrize("waiting", [0, 3])
 def test_oldest_job_is_as_old_as_it_is(tmp_path: Path, waiting: int) -> None:
     with agent_service(tmp_path) as service:

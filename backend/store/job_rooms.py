@@ -14,7 +14,7 @@ from backend.artifacts import ArtifactStore
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.job_store import JobStore
-from backend.jobs import Clock
+from backend.jobs import Clock, Losses
 from backend.store.database import Database
 from backend.store.files import FileStore, open_files
 from backend.store.janitor import Janitor, JanitorThread
@@ -46,16 +46,18 @@ class JobRooms:
     reminder: Ticker
 
     @classmethod
-    def open(cls, settings: Settings, bell: Doorbell, *, clock: Clock = utc_now) -> JobRooms:
+    def open(
+        cls, settings: Settings, bell: Doorbell, *, clock: Clock = utc_now, losses: Losses | None = None
+    ) -> JobRooms:
         """The rooms that the settings describe, with the job tables made.
 
-        bell : what the reminder rings
+        bell : what the reminder rings; losses : as JobStore's
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         pictures = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = Database.open(settings.database_url)
-        store = JobStore(database, clock, max_attempts=settings.max_attempts)
+        store = JobStore(database, clock, max_attempts=settings.max_attempts, losses=losses)
         try:
             store.create_schema()
         except ServiceError:

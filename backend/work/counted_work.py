@@ -12,8 +12,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from backend.jobs import Job, Status
 from backend.work.counts import CounterFamily, Counts, HistogramFamily, Tally
-from backend.work.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, RELEASED
+from backend.work.worker_metrics import CANCELLED, COMPLETED, DIED, LEASE_LOST, RELEASED
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _NOT_FAILED = (COMPLETED, CANCELLED, LEASE_LOST, RELEASED)
@@ -30,7 +31,7 @@ _FAILURES = CounterFamily("orfeas_job_failures", "Jobs that failed.", ("code",))
 
 
 class CountedWork:
-    """Counts for one process that runs jobs; a worker_metrics.WorkerMetrics. Any thread may call it."""
+    """Counts for a process that runs jobs; a worker_metrics.WorkerMetrics and jobs.Losses. Any thread may call it."""
 
     def __init__(self, *others: CounterFamily | HistogramFamily) -> None:
         """others : families that are counted beside the work's own."""
@@ -64,3 +65,13 @@ class CountedWork:
         self._tally.add(_RUNS.steps(outcome_code))
         if outcome_code not in _NOT_FAILED:
             self._tally.add(_FAILURES.steps(outcome_code))
+
+    def run_died(self, job: Job) -> None:
+        """See Losses."""
+        self._tally.add(_RUNS.steps(DIED))
+        if job.status is Status.FAILED:
+            self._tally.add(_FAILURES.steps(job.error_code or ""))
+
+    def wait_expired(self, job: Job) -> None:
+        """See Losses."""
+        self._tally.add(_FAILURES.steps(job.error_code or ""))

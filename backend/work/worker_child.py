@@ -160,7 +160,7 @@ class WorkerChild:
     def _open(self) -> None:
         # A bell of the child's own: connections are not shared across a fork.
         bell = CeleryDoorbell(make_celery(self._settings))
-        rooms = JobRooms.open(self._settings, bell)
+        rooms = JobRooms.open(self._settings, bell, losses=self._counts)
         self._runner = JobRunner(self._settings, rooms, bell, self._open_processor, self._alarm, self._counts)
         self._runner.begin()
 
