@@ -20,6 +20,7 @@ from functools import partial
 from backend.artifacts import ArtifactStore
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
+from backend.hunyuan3d.heap import prepare_heap
 from backend.job_store import JobStore
 from backend.jobs import Clock, Job
 from backend.store.files import FileStore
@@ -30,7 +31,7 @@ from backend.work.export_pool import ExportPool
 from backend.work.heartbeats import Ending, Heartbeats, Run
 from backend.work.job_progress import StageTimes
 from backend.work.job_recorder import JobRecorder
-from backend.work.memory_return import MemoryReturn, use_one_heap
+from backend.work.memory_return import MemoryReturn
 from backend.work.run_alarm import RunAlarm
 from backend.work.shape_processor import PendingShape, ShapeProcessor
 from backend.work.worker_metrics import NoMetrics, WorkerMetrics
@@ -112,7 +113,7 @@ class BatchProcessor:
     def start(self) -> None:
         """Begins, once, to work on a thread of its own: loads the model first, trying again while that fails."""
         if self._thread is None:
-            use_one_heap()
+            prepare_heap()
             self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
             self._thread.start()
 
@@ -121,7 +122,7 @@ class BatchProcessor:
 
         Raises what open_processor raises. End with stop().
         """
-        use_one_heap()
+        prepare_heap()
         self._presence.loading()
         self._presence.start()
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 
@@ -79,30 +77,3 @@ def test_the_c_library_gives_freed_memory_back() -> None:
     memory.after_work()
     assert full - process.memory_info().rss > 60_000_000
     assert sum(block is not None for block in blocks) == 2000
-
-
-_MANY_THREADS = """
-import sys, threading, psutil
-from backend.work.memory_return import use_one_heap
-if sys.argv[1] == "one":
-    use_one_heap()
-together = threading.Barrier(12)
-def work():
-    together.wait()
-    kept = [bytes(50_000) for _ in range(20)]
-    together.wait()
-threads = [threading.Thread(target=work) for _ in range(12)]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-# Each heap of a thread's own takes 64 MiB of addresses, or twice that while it is aligned.
-print(psutil.Process().memory_info().vms >> 20)
-"""
-
-
-def test_threads_share_one_heap() -> None:
-    sizes = {}
-    for heaps in ("one", "many"):
-        command = [sys.executable, "-c", _MANY_THREADS, heaps]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-        sizes[heaps] = int(done.stdout)
-    assert sizes["many"] - sizes["one"] > 100

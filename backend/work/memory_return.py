@@ -1,8 +1,8 @@
 """Memory that meshes leave behind, given back to the system.
 
-A mesh and what is known of it refer to one another, so that only the cycle collector finds them; and glibc gives each
-thread a heap of its own, where what a mesh leaves is rarely what the next one needs. Without this a process grows for
-hours, to several times the memory (benchmarks/results/soak.md). This module does not know what a mesh is.
+A mesh and what is known of it refer to one another, so that only the cycle collector finds them; and the heap keeps
+what is freed (backend/hunyuan3d/heap.py). Without this a process grows for hours, to several times the memory
+(benchmarks/results/soak.md). This module does not know what a mesh is.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 
 _SECONDS_BETWEEN = 5.0
-_LARGE_BLOCK = 1 << 20
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
 
 
 class MemoryReturn:
@@ -48,20 +46,6 @@ class MemoryReturn:
             self._last = self._monotonic()
         finally:
             self._lock.release()
-
-
-def use_one_heap() -> None:
-    """From now on all threads share glibc's heap, and large blocks lie outside it; early, before there are many.
-
-    Other C libraries are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_M_ARENA_MAX, 1)
-    # glibc raises this by itself, up to 32 MiB, each time such a block is freed; once set it stays.
-    mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def _c_library_s_trim() -> Callable[[], object]:
