@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from faults.report import report
 from sqlalchemy import Table, func, select
 from store_backends import BACKENDS, START, ManualClock, empty_database, open_database
 
@@ -186,6 +187,14 @@ def test_a_long_day_leaves_nothing_behind(day: Day, clock: ManualClock) -> None:
         (Status.FAILED, "NO_SURFACE"),
     }
     calm_down(day)
+    with day.database.read() as connection:
+        backend = connection.dialect.name
+    report(
+        f"{HOURS} h of traffic in fast-forward ({backend})",
+        f"{submitted:,} jobs",
+        f"rows, files and keys as a model says after each of {HOURS * steps_an_hour} steps; at most {most_rows} rows; "
+        "expiry exact, and nothing left at the end",
+    )
 
 
 def calm_down(day: Day) -> None:
