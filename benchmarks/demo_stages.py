@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from backend.hunyuan3d.heap import prepare_heap
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult, StageSeconds
 
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--octree-resolution", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    prepare_heap()
     pipeline = Hunyuan3DShapePipeline.from_pretrained(arguments.checkpoint)
     paths = sorted(arguments.pictures.glob("*.png"))[: arguments.count]
     pictures = [Image.open(path).convert("RGBA") for path in paths]
