@@ -230,6 +230,9 @@ class BatchProcessor:
         except BaseException:
             group.leave(Ending.RELEASED)
             self._beat_now()
+            # It may have struck between a lease and its answer.
+            with suppress(StoreUnavailable, StorageFull):
+                self._store.release_unknown(self.owner, self._heartbeats.jobs())
             raise
         if group.tasks:
             self._times.note_batch(time.perf_counter() - started, len(group.tasks))

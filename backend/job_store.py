@@ -281,6 +281,21 @@ class JobStore:
         """Hands a run back unharmed: the job waits again, or is cancelled if its agent asked. Raises LeaseLost."""
         return self._change(job, **handed_back(self._clock()))
 
+    def release_unknown(self, owner: str, known: Sequence[Job]) -> list[Job]:
+        """Hands back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
+
+        It knows nothing of those that were leased to it in the moment in which it was told to end.
+        """
+        unknown = (jobs.c.lease_owner == owner) & jobs.c.id.not_in([job.id for job in known])
+        statement = (
+            update(jobs)
+            .where(unknown, jobs.c.status == Status.PROCESSING)
+            .values(**handed_back(self._clock()))
+            .returning(*jobs.c)
+        )
+        with self._database.write() as connection:
+            return [job_of(row) for row in connection.execute(statement)]
+
     def expired(self, before: datetime, limit: int = 500) -> list[Job]:
         """Up to limit jobs that finished at or before a time, oldest first: to be removed once their files are."""
         with self._database.read() as connection:

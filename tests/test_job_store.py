@@ -376,6 +376,17 @@ def test_a_job_that_waited_too_long_fails_as_expired(store: JobStore, clock: Man
     assert store.get(running.id, "ann").status is Status.PROCESSING
 
 
+def test_runs_that_a_worker_does_not_know_of_are_handed_back(store: JobStore) -> None:
+    submit(store, "ann", 3)
+    (known,), (unknown,), (others,) = (store.lease(owner, 1, 60) for owner in ("worker", "worker", "other"))
+    (released,) = store.release_unknown("worker", [known])
+    assert (released.id, released.status, released.attempts) == (unknown.id, Status.QUEUED, 0)
+    assert [store.get(job.id, "ann").status for job in (known, others)] == [Status.PROCESSING] * 2
+    with pytest.raises(LeaseLost):
+        store.complete(unknown, "late.glb", "{}")
+    assert store.release_unknown("worker", [known]) == []
+
+
 class CountedLosses:
     """What was lost, in its order."""
 

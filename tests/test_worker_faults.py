@@ -229,6 +229,24 @@ def test_a_worker_that_is_ended_in_mid_run_hands_its_jobs_back(shop: Workshop) -
     assert [(shop.job(job_id).status, shop.job(job_id).attempts) for job_id in ids] == [(Status.QUEUED, 0)] * 2
 
 
+class Interrupted(JobStore):
+    """A job table at which a signal strikes when a lease is given, and nobody has it yet."""
+
+    def lease(self, owner: str, limit: int, lease_seconds: float, *, company_of: Job | None = None) -> list[Job]:
+        leased = super().lease(owner, limit, lease_seconds, company_of=company_of)
+        if company_of is not None:
+            raise SystemExit
+        return leased
+
+
+def test_jobs_that_were_leased_in_the_moment_of_the_end_are_handed_back(shop: Workshop) -> None:
+    ids = [shop.submit(bytes([k])) for k in range(3)]
+    with pytest.raises(SystemExit):
+        shop.worker(store=Interrupted(shop.database, shop.clock)).run_once()
+    assert [(shop.job(job_id).status, shop.job(job_id).attempts) for job_id in ids] == [(Status.QUEUED, 0)] * 3
+    assert shop.fake.calls == []
+
+
 def lose_device(shop: Workshop) -> None:
     def die(call: FakeCall) -> None:
         if b"poison" in call.images:

@@ -126,6 +126,10 @@ class Heartbeats:
         """How many runs have not ended."""
         return len(self._held)
 
+    def jobs(self) -> list[Job]:
+        """The jobs of the runs that it holds."""
+        return [run.job for run in self._runs()]
+
     def wake(self) -> None:
         """Has the next beat come at once."""
         self._ticker.wake()

@@ -646,7 +646,8 @@ def test_a_waiting_job_is_cancelled_at_once_and_its_picture_goes(queue: WatchedS
     agent = queue.add_agent()
     first, second = queue.batch(good_png(), good_png(), agent=agent).json()["job_ids"]
     places = [queue.status(job_id, agent)["queue_position"] for job_id in (first, second)]
-    assert places[1] == places[0] + 1
+    # Between them come jobs that other tests left for other agents, who take turns with this one.
+    assert places[1] > places[0]
     kept = set(queue.files("inputs"))
     answer = cancel(queue, first, agent)
     assert (answer.refusal, answer.json()["status"]) == (OK, "cancelled")
