@@ -1,14 +1,15 @@
 """How memory is had from the system while large tensors come and go: in large pieces, and kept between two uses.
 
 Each block of a tensor is otherwise had anew, page by page, which costs a fifth to two fifths of all time on a CPU
-(benchmarks/results/heap.md). What is kept is given back by malloc_trim, when whoever owns the process thinks it is
-time. This module does not know what a tensor is.
+(benchmarks/results/heap.md). What is kept is given back by trim_heap, when whoever owns the process thinks it is time.
+This module does not know what a tensor is.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
 _MOST = (1 << 31) - 1
 _PARAMETERS = {
@@ -16,7 +17,7 @@ _PARAMETERS = {
     -8: 1,
     # M_MMAP_THRESHOLD: the largest that glibc takes. Larger blocks lie outside the heap.
     -3: 32 << 20,
-    # M_TRIM_THRESHOLD: the end of the heap stays until malloc_trim.
+    # M_TRIM_THRESHOLD: the end of the heap stays until trim_heap.
     -1: _MOST,
     # M_TOP_PAD: it grows by so much.
     -2: 64 << 20,
@@ -30,9 +31,22 @@ def prepare_heap() -> None:
     parameters; another C library is left as it is.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = _c_function("mallopt")
+    if mallopt is not None:
+        for parameter, value in _PARAMETERS.items():
+            mallopt(parameter, value)
+
+
+def trim_heap() -> None:
+    """Gives back to the system what was freed and kept, with glibc's malloc_trim; does nothing where there is none."""
+    malloc_trim = _c_function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(ctypes.c_size_t(0))
+
+
+def _c_function(name: str) -> Any:
+    """A function of the C library that this process runs on; None where it has none of that name."""
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in _PARAMETERS.items():
-        mallopt(parameter, value)
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None

@@ -6,7 +6,6 @@ Torch is only touched by the meters that measure through it, so importing this m
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import platform
@@ -14,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from backend.hunyuan3d.heap import trim_heap
 
 if TYPE_CHECKING:
     import torch
@@ -166,10 +167,8 @@ class HostMemory:
 
     def release(self) -> None:
         gc.collect()
-        # glibc keeps what was freed; what it kept would hide what the next run takes.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        # What the heap keeps would hide what the next run takes.
+        trim_heap()
 
     def restart_peak(self) -> None:
         # Writing 5 sets VmHWM to what is resident now (man 5 proc).

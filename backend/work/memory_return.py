@@ -7,11 +7,12 @@ what is freed (backend/hunyuan3d/heap.py). Without this a process grows for hour
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import threading
 import time
 from collections.abc import Callable
+
+from backend.hunyuan3d.heap import trim_heap
 
 _SECONDS_BETWEEN = 5.0
 
@@ -19,12 +20,10 @@ _SECONDS_BETWEEN = 5.0
 class MemoryReturn:
     """Gives memory back now and then; any thread may call it."""
 
-    def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, trim: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, trim: Callable[[], object] = trim_heap) -> None:
         """monotonic : seconds since any moment; trim : has the C library return what it holds."""
         self._monotonic = monotonic
-        self._trim = trim or _c_library_s_trim()
+        self._trim = trim
         self._lock = threading.Lock()
         self._last = float("-inf")
 
@@ -46,13 +45,3 @@ class MemoryReturn:
             self._last = self._monotonic()
         finally:
             self._lock.release()
-
-
-def _c_library_s_trim() -> Callable[[], object]:
-    """glibc's malloc_trim; nothing where the C library has none and returns memory by itself."""
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return lambda: None
-    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
-    return lambda: trim(0)
