@@ -30,6 +30,7 @@ from backend.jobs import (
     Job,
     Losses,
     NewJob,
+    NoLosses,
     Page,
     QueueCounts,
     Report,
@@ -66,7 +67,7 @@ class JobStore:
         self._clock = clock
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
-        self._losses = losses
+        self._losses = losses or NoLosses()
 
     def create_schema(self) -> None:
         """Makes the tables that are missing; raises SchemaMismatch."""
@@ -312,9 +313,8 @@ class JobStore:
         """Fails up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
         with self._database.write() as connection:
             expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
-        if self._losses is not None:
-            for job in expired:
-                self._losses.wait_expired(job)
+        for job in expired:
+            self._losses.wait_expired(job)
         return expired
 
     def named(self, names: Sequence[str]) -> frozenset[str]:
@@ -328,9 +328,8 @@ class JobStore:
             return idempotency_keys.prune(connection, self._clock(), limit)
 
     def _tell_of(self, died: Sequence[Job]) -> None:
-        if self._losses is not None:
-            for job in died:
-                self._losses.run_died(job)
+        for job in died:
+            self._losses.run_died(job)
 
     def _extend(
         self, connection: Connection, owner: str, held: Sequence[Job], lease_seconds: float, **values: Any

@@ -101,6 +101,16 @@ class Losses(Protocol):
         """A job waited until it failed with EXPIRED."""
 
 
+class NoLosses:
+    """Counts nothing."""
+
+    def run_died(self, job: Job) -> None:
+        """Ignored."""
+
+    def wait_expired(self, job: Job) -> None:
+        """Ignored."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Jobs submitted together, in the order they came in; at least one."""
