@@ -24,6 +24,7 @@ from backend.hunyuan3d.heap import prepare_heap
 from backend.job_store import JobStore
 from backend.jobs import Clock, Job
 from backend.store.files import FileStore
+from backend.store.job_rooms import JobRooms
 from backend.validation import GenerationRequest
 from backend.work.batch_run import GroupRunner, Task
 from backend.work.doorbell import LocalDoorbell
@@ -104,6 +105,33 @@ class BatchProcessor:
         self._memory = MemoryReturn()
         self._draining = False
         self._thread: threading.Thread | None = None
+
+    @classmethod
+    def in_rooms(
+        cls,
+        rooms: JobRooms,
+        open_processor: Callable[[], ShapeProcessor],
+        settings: Settings,
+        *,
+        doorbell: LocalDoorbell,
+        metrics: WorkerMetrics | None = None,
+        on_broken: Callable[[], None] | None = None,
+        alarm: RunAlarm | None = None,
+    ) -> BatchProcessor:
+        """A worker of the process that has these rooms; the others as above. stop() leaves the rooms open."""
+        return cls(
+            rooms.store,
+            open_processor,
+            rooms.pictures,
+            rooms.artifacts,
+            settings,
+            rooms.clock,
+            doorbell=doorbell,
+            registry=rooms.registry,
+            metrics=metrics,
+            on_broken=on_broken,
+            alarm=alarm,
+        )
 
     @property
     def condition(self) -> WorkerCondition:

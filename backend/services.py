@@ -72,15 +72,11 @@ class AgentServices:
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, rooms.database), clock)
         worker, alarm = None, RunAlarm(settings.batch_seconds)
         if settings.worker_enabled:
-            worker = BatchProcessor(
-                rooms.store,
+            worker = BatchProcessor.in_rooms(
+                rooms,
                 open_processor or model_opener(settings),
-                rooms.pictures,
-                rooms.artifacts,
                 settings,
-                clock,
                 doorbell=own_bell,
-                registry=rooms.registry,
                 metrics=metrics,
                 on_broken=end_this_process,
                 alarm=alarm,

@@ -39,16 +39,7 @@ def worker(folder: Path) -> Iterator[tuple[BatchProcessor, JobRooms]]:
     """A worker that is loaded, with rooms of its own."""
     settings = Settings(data_dir=folder, device="cpu", batch_wait_seconds=0)
     rooms = JobRooms.open(settings, SilentDoorbell())
-    made = BatchProcessor(
-        rooms.store,
-        model_opener(settings),
-        rooms.pictures,
-        rooms.artifacts,
-        settings,
-        rooms.clock,
-        doorbell=LocalDoorbell(),
-        registry=rooms.registry,
-    )
+    made = BatchProcessor.in_rooms(rooms, model_opener(settings), settings, doorbell=LocalDoorbell())
     try:
         made.load()
         yield made, rooms

@@ -50,17 +50,8 @@ class JobRunner:
         self._settings = settings
         self._bell = bell
         self._rooms = rooms
-        self._processor = BatchProcessor(
-            rooms.store,
-            open_processor,
-            rooms.pictures,
-            rooms.artifacts,
-            settings,
-            rooms.clock,
-            doorbell=LocalDoorbell(),
-            registry=rooms.registry,
-            metrics=metrics,
-            alarm=alarm,
+        self._processor = BatchProcessor.in_rooms(
+            rooms, open_processor, settings, doorbell=LocalDoorbell(), metrics=metrics, alarm=alarm
         )
         self._draining = False
 
