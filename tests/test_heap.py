@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+
+from own_process import printed
 
 _MANY_THREADS = """
 import sys, threading, psutil
@@ -25,11 +25,7 @@ print(psutil.Process().memory_info().vms >> 20)
 
 
 def test_threads_share_one_heap() -> None:
-    sizes = {}
-    for heaps in ("one", "many"):
-        command = [sys.executable, "-c", _MANY_THREADS, heaps]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-        sizes[heaps] = int(done.stdout)
+    sizes = {heaps: int(printed(_MANY_THREADS, heaps)) for heaps in ("one", "many")}
     assert sizes["many"] - sizes["one"] > 100
 
 
@@ -49,11 +45,7 @@ print(sum(faults() for _ in range(5)))
 
 
 def test_tensors_find_the_memory_of_those_before() -> None:
-    faults = {}
-    for heap in ("prepared", "as it comes"):
-        command = [sys.executable, "-c", _AGAIN, heap]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-        faults[heap] = int(done.stdout)
+    faults = {heap: int(printed(_AGAIN, heap)) for heap in ("prepared", "as it comes")}
     # With huge pages and without them.
     assert faults["prepared"] < 0.75 * faults["as it comes"]
 
@@ -63,6 +55,4 @@ def test_the_environment_has_the_last_word() -> None:
     name = "THP_MEM_ALLOC_ENABLE"
     rest = {key: value for key, value in os.environ.items() if key != name}
     for given, kept in (({}, "1"), ({name: "0"}, "0")):
-        command = [sys.executable, "-c", program.replace("NAME", repr(name))]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**rest, **given})  # noqa: S603
-        assert done.stdout.strip() == kept
+        assert printed(program.replace("NAME", repr(name)), environment={**rest, **given}).strip() == kept

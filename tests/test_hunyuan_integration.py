@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +14,7 @@ import pytest
 import torch
 from conftest import load_golden
 from device_meter import FakeMemory
+from own_process import printed
 from torch import Tensor
 
 import backend.hunyuan_integration as integration
@@ -315,5 +314,4 @@ def test_compiling_is_a_setting(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
 
 def test_the_meters_need_no_torch() -> None:
     code = "import sys, backend.work.device_memory; print('torch' in sys.modules)"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
-    assert ended.stdout.strip() == "False"
+    assert printed(code).strip() == "False"

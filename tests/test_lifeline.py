@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from own_process import printed
 
 CHILD = """
 import os, signal, sys, threading, time
@@ -45,5 +46,4 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
-    found = subprocess.run([sys.executable, "-c", CHILD + second], capture_output=True, text=True, check=True)  # noqa: S603
-    assert found.stdout.split("\n") == ["watching", "[False]", "True", ""]
+    assert printed(CHILD + second).split("\n") == ["watching", "[False]", "True", ""]
