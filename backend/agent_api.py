@@ -13,24 +13,24 @@ from flask import Flask, Response, current_app, g, request, url_for
 from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import require_agent_token
+from backend.api import operations as calls
+from backend.api import responses as out
+from backend.api.downloads import send_artifact
+from backend.api.error_handlers import error_response, json_response, register_error_handlers
+from backend.api.health import answer_health
+from backend.api.metrics_page import metrics_page
+from backend.api.openapi import document_pages, make_document
+from backend.api.operations import FilePath, JobPath, PageQuery, SubmitHeaders
+from backend.api.request_context import give_requests_context
+from backend.api.submissions import Form, Operation, Submission, discard_images, submit_form
+from backend.api.sync_wait import wait_for_job
 from backend.config import Settings
 from backend.errors import InvalidLimit, JobNotFound
-from backend.jobs import Batch, Job, Status
+from backend.jobs.ids import is_job_id
+from backend.jobs.models import Batch, Job, Status
+from backend.jobs.progress import queued_eta
 from backend.services import AgentServices
-from backend.store.job_ids import is_job_id
-from backend.web import answers as out
-from backend.web import api_calls as calls
-from backend.web.api_calls import FilePath, JobPath, PageQuery, SubmitHeaders
-from backend.web.api_document import document_pages, make_document
-from backend.web.downloads import send_artifact
-from backend.web.health_call import answer_health
-from backend.web.metrics_page import metrics_page
-from backend.web.service_logging import log_jobs
-from backend.web.submissions import Form, Operation, Submission, discard_pictures, submit_form
-from backend.web.sync_wait import wait_for_job
-from backend.web.web_errors import error_response, json_response, register_error_handlers
-from backend.web.web_frame import frame_requests
-from backend.work.job_progress import queued_eta
+from backend.telemetry.logs import log_jobs
 
 PREFIX = "/api/agent"
 _EXTENSION = "agent_services"
@@ -58,7 +58,7 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     def covers(path: str) -> bool:
         return whole_app or any(path == own or path.startswith(f"{own}/") for own in (PREFIX, *_OWN_PAGES))
 
-    frame_requests(app, services.metrics, covers)
+    give_requests_context(app, services.metrics, covers)
     services.guard.init_app(app)
     register_error_handlers(app, covers)
     app.register_blueprint(api)
@@ -136,7 +136,7 @@ def cancel(path: JobPath) -> Response:
     log_jobs(path.job_id)
     job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
     if job.status is Status.CANCELLED:
-        discard_pictures([job.input_path], _services().pictures)
+        discard_images([job.input_path], _services().images)
     return json_response(out.answer_job(job, _links(), _outlook(job)))
 
 

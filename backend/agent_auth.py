@@ -18,15 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
-from backend.access.agent_registry import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
-from backend.access.audit import AuditEntry, AuditLog
-from backend.access.body_spool import spool_body
-from backend.access.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
-from backend.access.limits import RequestLimits
-from backend.access.message_signatures import HEADER_INPUT, Message, read_message_signature
-from backend.access.message_signatures import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
-from backend.access.nonces import NonceStore
-from backend.access.signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
+from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
+from backend.auth.audit_log import AuditEntry, AuditLog
+from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
+from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
+from backend.auth.nonces import NonceStore
+from backend.auth.rate_limits import RequestLimits
+from backend.auth.request_body import spool_body
+from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
+from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
 from backend.config import IPNetwork, Settings
 from backend.errors import (
     AgentDisabled,
@@ -40,7 +40,7 @@ from backend.errors import (
     OperationNotAllowed,
     ServiceError,
 )
-from backend.jobs import Clock
+from backend.jobs.models import Clock
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 
@@ -78,7 +78,7 @@ def require_agent_token(
 
 
 def verify(
-    signed: Signed, agent: AgentConfig | None, now: datetime, tolerance: int, decoys: Sequence[str]
+    signed: Signed, agent: AgentConfig | None, now: datetime, tolerance: int, dummy_keys: Sequence[str]
 ) -> AgentConfig:
     """The agent, when its key made the signature and the signature's time is neither over nor far away.
 
@@ -88,7 +88,7 @@ def verify(
     """
     keys = agent.api_keys if agent else ()
     matches = signature_matches(signed, keys)
-    signature_matches(signed, decoys[len(keys) :])
+    signature_matches(signed, dummy_keys[len(keys) :])
     if agent is None or not matches:
         raise AuthInvalid
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
@@ -130,9 +130,9 @@ class AgentGuard:
         self._limits = limits
         self._audit = audit
         self._clock = clock
-        self._decoys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
+        self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
         self._local = AgentConfig(
-            LOCAL_AGENT_ID, self._decoys, operations=frozenset(OPERATIONS), max_active_jobs=settings.max_active_jobs
+            LOCAL_AGENT_ID, self._dummy_keys, operations=frozenset(OPERATIONS), max_active_jobs=settings.max_active_jobs
         )
 
     @classmethod
@@ -191,7 +191,7 @@ class AgentGuard:
         known = self._registry.get(signed.agent_id) if self._registry else None
         # An id that nobody has is not written down: it may be a key in the wrong header.
         visit.agent_id = known.agent_id if known else ""
-        agent = verify(signed, known, now, self._settings.timestamp_tolerance, self._decoys)
+        agent = verify(signed, known, now, self._settings.timestamp_tolerance, self._dummy_keys)
         visit.verified = True
         if not agent.enabled:
             raise AgentDisabled
@@ -303,7 +303,7 @@ def _target(environ: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """The command line of `python -m backend.agent_auth`."""
-    from backend.access.agent_cli import run
+    from backend.auth.cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)
 

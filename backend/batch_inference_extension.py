@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.finishing import PendingShape, finish_together
-from backend.hunyuan3d.image_processor import ImageInput
+from backend.hunyuan3d.image.image_processor import ImageInput
 from backend.hunyuan3d.options import BackgroundModes, GenerationOptions, Seeds, TargetFaces
 from backend.hunyuan3d.pipeline import Sampled, refused
-from backend.hunyuan3d.preparation import Prepared, batches_of_same_views
+from backend.hunyuan3d.preprocess import Prepared, batches_of_same_views
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-from backend.hunyuan3d.volume_decoder import DecodeOptions
+from backend.hunyuan3d.volume.decode import DecodeOptions
 
 if TYPE_CHECKING:
     from backend.hunyuan_integration import Hunyuan3DProcessor

@@ -17,27 +17,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from backend.artifacts import ArtifactStore
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
-from backend.hunyuan3d.heap import prepare_heap
-from backend.job_store import JobStore
-from backend.jobs import Clock, Job
-from backend.store.files import FileStore
-from backend.store.job_rooms import JobRooms
+from backend.hunyuan3d.device.malloc import prepare_malloc
+from backend.jobs.models import Clock, Job
+from backend.jobs.notifier import LocalNotifier
+from backend.jobs.progress import StageTimes
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
+from backend.resources import Resources
+from backend.runner.batch_runner import GroupRunner, Task
+from backend.runner.export_pool import ExportPool
+from backend.runner.heartbeat import Ending, Heartbeats, Run
+from backend.runner.memory_return import MemoryReturn
+from backend.runner.presence import Presence
+from backend.runner.processor_protocol import PendingShape, ShapeProcessor
+from backend.runner.result_recorder import JobRecorder
+from backend.runner.watchdog import Watchdog
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.files import FileStore
+from backend.telemetry.worker_metrics_protocol import NoMetrics, WorkerMetrics
 from backend.validation import GenerationRequest
-from backend.work.batch_run import GroupRunner, Task
-from backend.work.doorbell import LocalDoorbell
-from backend.work.export_pool import ExportPool
-from backend.work.heartbeats import Ending, Heartbeats, Run
-from backend.work.job_progress import StageTimes
-from backend.work.job_recorder import JobRecorder
-from backend.work.memory_return import MemoryReturn
-from backend.work.run_alarm import RunAlarm
-from backend.work.shape_processor import PendingShape, ShapeProcessor
-from backend.work.worker_metrics import NoMetrics, WorkerMetrics
-from backend.work.worker_presence import Presence
-from backend.work.worker_registry import WorkerCondition, WorkerRegistry
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
@@ -69,17 +69,17 @@ class BatchProcessor:
         self,
         store: JobStore,
         open_processor: Callable[[], ShapeProcessor],
-        pictures: FileStore,
+        images: FileStore,
         artifacts: ArtifactStore,
         settings: Settings,
         clock: Clock,
         *,
-        doorbell: LocalDoorbell,
+        notifier: LocalNotifier,
         registry: WorkerRegistry,
         metrics: WorkerMetrics | None = None,
         owner: str | None = None,
         on_broken: Callable[[], None] | None = None,
-        alarm: RunAlarm | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         """Does nothing yet.
 
@@ -91,15 +91,15 @@ class BatchProcessor:
         self._store = store
         self._open_processor = open_processor
         self._settings = settings
-        self._doorbell = doorbell
+        self._notifier = notifier
         self._on_broken = on_broken
         self.owner = owner or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         counts = metrics or NoMetrics()
         self._times = StageTimes()
         self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._run_over)
-        alarm = alarm or RunAlarm(settings.batch_seconds)
-        self._recorder = JobRecorder(store, pictures, artifacts, self._heartbeats, clock, self._times, counts, alarm)
-        self._runner = GroupRunner(pictures, self._recorder, self._times, counts, alarm)
+        watchdog = watchdog or Watchdog(settings.batch_seconds)
+        self._recorder = JobRecorder(store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog)
+        self._runner = GroupRunner(images, self._recorder, self._times, counts, watchdog)
         self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
         self._memory = MemoryReturn()
@@ -107,41 +107,41 @@ class BatchProcessor:
         self._thread: threading.Thread | None = None
 
     @classmethod
-    def in_rooms(
+    def with_resources(
         cls,
-        rooms: JobRooms,
+        resources: Resources,
         open_processor: Callable[[], ShapeProcessor],
         settings: Settings,
         *,
-        doorbell: LocalDoorbell,
+        notifier: LocalNotifier,
         metrics: WorkerMetrics | None = None,
         on_broken: Callable[[], None] | None = None,
-        alarm: RunAlarm | None = None,
+        watchdog: Watchdog | None = None,
     ) -> BatchProcessor:
         """A worker of the process that has these rooms; the others as above. stop() leaves the rooms open."""
         return cls(
-            rooms.store,
+            resources.store,
             open_processor,
-            rooms.pictures,
-            rooms.artifacts,
+            resources.images,
+            resources.artifacts,
             settings,
-            rooms.clock,
-            doorbell=doorbell,
-            registry=rooms.registry,
+            resources.clock,
+            notifier=notifier,
+            registry=resources.registry,
             metrics=metrics,
             on_broken=on_broken,
-            alarm=alarm,
+            watchdog=watchdog,
         )
 
     @property
-    def condition(self) -> WorkerCondition:
+    def condition(self) -> WorkerStatus:
         """Whether it takes jobs."""
-        return WorkerCondition.DRAINING if self._draining else self._presence.condition
+        return WorkerStatus.DRAINING if self._draining else self._presence.condition
 
     def start(self) -> None:
         """Begins, once, to work on a thread of its own: loads the model first, trying again while that fails."""
         if self._thread is None:
-            prepare_heap()
+            prepare_malloc()
             self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
             self._thread.start()
 
@@ -150,7 +150,7 @@ class BatchProcessor:
 
         Raises what open_processor raises. End with stop().
         """
-        prepare_heap()
+        prepare_malloc()
         self._presence.loading()
         self._presence.start()
         try:
@@ -192,7 +192,7 @@ class BatchProcessor:
         deadline = time.monotonic() + given
         self.drain(given)
         self._presence.draining()
-        self._doorbell.ring()
+        self._notifier.notify()
         if self._thread is not None:
             self._thread.join(given + _GRACE_SECONDS)
         self._exports.join(max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
@@ -222,7 +222,7 @@ class BatchProcessor:
             else:
                 rest = _FIRST_REST
                 if not taken:
-                    self._doorbell.wait(_IDLE_SECONDS)
+                    self._notifier.wait(_IDLE_SECONDS)
 
     def _load_patiently(self) -> bool:
         """Loads the model, again and again until that works; False when it is to stop before."""
@@ -246,7 +246,7 @@ class BatchProcessor:
         try:
             self._gather(processor, group)
             started = time.perf_counter()
-            with self._alone_if_it_must_be(group):
+            with self._isolated_if_it_must_be(group):
                 self._runner.run(processor, group.tasks, partial(self._hand_over, group))
         except DeviceLost:
             group.leave(Ending.RELEASED)
@@ -267,12 +267,12 @@ class BatchProcessor:
         return len(group.runs)
 
     @contextmanager
-    def _alone_if_it_must_be(self, group: _Group) -> Iterator[None]:
+    def _isolated_if_it_must_be(self, group: _Group) -> Iterator[None]:
         """Keeps a job that may kill this process apart from meshes that are still being drawn, and from what follows.
 
         Also one that died with a killer beside it: the next death would be its last.
         """
-        alone = any(run.job.runs_alone for run in group.runs)
+        alone = any(run.job.isolated for run in group.runs)
         if alone:
             self._exports.join()
         yield
@@ -288,16 +288,16 @@ class BatchProcessor:
         first, request = leased[0], group.tasks[0].request
         capacity = min(self._settings.max_batch_size, processor.batch_capacity(request.octree_resolution))
         until = time.monotonic() + self._settings.batch_wait_seconds
-        if first.runs_alone:
+        if first.isolated:
             return
         try:
             while (room := capacity - len(group.runs)) > 0 and not self._draining:
-                self._admit(group, self._store.lease(self.owner, room, lease_seconds, company_of=first))
+                self._admit(group, self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first))
                 left = until - time.monotonic()
                 if left <= 0:
                     return
                 if len(group.runs) < capacity:
-                    self._doorbell.wait(left)
+                    self._notifier.wait(left)
         except (StoreUnavailable, StorageFull) as error:
             _log.warning("no company can be leased: %s", error)
 

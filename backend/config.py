@@ -262,8 +262,8 @@ class Settings:
 
     def max_body_bytes(self, operation: str) -> int:
         """The longest body a request of this operation may have."""
-        pictures = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
-        return pictures * self.max_image_bytes + _FORM_BYTES if pictures else _PLAIN_BODY_BYTES
+        images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
+        return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 
     def _derive(self, name: str, absent: bool, value: object) -> None:
         if absent:

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from backend.config import Settings
 from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
-from backend.hunyuan3d.checkpoint import Denoiser
-from backend.hunyuan3d.checkpoint_config import PipelineDefaults
+from backend.hunyuan3d.checkpoint.config import PipelineDefaults
+from backend.hunyuan3d.checkpoint.load import Denoiser
+from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
+from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
 from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
-from backend.hunyuan3d.mesh_export import export_mesh
+from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.options import resolve_device
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from backend.work.batch_sizing import BatchSizer, measure_costs
-from backend.work.device_memory import DeviceMemory, DeviceState, memory_of
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch

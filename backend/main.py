@@ -18,7 +18,7 @@ from backend.agent_api import register_agent_api, services_of
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.services import AgentServices
-from backend.web.service_logging import configure_logging
+from backend.telemetry.logs import configure_logging
 
 
 def create_app(settings: Settings | None = None, services: AgentServices | None = None) -> Flask:

@@ -11,22 +11,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from backend.access.nonce_choice import open_nonce_store
 from backend.agent_auth import AgentGuard
-from backend.artifacts import ArtifactStore
+from backend.auth.nonces_open import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
-from backend.job_store import JobStore
-from backend.jobs import Clock
-from backend.store.database import Database
-from backend.store.files import FileStore
-from backend.store.job_rooms import JobRooms, model_opener, utc_now
-from backend.web.health import HealthReader
-from backend.web.metrics import ServiceMetrics
-from backend.work.doorbell import Doorbell, Doorbells, LocalDoorbell
-from backend.work.run_alarm import RunAlarm
-from backend.work.shape_processor import ShapeProcessor
-from backend.work.worker_registry import WorkerRegistry
+from backend.jobs.health import HealthReader
+from backend.jobs.models import Clock
+from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerRegistry
+from backend.resources import Resources, model_opener, utc_now
+from backend.runner.processor_protocol import ShapeProcessor
+from backend.runner.watchdog import Watchdog
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.database import Database
+from backend.storage.files import FileStore
+from backend.telemetry.service_metrics import ServiceMetrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +40,11 @@ class AgentServices:
     """
 
     settings: Settings
-    rooms: JobRooms
+    resources: Resources
     guard: AgentGuard
-    doorbell: Doorbell
+    notifier: Notifier
     worker: BatchProcessor | None
-    alarm: RunAlarm
+    watchdog: Watchdog
     metrics: ServiceMetrics
     health: HealthReader
     sync_slots: threading.Semaphore
@@ -63,31 +63,31 @@ class AgentServices:
         open_processor : gives the loaded model, in place of the one that the settings name
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
-        own_bell = LocalDoorbell()
-        bell = _bell(settings, own_bell)
+        local_notifier = LocalNotifier()
+        notifier = _notifier(settings, local_notifier)
         metrics = ServiceMetrics()
-        rooms = JobRooms.open(settings, bell, clock=clock, losses=metrics)
-        health = HealthReader(rooms.store, rooms.registry)
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics)
+        health = HealthReader(resources.store, resources.registry)
         metrics.watch(health.read, clock)
-        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, rooms.database), clock)
-        worker, alarm = None, RunAlarm(settings.batch_seconds)
+        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+        worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
-            worker = BatchProcessor.in_rooms(
-                rooms,
+            worker = BatchProcessor.with_resources(
+                resources,
                 open_processor or model_opener(settings),
                 settings,
-                doorbell=own_bell,
+                notifier=local_notifier,
                 metrics=metrics,
                 on_broken=end_this_process,
-                alarm=alarm,
+                watchdog=watchdog,
             )
         return cls(
             settings=settings,
-            rooms=rooms,
+            resources=resources,
             guard=guard,
-            doorbell=bell,
+            notifier=notifier,
             worker=worker,
-            alarm=alarm,
+            watchdog=watchdog,
             metrics=metrics,
             health=health,
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
@@ -96,32 +96,32 @@ class AgentServices:
     @property
     def clock(self) -> Clock:
         """Gives the present."""
-        return self.rooms.clock
+        return self.resources.clock
 
     @property
     def database(self) -> Database:
         """Where the job table is."""
-        return self.rooms.database
+        return self.resources.database
 
     @property
     def store(self) -> JobStore:
         """The job table."""
-        return self.rooms.store
+        return self.resources.store
 
     @property
-    def pictures(self) -> FileStore:
+    def images(self) -> FileStore:
         """What came in."""
-        return self.rooms.pictures
+        return self.resources.images
 
     @property
     def artifacts(self) -> ArtifactStore:
         """What was made."""
-        return self.rooms.artifacts
+        return self.resources.artifacts
 
     @property
     def registry(self) -> WorkerRegistry:
         """Which workers are alive."""
-        return self.rooms.registry
+        return self.resources.registry
 
     def start(self, *, alone: bool = False) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over.
@@ -131,9 +131,9 @@ class AgentServices:
         """
         if self.worker is not None:
             if alone:
-                self.alarm.begin()
+                self.watchdog.begin()
             self.worker.start()
-        self.rooms.start()
+        self.resources.start()
 
     def begin_stop(self) -> None:
         """Take no more jobs to run, and let nobody wait; at once, and safe in a signal handler."""
@@ -146,7 +146,7 @@ class AgentServices:
         self.begin_stop()
         if self.worker is not None:
             self.worker.stop()
-        self.rooms.stop()
+        self.resources.stop()
 
 
 def end_this_process() -> None:
@@ -154,12 +154,12 @@ def end_this_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _bell(settings: Settings, own: Doorbell) -> Doorbell:
+def _notifier(settings: Settings, own: Notifier) -> Notifier:
     """Wakes the worker of this process, if it has one, and those beyond the broker, if there is one."""
-    bells: list[Doorbell] = [own] if settings.worker_enabled else []
+    notifiers: list[Notifier] = [own] if settings.worker_enabled else []
     if settings.broker_url:
-        from backend.work.celery_app import make_celery
-        from backend.work.celery_doorbell import CeleryDoorbell
+        from backend.worker.celery_app import make_celery
+        from backend.worker.celery_notifier import CeleryNotifier
 
-        bells.append(CeleryDoorbell(make_celery(settings)))
-    return Doorbells(*bells)
+        notifiers.append(CeleryNotifier(make_celery(settings)))
+    return Notifiers(*notifiers)

@@ -32,7 +32,7 @@ from backend.errors import (
 )
 
 if TYPE_CHECKING:
-    from backend.web.uploads import UploadedPicture
+    from backend.api.uploads import UploadedImage
 
 MeshFormat = Literal["glb", "stl", "obj", "ply"]
 BackgroundMode = Literal["auto", "always", "never"]
@@ -195,13 +195,13 @@ def octree_resolution(quality: int) -> int:
     return 16 * round((128 + 384 * (quality - 1) / 9) / 16)
 
 
-def fingerprint(operation: str, fields: GenerationFields, pictures: Iterable[UploadedPicture]) -> str:
+def fingerprint(operation: str, fields: GenerationFields, images: Iterable[UploadedImage]) -> str:
     """A digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
     fields : those that were given count; pictures : their bytes as they came count, in order, and not their names
     """
     given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    parts = [operation, given, [picture.digest for picture in pictures]]
+    parts = [operation, given, [image.digest for image in images]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

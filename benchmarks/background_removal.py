@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from backend.errors import NoForeground
-from backend.hunyuan3d.background import remove_background
-from tests.pictures import DRAWINGS, Photograph, enlarged, mask_iou
+from backend.hunyuan3d.image.background import remove_background
+from benchmarks.support.images import DRAWINGS, Photograph, enlarged, mask_iou
 
 Pixels = npt.NDArray[np.uint8]
 Candidate = Callable[[Pixels], Pixels]

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import Field, decode_volume, dense_volume
-from tests.fields import (
+from backend.hunyuan3d.volume.decode import Field, decode_volume, dense_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import (
     AnalyticField,
     Topology,
     bumps,

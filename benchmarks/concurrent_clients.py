@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from backend.agent_client.client_values import Batch, Fields, Job
-from backend.client import AgentClient
-from backend.demo_service import AGENT_ID, DemoService, demo_service
+from backend.demo.local_service import AGENT_ID, DemoService, demo_service
+from orfeas_client import AgentClient
+from orfeas_client.models import Batch, Fields, Job
 
 _PAUSE_SECONDS = 0.02
 _WATCHED = 5
@@ -47,13 +47,13 @@ class Figures:
     accept: Sequence[float]
 
 
-def send_and_wait(service: DemoService, pictures: Sequence[Path], fields: Fields) -> tuple[list[Job], list[float]]:
+def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) -> tuple[list[Job], list[float]]:
     """One client: its jobs as they ended, and how long each took to be accepted."""
     with service.client() as client:
         accepted, seconds = [], []
-        for picture in pictures:
+        for image in images:
             begun = time.perf_counter()
-            accepted.append(client.generate(picture, **fields))
+            accepted.append(client.generate(image, **fields))
             seconds.append(time.perf_counter() - begun)
         return [_single(client.wait(job.id)) for job in accepted], seconds
 
@@ -83,7 +83,7 @@ def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fiel
     ready.wait()
     begun = time.perf_counter()
     with ThreadPoolExecutor(len(shares)) as pool:
-        ended = list(pool.map(lambda pictures: send_and_wait(service, pictures, fields), shares))
+        ended = list(pool.map(lambda images: send_and_wait(service, images, fields), shares))
     seconds = time.perf_counter() - begun
     over.set()
     status = found.get()
@@ -142,8 +142,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     samples = itertools.cycle(sorted(Path("samples").glob("*.png")))
-    pictures = list(itertools.islice(samples, options.pictures))
-    shares = [pictures[k :: options.clients] for k in range(options.clients)]
+    images = list(itertools.islice(samples, options.images))
+    shares = [images[k :: options.clients] for k in range(options.clients)]
     fields: Fields = {"quality": options.quality, "steps": options.steps}
     with demo_service(os.environ) as service:
         service.wait_until_ready(300)

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 import trimesh
 
-from backend.hunyuan3d import mesh_topology as topology
-from backend.hunyuan3d.contraction import ChildRules, contract
-from backend.hunyuan3d.mesh_export import FORMATS, export_mesh
-from backend.hunyuan3d.mesh_ops import clean_mesh, decimate, mesh_facts, smooth_normals
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import decode_volume
-from tests.fields import AnalyticField, gyroid_in_ball
+from backend.hunyuan3d.mesh import topology
+from backend.hunyuan3d.mesh.decimation import ChildRules, contract
+from backend.hunyuan3d.mesh.export import FORMATS, export_mesh
+from backend.hunyuan3d.mesh.ops import clean_mesh, decimate, mesh_facts, smooth_normals
+from backend.hunyuan3d.volume.decode import decode_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import AnalyticField, gyroid_in_ball
 
 RESULT = Path(__file__).parent / "results" / "decimation.md"
 HERE, CHILD = ChildRules(min_faces=10**9), ChildRules(min_faces=0)

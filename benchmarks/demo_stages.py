@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from backend.hunyuan3d.heap import prepare_heap
+from backend.hunyuan3d.device.malloc import prepare_malloc
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult, StageSeconds
 
@@ -27,41 +27,41 @@ STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
 
 
 def generate(
-    pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image], seeds: list[int], r: int
+    pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], seeds: list[int], r: int
 ) -> list[ShapeResult]:
     """The pipeline's public call at 10 steps."""
-    return pipeline(pictures, num_inference_steps=10, seeds=seeds, octree_resolution=r)
+    return pipeline(images, num_inference_steps=10, seeds=seeds, octree_resolution=r)
 
 
 def timed(
-    pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image], r: int, batch: int
+    pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], r: int, batch: int
 ) -> tuple[float, list[StageSeconds]]:
     """Seconds for all pictures in batches of `batch`, and each batch's stages."""
     started = time.perf_counter()
     stages = []
-    for first in range(0, len(pictures), batch):
-        part = pictures[first : first + batch]
+    for first in range(0, len(images), batch):
+        part = images[first : first + batch]
         stages.append(generate(pipeline, part, list(range(first, first + len(part))), r)[0].metadata.seconds)
     return time.perf_counter() - started, stages
 
 
-def largest_difference(pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image]) -> float:
+def largest_difference(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image]) -> float:
     """How far latents made in one batch lie from those made one by one."""
-    image = pipeline.preprocess(pictures, remove_background="auto").image
-    seeds = list(range(len(pictures)))
+    image = pipeline.preprocess(images, remove_background="auto").image
+    seeds = list(range(len(images)))
     together = pipeline.sample_latents(pipeline.encode_images(image), 10, seeds=seeds)
     alone = [pipeline.sample_latents(pipeline.encode_images(image[k : k + 1]), 10, seeds=[k]) for k in seeds]
     return float((together - torch.cat(alone)).abs().max())
 
 
-def report(pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image], repeats: int, resolutions: list[int]) -> str:
+def report(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], repeats: int, resolutions: list[int]) -> str:
     """All tables, as markdown."""
     threads = torch.get_num_threads()
     lines = [
         "# The demo checkpoint on this machine",
         "",
         f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} torch threads, float32, torch "
-        f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. Medians of {repeats} warm runs, {len(pictures)} pictures, "
+        f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. Medians of {repeats} warm runs, {len(images)} pictures, "
         f"10 steps, guidance {pipeline.config.defaults.guidance_scale:g}.",
         "",
         "## Seconds a picture, by stage (pictures one at a time)",
@@ -71,18 +71,18 @@ def report(pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image], repeat
     ]
     comparison = []
     for r in resolutions:
-        timed(pipeline, pictures, r, 1)
+        timed(pipeline, images, r, 1)
         singles, batches, stages = [], [], []
         for _ in range(repeats):
-            seconds, each = timed(pipeline, pictures, r, 1)
+            seconds, each = timed(pipeline, images, r, 1)
             singles.append(seconds)
             stages += each
-            batches.append(timed(pipeline, pictures, r, len(pictures))[0])
+            batches.append(timed(pipeline, images, r, len(images))[0])
         medians = [statistics.median(getattr(stage, name) for stage in stages) for name in STAGES]
         total = statistics.median(stage.total for stage in stages)
         lines.append(f"| {r} | " + " | ".join(f"{m:.3f}" for m in medians) + f" | {total:.3f} |")
         comparison.append((r, statistics.median(singles), statistics.median(batches)))
-    n = len(pictures)
+    n = len(images)
     lines += [
         "",
         f"## A batch of {n} against {n} singles",
@@ -91,7 +91,7 @@ def report(pipeline: Hunyuan3DShapePipeline, pictures: list[Image.Image], repeat
         "|---|---|---|---|",
     ]
     lines += [f"| {r} | {one:.2f} | {many:.2f} | {one / many:.2f} |" for r, one, many in comparison]
-    lines += ["", f"Largest difference of latents, batch against alone: {largest_difference(pipeline, pictures):.1e}."]
+    lines += ["", f"Largest difference of latents, batch against alone: {largest_difference(pipeline, images):.1e}."]
     return "\n".join(lines) + "\n"
 
 
@@ -104,11 +104,11 @@ def main() -> None:
     parser.add_argument("--octree-resolution", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    prepare_heap()
+    prepare_malloc()
     pipeline = Hunyuan3DShapePipeline.from_pretrained(arguments.checkpoint)
-    paths = sorted(arguments.pictures.glob("*.png"))[: arguments.count]
-    pictures = [Image.open(path).convert("RGBA") for path in paths]
-    text = report(pipeline, pictures, arguments.repeats, arguments.octree_resolution)
+    paths = sorted(arguments.images.glob("*.png"))[: arguments.count]
+    images = [Image.open(path).convert("RGBA") for path in paths]
+    text = report(pipeline, images, arguments.repeats, arguments.octree_resolution)
     print(text)
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

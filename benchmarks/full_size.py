@@ -20,17 +20,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from backend.hunyuan3d.checkpoint import Checkpoint, build_denoiser
-from backend.hunyuan3d.checkpoint_config import CheckpointConfig
-from backend.hunyuan3d.conditioner import ConditionerConfig, DinoConfig, SingleImageEncoder
-from backend.hunyuan3d.denoiser_v2_0 import DenoiserV20Config
-from backend.hunyuan3d.denoiser_v2_1 import DenoiserV21Config, HunYuanDiTPlain
+from backend.hunyuan3d.checkpoint.config import CheckpointConfig
+from backend.hunyuan3d.checkpoint.load import Checkpoint, build_denoiser
+from backend.hunyuan3d.checkpoint.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI
+from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig, SingleImageEncoder
+from backend.hunyuan3d.networks.denoiser_v2_0 import DenoiserV20Config
+from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config, HunYuanDiTPlain
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from backend.hunyuan3d.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI
-from backend.hunyuan3d.shape_vae import ShapeVAE
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import DecodeOptions, Field, decode_volume
+from backend.hunyuan3d.volume.decode import DecodeOptions, Field, decode_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 
 TINY = replace(
     HUNYUAN3D_2_1,

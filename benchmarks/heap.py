@@ -1,4 +1,4 @@
-"""What a prepared heap brings on a CPU (backend/hunyuan3d/heap.py): time, time in the system, page faults, peak memory.
+"""What a prepared heap brings on a CPU (hunyuan3d/device/malloc.py): time, system time, page faults, peak memory.
 
     python -m benchmarks.heap
 
@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from backend.hunyuan3d.heap import prepare_heap
+from backend.hunyuan3d.device.malloc import prepare_malloc
 
 RESULT = Path(__file__).parent / "results" / "heap.md"
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.png"))[:4]
@@ -40,7 +40,7 @@ def _one_heap_without_large_blocks() -> None:
 WAYS: Mapping[str, Callable[[], None]] = {
     "as it comes": lambda: None,
     "one heap, large blocks given back": _one_heap_without_large_blocks,
-    "prepared": prepare_heap,
+    "prepared": prepare_malloc,
 }
 
 

@@ -29,19 +29,19 @@ from limits.storage import RedisStorage
 from limits.strategies import MovingWindowRateLimiter
 from sqlalchemy import null, update
 
-from backend.access.agents_file import add_agent
-from backend.access.nonce_store import SqlNonceStore
-from backend.access.nonces import NonceStore
-from backend.access.redis_nonces import RedisNonceStore
-from backend.access.signing import EMPTY_DIGEST, sign_request
+from backend.auth.agents_file import add_agent
+from backend.auth.hmac_signing import EMPTY_DIGEST, sign_request
+from backend.auth.nonces import NonceStore
+from backend.auth.nonces_redis import RedisNonceStore
+from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
-from backend.job_store import JobStore
-from backend.jobs import Job, NewJob, Status
+from backend.jobs.models import Job, NewJob, Status
+from backend.jobs.schema import create_schema, jobs, metadata
+from backend.jobs.store import JobStore
 from backend.main import create_app
-from backend.store.database import Database
-from backend.store.job_tables import create_schema, jobs, metadata
-from tests.services.postgres import PostgresCluster
-from tests.services.redis import RedisServer
+from backend.storage.database import Database
+from benchmarks.support.postgres import PostgresCluster
+from benchmarks.support.redis import RedisServer
 
 RESULT = Path(__file__).parent / "results" / "job_store_throughput.md"
 PROCESSES = (1, 4, 8)

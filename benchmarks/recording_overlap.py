@@ -24,52 +24,52 @@ import torch
 
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
-from backend.jobs import NewJob
-from backend.store.files import new_name
-from backend.store.job_rooms import JobRooms, model_opener
+from backend.jobs.models import NewJob
+from backend.jobs.notifier import LocalNotifier, NullNotifier
+from backend.resources import Resources, model_opener
+from backend.storage.files import new_name
 from backend.validation import GenerationFields, resolve
-from backend.work.doorbell import LocalDoorbell, SilentDoorbell
 
 RESULT = Path(__file__).parent / "results" / "recording_overlap.md"
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.png"))
 
 
 @contextmanager
-def worker(folder: Path) -> Iterator[tuple[BatchProcessor, JobRooms]]:
+def worker(folder: Path) -> Iterator[tuple[BatchProcessor, Resources]]:
     """A worker that is loaded, with rooms of its own."""
     settings = Settings(data_dir=folder, device="cpu", batch_wait_seconds=0)
-    rooms = JobRooms.open(settings, SilentDoorbell())
-    made = BatchProcessor.in_rooms(rooms, model_opener(settings), settings, doorbell=LocalDoorbell())
+    resources = Resources.open(settings, NullNotifier())
+    made = BatchProcessor.with_resources(resources, model_opener(settings), settings, notifier=LocalNotifier())
     try:
         made.load()
-        yield made, rooms
+        yield made, resources
     finally:
         made.stop()
-        rooms.stop()
+        resources.stop()
 
 
-def submit(rooms: JobRooms, count: int, fields: GenerationFields) -> None:
+def submit(resources: Resources, count: int, fields: GenerationFields) -> None:
     """Fill the queue."""
     request = resolve(fields, lambda: 7)
     names = [new_name("png") for _ in range(count)]
-    for name, picture in zip(names, SAMPLES * count, strict=False):
-        rooms.pictures.put(name, picture.read_bytes())
+    for name, image in zip(names, SAMPLES * count, strict=False):
+        resources.images.put(name, image.read_bytes())
     new = [NewJob(request.to_json(), request.batch_key("demo"), name) for name in names]
-    rooms.store.submit("benchmark", new, queue_limit=count, agent_limit=count)
+    resources.store.submit("benchmark", new, queue_limit=count, agent_limit=count)
 
 
-def seconds_for(rooms: JobRooms, count: int, fields: GenerationFields, work_off: Callable[[], None]) -> float:
+def seconds_for(resources: Resources, count: int, fields: GenerationFields, work_off: Callable[[], None]) -> float:
     """How long a full queue takes until the last job is recorded."""
-    submit(rooms, count, fields)
+    submit(resources, count, fields)
     begun = time.perf_counter()
     work_off()
-    assert not rooms.store.has_work()
+    assert not resources.store.has_work()
     return time.perf_counter() - begun
 
 
 def measure(count: int, rounds: int, fields: GenerationFields) -> tuple[list[float], list[float]]:
     """Seconds of each round: waiting, and overlapping."""
-    with tempfile.TemporaryDirectory() as folder, worker(Path(folder)) as (made, rooms):
+    with tempfile.TemporaryDirectory() as folder, worker(Path(folder)) as (made, resources):
 
         def wait_each_time() -> None:
             while made.run_once():
@@ -80,8 +80,10 @@ def measure(count: int, rounds: int, fields: GenerationFields) -> tuple[list[flo
                 continue
             made.run_once()
 
-        seconds_for(rooms, 4, fields, overlap)
-        pairs = [[seconds_for(rooms, count, fields, way) for way in (wait_each_time, overlap)] for _ in range(rounds)]
+        seconds_for(resources, 4, fields, overlap)
+        pairs = [
+            [seconds_for(resources, count, fields, way) for way in (wait_each_time, overlap)] for _ in range(rounds)
+        ]
     waiting, overlapping = zip(*pairs, strict=True)
     return list(waiting), list(overlapping)
 

@@ -24,10 +24,10 @@ from vtkmodules.vtkCommonCore import vtkSMPTools
 from vtkmodules.vtkCommonDataModel import vtkImageData
 from vtkmodules.vtkFiltersCore import vtkFlyingEdges3D
 
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import decode_volume
-from tests.fields import AnalyticField, Shape, gyroid_in_ball, sphere, torus
+from backend.hunyuan3d.volume.decode import decode_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import AnalyticField, Shape, gyroid_in_ball, sphere, torus
 
 Mesh = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
 RESULT = Path(__file__).parent / "results" / "surface_extraction.md"

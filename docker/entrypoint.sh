@@ -10,7 +10,7 @@ case $command in
 serve)
     # No agent is made here: its key would stay in the container's log.
     python -m backend.serve --only-check
-    exec gunicorn --config python:backend.web.gunicorn_conf "$@" 'backend.main:create_app()'
+    exec gunicorn --config python:backend.serve.gunicorn_conf "$@" 'backend.main:create_app()'
     ;;
 worker) exec python -m backend.worker "$@" ;;
 agent) exec python -m backend.agent_auth "$@" ;;

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from store_backends import BACKENDS, ManualClock, empty_database, open_database
 from torch import Tensor
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.job_store import JobStore
-from backend.store.database import Database
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from tests.support.store_backends import BACKENDS, ManualClock, empty_database, open_database
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("tiny-2.1", "tiny-2.0", "tiny-2mini-turbo", "tiny-2mv")

@@ -11,14 +11,10 @@ from typing import Any
 
 import pytest
 import trimesh
-from agent_service import API, FORM, AgentService, agent_service, encode_form, good_png, picture, refused
-from fake_gpu import FakeCall
 from flask import Flask
-from hostile import Part
-from workshop import eventually
 
-from backend.access.agents_file import add_agent
 from backend.agent_api import register_agent_api
+from backend.auth.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import (
     NoForeground,
@@ -27,11 +23,15 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.job_store import JobStore
-from backend.jobs import Job
+from backend.jobs.models import Job
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.services import AgentServices
-from backend.store.files import LocalFiles
-from backend.work.worker_registry import WorkerCondition, WorkerState
+from backend.storage.files import LocalFiles
+from tests.support.agent_service import API, FORM, AgentService, agent_service, encode_form, good_png, image, refused
+from tests.support.fake_gpu import FakeCall
+from tests.support.hostile import Part
+from tests.support.workshop import eventually
 
 UNKNOWN = "0" * 32
 
@@ -59,7 +59,7 @@ def fail_with(service: AgentService, error: ServiceError) -> None:
     service.fake.before_call = spoil
 
 
-def say(service: AgentService, condition: WorkerCondition, owner: str = "w") -> None:
+def say(service: AgentService, condition: WorkerStatus, owner: str = "w") -> None:
     """A worker tells of itself."""
     state = WorkerState(owner, condition, "m", "cuda", "GPU", 100, 40)
     service.services.registry.beat(state, 60)
@@ -95,7 +95,7 @@ def test_job_that_nobody_waits_for_is_promised(service: AgentService) -> None:
 
 def test_job_that_outlasts_the_wait_is_promised(tmp_path: Path) -> None:
     with agent_service(tmp_path, sync_wait_seconds=0.05) as service:
-        response = service.generate(picture())
+        response = service.generate(image())
         assert response.status_code == 202
         assert service.get(f"/status/{response.get_json()['job_id']}").get_json()["status"] == "queued"
 
@@ -104,13 +104,13 @@ def test_nobody_waits_when_half_of_the_threads_do(tmp_path: Path) -> None:
     with agent_service(tmp_path, web_threads=4) as service:
         assert service.services.sync_slots.acquire(blocking=False)
         assert service.services.sync_slots.acquire(blocking=False)
-        assert service.generate(picture()).status_code == 202
+        assert service.generate(image()).status_code == 202
         service.services.sync_slots.release(2)
 
 
 def test_nobody_waits_for_a_service_that_stops(service: AgentService) -> None:
     service.services.stopping.set()
-    assert service.generate(picture()).status_code == 202
+    assert service.generate(image()).status_code == 202
 
 
 def test_job_is_promised_when_the_store_goes_away_after_it_was_kept(
@@ -121,14 +121,14 @@ def test_job_is_promised_when_the_store_goes_away_after_it_was_kept(
         raise StoreUnavailable
 
     monkeypatch.setattr(service.services.store, "get", away)
-    response = service.generate(picture())
+    response = service.generate(image())
     assert (response.status_code, response.get_json()["status"]) == (202, "queued")
 
 
 @pytest.mark.parametrize("error", [NoForeground(), OutOfMemory(), ServiceError("It broke.")])
 def test_failed_job_is_answered_with_its_own_error(running: AgentService, error: ServiceError) -> None:
     fail_with(running, error)
-    response = running.generate(picture())
+    response = running.generate(image())
     assert refused(response) == (error.status, error.code)
     job_id = response.get_json()["details"]["job_id"]
     status = running.get(f"/status/{job_id}").get_json()
@@ -137,7 +137,7 @@ def test_failed_job_is_answered_with_its_own_error(running: AgentService, error:
 
 def test_job_that_is_cancelled_while_its_sender_waits_is_answered_so(service: AgentService) -> None:
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(service.generate, picture())
+        waiting = pool.submit(service.generate, image())
         eventually(lambda: service.services.store.counts().queued == 1)
         (job,) = service.services.store.list_jobs("ann", None, 1).jobs
         service.call("DELETE", f"{API}/jobs/{job.id}")
@@ -145,7 +145,7 @@ def test_job_that_is_cancelled_while_its_sender_waits_is_answered_so(service: Ag
 
 
 def test_batch_keeps_the_order_of_its_pictures(running: AgentService) -> None:
-    answer = running.batch(*[picture("images")] * 3, field("seed", "9")).get_json()
+    answer = running.batch(*[image("images")] * 3, field("seed", "9")).get_json()
     assert answer["total_images"] == len(answer["job_ids"]) == 3
     eventually(lambda: running.call("GET", answer["status_url"]).get_json()["status"] == "completed")
     batch = running.call("GET", answer["status_url"]).get_json()
@@ -166,7 +166,7 @@ def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
     job_id = service.submit()
     response = service.get(f"/status/{job_id}")
     assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "1")
-    state = WorkerState("w", WorkerCondition.READY, seconds_per_job=8.0)
+    state = WorkerState("w", WorkerStatus.READY, seconds_per_job=8.0)
     service.services.registry.beat(state, 60)
     response = service.get(f"/status/{job_id}")
     assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (8.0, "4")
@@ -185,16 +185,16 @@ def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
         (field("scale_mm", "0"), "INVALID_SCALE_MM"),
         (field("async", "1"), "INVALID_ASYNC"),
         (field("texture", "yes"), "UNKNOWN_FIELD"),
-        (picture(), "TOO_MANY_IMAGES"),
+        (image(), "TOO_MANY_IMAGES"),
     ],
 )
 def test_bad_field_is_named(service: AgentService, part: Part, code: str) -> None:
-    assert refused(service.generate(picture(), part)) == (400, code)
-    assert service.pictures() == []
+    assert refused(service.generate(image(), part)) == (400, code)
+    assert service.images() == []
 
 
 def test_asynchrony_is_no_field_of_a_batch(service: AgentService) -> None:
-    assert refused(service.batch(picture("images"), picture("images"), field("async", "true"))) == (
+    assert refused(service.batch(image("images"), image("images"), field("async", "true"))) == (
         400,
         "UNKNOWN_FIELD",
     )
@@ -202,8 +202,8 @@ def test_asynchrony_is_no_field_of_a_batch(service: AgentService) -> None:
 
 @pytest.mark.parametrize(("count", "code"), [(0, "MISSING_IMAGE"), (1, "TOO_FEW_IMAGES"), (11, "TOO_MANY_IMAGES")])
 def test_batch_has_two_to_ten_pictures(service: AgentService, count: int, code: str) -> None:
-    assert refused(service.batch(field("seed", "1"), *[picture("images")] * count)) == (400, code)
-    assert service.pictures() == []
+    assert refused(service.batch(field("seed", "1"), *[image("images")] * count)) == (400, code)
+    assert service.images() == []
 
 
 def test_body_that_is_no_form_is_refused(service: AgentService) -> None:
@@ -213,10 +213,10 @@ def test_body_that_is_no_form_is_refused(service: AgentService) -> None:
 
 
 def test_nothing_is_kept_of_a_batch_with_one_bad_picture(service: AgentService) -> None:
-    response = service.batch(picture("images"), picture("images", good_png()[:-30]))
+    response = service.batch(image("images"), image("images", good_png()[:-30]))
     assert refused(response) == (400, "INVALID_IMAGE")
     assert "Picture 2" in response.get_json()["error"]
-    assert service.pictures() == []
+    assert service.images() == []
     assert service.services.store.counts().queued == 0
 
 
@@ -226,7 +226,7 @@ def test_full_queue_keeps_nothing(tmp_path: Path) -> None:
         response = service.batch()
         assert refused(response) == (503, "QUEUE_FULL")
         assert int(response.headers["Retry-After"]) > 0
-        assert len(service.pictures()) == 1
+        assert len(service.images()) == 1
 
 
 def test_agent_has_so_many_unfinished_jobs(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_agent_has_so_many_unfinished_jobs(tmp_path: Path) -> None:
         service.submit()
         assert refused(service.batch()) == (429, "RATE_LIMITED")
         assert service.batch(agent="bob").status_code == 202
-        assert len(service.pictures()) == 3
+        assert len(service.images()) == 3
 
 
 def test_full_disk_keeps_nothing(service: AgentService, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +249,7 @@ def test_full_disk_keeps_nothing(service: AgentService, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(LocalFiles, "put", second_fails)
     assert refused(service.batch()) == (507, "STORAGE_FULL")
-    assert service.pictures() == []
+    assert service.images() == []
 
 
 def test_pictures_stay_when_nobody_knows_whether_the_jobs_do(
@@ -260,16 +260,16 @@ def test_pictures_stay_when_nobody_knows_whether_the_jobs_do(
 
     monkeypatch.setattr(service.services.store, "submit", broken)
     assert refused(service.generate()) == (503, "STORE_UNAVAILABLE")
-    assert len(service.pictures()) == 1
+    assert len(service.images()) == 1
 
 
 def test_nothing_is_taken_on_that_no_worker_could_run(tmp_path: Path) -> None:
     with agent_service(tmp_path, worker_enabled=False) as service:
         assert refused(service.generate()) == (503, "GPU_BUSY")
-        say(service, WorkerCondition.FAILED)
+        say(service, WorkerStatus.FAILED)
         assert refused(service.generate()) == (503, "GPU_BUSY")
-        assert service.pictures() == []
-        say(service, WorkerCondition.LOADING)
+        assert service.images() == []
+        say(service, WorkerStatus.LOADING)
         assert service.generate().status_code == 202
 
 
@@ -277,12 +277,12 @@ def test_same_key_and_request_get_the_first_answer(service: AgentService) -> Non
     first = service.generate(Idempotency_Key="key-1").get_json()
     again = service.generate(Idempotency_Key="key-1")
     assert (again.status_code, again.get_json()) == (202, first)
-    assert len(service.pictures()) == service.services.store.counts().queued == 1
+    assert len(service.images()) == service.services.store.counts().queued == 1
 
 
 def test_same_key_waits_again_for_the_same_mesh(running: AgentService) -> None:
-    first = running.generate(picture(), Idempotency_Key="key-1")
-    again = running.generate(picture(), Idempotency_Key="key-1")
+    first = running.generate(image(), Idempotency_Key="key-1")
+    again = running.generate(image(), Idempotency_Key="key-1")
     assert (again.status_code, again.get_json()) == (200, first.get_json())
     assert len(running.fake.calls) == 1
 
@@ -295,7 +295,7 @@ def test_same_key_gets_the_same_batch(service: AgentService) -> None:
 
 def test_repeated_request_is_answered_while_no_worker_runs(tmp_path: Path) -> None:
     with agent_service(tmp_path, worker_enabled=False) as service:
-        say(service, WorkerCondition.READY)
+        say(service, WorkerStatus.READY)
         first = service.generate(Idempotency_Key="key-1").get_json()
         service.services.registry.remove("w")
         assert service.generate(Idempotency_Key="key-1").get_json() == first
@@ -303,10 +303,10 @@ def test_repeated_request_is_answered_while_no_worker_runs(tmp_path: Path) -> No
 
 def test_same_key_with_another_request_is_a_conflict(service: AgentService) -> None:
     service.generate(Idempotency_Key="key-1")
-    other = service.generate(field("async", "true"), picture(), field("seed", "1"), Idempotency_Key="key-1")
+    other = service.generate(field("async", "true"), image(), field("seed", "1"), Idempotency_Key="key-1")
     assert refused(other) == (409, "IDEMPOTENCY_CONFLICT")
     assert refused(service.batch(Idempotency_Key="key-1")) == (409, "IDEMPOTENCY_CONFLICT")
-    assert len(service.pictures()) == 1
+    assert len(service.images()) == 1
 
 
 def test_keys_of_two_agents_have_nothing_to_do_with_each_other(service: AgentService) -> None:
@@ -319,7 +319,7 @@ def test_of_many_alike_at_once_one_makes_the_job(service: AgentService) -> None:
         responses = list(pool.map(lambda _: service.generate(Idempotency_Key="key-1"), range(8)))
     assert {response.status_code for response in responses} == {202}
     assert len({response.get_json()["job_id"] for response in responses}) == 1
-    assert len(service.pictures()) == service.services.store.counts().queued == 1
+    assert len(service.images()) == service.services.store.counts().queued == 1
 
 
 @pytest.mark.parametrize("key", ["", "two words", "k" * 129, "sch\u00f6n"])
@@ -359,7 +359,7 @@ def test_waiting_job_is_cancelled_at_once(service: AgentService) -> None:
     answer = service.call("DELETE", f"{API}/jobs/{job_id}").get_json()
     assert (answer["status"], answer["cancel_requested"]) == ("cancelled", True)
     assert service.services.store.counts().queued == 0
-    assert service.pictures() == []
+    assert service.images() == []
 
 
 def test_running_job_is_cancelled_between_two_steps(running: AgentService) -> None:
@@ -505,9 +505,9 @@ def test_health_tells_of_the_worker_and_the_queue(service: AgentService) -> None
     service.submit()
     assert refused(service.get("/health")) == (503, "GPU_BUSY")
     assert service.get("/health").get_json()["status"] == "loading"
-    say(service, WorkerCondition.FAILED)
+    say(service, WorkerStatus.FAILED)
     assert service.get("/health").get_json()["status"] == "unavailable"
-    say(service, WorkerCondition.READY)
+    say(service, WorkerStatus.READY)
     response = service.app.test_client().get(f"{API}/health")
     assert service.checked(response).status_code == 200
     answer = response.get_json()
@@ -682,7 +682,7 @@ def test_metrics_are_for_nobody_when_no_address_is_named(tmp_path: Path) -> None
 
 
 def test_signed_request_reaches_a_form_that_is_spooled(service: AgentService) -> None:
-    body = encode_form(Part("async", b"true"), picture())
+    body = encode_form(Part("async", b"true"), image())
     response = service.call("POST", f"{API}/generate-3d?trace=1&a=%20b", body, Content_Type=FORM)
     assert response.status_code == 202
     assert list(service.settings.spool_dir.iterdir()) == []

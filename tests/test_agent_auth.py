@@ -25,15 +25,16 @@ from flask.testing import FlaskClient
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
-from backend.access import body_spool, signing
-from backend.access.agent_registry import MAX_KEYS, AgentConfig, AgentRegistry
-from backend.access.agents_file import add_agent
-from backend.access.audit import AuditLog
-from backend.access.client_address import client_address
-from backend.access.limits import RequestLimits
-from backend.access.nonces import MemoryNonceStore
-from backend.access.signing import SignedRequest, digest_body
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
+from backend.auth import hmac_signing as signing
+from backend.auth import request_body as body_spool
+from backend.auth.agents import MAX_KEYS, AgentConfig, AgentRegistry
+from backend.auth.agents_file import add_agent
+from backend.auth.audit_log import AuditLog
+from backend.auth.client_address import client_address
+from backend.auth.hmac_signing import SignedRequest, digest_body
+from backend.auth.nonces import MemoryNonceStore
+from backend.auth.rate_limits import RequestLimits
 from backend.config import Settings
 from backend.errors import AuthInvalid, AuthUnavailable, ConfigurationError, ServiceError
 
@@ -253,12 +254,12 @@ def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monk
 
 
 def test_decoy_is_nobody_s_key() -> None:
-    decoy = "decoy-key-0123456789abcdef"
+    dummy_key = "decoy-key-0123456789abcdef"
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "")
-    signature = sign_request(decoy, "GET", "/", "", "a1", NOW, "nonce-01", digest_body(b""))
+    signature = sign_request(dummy_key, "GET", "/", "", "a1", NOW, "nonce-01", digest_body(b""))
     for agent in (None, AGENT):
         with pytest.raises(AuthInvalid):
-            verify(replace(signed, signature=signature), agent, datetime.fromtimestamp(NOW, UTC), 300, [decoy] * 3)
+            verify(replace(signed, signature=signature), agent, datetime.fromtimestamp(NOW, UTC), 300, [dummy_key] * 3)
 
 
 @pytest.mark.parametrize(("off", "expected"), [(-300, 200), (300, 200), (-301, 401), (301, 401)])

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from backend.access.agent_cli import run
-from backend.access.agent_registry import AgentConfig, AgentDefaults, AgentRegistry, load_agents
-from backend.access.agents_file import add_agent, remove_agent, rotate_agent, set_enabled
+from backend.auth.agents import AgentConfig, AgentDefaults, AgentRegistry, load_agents
+from backend.auth.agents_file import add_agent, remove_agent, rotate_agent, set_enabled
+from backend.auth.cli import run
 from backend.errors import AgentExists, AgentNotFound, AgentsFileError
 
 KEY = "secret-key-0123456789abcdef"
@@ -172,7 +172,7 @@ def test_change_of_the_same_length_in_place_is_seen(path: Path) -> None:
 def test_file_that_is_not_changed_is_not_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path, document())
     registry = AgentRegistry(path)
-    monkeypatch.setattr("backend.access.agent_registry.load_agents", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("backend.auth.agents.load_agents", lambda *_: pytest.fail("read again"))
     assert registry.get("a1") is not None
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import schemathesis
-from agent_service import AgentService, agent_service
 
 from backend import errors
+from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, STATUS
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
-from backend.web.api_calls import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, STATUS
+from tests.support.agent_service import AgentService, agent_service
 
 CALLS = {
     ("/api/agent/generate-3d", "post"): (GENERATE, "202"),

@@ -7,12 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from file_places import PLACES, empty_place
-from store_backends import ManualClock
 
-from backend.artifacts import ArtifactStore, media_type
 from backend.errors import ArtifactNotFound, InvalidFormat, StorageFull
-from backend.store.files import LocalFiles
+from backend.storage.artifacts import ArtifactStore, media_type
+from backend.storage.files import LocalFiles
+from tests.support.file_places import PLACES, empty_place
+from tests.support.store_backends import ManualClock
 
 MEDIA_TYPES = {
     "glb": "model/gltf-binary",

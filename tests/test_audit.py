@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.access.audit import AuditEntry, AuditLog
+from backend.auth.audit_log import AuditEntry, AuditLog
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 

@@ -7,12 +7,12 @@ import types
 
 import numpy as np
 import pytest
-from pictures import DRAWINGS, blank_wall, enlarged, leaves_only, mask_iou
 from PIL import Image
 
 from backend.errors import InvalidParameter, NoForeground
-from backend.hunyuan3d import background
-from backend.hunyuan3d.background import BackgroundMode, BackgroundResult, alpha_cuts, remove_background
+from backend.hunyuan3d.image import background
+from backend.hunyuan3d.image.background import BackgroundMode, BackgroundResult, alpha_cuts, remove_background
+from benchmarks.support.images import DRAWINGS, blank_wall, enlarged, leaves_only, mask_iou
 
 
 def _cut(image: np.ndarray, mode: BackgroundMode = "auto") -> BackgroundResult:
@@ -157,8 +157,8 @@ def test_mask_statistics() -> None:
 def test_neural_cutter_is_preferred() -> None:
     seen = []
 
-    def cutter(picture: Image.Image) -> Image.Image:
-        seen.append(picture.mode)
+    def cutter(image: Image.Image) -> Image.Image:
+        seen.append(image.mode)
         return Image.fromarray(_disc(255, 6))
 
     result = remove_background(Image.fromarray(_disc(255, 255)), cutter=cutter)
@@ -175,8 +175,8 @@ def test_neural_cutter_that_fails_is_recorded_and_replaced() -> None:
     def offline(_: Image.Image) -> Image.Image:
         raise ConnectionError("no model here")
 
-    def small(picture: Image.Image) -> Image.Image:
-        return picture.resize((8, 8))
+    def small(image: Image.Image) -> Image.Image:
+        return image.resize((8, 8))
 
     for cutter, name in ((offline, "ConnectionError"), (small, "ValueError"), (lambda _: b"x", "TypeError")):
         result = remove_background(Image.fromarray(_disc(255, 255)), cutter=cutter)  # type: ignore[arg-type]

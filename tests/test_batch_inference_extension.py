@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import load_golden
-from device_meter import FakeMemory
 from PIL import Image
 from torch import Tensor, nn
-from workshop import eventually
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
 from backend.errors import (
@@ -28,16 +25,19 @@ from backend.errors import (
     UnsupportedImage,
 )
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.device.batch_sizing import MemoryCosts, StageCost
 from backend.hunyuan3d.results import ShapeResult
-from backend.hunyuan3d.volume_decoder import DecodeOptions
+from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.hunyuan_integration import Hunyuan3DProcessor
-from backend.work.batch_sizing import MemoryCosts, StageCost
+from tests.conftest import load_golden
+from tests.support.device_meter import FakeMemory
+from tests.support.workshop import eventually
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 SEEDS = [3, 4, 5, 6]
 
 
-def pictures(count: int = 4) -> list[Any]:
+def images(count: int = 4) -> list[Any]:
     """Up to four pictures, all different."""
     folder = load_golden("tiny-2.1").folder
     paths = [folder / f"image{k}.png" for k in range(3)]
@@ -53,7 +53,7 @@ def make(most: int = 4, name: str = "tiny-2.1") -> Hunyuan3DProcessor:
 @pytest.fixture(scope="module")
 def undisturbed() -> list[ShapeResult]:
     """What the four pictures give where memory never runs out."""
-    return make().generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    return make().generate_shape_batch(images(), seeds=SEEDS, **QUICK)
 
 
 def assert_same_meshes(results: list[ShapeResult], expected: list[ShapeResult]) -> None:
@@ -142,14 +142,14 @@ def test_a_processor_gets_its_method_once() -> None:
 
 
 def test_results_are_those_of_the_pipeline(undisturbed: list[ShapeResult]) -> None:
-    direct = make().pipeline(pictures(), seeds=SEEDS, **QUICK)
+    direct = make().pipeline(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(undisturbed, direct)
     assert [r.metadata.seed for r in undisturbed] == SEEDS
     assert all(r.metadata.batch_size == 4 and r.metadata.fallbacks == () for r in undisturbed)
 
 
 def test_more_pictures_than_fit_run_in_parts(undisturbed: list[ShapeResult]) -> None:
-    results = make(most=3).generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = make(most=3).generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     assert [r.metadata.batch_size for r in results] == [3, 3, 3, 1]
     assert {r.metadata.fallbacks for r in results} == {()}
@@ -159,7 +159,7 @@ def test_each_picture_has_its_own_target_and_background() -> None:
     opaque = Image.new("RGB", (160, 160), (250, 250, 250))
     opaque.paste((30, 90, 160), (50, 40, 110, 120))
     results = make().generate_shape_batch(
-        [opaque, opaque, pictures()[0]],
+        [opaque, opaque, images()[0]],
         seeds=1,
         num_inference_steps=3,
         octree_resolution=16,
@@ -175,7 +175,7 @@ def test_each_picture_has_its_own_target_and_background() -> None:
 
 
 def test_one_bad_picture_stays_alone(undisturbed: list[ShapeResult]) -> None:
-    good = pictures()
+    good = images()
     results = make().generate_shape_batch([good[0], b"rubbish", good[1]], seeds=[3, 9, 4], **QUICK)
     assert isinstance(results[1].error, UnsupportedImage)
     assert_same_meshes([results[0], results[2]], undisturbed[:2])
@@ -193,7 +193,7 @@ def test_objects_with_different_views_run_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "error"),
+    ("output_options", "error"),
     [
         ({"seeds": [1, 2]}, InvalidSeed),
         ({"target_faces": [None, 500]}, InvalidTargetFaces),
@@ -202,9 +202,9 @@ def test_objects_with_different_views_run_apart() -> None:
         ({"remove_background": ["auto", "never", "perhaps"]}, InvalidBackgroundMode),
     ],
 )
-def test_what_is_asked_must_fit_the_pictures(wishes: dict[str, Any], error: type[Exception]) -> None:
+def test_what_is_asked_must_fit_the_pictures(output_options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        make().generate_shape_batch(pictures(3), **{**QUICK, **wishes})
+        make().generate_shape_batch(images(3), **{**QUICK, **output_options})
 
 
 def test_no_picture_is_an_error() -> None:
@@ -217,7 +217,7 @@ def test_no_picture_is_an_error() -> None:
 
 def test_meshes_may_be_drawn_later_on_another_thread(undisturbed: list[ShapeResult]) -> None:
     seen: list[BatchProgress] = []
-    items = [*pictures(2), b"rubbish"]
+    items = [*images(2), b"rubbish"]
     pending = make().generate_shape_batch(items, seeds=[3, 4, 5], on_progress=seen.append, finish=False, **QUICK)
     assert [type(shape.error) for shape in pending] == [type(None), type(None), UnsupportedImage]
     assert "mesh" not in {p.stage for p in seen}
@@ -235,7 +235,7 @@ def test_a_field_without_a_surface_is_found_when_the_mesh_is_drawn() -> None:
     processor = make()
     with torch.no_grad():
         processor.pipeline.shape_vae.geo_decoder.output_proj.bias.sub_(1000)
-    (pending,) = processor.generate_shape_batch(pictures(1), seeds=1, finish=False, **QUICK)
+    (pending,) = processor.generate_shape_batch(images(1), seeds=1, finish=False, **QUICK)
     assert pending.error is None
     assert isinstance(pending.finish().error, NoSurface)
 
@@ -251,7 +251,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     stage: str, fits: int, sizes: list[int], fallbacks: tuple[str, ...], undisturbed: list[ShapeResult]
 ) -> None:
     processor, _ = short_of(lambda size: size <= fits, stage)
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     named = fallbacks if stage != "decode" else tuple(f"decode {step}" for step in fallbacks)
     assert {r.metadata.fallbacks for r in results} == {named}
@@ -262,17 +262,17 @@ def test_a_batch_that_does_not_fit_is_halved(
 
 def test_pictures_that_never_fit_are_out_of_memory_and_nothing_else_is(stage: str) -> None:
     processor, shortage = short_of(never_fits, stage)
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert {type(r.error) for r in results} == {OutOfMemory}
     assert all(r.metadata.fallbacks[-1] in ("batch 2→1", "decode chunk 2048→1024") for r in results)
     shortage.fits = lambda _: True
-    assert all(r.ok for r in processor.generate_shape_batch(pictures(2), seeds=1, **QUICK))
+    assert all(r.ok for r in processor.generate_shape_batch(images(2), seeds=1, **QUICK))
 
 
 def test_one_picture_that_does_not_fit_does_not_harm_the_others(undisturbed: list[ShapeResult]) -> None:
     processor, shortage = short_of(never_fits, "sample", most=1)
     shortage.fits = lambda _: len(shortage.sizes) != 3
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert [type(r.error) for r in results] == [type(None), OutOfMemory, type(None), type(None)]
     assert_same_meshes([results[k] for k in (0, 2, 3)], [undisturbed[k] for k in (0, 2, 3)])
 
@@ -281,7 +281,7 @@ def test_decoding_asks_for_fewer_points_when_one_picture_is_too_much(undisturbed
     processor, shortage = make(), Shortage(lambda points: points <= 2000)
     shortage.while_asking(processor.pipeline)
     processor.pipeline.search = DecodeOptions(max_points_per_call=4096)
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     expected = ("decode batch 4→2", "decode batch 2→1", "decode chunk 4096→2048", "decode chunk 2048→1024")
     assert {r.metadata.fallbacks for r in results} == {expected}
@@ -308,7 +308,7 @@ def test_no_step_is_sampled_twice_when_decoding_runs_out(stage: str) -> None:
         return out
 
     processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign]
-    processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert steps == ([4, 4] if stage == "decode" else [1] * 8)
 
 
@@ -320,7 +320,7 @@ def test_memory_is_free_before_the_next_try(stage: str) -> None:
     gc.collect()
     gc.disable()
     try:
-        processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+        processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     finally:
         gc.enable()
     assert alive == [[False], [False, False]]
@@ -328,7 +328,7 @@ def test_memory_is_free_before_the_next_try(stage: str) -> None:
 
 def test_a_result_that_is_out_of_memory_keeps_no_tensor(stage: str) -> None:
     processor, shortage = short_of(never_fits, stage)
-    pending = processor.generate_shape_batch(pictures(1), seeds=1, finish=False, **QUICK)
+    pending = processor.generate_shape_batch(images(1), seeds=1, finish=False, **QUICK)
     assert isinstance(pending[0].error, OutOfMemory)
     assert shortage.held
     assert all(ref() is None for ref in shortage.held)
@@ -336,9 +336,9 @@ def test_a_result_that_is_out_of_memory_keeps_no_tensor(stage: str) -> None:
 
 def test_later_calls_begin_with_what_went_through(stage: str) -> None:
     processor, shortage = short_of(lambda size: size <= 2, stage)
-    processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     shortage.sizes.clear()
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert {r.metadata.fallbacks for r in results} == {()}
     assert set(shortage.sizes) == {2}
     assert processor.batch_capacity(8) == 4
@@ -348,10 +348,10 @@ def test_the_capacity_is_the_sizers(undisturbed: list[ShapeResult]) -> None:
     processor = make()
     processor.sizer.costs = MemoryCosts(StageCost(0, 200), StageCost(0, 1), 16)
     assert processor.batch_capacity(16) == 3
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert [r.metadata.batch_size for r in results] == [3, 3, 3, 1]
     processor.sizer.ran_out(16, 1)
-    results = processor.generate_shape_batch(pictures(), seeds=SEEDS, **QUICK)
+    results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert [r.metadata.batch_size for r in results] == [1] * 4
     assert_same_meshes(results, undisturbed)
 
@@ -360,14 +360,14 @@ def test_a_picture_too_large_for_main_memory_is_its_own_error(monkeypatch: pytes
     processor = make()
     process = type(processor.pipeline.image_processor).process
 
-    def process_or_not(own: Any, picture: Image.Image) -> Any:
-        if picture.width == 1000:
+    def process_or_not(own: Any, image: Image.Image) -> Any:
+        if image.width == 1000:
             raise MemoryError
-        return process(own, picture)
+        return process(own, image)
 
     monkeypatch.setattr(type(processor.pipeline.image_processor), "process", process_or_not)
     huge = Image.new("RGBA", (1000, 600), (1, 2, 3, 255))
-    results = processor.generate_shape_batch([huge, *pictures(1)], seeds=1, **QUICK)
+    results = processor.generate_shape_batch([huge, *images(1)], seeds=1, **QUICK)
     assert [type(r.error) for r in results] == [OutOfMemory, type(None)]
 
 
@@ -380,8 +380,8 @@ def test_an_unexpected_failure_comes_out(monkeypatch: pytest.MonkeyPatch) -> Non
     with monkeypatch.context() as patch:
         patch.setattr(processor.pipeline.denoiser, "velocity", breaks)
         with pytest.raises(RuntimeError, match="illegal"):
-            processor.generate_shape_batch(pictures(2), seeds=1, **QUICK)
-    assert processor.generate_shape_batch(pictures(1), seeds=1, **QUICK)[0].ok
+            processor.generate_shape_batch(images(2), seeds=1, **QUICK)
+    assert processor.generate_shape_batch(images(1), seeds=1, **QUICK)[0].ok
 
 
 # Progress.
@@ -389,7 +389,7 @@ def test_an_unexpected_failure_comes_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_every_stage_of_every_part_is_told() -> None:
     seen: list[BatchProgress] = []
-    make(most=2).generate_shape_batch(pictures(3), seeds=1, on_progress=seen.append, **QUICK)
+    make(most=2).generate_shape_batch(images(3), seeds=1, on_progress=seen.append, **QUICK)
     assert seen[0] == BatchProgress("preprocess", 3, 3, (0, 1, 2))
     parts = [(p.stage, p.places) for p in seen if p.done == p.total]
     assert parts[1:] == [
@@ -415,16 +415,16 @@ def test_raising_while_told_of_progress_cancels_and_leaves_the_processor_usable(
             raise Cancel
 
     with pytest.raises(Cancel):
-        processor.generate_shape_batch(pictures(2), seeds=1, on_progress=cancel, **QUICK)
+        processor.generate_shape_batch(images(2), seeds=1, on_progress=cancel, **QUICK)
     assert seen.count(at) == 1
     assert seen[-1] == at
-    assert processor.generate_shape_batch(pictures(1), seeds=1, **QUICK)[0].ok
+    assert processor.generate_shape_batch(images(1), seeds=1, **QUICK)[0].ok
 
 
 def test_a_stage_begins_again_after_memory_ran_out() -> None:
     processor, shortage = short_of(lambda size: size <= 1 or len(shortage.sizes) < 2, "sample")
     seen: list[BatchProgress] = []
-    processor.generate_shape_batch(pictures(2), seeds=1, on_progress=seen.append, **QUICK)
+    processor.generate_shape_batch(images(2), seeds=1, on_progress=seen.append, **QUICK)
     told = [(p.done, p.places) for p in seen if p.stage == "sample"]
     assert told == [(1, (0, 1)), *((done, (place,)) for place in (0, 1) for done in (1, 2, 3))]
 
@@ -449,7 +449,7 @@ def test_the_device_is_used_by_one_thread_at_a_time() -> None:
     results: list[ShapeResult] = []
 
     def one(seed: int) -> None:
-        results.extend(processor.generate_shape_batch(pictures(1), seeds=seed, **QUICK))
+        results.extend(processor.generate_shape_batch(images(1), seeds=seed, **QUICK))
 
     work = [threading.Thread(target=one, args=(seed,)) for seed in range(4)]
     for thread in work:

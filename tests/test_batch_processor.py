@@ -11,11 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from fake_gpu import FakeCall
-from own_process import printed
 from PIL import Image
-from store_backends import empty_database, open_database
-from workshop import Workshop, eventually, workshop
 
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.config import Settings
@@ -24,8 +20,12 @@ from backend.errors import (
     OutOfMemory,
 )
 from backend.hunyuan_integration import get_3d_processor
-from backend.jobs import Job, NewJob, Status
-from backend.work.job_metadata import JobMetadata
+from backend.jobs.metadata import JobMetadata
+from backend.jobs.models import Job, NewJob, Status
+from tests.support.fake_gpu import FakeCall
+from tests.support.own_process import printed
+from tests.support.store_backends import empty_database, open_database
+from tests.support.workshop import Workshop, eventually, workshop
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def metadata_of(job: Job) -> JobMetadata:
     return JobMetadata.from_json(job.metadata)
 
 
-def blank_picture() -> bytes:
+def blank_image() -> bytes:
     data = io.BytesIO()
     Image.new("RGBA", (64, 64), (255, 255, 255, 0)).save(data, "PNG")
     return data.getvalue()
@@ -127,9 +127,9 @@ def test_a_job_waits_for_company(tmp_path: Path) -> None:
         def bring_company() -> None:
             eventually(lambda: shop.job(first).status is Status.PROCESSING)
             shop.submit(b"other", steps=50)
-            shop.bell.ring()
+            shop.notifier.notify()
             shop.submit(b"second")
-            shop.bell.ring()
+            shop.notifier.notify()
 
         friend = threading.Thread(target=bring_company)
         friend.start()
@@ -190,7 +190,7 @@ def test_a_picture_that_blows_up_a_batch_fails_alone(shop: Workshop, failure: Ex
             raise failure
 
     shop.fake.before_call = explode
-    ids = [shop.submit(picture) for picture in (b"a", b"poison", b"c")]
+    ids = [shop.submit(image) for image in (b"a", b"poison", b"c")]
     worker = shop.worker()
     assert worker.run_once() == 3
     assert [len(call.images) for call in shop.fake.calls] == [3, 1, 1, 1]
@@ -202,8 +202,8 @@ def test_a_picture_that_blows_up_a_batch_fails_alone(shop: Workshop, failure: Ex
 
 
 def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> None:
-    def explode(picture: bytes) -> None:
-        if picture == b"poison":
+    def explode(image: bytes) -> None:
+        if image == b"poison":
             raise RuntimeError("secret")
 
     shop.fake.before_finish = explode
@@ -215,7 +215,7 @@ def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> N
 
 def test_a_job_whose_picture_is_gone_fails_by_name(shop: Workshop) -> None:
     lost, fine = shop.submit(b"lost"), shop.submit(b"fine")
-    shop.pictures.delete(shop.job(lost).input_path)
+    shop.images.delete(shop.job(lost).input_path)
     assert shop.worker().run_once() == 2
     assert (shop.job(lost).status, shop.job(lost).error_code) == (Status.FAILED, "PICTURE_LOST")
     assert shop.job(fine).status is Status.COMPLETED
@@ -319,10 +319,10 @@ def test_the_device_goes_on_while_a_mesh_is_drawn(shop: Workshop) -> None:
         if call.images == [b"two"]:
             second_began.set()
 
-    def draw(picture: bytes) -> None:
-        if picture == b"one":
+    def draw(image: bytes) -> None:
+        if image == b"one":
             assert second_began.wait(20)
-        order.append(f"drawn {picture.decode()}")
+        order.append(f"drawn {image.decode()}")
 
     shop.fake.before_call, shop.fake.before_finish, shop.fake.capacity = note_call, draw, 1
     ids = [shop.submit(b"one"), shop.submit(b"two")]
@@ -348,7 +348,7 @@ def test_the_demo_checkpoint_makes_meshes_whose_files_are_what_the_metadata_says
         "glb": shop.submit((samples / "mug.png").read_bytes(), format="glb", **fields),
         "stl": shop.submit((samples / "rocket.png").read_bytes(), format="stl", target_faces=500, **fields),
     }
-    blank = shop.submit(blank_picture(), **fields)
+    blank = shop.submit(blank_image(), **fields)
     assert shop.worker(open_processor=lambda: processor).run_once() == 3
     for fmt, job_id in ids.items():
         job = shop.job(job_id)

@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_golden
-from device_meter import FakeMemory
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.work.batch_sizing import CALLS_BEFORE_GROWTH, SAFETY, BatchSizer, MemoryCosts, StageCost, measure_costs
-from backend.work.device_memory import HostMemory
+from backend.hunyuan3d.device.batch_sizing import (
+    CALLS_BEFORE_GROWTH,
+    SAFETY,
+    BatchSizer,
+    MemoryCosts,
+    StageCost,
+    measure_costs,
+)
+from backend.hunyuan3d.device.memory import HostMemory
+from tests.conftest import load_golden
+from tests.support.device_meter import FakeMemory
 
 
 def sizer(most: int = 8, free: int = 1000, costs: MemoryCosts | None = None) -> BatchSizer:
@@ -101,11 +108,11 @@ def metered(pipeline: Hunyuan3DShapePipeline, memory: FakeMemory, sample_limit: 
     """Make the pipeline take 200 + 30 an image for sampling, 15 + 7 an image and a hundredth a point for decoding."""
     sample_shapes, decode_shapes = pipeline.sample_shapes, pipeline.decode_shapes
 
-    def sample(prepared: Sequence[Any], *wishes: Any) -> list[Any]:
+    def sample(prepared: Sequence[Any], *output_options: Any) -> list[Any]:
         if len(prepared) > sample_limit:
             raise OutOfMemory
         memory.take(200 + 30 * len(prepared))
-        return sample_shapes(prepared, *wishes)
+        return sample_shapes(prepared, *output_options)
 
     def decode(sampled: Sequence[Any], options: Any, report: Any = None, search: Any = None) -> list[Any]:
         points = (search or pipeline.search).max_points_per_call

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis_backend import redis_server
-from services.redis import RedisServer
-from workshop import eventually
 
 from backend.config import Settings
 from backend.errors import ConfigurationError
-from backend.work.celery_app import QUEUE, make_celery
-from backend.work.celery_doorbell import CeleryDoorbell
+from backend.worker.celery_app import QUEUE, make_celery
+from backend.worker.celery_notifier import CeleryNotifier
+from benchmarks.support.redis import RedisServer
+from tests.support.redis_backend import redis_server
+from tests.support.workshop import eventually
 
 
 def settings(url: str) -> Settings:
     return Settings(data_dir=Path("/nowhere"), broker_url=url, batch_seconds=100, drain_seconds=7)
 
 
-def bell_to(server: RedisServer) -> CeleryDoorbell:
-    return CeleryDoorbell(make_celery(settings(server.url)))
+def notifier_to(server: RedisServer) -> CeleryNotifier:
+    return CeleryNotifier(make_celery(settings(server.url)))
 
 
 def waiting(server: RedisServer) -> int:
@@ -48,16 +48,16 @@ class Broker:
         self.taken += 1
 
 
-def bell_of(send: Callable[[], None]) -> CeleryDoorbell:
-    return CeleryDoorbell(make_celery(settings("redis://localhost:1/0")), send=send)
+def notifier_of(send: Callable[[], None]) -> CeleryNotifier:
+    return CeleryNotifier(make_celery(settings("redis://localhost:1/0")), send=send)
 
 
 def test_each_ring_is_one_bell() -> None:
     server = redis_server()
-    bell = bell_to(server)
+    notifier = notifier_to(server)
     for _ in range(3):
-        bell.ring()
-    assert bell.flush(20)
+        notifier.notify()
+    assert notifier.flush(20)
     assert waiting(server) == 3
 
 
@@ -65,44 +65,44 @@ def test_bells_that_nobody_answers_do_not_pile_up() -> None:
     server = redis_server()
     with server.client() as client:
         client.rpush(QUEUE, *["bell"] * 256)
-    bell = bell_to(server)
-    bell.ring()
-    assert bell.flush(20)
+    notifier = notifier_to(server)
+    notifier.notify()
+    assert notifier.flush(20)
     assert waiting(server) == 256
 
 
 def test_rings_that_wait_for_a_slow_broker_are_bounded() -> None:
     broker = Broker()
     broker.open.clear()
-    bell = bell_of(broker.send)
+    notifier = notifier_of(broker.send)
     for _ in range(1000):
-        bell.ring()
-    assert not bell.flush(0)
+        notifier.notify()
+    assert not notifier.flush(0)
     broker.open.set()
-    assert bell.flush(20)
+    assert notifier.flush(20)
     assert broker.taken == 256
 
 
 def test_a_ring_outlives_a_broker_that_is_away() -> None:
     server = redis_server()
     server.kill()
-    bell = bell_to(server)
+    notifier = notifier_to(server)
     for _ in range(5):
-        bell.ring()
-    assert not bell.flush(1.5)
+        notifier.notify()
+    assert not notifier.flush(1.5)
     server.start()
-    assert bell.flush(20)
+    assert notifier.flush(20)
     assert waiting(server) >= 1
 
 
 def test_a_broker_that_was_emptied_is_told_of_the_queue_again() -> None:
     server = redis_server()
-    bell = bell_to(server)
-    bell.ring()
-    assert bell.flush(20)
+    notifier = notifier_to(server)
+    notifier.notify()
+    assert notifier.flush(20)
     server.flush()
-    bell.ring()
-    assert bell.flush(20)
+    notifier.notify()
+    assert notifier.flush(20)
     assert waiting(server) == 1
 
 
@@ -112,15 +112,15 @@ def test_a_broker_that_was_emptied_is_told_of_the_queue_again() -> None:
 def test_no_failure_ends_the_bell_and_each_outage_is_told_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="backend.work.celery_doorbell")
+    caplog.set_level(logging.INFO, logger="backend.worker.celery_notifier")
     broker = Broker()
     broker.error = error
-    bell = bell_of(broker.send)
-    bell.ring()
-    assert not bell.flush(1.2)
+    notifier = notifier_of(broker.send)
+    notifier.notify()
+    assert not notifier.flush(1.2)
     broker.error = None
     eventually(lambda: broker.taken == 1)
-    assert bell.flush(20)
+    assert notifier.flush(20)
     away, back = [record.getMessage() for record in caplog.records]
     assert away == f"The broker cannot be reached ({type(error).__name__}); workers hear of jobs later."
     assert back == "The broker is back."

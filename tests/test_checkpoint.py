@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import GOLDEN, load_golden
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,8 +26,10 @@ from backend.errors import (
     CheckpointValueError,
     InvalidParameter,
 )
-from backend.hunyuan3d import Hunyuan3DShapePipeline, checkpoint_files
-from backend.hunyuan3d.checkpoint import Checkpoint, load_checkpoint, released_state, save_checkpoint
+from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.checkpoint import files as checkpoint_files
+from backend.hunyuan3d.checkpoint.load import Checkpoint, load_checkpoint, released_state, save_checkpoint
+from tests.conftest import GOLDEN, load_golden
 
 CPU = torch.device("cpu")
 CopyCheckpoint = Callable[[str], Path]

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import GOLDEN
 
 from backend.errors import CheckpointConfigError
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.checkpoint_config import parse_config
+from backend.hunyuan3d.checkpoint.config import parse_config
+from tests.conftest import GOLDEN
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 import trimesh
-from conftest import load_golden
 from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
+from backend.cli import output_files as cli_files
+from backend.cli.console import Terminal
+from backend.cli.generate import CommandLine, main
+from backend.cli.output_names import plan_names
 from backend.errors import (
     CheckpointKeyError,
     CheckpointNotFound,
@@ -26,13 +29,10 @@ from backend.errors import (
     PreviewUnavailable,
     ServiceError,
 )
-from backend.hunyuan3d import cli_files
-from backend.hunyuan3d.cli import CommandLine, main
-from backend.hunyuan3d.cli_console import Terminal
-from backend.hunyuan3d.output_names import plan_names
+from backend.hunyuan3d.device.memory import HostMemory
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.hunyuan_integration import Hunyuan3DProcessor
-from backend.work.device_memory import HostMemory
+from tests.conftest import load_golden
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 
@@ -44,11 +44,11 @@ class StandIn:
         self.problems = problems or {}
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
 
-    def __call__(self, images: Sequence[Path], **wishes: Any) -> list[ShapeResult]:
-        self.calls.append(([path.name for path in images], wishes))
+    def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
+        self.calls.append(([path.name for path in images], output_options))
         for stage in ("preprocess", "encode", "sample", "decode", "mesh"):
-            wishes["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
-        return [self._one(path, wishes["seeds"], len(images)) for path in images]
+            output_options["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
+        return [self._one(path, output_options["seeds"], len(images)) for path in images]
 
     def _one(self, path: Path, seed: int | None, batch: int) -> ShapeResult:
         metadata = ShapeMetadata("stand-in", batch, seed=4711 if seed is None else seed)
@@ -134,9 +134,20 @@ def test_scale_reaches_the_files(shell: Shell) -> None:
 def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> None:
     maker = StandIn()
     pictures = [shell.picture(f"p{k}.png") for k in range(5)]
-    wishes = ["--steps", 7, "--guidance-scale", 2.5, "--octree-resolution", 96, "--target-faces", 500, "--seed", 3]
+    output_options = [
+        "--steps",
+        7,
+        "--guidance-scale",
+        2.5,
+        "--octree-resolution",
+        96,
+        "--target-faces",
+        500,
+        "--seed",
+        3,
+    ]
     more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *wishes, *more, maker=maker) == 0
+    assert shell(*pictures, "-o", shell.output, *output_options, *more, maker=maker) == 0
     assert [names for names, _ in maker.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
     given = {key: value for key, value in maker.calls[0][1].items() if key != "on_progress"}
     assert given == {
@@ -152,10 +163,10 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
 def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
     maker = StandIn()
     shell(shell.picture("a.png"), "-o", shell.output, "--no-preview", maker=maker)
-    wishes = maker.calls[0][1]
-    assert wishes["remove_background"] == "auto"
+    output_options = maker.calls[0][1]
+    assert output_options["remove_background"] == "auto"
     for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
-        assert wishes[name] is None
+        assert output_options[name] is None
 
 
 def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
@@ -173,17 +184,17 @@ def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pyt
     pipeline = load_golden("tiny-2.1").pipeline()
     sample_shapes, sizes = pipeline.sample_shapes, []
 
-    def only_one(prepared: Sequence[Any], *wishes: Any) -> list[Any]:
+    def only_one(prepared: Sequence[Any], *output_options: Any) -> list[Any]:
         sizes.append(len(prepared))
         if len(prepared) > 1:
             raise OutOfMemory
-        return sample_shapes(prepared, *wishes)
+        return sample_shapes(prepared, *output_options)
 
     monkeypatch.setattr(pipeline, "sample_shapes", only_one)
     processor = add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, HostMemory(), 4))
     pictures = [GOLDEN / f"image{k}.png" for k in range(3)]
-    wishes = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *wishes, maker=processor.generate_shape_batch) == 0
+    output_options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
+    assert shell(*pictures, "-o", shell.output, *output_options, maker=processor.generate_shape_batch) == 0
     assert sizes == [3, 1, 1, 1]
     assert shell.made() == ["image0.glb", "image1.glb", "image2.glb"]
     assert "note: memory was short: batch 3→1" in shell.err.getvalue()
@@ -281,10 +292,10 @@ def test_model_that_cannot_be_loaded_exits_with_three(shell: Shell, failure: Exc
 
 def test_interruption_keeps_what_is_done(shell: Shell) -> None:
     class Interrupted(StandIn):
-        def __call__(self, images: Sequence[Path], **wishes: Any) -> list[ShapeResult]:
+        def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
             if self.calls:
                 raise KeyboardInterrupt
-            return super().__call__(images, **wishes)
+            return super().__call__(images, **output_options)
 
     pictures = [shell.picture(f"p{k}.png") for k in range(3)]
     assert shell(*pictures, "-o", shell.output, "--batch-size", 1, "--no-preview", maker=Interrupted()) == 130
@@ -330,9 +341,18 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.slow
 def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
     pictures = [str(GOLDEN / "image0.png"), str(GOLDEN / "image1.png")]
-    wishes = ["--checkpoint", str(GOLDEN), "--steps", "2", "--octree-resolution", "24", "--target-faces", "2000"]
+    output_options = [
+        "--checkpoint",
+        str(GOLDEN),
+        "--steps",
+        "2",
+        "--octree-resolution",
+        "24",
+        "--target-faces",
+        "2000",
+    ]
     more = ["-o", str(shell.output), "-f", "glb,stl,obj,ply", "--seed", "5", "--contact-sheet", "--device", "cpu"]
-    ended = run_python("-m", "backend.hunyuan3d", *pictures, *wishes, *more)
+    ended = run_python("-m", "backend.hunyuan3d", *pictures, *output_options, *more)
     assert ended.returncode == 0, ended.stderr
     suffixes = ("glb", "obj", "ply", "preview.png", "stl")
     expected = ["contact-sheet.png", *(f"image{k}.{suffix}" for k in range(2) for suffix in suffixes)]

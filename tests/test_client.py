@@ -11,23 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_service import (
-    AGENT_ID,
-    Fault,
-    TinyService,
-    Wire,
-    answer_changed,
-    answer_cut,
-    answer_lost,
-    answered,
-    passed_on,
-    reset_after,
-)
 
-from backend.agent_client.client_cli import _FIELDS
-from backend.agent_client.client_download import CHUNK_BYTES
-from backend.agent_client.client_transport import Patience
-from backend.client import (
+from orfeas_client import (
     AgentClient,
     Batch,
     ClientError,
@@ -38,6 +23,21 @@ from backend.client import (
     ServiceUnreachable,
     UnexpectedAnswer,
     WaitedTooLong,
+)
+from orfeas_client.cli import _FIELDS
+from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.transport import RetryPolicy
+from tests.support.tiny_service import (
+    AGENT_ID,
+    Fault,
+    TinyService,
+    Wire,
+    answer_changed,
+    answer_cut,
+    answer_lost,
+    answered,
+    passed_on,
+    reset_after,
 )
 
 PICTURE = bytes(range(256)) * 4000
@@ -79,15 +79,15 @@ def line(tmp_path: Path) -> Iterator[Line]:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "cat.png"
     path.write_bytes(PICTURE)
     return path
 
 
-def test_picture_becomes_a_file(line: Line, picture: Path, tmp_path: Path) -> None:
+def test_picture_becomes_a_file(line: Line, image: Path, tmp_path: Path) -> None:
     states: list[str] = []
-    sent = line.client.generate(picture, format="stl", quality=3, seed=0, guidance_scale=2.5)
+    sent = line.client.generate(image, format="stl", quality=3, seed=0, guidance_scale=2.5)
     assert (sent.status, sent.finished) == ("queued", False)
     job = line.client.wait(sent.id, lambda seen: states.append(seen.status))
     assert isinstance(job, Job)
@@ -114,7 +114,7 @@ def test_batch_keeps_the_order_of_its_pictures(line: Line) -> None:
     batch = line.client.wait(sent.id)
     assert isinstance(batch, Batch)
     assert [job.id for job in batch.jobs] == [job.id for job in sent.jobs]
-    assert [line.service.job[job.id].picture for job in batch.jobs] == [b"one", b"two", b"three"]
+    assert [line.service.job[job.id].image for job in batch.jobs] == [b"one", b"two", b"three"]
     assert batch.succeeded
 
 
@@ -209,8 +209,8 @@ def test_pause_is_at_least_what_the_service_asks_for(line: Line) -> None:
 def test_pauses_double_up_to_a_bound() -> None:
     pauses: list[float] = []
     for chance in (0.0, 1.0):
-        patience = Patience(pauses.append, chance=lambda chance=chance: chance)
-        pauses += [patience._pause(failures, None) for failures in range(8)]
+        retry_policy = RetryPolicy(pauses.append, chance=lambda chance=chance: chance)
+        pauses += [retry_policy._pause(failures, None) for failures in range(8)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.25, 0.5, 1, 2, 4, 8, 15, 15]
 
 
@@ -424,7 +424,7 @@ def test_download_begins_again_when_the_file_is_another_one(line: Line, tmp_path
 
     def cut_and_changed(wire: Wire, client: socket.socket, head: bytes, length: int) -> None:
         answer_cut(300_000)(wire, client, head, length)
-        line.service.job[job.id].picture = PICTURE[::-1]
+        line.service.job[job.id].image = PICTURE[::-1]
 
     line.wire.faults.append(cut_and_changed)
     line.client.download(str(job.download_url), tmp_path / "mesh.glb")

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny_service import AGENT_ID, TinyService
 
-from backend.agent_client.client_cli import _groups, run
-from backend.agent_client.client_console import Screen
-from backend.client import AgentClient, Job
+from orfeas_client import AgentClient, Job
+from orfeas_client.cli import _groups, run
+from orfeas_client.console import Screen
+from tests.support.tiny_service import AGENT_ID, TinyService
 
 PICTURE = b"not looked at" * 100
 
@@ -46,7 +46,7 @@ class Terminal:
         """The last table's rows, cells apart."""
         return [line.split() for line in self.out.getvalue().splitlines()[1:]]
 
-    def picture(self, name: str) -> Path:
+    def image(self, name: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(PICTURE + name.encode())
@@ -64,12 +64,12 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Termin
 
 
 def test_generate_writes_the_file_and_says_what_is_in_it(terminal: Terminal) -> None:
-    picture = terminal.picture("cat.png")
-    assert terminal.run("generate", picture, "-o", "mesh.stl", "--quality", "3", "--seed", "9") == 0
-    assert (terminal.folder / "mesh.stl").read_bytes() == picture.read_bytes()
+    image = terminal.image("cat.png")
+    assert terminal.run("generate", image, "-o", "mesh.stl", "--quality", "3", "--seed", "9") == 0
+    assert (terminal.folder / "mesh.stl").read_bytes() == image.read_bytes()
     (job,) = terminal.service.job.values()
     assert job.fields == {"format": "stl", "quality": "3", "seed": "9", "async": "true"}
-    assert terminal.rows() == [[str(picture), "mesh.stl", "1234", "yes", "1.2", "7"]]
+    assert terminal.rows() == [[str(image), "mesh.stl", "1234", "yes", "1.2", "7"]]
     assert terminal.err.getvalue() == ""
 
 
@@ -84,14 +84,14 @@ def test_generate_writes_the_file_and_says_what_is_in_it(terminal: Terminal) -> 
     ],
 )
 def test_output_says_where_and_what(terminal: Terminal, options: list[str], file: str, fmt: str) -> None:
-    assert terminal.run("generate", terminal.picture("cat.png"), *options) == 0
+    assert terminal.run("generate", terminal.image("cat.png"), *options) == 0
     assert (terminal.folder / file).read_bytes() == PICTURE + b"cat.png"
     assert [job.fields.get("format", "glb") for job in terminal.service.job.values()] == [fmt]
 
 
 def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:
     names = ["a.png", "b/a.jpg", "c.png"]
-    assert terminal.run("batch", *map(terminal.picture, names), "-o", "out/meshes") == 0
+    assert terminal.run("batch", *map(terminal.image, names), "-o", "out/meshes") == 0
     folder = terminal.folder / "out" / "meshes"
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         "a.glb": PICTURE + b"a.png",
@@ -102,30 +102,30 @@ def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "sizes"), [(1, [1]), (2, [2]), (10, [10]), (11, [5, 6]), (20, [10, 10]), (21, [7, 7, 7])]
+    ("images", "sizes"), [(1, [1]), (2, [2]), (10, [10]), (11, [5, 6]), (20, [10, 10]), (21, [7, 7, 7])]
 )
-def test_many_pictures_are_sent_by_up_to_ten(pictures: int, sizes: list[int]) -> None:
-    groups = list(_groups(pictures))
+def test_many_pictures_are_sent_by_up_to_ten(images: int, sizes: list[int]) -> None:
+    groups = list(_groups(images))
     assert [len(group) for group in groups] == sizes
-    assert [place for group in groups for place in group] == list(range(pictures))
+    assert [place for group in groups for place in group] == list(range(images))
 
 
 def test_single_picture_of_a_batch_is_sent_alone(terminal: Terminal) -> None:
-    assert terminal.run("batch", terminal.picture("a.png"), "-o", "out") == 0
+    assert terminal.run("batch", terminal.image("a.png"), "-o", "out") == 0
     assert (terminal.folder / "out" / "a.glb").exists()
     assert terminal.service.batches == {}
 
 
 def test_picture_that_fails_is_told_in_its_row(terminal: Terminal) -> None:
     terminal.service.outcome = "failed"
-    assert terminal.run("generate", terminal.picture("cat.png"), "-o", "mesh.glb") == 1
+    assert terminal.run("generate", terminal.image("cat.png"), "-o", "mesh.glb") == 1
     assert "NO_FOREGROUND: No object was found." in terminal.out.getvalue()
     assert not (terminal.folder / "mesh.glb").exists()
 
 
 def test_status_of_a_job_and_a_batch(terminal: Terminal) -> None:
-    picture = terminal.picture("cat.png")
-    terminal.run("batch", picture, picture, "-o", "out")
+    image = terminal.image("cat.png")
+    terminal.run("batch", image, image, "-o", "out")
     terminal.out.truncate(0)
     (batch_id, (first, second)) = next(iter(terminal.service.batches.items()))
     assert terminal.run("status", batch_id) == 0
@@ -135,9 +135,9 @@ def test_status_of_a_job_and_a_batch(terminal: Terminal) -> None:
 
 
 def test_cancel_and_wait_and_list(terminal: Terminal) -> None:
-    picture = terminal.picture("cat.png")
+    image = terminal.image("cat.png")
     for _ in range(3):
-        assert terminal.run("generate", picture, "-o", "out") == 0
+        assert terminal.run("generate", image, "-o", "out") == 0
     newest = max(terminal.service.job)
     terminal.service.job[newest].status = "queued"
     assert terminal.run("cancel", newest) == 0
@@ -145,7 +145,7 @@ def test_cancel_and_wait_and_list(terminal: Terminal) -> None:
     assert terminal.run("wait", newest) == 1
     oldest = min(terminal.service.job)
     assert terminal.run("wait", oldest, "-o", "again") == 0
-    assert (terminal.folder / "again" / f"{oldest}.glb").read_bytes() == picture.read_bytes()
+    assert (terminal.folder / "again" / f"{oldest}.glb").read_bytes() == image.read_bytes()
     terminal.out.truncate(0)
     assert terminal.run("jobs", "--limit", "2") == 0
     assert (newest in terminal.out.getvalue(), oldest in terminal.out.getvalue()) == (True, False)
@@ -153,12 +153,12 @@ def test_cancel_and_wait_and_list(terminal: Terminal) -> None:
 
 
 def test_download_by_address_or_name(terminal: Terminal) -> None:
-    picture = terminal.picture("cat.png")
-    terminal.run("generate", picture, "-o", "out")
+    image = terminal.image("cat.png")
+    terminal.run("generate", image, "-o", "out")
     name = f"{min(terminal.service.job)}.glb"
     assert terminal.run("download", f"/api/agent/download/{name}", "-o", "x.glb") == 0
     assert terminal.run("download", name) == 0
-    assert (terminal.folder / "x.glb").read_bytes() == (terminal.folder / name).read_bytes() == picture.read_bytes()
+    assert (terminal.folder / "x.glb").read_bytes() == (terminal.folder / name).read_bytes() == image.read_bytes()
 
 
 def test_health_needs_no_agent(terminal: Terminal) -> None:
@@ -170,8 +170,8 @@ def test_health_needs_no_agent(terminal: Terminal) -> None:
 
 
 def test_programs_read_json(terminal: Terminal) -> None:
-    picture = terminal.picture("cat.png")
-    assert terminal.run("--json", "generate", picture, "-o", "mesh.glb", as_json=True) == 0
+    image = terminal.image("cat.png")
+    assert terminal.run("--json", "generate", image, "-o", "mesh.glb", as_json=True) == 0
     (made,) = json.loads(terminal.out.getvalue())
     assert (made["file"], made["problem"], made["job"]["metadata"]["faces"]) == ("mesh.glb", "", 1234)
     for command in (["health"], ["jobs"], ["status", made["job"]["id"]], ["download", made["job"]["download_url"]]):
@@ -198,7 +198,7 @@ def test_programs_read_json(terminal: Terminal) -> None:
 def test_exit_code_says_what_went_wrong(
     terminal: Terminal, changed: dict[str, str], arguments: list[str], code: int, said: str
 ) -> None:
-    terminal.picture("cat.png")
+    terminal.image("cat.png")
     terminal.environ |= changed
     assert terminal.run(*arguments) == code
     assert said in terminal.err.getvalue()
@@ -209,7 +209,7 @@ def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as caught:
         run(arguments, {})
     assert caught.value.code == 2
-    assert "usage: python -m backend.client" in capsys.readouterr().err
+    assert "usage: python -m orfeas_client" in capsys.readouterr().err
 
 
 def test_interrupted_wait_says_how_to_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +217,9 @@ def test_interrupted_wait_says_how_to_go_on(terminal: Terminal, monkeypatch: pyt
         raise KeyboardInterrupt
 
     monkeypatch.setattr(AgentClient, "wait", interrupted)
-    assert terminal.run("generate", terminal.picture("cat.png")) == 130
+    assert terminal.run("generate", terminal.image("cat.png")) == 130
     job_id = min(terminal.service.job)
-    assert f"`python -m backend.client wait {job_id}`" in terminal.err.getvalue()
+    assert f"`python -m orfeas_client wait {job_id}`" in terminal.err.getvalue()
 
 
 def test_retry_is_told(terminal: Terminal) -> None:
@@ -231,7 +231,7 @@ def test_retry_is_told(terminal: Terminal) -> None:
 def test_bars_show_names_and_steps(terminal: Terminal) -> None:
     err = io.StringIO()
     screen = Screen(Console(file=io.StringIO()), Console(file=err, force_terminal=True, width=100))
-    arguments = ["generate", str(terminal.picture("cat [bold].png")), "-o", "mesh.glb"]
+    arguments = ["generate", str(terminal.image("cat [bold].png")), "-o", "mesh.glb"]
     assert run(arguments, terminal.environ, screen=screen, connect=terminal.connect) == 0
     assert ("cat [bold].png" in err.getvalue(), "completed" in err.getvalue()) == (True, True)
 
@@ -239,7 +239,7 @@ def test_bars_show_names_and_steps(terminal: Terminal) -> None:
 def test_module_runs_and_needs_nothing_of_the_service(terminal: Terminal) -> None:
     code = (
         "import sys, runpy; sys.argv[1:] = ['health']\n"
-        "try: runpy.run_module('backend.client', run_name='__main__')\n"
+        "try: runpy.run_module('orfeas_client', run_name='__main__')\n"
         "except SystemExit as end: print(end.code)\n"
         "heavy = {'torch', 'flask', 'sqlalchemy', 'pydantic', 'numpy', 'PIL', 'trimesh'} & set(sys.modules)\n"
         "print(sorted(heavy))"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from werkzeug.formparser import parse_form_data
 
-from backend.agent_client.client_errors import LocalFileError
-from backend.agent_client.client_upload import MultipartBody
+from orfeas_client.errors import LocalFileError
+from orfeas_client.upload import MultipartBody
 
 
 def parsed(body: MultipartBody) -> tuple[dict[str, str], list[tuple[str, str | None, bytes]]]:

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import image_tree
 import pytest
 import yaml
 
 from backend.config import Settings
+from tests.support import image_tree
 
 OWN = ("orfeas", "web", "worker")
 STORES = ("postgres", "redis")

@@ -132,5 +132,5 @@ def test_table_names_every_setting_with_its_true_default() -> None:
 
 
 def test_guard_and_its_command_line_import_no_torch() -> None:
-    program = "import sys, backend.agent_auth, backend.access.agent_cli; sys.exit('torch' in sys.modules)"
+    program = "import sys, backend.agent_auth, backend.auth.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from server_process import REPOSITORY
-from test_metrics import told
 
-from backend.web.metrics import ServiceMetrics
-from backend.web.shared_counts import SharedCounts, SharedTable
-from backend.work.counts import CounterFamily, Counts, HistogramFamily, OwnCounts, Tally
+from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, OwnCounts, Tally
+from backend.telemetry.service_metrics import ServiceMetrics
+from backend.telemetry.shared_memory import SharedCounts, SharedTable
+from tests.support.server_process import REPOSITORY
+from tests.test_metrics import told
 
 SEEN = CounterFamily("seen", "What was seen.", ("what", "where"))
 ALL = CounterFamily("all", "All of it.")
@@ -84,7 +84,7 @@ def test_a_place_is_free_when_nobody_has_it() -> None:
 
 
 def test_a_process_has_a_place_of_its_own_or_one_that_a_dead_one_had() -> None:
-    from backend.web import gunicorn_conf
+    from backend.serve import gunicorn_conf
 
     server = SimpleNamespace(shared_table=SharedTable(2), WORKERS={})
     workers = [SimpleNamespace(shared_counts=None) for _ in range(3)]
@@ -123,7 +123,7 @@ def test_who_has_no_place_tells_of_the_others() -> None:
 
 FORKED = """
 import os, threading
-from backend.web.shared_counts import SharedCounts, SharedTable
+from backend.telemetry.shared_memory import SharedCounts, SharedTable
 
 def count(counts):
     for k in range(4000):

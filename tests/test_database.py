@@ -7,14 +7,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import DBAPIError, StatementError
-from store_backends import BACKENDS, START, ManualClock, empty_database, open_database, postgres_cluster, submit
 
-from backend.access.nonce_store import SqlNonceStore
+from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthUnavailable, DatabaseUrlError, StorageFull, StoreUnavailable
-from backend.job_store import JobStore
-from backend.store.database import Database
-from backend.store.job_ids import JobIds, is_job_id
-from backend.store.job_tables import nonces
+from backend.jobs.ids import JobIds, is_job_id
+from backend.jobs.schema import nonces
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from tests.support.store_backends import (
+    BACKENDS,
+    START,
+    ManualClock,
+    empty_database,
+    open_database,
+    postgres_cluster,
+    submit,
+)
 
 FULL = {
     "sqlite": "INSERT INTO nonces VALUES ('ann', randomblob(1000000), 1)",

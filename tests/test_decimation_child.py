@@ -17,11 +17,11 @@ import pytest
 import trimesh
 
 from backend.errors import DecimationFailed, InvalidParameter
-from backend.hunyuan3d import contraction
-from backend.hunyuan3d import decimation_child as child
-from backend.hunyuan3d.contraction import ChildRules, contract
-from backend.hunyuan3d.mesh_ops import decimate, is_watertight
-from backend.hunyuan3d.mesh_topology import Faces, Vertices
+from backend.hunyuan3d.mesh import decimation as contraction
+from backend.hunyuan3d.mesh import decimation_child as child
+from backend.hunyuan3d.mesh.decimation import ChildRules, contract
+from backend.hunyuan3d.mesh.ops import decimate, is_watertight
+from backend.hunyuan3d.mesh.topology import Faces, Vertices
 
 ROOT = Path(__file__).resolve().parents[1]
 ALWAYS, NEVER = ChildRules(min_faces=0), ChildRules(min_faces=10**9)

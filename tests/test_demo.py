@@ -16,14 +16,14 @@ import pytest
 import trimesh
 from PIL import Image
 from rich.console import Console
-from running import REPOSITORY
 
-from backend.agent_client.client_console import Screen
-from backend.agent_client.client_values import Job
+from backend.cli.console import Terminal
+from backend.cli.output_names import plan_names
 from backend.demo import FORMATS, Finished, Plan, _drawn, main
-from backend.demo_service import ServiceFailed, demo_service
-from backend.hunyuan3d.cli_console import Terminal
-from backend.hunyuan3d.output_names import plan_names
+from backend.demo.local_service import ServiceFailed, demo_service
+from orfeas_client.console import Screen
+from orfeas_client.models import Job
+from tests.support.running import REPOSITORY
 
 SAMPLES = REPOSITORY / "samples"
 
@@ -57,8 +57,8 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     elsewhere = tmp_path / "elsewhere.sqlite3"
     person = Person()
-    pictures = [SAMPLES / "mug.png", SAMPLES / "star.png"]
-    assert person.run(*pictures, "-o", "out", "--quality", "1", DATABASE_URL=f"sqlite:///{elsewhere}") == 0
+    images = [SAMPLES / "mug.png", SAMPLES / "star.png"]
+    assert person.run(*images, "-o", "out", "--quality", "1", DATABASE_URL=f"sqlite:///{elsewhere}") == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
         *("mug.glb", "mug.stl", "mug.obj", "mug.ply", "mug.preview.png"),
@@ -78,8 +78,8 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
 
 
 def test_picture_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> None:
-    pictures = (SAMPLES / "mug.png", SAMPLES / "star.png")
-    plan = Plan(pictures, plan_names(pictures, tmp_path, FORMATS), quality=1, seed=7)
+    images = (SAMPLES / "mug.png", SAMPLES / "star.png")
+    plan = Plan(images, plan_names(images, tmp_path, FORMATS), quality=1, seed=7)
     trimesh.creation.box().export(tmp_path / "mug.glb")
     made = Job("1", "completed", metadata={"faces": 12, "watertight": True, "seed": 7, "batch_size": 2})
     others = tuple(replace(made, id=str(k), status="completed" if k == 3 else "failed") for k in (2, 3, 4))

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fields import hausdorff, topology
 
 from backend.errors import NoForeground
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.checkpoint_files import DEMO_FOLDER
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import decode_volume, dense_volume
+from backend.hunyuan3d.checkpoint.files import DEMO_FOLDER
+from backend.hunyuan3d.volume.decode import decode_volume, dense_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import hausdorff, topology
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 PICTURES = [SAMPLES / name for name in ("mushroom.png", "star.png", "teapot.png")]
@@ -43,12 +43,12 @@ def test_meshes_are_sound_and_the_same_alone_or_in_company() -> None:
     pipeline = demo()
     results = pipeline([*PICTURES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)
     assert [result.ok for result in results] == [True, True, True, False]
-    for picture, seed, result in zip(PICTURES, (1, 2, 3), results[:3], strict=True):
+    for image, seed, result in zip(PICTURES, (1, 2, 3), results[:3], strict=True):
         mesh = result.unwrap()
         assert mesh.is_watertight
         assert mesh.volume > 0
         assert mesh.body_count == 1
-        alone = pipeline(picture, seeds=seed, octree_resolution=64)[0].unwrap()
+        alone = pipeline(image, seeds=seed, octree_resolution=64)[0].unwrap()
         assert len(mesh.faces) == pytest.approx(len(alone.faces), rel=1e-3)
 
 

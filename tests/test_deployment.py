@@ -16,13 +16,13 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import image_tree
 import pytest
 
-from backend.access.agents_file import add_agent
+from backend.auth.agents_file import add_agent
 from backend.config import Settings, is_loopback, settings_table
 from backend.errors import ConfigurationError
 from backend.serve import GUNICORN
+from tests.support import image_tree
 
 REPOSITORY = image_tree.REPOSITORY
 SCRIPTS = sorted((REPOSITORY / "docker").glob("*.sh"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.work.device_memory import CudaMemory, DeviceState, HostMemory, MpsMemory, memory_of
+from backend.hunyuan3d.device.memory import CudaMemory, DeviceState, HostMemory, MpsMemory, memory_of
 
 GIB = 1 << 30
 

@@ -4,49 +4,49 @@ from __future__ import annotations
 
 import threading
 
-from backend.work.doorbell import Doorbell, Doorbells, LocalDoorbell, SilentDoorbell
+from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers, NullNotifier
 
 
 def test_a_ring_before_the_wait_is_heard_once() -> None:
-    bell = LocalDoorbell()
-    bell.ring()
-    bell.ring()
-    assert bell.wait(0)
-    assert not bell.wait(0)
+    notifier = LocalNotifier()
+    notifier.notify()
+    notifier.notify()
+    assert notifier.wait(0)
+    assert not notifier.wait(0)
 
 
 def test_without_a_ring_the_wait_ends_by_itself() -> None:
-    assert not LocalDoorbell().wait(0.01)
+    assert not LocalNotifier().wait(0.01)
 
 
 def test_a_ring_wakes_whoever_waits() -> None:
-    bell = LocalDoorbell()
+    notifier = LocalNotifier()
     heard: list[bool] = []
-    waiter = threading.Thread(target=lambda: heard.append(bell.wait(30)))
+    waiter = threading.Thread(target=lambda: heard.append(notifier.wait(30)))
     waiter.start()
-    bell.ring()
+    notifier.notify()
     waiter.join(30)
     assert heard == [True]
 
 
 def test_rings_of_many_threads_are_one_signal() -> None:
-    bell = LocalDoorbell()
-    ringers = [threading.Thread(target=bell.ring) for _ in range(20)]
+    notifier = LocalNotifier()
+    ringers = [threading.Thread(target=notifier.notify) for _ in range(20)]
     for ringer in ringers:
         ringer.start()
     for ringer in ringers:
         ringer.join()
-    assert [bell.wait(0), bell.wait(0)] == [True, False]
+    assert [notifier.wait(0), notifier.wait(0)] == [True, False]
 
 
 def test_a_silent_bell_is_a_bell() -> None:
-    bells: list[Doorbell] = [SilentDoorbell(), LocalDoorbell()]
-    for bell in bells:
-        bell.ring()
+    notifiers: list[Notifier] = [NullNotifier(), LocalNotifier()]
+    for notifier in notifiers:
+        notifier.notify()
 
 
 def test_several_bells_ring_together() -> None:
-    bells = LocalDoorbell(), LocalDoorbell()
-    Doorbells(*bells).ring()
-    assert [bell.wait(0) for bell in bells] == [True, True]
-    Doorbells().ring()
+    notifiers = LocalNotifier(), LocalNotifier()
+    Notifiers(*notifiers).notify()
+    assert [notifier.wait(0) for notifier in notifiers] == [True, True]
+    Notifiers().notify()

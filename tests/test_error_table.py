@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backend import errors
 from backend.errors import ServiceError
-from backend.web.error_table import JOBS, OPERATORS, REQUESTS, codes, document
+from backend.errors.reference import JOBS, OPERATORS, REQUESTS, codes, document
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def test_every_code_has_its_place_and_advice() -> None:
     listed = [*REQUESTS, *JOBS, *OPERATORS]
     assert len(listed) == len(set(listed))
-    assert set(listed) == set(codes()), "give each code its advice in backend/web/error_table.py"
+    assert set(listed) == set(codes()), "give each code its advice in backend/errors/reference.py"
 
 
 def test_every_error_of_the_package_is_counted() -> None:
@@ -36,7 +36,7 @@ def test_errors_with_one_code_are_answered_alike() -> None:
 
 def test_document_is_as_it_is_made() -> None:
     made = document()
-    assert (ROOT / "docs" / "errors.md").read_text() == made, "python -m backend.web.error_table > docs/errors.md"
+    assert (ROOT / "docs" / "errors.md").read_text() == made, "python -m backend.errors.reference > docs/errors.md"
     assert "| `QUEUE_FULL` | 503, *later* | The queue is full; try again later. |" in made
     assert "| `NO_FOREGROUND` | 422 | No object was found in the picture;" in made
     assert "| `AGENT_EXISTS` |  | The agents file already has an agent with this id. |" in made

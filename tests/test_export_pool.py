@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from backend.work.export_pool import ExportPool
+from backend.runner.export_pool import ExportPool
 
 
 def never() -> bool:

@@ -17,16 +17,16 @@ from typing import BinaryIO, cast
 
 import fsspec
 import pytest
-from file_places import PLACES, Failing, Place, empty_place, s3_server
 from hypothesis import given
 from hypothesis import strategies as st
 from s3fs import S3FileSystem
-from small_disk import mounted_disk
-from store_backends import START, ManualClock
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ConfigurationError, NoSurface, StorageFull
-from backend.store.files import FileStore, LocalFiles, is_temporary, new_name, open_files
-from backend.store.remote_files import RemoteFiles
+from backend.storage.files import FileStore, LocalFiles, is_temporary, new_name, open_files
+from backend.storage.remote_files import RemoteFiles
+from tests.support.file_places import PLACES, Failing, Place, empty_place, s3_server
+from tests.support.small_disk import mounted_disk
+from tests.support.store_backends import START, ManualClock
 
 A = "a" * 32 + ".glb"
 B = "b" * 32 + ".png"
@@ -288,7 +288,7 @@ def test_a_killed_writer_leaves_only_what_is_found_as_old(tmp_path: Path) -> Non
     script = f"""
 import io, sys, time
 from pathlib import Path
-from backend.store.files import LocalFiles
+from backend.storage.files import LocalFiles
 
 class Slow(io.RawIOBase):
     def readable(self): return True

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN_NAMES, Golden, load_golden, load_pipeline
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.checkpoint import Denoiser
+from backend.hunyuan3d.checkpoint.load import Denoiser
+from tests.conftest import GOLDEN_NAMES, Golden, load_golden, load_pipeline
 
 TOLERANCE = 1e-4
 COMPARED = {

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hostile import FORM, Part, encode_form, good_png, picture_form
-from server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
-from workshop import eventually
 
-from backend.access.agents_file import add_agent
-from backend.access.signing import digest_body, sign_request
+from backend.auth.agents_file import add_agent
+from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Settings
-from backend.store.database import Database
-from backend.store.job_rooms import utc_now
-from backend.work.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
+from backend.resources import utc_now
+from backend.storage.database import Database
+from tests.support.hostile import FORM, Part, encode_form, good_png, image_form
+from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
+from tests.support.workshop import eventually
 
 JOBS = "/api/agent/jobs"
 GENERATE = "/api/agent/generate-3d"
@@ -40,7 +40,7 @@ class Served:
     def say_ready(self) -> None:
         eventually(lambda: self.server.ask(raw_request("GET", "/api/agent/health", {})).status == 503)
         database = Database.open(self.settings.database_url)
-        WorkerRegistry(database, utc_now).beat(WorkerState("w", WorkerCondition.READY), 600)
+        WorkerRegistry(database, utc_now).beat(WorkerState("w", WorkerStatus.READY), 600)
         database.close()
         eventually(lambda: self.server.ask(raw_request("GET", "/api/agent/health", {})).status == 200)
 
@@ -120,7 +120,7 @@ def chunked(body: bytes, size: int = 1000) -> bytes:
 
 
 def test_body_in_chunks_is_verified_and_taken(served: Served) -> None:
-    body = picture_form(good_png())
+    body = image_form(good_png())
     headers = {**served.headers("POST", GENERATE, body), "Content-Type": FORM, "Transfer-Encoding": "chunked"}
     head = raw_request("POST", GENERATE, headers)
     assert served.server.ask(head + chunked(body)).status == 202

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 from backend.errors import GpuBusy, StoreUnavailable
-from backend.jobs import QueueCounts
-from backend.web.health import FRESH_SECONDS, Health, HealthReader
-from backend.work.worker_registry import WorkerCondition, WorkerState
+from backend.jobs.health import FRESH_SECONDS, Health, HealthReader
+from backend.jobs.models import QueueCounts
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 
 class Facts:
@@ -39,7 +39,7 @@ class Facts:
         return HealthReader(self, self, monotonic=lambda: self.now)  # type: ignore[arg-type]
 
 
-def health_of(*conditions: WorkerCondition) -> Health:
+def health_of(*conditions: WorkerStatus) -> Health:
     states = tuple(WorkerState(f"w{k}", condition) for k, condition in enumerate(conditions))
     return Health(QueueCounts(0, 0, None), states)
 
@@ -117,8 +117,8 @@ def test_many_at_once_read_once_at_the_start() -> None:
     assert found == [1] * 8
 
 
-READY, LOADING = WorkerCondition.READY, WorkerCondition.LOADING
-FAILED, DRAINING = WorkerCondition.FAILED, WorkerCondition.DRAINING
+READY, LOADING = WorkerStatus.READY, WorkerStatus.LOADING
+FAILED, DRAINING = WorkerStatus.FAILED, WorkerStatus.DRAINING
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ FAILED, DRAINING = WorkerCondition.FAILED, WorkerCondition.DRAINING
     ],
 )
 def test_jobs_are_taken_when_a_worker_is_there_or_about_to_be(
-    conditions: tuple[WorkerCondition, ...], own_worker: bool, ready: int, loading: bool
+    conditions: tuple[WorkerStatus, ...], own_worker: bool, ready: int, loading: bool
 ) -> None:
     health = health_of(*conditions)
     assert (len(health.ready), health.is_loading(own_worker=own_worker)) == (ready, loading)

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hostile import HostileUpload, hostile_uploads
 from PIL import Image
 
+from backend.api.uploads import Upload, UploadLimits, check_and_store, images_of, parse_form
 from backend.errors import ServiceError
-from backend.store.files import LocalFiles
+from backend.storage.files import LocalFiles
 from backend.validation import GenerateFields, GenerationFields, read_fields
-from backend.web.uploads import Upload, UploadLimits, check_and_store, parse_form, pictures_of
+from tests.support.hostile import HostileUpload, hostile_uploads
 
 MAX_BYTES = 2_000_000
 LIMITS = {
@@ -78,8 +78,8 @@ def handle(hostile: HostileUpload, body: bytes, folder: Path) -> tuple[str, ...]
 def _store(upload: Upload, store: LocalFiles, limits: UploadLimits) -> tuple[str, ...]:
     names: list[str] = []
     try:
-        for picture in pictures_of(upload, limits.picture_field, limits.fewest, limits.most):
-            names.append(check_and_store(picture, store, limits))
+        for image in images_of(upload, limits.image_field, limits.fewest, limits.most):
+            names.append(check_and_store(image, store, limits))
     except ServiceError:
         for name in names:
             store.delete(name)
@@ -125,10 +125,10 @@ def test_what_is_stored_holds_a_picture_and_nothing_else(hostile: HostileUpload,
     assert names
     for name in names:
         content = (tmp_path / "inputs" / name).read_bytes()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
-            picture.load()
-            assert picture.mode in ("RGB", "RGBA")
-            assert picture.info == {}
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            image.load()
+            assert image.mode in ("RGB", "RGBA")
+            assert image.info == {}
         assert content.endswith(b"IEND\xaeB`\x82")
         assert b"<script>" not in content
         assert b"<?php" not in content

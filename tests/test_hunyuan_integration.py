@@ -12,16 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_golden
-from device_meter import FakeMemory
-from own_process import printed
 from torch import Tensor
 
 import backend.hunyuan_integration as integration
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.config import Settings
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
-from backend.hunyuan3d import Hunyuan3DShapePipeline, surface
+from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.device.memory import DeviceState
+from backend.hunyuan3d.volume import marching_cubes as surface
 from backend.hunyuan_integration import (
     CompiledDenoiser,
     Hunyuan3DProcessor,
@@ -30,7 +29,9 @@ from backend.hunyuan_integration import (
     get_3d_processor,
     load_processor,
 )
-from backend.work.device_memory import DeviceState
+from tests.conftest import load_golden
+from tests.support.device_meter import FakeMemory
+from tests.support.own_process import printed
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 GOLDEN = load_golden("tiny-2.1").folder
@@ -132,8 +133,8 @@ def test_the_processor_knows_its_model_and_its_device() -> None:
 
 def test_where_the_checkpoint_lies_is_nobodys_business() -> None:
     processor = add_batch_inference_to_processor(get_3d_processor(settings()))
-    wishes: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16}
-    (result,) = processor.generate_shape_batch([GOLDEN / "image0.png"], seeds=1, **wishes)
+    output_options: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16}
+    (result,) = processor.generate_shape_batch([GOLDEN / "image0.png"], seeds=1, **output_options)
     assert result.metadata.model == "tiny-2.1"
 
 
@@ -167,8 +168,8 @@ def test_the_demo_checkpoint_is_the_default(monkeypatch: pytest.MonkeyPatch) -> 
     processor = add_batch_inference_to_processor(get_3d_processor(Settings(device="cpu")))
     assert processor.name == "demo"
     assert processor.batch_capacity(processor.defaults.octree_resolution) == 4
-    pictures = [SAMPLES / "mushroom.png", SAMPLES / "star.png"]
-    results = processor.generate_shape_batch(pictures, seeds=[1, 2], octree_resolution=64)
+    images = [SAMPLES / "mushroom.png", SAMPLES / "star.png"]
+    results = processor.generate_shape_batch(images, seeds=[1, 2], octree_resolution=64)
     assert [r.unwrap().is_watertight for r in results] == [True, True]
     assert {r.metadata.batch_size for r in results} == {2}
     assert results[0].metadata.model == "demo"
@@ -185,9 +186,9 @@ def test_the_memory_is_bounded_before_the_weights_are_there(monkeypatch: pytest.
         order.append((device, limit))
         return FakeMemory()
 
-    def load(*given: Any, **wishes: Any) -> Hunyuan3DShapePipeline:
+    def load(*given: Any, **output_options: Any) -> Hunyuan3DShapePipeline:
         order.append("weights")
-        return from_pretrained(*given, **wishes)
+        return from_pretrained(*given, **output_options)
 
     monkeypatch.setattr(integration, "memory_of", memory_of)
     monkeypatch.setattr(Hunyuan3DShapePipeline, "from_pretrained", load)
@@ -313,5 +314,5 @@ def test_compiling_is_a_setting(monkeypatch: pytest.MonkeyPatch, asked: bool) ->
 
 
 def test_the_meters_need_no_torch() -> None:
-    code = "import sys, backend.work.device_memory; print('torch' in sys.modules)"
+    code = "import sys, backend.hunyuan3d.device.memory; print('torch' in sys.modules)"
     assert printed(code).strip() == "False"

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from backend.errors import InvalidImage, MissingImage, NoForeground
-from backend.hunyuan3d.image_processor import ImageProcessor, MultiViewImageProcessor, as_list
+from backend.hunyuan3d.image.image_processor import ImageProcessor, MultiViewImageProcessor, as_list
 
 PROCESSOR = ImageProcessor(size=32)
 

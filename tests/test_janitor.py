@@ -12,17 +12,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from file_places import empty_place
-from store_backends import START, ManualClock, open_database
 
-from backend.access.nonce_store import SqlNonceStore
-from backend.artifacts import ArtifactStore
+from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import ArtifactStoreUnavailable, JobNotFound, ServiceError
-from backend.job_store import JobStore
-from backend.jobs import IdempotencyKey, Job, NewJob, Status
-from backend.store.database import Database
-from backend.store.files import FileStore, LocalFiles, new_name, temporary_name
-from backend.store.janitor import Janitor, JanitorThread, Swept
+from backend.jobs.janitor import Janitor, JanitorThread, Swept
+from backend.jobs.models import IdempotencyKey, Job, NewJob, Status
+from backend.jobs.store import JobStore
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.database import Database
+from backend.storage.files import FileStore, LocalFiles, new_name, temporary_name
+from tests.support.file_places import empty_place
+from tests.support.store_backends import START, ManualClock, open_database
 
 TTL = timedelta(hours=24)
 MICROSECOND = timedelta(microseconds=1)
@@ -38,7 +38,7 @@ class House:
     clock: ManualClock
 
     @property
-    def pictures(self) -> LocalFiles:
+    def images(self) -> LocalFiles:
         return LocalFiles(self.folder / "inputs", self.clock)
 
     @property
@@ -46,12 +46,12 @@ class House:
         return ArtifactStore(LocalFiles(self.folder / "artifacts", self.clock))
 
     def janitor(self, limit: int = 500) -> Janitor:
-        return Janitor(self.store, self.artifacts, self.pictures, self.clock, TTL, limit=limit)
+        return Janitor(self.store, self.artifacts, self.images, self.clock, TTL, limit=limit)
 
     def submit(self, agent: str = "ann") -> str:
-        picture = new_name("png")
-        self.pictures.put(picture, b"picture")
-        (job_id,) = self.store.submit(agent, [NewJob("{}", "key", picture)], queue_limit=9999, agent_limit=9999).job_ids
+        image = new_name("png")
+        self.images.put(image, b"picture")
+        (job_id,) = self.store.submit(agent, [NewJob("{}", "key", image)], queue_limit=9999, agent_limit=9999).job_ids
         return job_id
 
     def run_one(self) -> Job:
@@ -173,8 +173,8 @@ def test_nothing_that_a_job_still_needs_is_touched(house: House) -> None:
 
 
 def test_files_of_nobody_are_removed_when_they_are_old(house: House) -> None:
-    orphan, picture = house.artifacts.write(b"mesh", "glb"), new_name("png")
-    house.pictures.put(picture, b"picture")
+    orphan, image = house.artifacts.write(b"mesh", "glb"), new_name("png")
+    house.images.put(image, b"picture")
     half = house.folder / "artifacts" / temporary_name(new_name("glb"))
     half.write_bytes(b"half")
     os.utime(half, (START.timestamp(), START.timestamp()))
@@ -206,7 +206,7 @@ def test_a_sweep_is_bounded_and_the_next_goes_on(house: House) -> None:
         house.submit("bob")
     for _ in range(3):
         house.artifacts.write(b"orphan", "stl")
-        house.pictures.put(new_name("png"), b"orphan")
+        house.images.put(new_name("png"), b"orphan")
     house.clock.advance(TTL.total_seconds() + 7200)
     janitor = house.janitor(limit=2)
     sweeps = [janitor.sweep() for _ in range(16)]
@@ -224,7 +224,7 @@ def test_a_storage_that_fails_in_between_leaves_nothing_behind_for_ever(house: H
     jobs = [house.finish_one() for _ in range(3)]
     house.clock.advance(TTL.total_seconds())
     broken = Broken(house.artifacts, deletions)
-    swept = Janitor(house.store, broken, house.pictures, house.clock, TTL).sweep()
+    swept = Janitor(house.store, broken, house.images, house.clock, TTL).sweep()
     assert swept.expired == deletions
     assert set(codes(swept)) == {"STORAGE_UNAVAILABLE"}
     left = [job.id for job in jobs if house.status(job.id)]
@@ -240,7 +240,7 @@ def test_one_part_that_fails_keeps_no_other_from_its_work(house: House) -> None:
     dead = house.run_one()
     house.submit("bob")
     house.clock.advance(TTL.total_seconds())
-    swept = Janitor(house.store, Broken(house.artifacts), Broken(house.pictures), house.clock, TTL).sweep()
+    swept = Janitor(house.store, Broken(house.artifacts), Broken(house.images), house.clock, TTL).sweep()
     assert (swept.requeued, swept.overdue, swept.expired) == (1, 2, 0)
     assert set(codes(swept)) == {"STORAGE_UNAVAILABLE"}
     assert house.status(dead.id) is Status.FAILED
@@ -259,7 +259,7 @@ def test_a_job_that_names_no_file_of_ours_expires(house: House) -> None:
 def test_a_job_whose_files_are_gone_expires(house: House) -> None:
     job = house.finish_one()
     house.artifacts.delete(str(job.artifact))
-    house.pictures.delete(job.input_path)
+    house.images.delete(job.input_path)
     house.clock.advance(TTL.total_seconds())
     assert house.janitor().sweep() == Swept(expired=1)
 
@@ -297,7 +297,7 @@ def test_what_is_remembered_for_a_time_is_forgotten_after(house: House, database
             agent_limit=9,
             idempotency=IdempotencyKey(f"key-{k}", "f"),
         )
-    janitor = Janitor(house.store, house.artifacts, house.pictures, house.clock, 9 * TTL, memories=[nonces], limit=3)
+    janitor = Janitor(house.store, house.artifacts, house.images, house.clock, 9 * TTL, memories=[nonces], limit=3)
     house.clock.now = START + timedelta(seconds=600)
     assert janitor.sweep() == Swept()
     house.clock.advance(0.000001)
@@ -317,7 +317,7 @@ def test_files_behind_a_url_are_swept_as_well(house: House, kind: str, tmp_path:
     house.submit()
     meshes.write(b"orphan", "glb")
     done = house.store.complete(house.run_one(), meshes.write(b"mesh", "glb"), "{}")
-    janitor = Janitor(house.store, meshes, house.pictures, house.clock, TTL)
+    janitor = Janitor(house.store, meshes, house.images, house.clock, TTL)
     house.clock.now = datetime.now(house.clock.now.tzinfo) + TTL + timedelta(hours=2)  # its clock is the storage's own
     assert done.artifact in place.names()
     swept = janitor.sweep()
@@ -371,7 +371,7 @@ def test_stopping_does_not_wait_for_the_next_sweep() -> None:
 
 def test_failures_are_told_when_they_change_and_end_nothing(caplog: pytest.LogCaptureFixture) -> None:
     away = Swept(failures=(ArtifactStoreUnavailable(),))
-    caplog.set_level(logging.INFO, logger="backend.store.janitor")
+    caplog.set_level(logging.INFO, logger="backend.jobs.janitor")
     run_through(Scripted([away, away, RuntimeError("odd"), RuntimeError("odd"), away, Swept(), Swept()]), 0.001)
     told = [(record.levelname, record.getMessage().rpartition(": ")[2]) for record in caplog.records]
     assert told == [

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from store_backends import BACKENDS, START, ManualClock, clear, empty_database, new_jobs
 
 from backend.errors import IdempotencyConflict, LeaseLost, NoSurface, QueueFull, TooManyActiveJobs
-from backend.job_store import JobStore
-from backend.jobs import IdempotencyKey, Job, Status
-from backend.store.database import Database
+from backend.jobs.models import IdempotencyKey, Job, Status
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from tests.support.store_backends import BACKENDS, START, ManualClock, clear, empty_database, new_jobs
 
 AGENTS = ("ann", "bob", "carl")
 LEASE = 60

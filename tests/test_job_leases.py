@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from store_backends import START, ManualClock, empty_database, open_database, submit
 
 from backend.errors import LeaseLost
-from backend.job_store import JobStore
-from backend.jobs import Job, Status
-from backend.store.job_tables import jobs
+from backend.jobs.models import Job, Status
+from backend.jobs.schema import jobs
+from backend.jobs.store import JobStore
+from tests.support.store_backends import START, ManualClock, empty_database, open_database, submit
 
 LEASE = 60
 
@@ -120,7 +120,7 @@ def test_company_may_join_a_leased_job_later(store: JobStore) -> None:
     (first,) = store.lease("worker", 4, LEASE)
     submit(store, "bob", 1, "steps 50")
     joining = submit(store, "bob", 3, "steps 20")
-    company = store.lease("worker", 2, LEASE, company_of=first)
+    company = store.lease("worker", 2, LEASE, batch_mates_of=first)
     assert [job.id for job in company] == list(joining[:2])
 
 
@@ -199,9 +199,9 @@ def test_jobs_whose_runs_died_twice_run_alone(store: JobStore, clock: ManualCloc
     (first,) = store.lease("worker", 4, LEASE)
     (second,) = store.lease("worker", 4, LEASE)
     assert (first.id, second.id) == old
-    assert first.runs_alone
+    assert first.isolated
     submit(store, "bob", 1)
-    assert store.lease("worker", 4, LEASE, company_of=first) == []
+    assert store.lease("worker", 4, LEASE, batch_mates_of=first) == []
 
 
 def test_the_third_death_fails_the_job_and_says_why(store: JobStore, clock: ManualClock) -> None:

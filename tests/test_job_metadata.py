@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.errors import ServiceError
-from backend.work.job_metadata import JobMetadata, StageSecondsOut
+from backend.jobs.metadata import JobMetadata, StageSecondsOut
 
 DONE = JobMetadata(
     format="glb",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backend.work.job_progress import STAGES, StagePlan, StageTimes, batch_eta, queued_eta
-from backend.work.worker_registry import WorkerCondition, WorkerState
+from backend.jobs.progress import STAGES, StagePlan, StageTimes, batch_eta, queued_eta
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 MEASURED = {"preprocess": 1.0, "encode": 1.0, "sample": 6.0, "decode": 1.0, "mesh": 0.5, "export": 0.5}
 
@@ -16,7 +16,7 @@ def times_with(seconds: dict[str, float], kind: str = "kind") -> StageTimes:
     return times
 
 
-def worker(condition: WorkerCondition, seconds_per_job: float | None) -> WorkerState:
+def worker(condition: WorkerStatus, seconds_per_job: float | None) -> WorkerState:
     return WorkerState("w", condition, seconds_per_job=seconds_per_job)
 
 
@@ -88,22 +88,22 @@ def test_a_plan_without_sense_is_refused(seconds: tuple[float, ...]) -> None:
 
 
 def test_a_queued_job_waits_for_those_in_front_and_itself() -> None:
-    assert queued_eta(3, [worker(WorkerCondition.READY, 2.0)]) == pytest.approx(6.0)
+    assert queued_eta(3, [worker(WorkerStatus.READY, 2.0)]) == pytest.approx(6.0)
 
 
 def test_workers_share_the_queue_by_their_speed() -> None:
     alive = [
-        worker(WorkerCondition.READY, 2.0),
-        worker(WorkerCondition.READY, 1.0),
-        worker(WorkerCondition.DRAINING, 0.1),
-        worker(WorkerCondition.READY, None),
+        worker(WorkerStatus.READY, 2.0),
+        worker(WorkerStatus.READY, 1.0),
+        worker(WorkerStatus.DRAINING, 0.1),
+        worker(WorkerStatus.READY, None),
     ]
     assert queued_eta(3, alive) == pytest.approx(2.0)
 
 
 def test_nobody_knows_how_long_a_queue_takes_that_nobody_works_on() -> None:
     assert queued_eta(1, []) is None
-    assert queued_eta(1, [worker(WorkerCondition.READY, None)]) is None
+    assert queued_eta(1, [worker(WorkerStatus.READY, None)]) is None
 
 
 def test_a_batch_is_done_with_its_last_job() -> None:

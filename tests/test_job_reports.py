@@ -7,12 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from store_backends import BACKENDS, ManualClock, empty_database, open_database, submit
 
 from backend.errors import NoSurface
-from backend.job_store import JobStore
-from backend.jobs import Heartbeat, Report, Status
-from backend.store.database import Database
+from backend.jobs.models import Heartbeat, Report, Status
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from tests.support.store_backends import BACKENDS, ManualClock, empty_database, open_database, submit
 
 
 @pytest.fixture

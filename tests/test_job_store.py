@@ -10,7 +10,6 @@ from typing import TypedDict
 import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
-from store_backends import START, ManualClock, new_jobs, open_database, submit
 
 from backend.errors import (
     ArtifactNotFound,
@@ -24,10 +23,11 @@ from backend.errors import (
     SchemaMismatch,
     TooManyActiveJobs,
 )
-from backend.job_store import JobStore
-from backend.jobs import Batch, IdempotencyKey, Job, QueueCounts, Status, Submitted
-from backend.store.database import Database
-from backend.store.job_tables import idempotency_keys, jobs, schema_version
+from backend.jobs.models import Batch, IdempotencyKey, Job, QueueCounts, Status, Submitted
+from backend.jobs.schema import idempotency_keys, jobs, schema_version
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from tests.support.store_backends import START, ManualClock, new_jobs, open_database, submit
 
 
 class Bounds(TypedDict):
@@ -401,20 +401,20 @@ class CountedLosses:
 
 
 def test_what_no_worker_is_left_to_tell_is_told(database: Database, clock: ManualClock) -> None:
-    losses = CountedLosses()
-    store = JobStore(database, clock, max_attempts=2, losses=losses)
+    observer = CountedLosses()
+    store = JobStore(database, clock, max_attempts=2, observer=observer)
     job_id, waiting = submit(store, "ann", 2)
     run_one(store)
     clock.advance(60)
-    (again,) = store.lease("worker", 1, 60, company_of=None)
+    (again,) = store.lease("worker", 1, 60, batch_mates_of=None)
     assert again.id == job_id
-    assert losses.told == [("died", job_id, Status.QUEUED, None)]
+    assert observer.told == [("died", job_id, Status.QUEUED, None)]
     clock.advance(60)
     store.reclaim()
     store.reclaim()
-    assert losses.told[1:] == [("died", job_id, Status.FAILED, "GENERATION_FAILED")]
+    assert observer.told[1:] == [("died", job_id, Status.FAILED, "GENERATION_FAILED")]
     store.expire_queued(clock())
-    assert losses.told[2:] == [("expired", waiting, Status.FAILED, "EXPIRED")]
+    assert observer.told[2:] == [("expired", waiting, Status.FAILED, "EXPIRED")]
 
 
 def test_counts_tell_what_waits_and_runs(store: JobStore, clock: ManualClock) -> None:

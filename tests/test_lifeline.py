@@ -6,12 +6,13 @@ import subprocess
 import sys
 
 import pytest
-from own_process import printed
+
+from tests.support.own_process import printed
 
 CHILD = """
 import os, signal, sys, threading, time
-from backend.work.lifeline import Lifeline
-line = Lifeline()
+from backend.worker.parent_watch import ParentWatch
+line = ParentWatch()
 if os.fork() == 0:
     heard = threading.Event()
     told = []

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
-from backend.access.agent_registry import AgentConfig
-from backend.access.limits import RequestLimits, _neighbourhood
+from backend.auth.agents import AgentConfig
+from backend.auth.rate_limits import RequestLimits, _neighbourhood
 from backend.config import Settings
 from backend.errors import RateLimited
 
@@ -50,7 +50,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The time of the limits' storage, to be moved."""
     moment = SimpleNamespace(seconds=1_760_000_000.25)
     clock = SimpleNamespace(time=lambda: moment.seconds)
-    for module in ("limits.storage.memory", "limits.strategies", "backend.access.limits"):
+    for module in ("limits.storage.memory", "limits.strategies", "backend.auth.rate_limits"):
         monkeypatch.setattr(f"{module}.time", clock)
     return moment
 

@@ -8,15 +8,15 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from agent_service import AgentService
-from server_process import DEVELOPMENT, REPOSITORY, ServerProcess, raw_request
 
 import backend
-from backend.access.agents_file import add_agent
 from backend.agent_api import services_of
+from backend.auth.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import AgentsFileError
 from backend.main import create_app
+from tests.support.agent_service import AgentService
+from tests.support.server_process import DEVELOPMENT, REPOSITORY, ServerProcess, raw_request
 
 ROUTES = {
     "/api/agent/generate-3d",
@@ -39,7 +39,7 @@ def test_version_is_the_project_s() -> None:
 
 
 def test_importing_the_web_side_imports_no_model() -> None:
-    modules = "backend.main, backend.web.gunicorn_worker, backend.batch_processor, backend.web.uploads"
+    modules = "backend.main, backend.serve.gunicorn_worker, backend.batch_processor, backend.api.uploads"
     heavy = "{'torch', 'transformers', 'diffusers', 'celery'} & set(sys.modules)"
     program = f"import sys, threading, {modules}; assert not {heavy}, {heavy}; assert threading.active_count() == 1"
     done = subprocess.run(  # noqa: S603
@@ -95,7 +95,7 @@ def test_development_server_serves_and_stops(tmp_path: Path) -> None:
 def signed(key: str, target: str) -> dict[str, str]:
     import time
 
-    from backend.access.signing import digest_body, sign_request
+    from backend.auth.hmac_signing import digest_body, sign_request
 
     path, _, query = target.partition("?")
     now, nonce = int(time.time()), f"nonce-{time.monotonic_ns()}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from backend.work.memory_return import MemoryReturn
+from backend.runner.memory_return import MemoryReturn
 
 
 @pytest.fixture(autouse=True)

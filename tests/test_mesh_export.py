@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
 from backend.errors import ExportError, InvalidFormat, InvalidMesh, InvalidScale
-from backend.hunyuan3d.mesh_export import (
+from backend.hunyuan3d.mesh.export import (
     FORMATS,
     check_format,
     export_mesh,
@@ -24,7 +24,7 @@ from backend.hunyuan3d.mesh_export import (
     write_atomically,
     write_mesh,
 )
-from backend.hunyuan3d.mesh_ops import clean_mesh, decimate
+from backend.hunyuan3d.mesh.ops import clean_mesh, decimate
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
 from backend.errors import DecimationFailed, InvalidMesh, InvalidParameter, InvalidScale, InvalidTargetFaces
-from backend.hunyuan3d import mesh_topology
-from backend.hunyuan3d.mesh_ops import (
+from backend.hunyuan3d.mesh import topology as mesh_topology
+from backend.hunyuan3d.mesh.ops import (
     CleanOptions,
     clean_mesh,
     decimate,

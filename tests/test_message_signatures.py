@@ -19,15 +19,15 @@ from http_message_signatures.algorithms import HMAC_SHA256
 from http_message_signatures.resolvers import MappingKeyResolver
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_agent_auth import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 from werkzeug.test import TestResponse
 
-from backend.access import signing
-from backend.access.agent_registry import MAX_KEYS, AgentConfig
-from backend.access.message_signatures import Message, MessageSignature, read_message_signature, signature_base
-from backend.access.signing import digest_body, signature_matches
 from backend.agent_auth import verify
+from backend.auth import hmac_signing as signing
+from backend.auth.agents import MAX_KEYS, AgentConfig
+from backend.auth.hmac_signing import digest_body, signature_matches
+from backend.auth.rfc9421 import Message, MessageSignature, read_message_signature, signature_base
 from backend.errors import AuthInvalid, AuthMissing
+from tests.test_agent_auth import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 
 WHOLE = ("@method", "@target-uri")
 OTHER_KEY = "another-key-0123456789abcdef"

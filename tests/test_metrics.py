@@ -6,16 +6,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from agent_service import API, AgentService, agent_service, picture
-from fake_gpu import FakeCall
 from prometheus_client.parser import text_string_to_metric_families
-from workshop import eventually
 
 from backend.errors import NoForeground, StoreUnavailable
-from backend.jobs import QueueCounts
-from backend.web.health import Health
-from backend.web.metrics import ServiceMetrics
-from backend.work.worker_registry import WorkerCondition, WorkerState
+from backend.jobs.health import Health
+from backend.jobs.models import QueueCounts
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
+from backend.telemetry.service_metrics import ServiceMetrics
+from tests.support.agent_service import API, AgentService, agent_service, image
+from tests.support.fake_gpu import FakeCall
+from tests.support.workshop import eventually
 
 START_MINUTES = timedelta(minutes=5)
 
@@ -76,7 +76,7 @@ def test_batches_stages_and_failures_are_counted(tmp_path: Path) -> None:
     with agent_service(tmp_path, running=True) as service:
         service.made()
         service.fake.before_call = spoil
-        assert service.generate(picture()).status_code == 422
+        assert service.generate(image()).status_code == 422
         eventually(lambda: told(scraped(service), "orfeas_runs_total", outcome="NO_FOREGROUND") == 1)
         text = scraped(service)
     assert told(text, "orfeas_runs_total", outcome="COMPLETED") == 1
@@ -91,7 +91,7 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
         service.submit()
         service.clock.advance(90)
         service.submit()
-        state = WorkerState("w", WorkerCondition.READY, "m", "cuda", "GPU", 100, 40)
+        state = WorkerState("w", WorkerStatus.READY, "m", "cuda", "GPU", 100, 40)
         service.services.registry.beat(state, 60)
         text = scraped_fresh(service)
     assert told(text, "orfeas_store_up") == 1

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
-from workshop import eventually
 
 from backend.config import IPNetwork
-from backend.work import metrics_server
-from backend.work.metrics_server import MetricsServer
+from backend.telemetry import metrics_server
+from backend.telemetry.metrics_server import MetricsServer
+from tests.support.workshop import eventually
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)

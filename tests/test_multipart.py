@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
-from hostile import BOUNDARY, FORM, Part, encode_form, hostile_uploads
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from backend.api import multipart
+from backend.api.multipart import PartBegins, PartData, PartEnds, read_parts
 from backend.errors import InvalidForm, ServiceError, UnsupportedMediaType
-from backend.web import multipart
-from backend.web.multipart import PartBegins, PartData, PartEnds, read_parts
+from tests.support.hostile import BOUNDARY, FORM, Part, encode_form, hostile_uploads
 
 HEAD_BYTES = 8192
 Read = list[tuple[str, str | None, bytes]]

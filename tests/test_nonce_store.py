@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
-from store_backends import START, open_database, remember_all
 
-from backend.access.nonce_store import SqlNonceStore
+from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthUnavailable
-from backend.store.database import Database
-from backend.store.job_tables import nonces
+from backend.jobs.schema import nonces
+from backend.storage.database import Database
+from tests.support.store_backends import START, open_database, remember_all
 
 TTL = timedelta(seconds=600)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from redis_backend import TTL, nonce_store, redis_server, remember_all
-from store_backends import START, empty_database
 
-from backend.access.nonces import NonceStore
+from backend.auth.nonces import NonceStore
+from tests.support.redis_backend import TTL, nonce_store, redis_server, remember_all
+from tests.support.store_backends import START, empty_database
 
 SHARED = ("sqlite", "postgresql", "redis")
 

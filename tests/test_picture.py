@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, ServiceError, UnsupportedImage
-from backend.hunyuan3d import picture as picture_module
-from backend.hunyuan3d.picture import PictureLimits, open_picture
+from backend.hunyuan3d.image import open_image as picture_module
+from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 
 
 def _ramp(height: int = 24, width: int = 32) -> np.ndarray:
@@ -45,19 +45,19 @@ def test_lossless_pixels_come_back_from_bytes_and_path(form: str, tmp_path: Path
     path = tmp_path / "named.txt"  # content decides, not the name
     path.write_bytes(data)
     for source in (data, bytearray(data), memoryview(data), path, str(path)):
-        picture = open_picture(source)
+        picture = open_image(source)
         assert picture.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(picture), _ramp())
 
 
 def test_jpeg_is_decoded() -> None:
-    picture = open_picture(_encode(Image.fromarray(_ramp()), "JPEG", quality=95))
+    picture = open_image(_encode(Image.fromarray(_ramp()), "JPEG", quality=95))
     assert np.abs(np.asarray(picture, dtype=int) - _ramp()).mean() < 8
 
 
 def test_alpha_is_kept() -> None:
     rgba = np.dstack([_ramp(), np.full((24, 32), 77, np.uint8)])
-    picture = open_picture(_encode(Image.fromarray(rgba), "PNG"))
+    picture = open_image(_encode(Image.fromarray(rgba), "PNG"))
     assert picture.mode == "RGBA"
     np.testing.assert_array_equal(np.asarray(picture), rgba)
 
@@ -65,26 +65,26 @@ def test_alpha_is_kept() -> None:
 def test_palette_with_transparency_becomes_rgba() -> None:
     paletted = Image.fromarray(_ramp()).quantize(8)
     paletted.info["transparency"] = 3
-    picture = open_picture(_encode(paletted, "PNG", transparency=3))
+    picture = open_image(_encode(paletted, "PNG", transparency=3))
     np.testing.assert_array_equal(np.asarray(picture)[..., 3] == 0, np.asarray(paletted) == 3)
 
 
 def test_palette_with_bytes_of_transparency_becomes_rgba() -> None:
     paletted = Image.fromarray(_ramp()).quantize(4)
-    picture = open_picture(_encode(paletted, "PNG", transparency=bytes([0, 85, 170, 255])))
+    picture = open_image(_encode(paletted, "PNG", transparency=bytes([0, 85, 170, 255])))
     np.testing.assert_array_equal(np.asarray(picture)[..., 3], np.asarray(paletted) * 85)
 
 
 def test_opaque_palette_becomes_rgb() -> None:
     paletted = Image.fromarray(_ramp()).quantize(16)
-    picture = open_picture(_encode(paletted, "PNG"))
+    picture = open_image(_encode(paletted, "PNG"))
     np.testing.assert_array_equal(np.asarray(picture), np.asarray(paletted.convert("RGB")))
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("L", "RGB"), ("1", "RGB"), ("LA", "RGBA"), ("CMYK", "RGB")])
 def test_other_modes_are_brought_to_rgb(mode: str, expected: str) -> None:
     image = Image.fromarray(_ramp()).convert(mode)
-    picture = open_picture(_encode(image, "JPEG" if mode == "CMYK" else "PNG"))
+    picture = open_image(_encode(image, "JPEG" if mode == "CMYK" else "PNG"))
     assert (picture.mode, picture.size) == (expected, (32, 24))
     assert picture.info == {}
 
@@ -93,18 +93,18 @@ def test_other_modes_are_brought_to_rgb(mode: str, expected: str) -> None:
 def test_modes_of_pictures_in_memory(mode: str) -> None:
     via = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, "RGB")
     source = Image.new(mode, (32, 24)) if mode == "LAB" else Image.fromarray(_ramp()).convert(via).convert(mode)
-    assert open_picture(source).mode == ("RGBA" if mode in ("La", "RGBa", "PA") else "RGB")
+    assert open_image(source).mode == ("RGBA" if mode in ("La", "RGBa", "PA") else "RGB")
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     grey = np.linspace(0, 65535, 24 * 32).reshape(24, 32).astype(np.uint16)
-    picture = open_picture(_encode(Image.fromarray(grey), "PNG"))
+    picture = open_image(_encode(Image.fromarray(grey), "PNG"))
     np.testing.assert_array_equal(np.asarray(picture)[..., 0], np.rint(grey / 257))
 
 
 def test_sixteen_bit_colour_is_scaled() -> None:
     deep = (_ramp().astype(np.uint16) * 257)[..., ::-1]
-    picture = open_picture(cv2.imencode(".png", deep)[1].tobytes())
+    picture = open_image(cv2.imencode(".png", deep)[1].tobytes())
     np.testing.assert_array_equal(np.asarray(picture), _ramp())
 
 
@@ -116,7 +116,7 @@ def test_sixteen_bit_grey_with_a_transparent_value() -> None:
     data = data.replace(_png_chunk(b"IDAT", zlib.compress(rows)), _png_chunk(b"tRNS", b"\x02\x00") + _png_chunk(
         b"IDAT", zlib.compress(rows)
     ))  # fmt: skip
-    alpha = np.asarray(open_picture(data))[..., 3]
+    alpha = np.asarray(open_image(data))[..., 3]
     assert (alpha[4:8] == 0).all()
     assert (alpha[8:] == 255).all()
 
@@ -133,13 +133,13 @@ def test_sixteen_bit_grey_with_a_transparent_value() -> None:
     ],
 )
 def test_arrays_are_scaled_by_their_type(array: np.ndarray, level: int) -> None:
-    picture = open_picture(array)
+    picture = open_image(array)
     assert picture.mode == ("RGBA" if array.ndim == 3 and array.shape[2] in (2, 4) else "RGB")
     assert set(np.unique(np.asarray(picture))) == {level}
 
 
 def test_float_picture_in_memory_is_scaled() -> None:
-    picture = open_picture(Image.fromarray(np.full((16, 16), 0.25, np.float32)))
+    picture = open_image(Image.fromarray(np.full((16, 16), 0.25, np.float32)))
     assert np.asarray(picture).max() == 64
 
 
@@ -160,7 +160,7 @@ def test_float_picture_in_memory_is_scaled() -> None:
 )
 def test_unfit_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(InvalidImage):
-        open_picture(array)
+        open_image(array)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -172,7 +172,7 @@ def test_orientation_is_applied(orientation: int, form: str) -> None:
     turns |= {6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90, 1: lambda a: a}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = np.asarray(open_picture(_encode(Image.fromarray(marked), form, exif=exif)))
+    picture = np.asarray(open_image(_encode(Image.fromarray(marked), form, exif=exif)))
     expected = turns[orientation](marked)
     assert picture.shape == expected.shape
     assert np.abs(picture.astype(int) - expected).mean() < 12
@@ -182,7 +182,7 @@ def test_orientation_is_applied(orientation: int, form: str) -> None:
     "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
 def test_broken_orientation_notes_are_ignored(exif: bytes) -> None:
-    assert open_picture(_encode(Image.fromarray(_ramp()), "JPEG", exif=exif)).size == (32, 24)
+    assert open_image(_encode(Image.fromarray(_ramp()), "JPEG", exif=exif)).size == (32, 24)
 
 
 def test_colour_profile_is_applied() -> None:
@@ -191,7 +191,7 @@ def test_colour_profile_is_applied() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain = Image.fromarray(_ramp())
     for profile in (swapped, lab, srgb, b"x" * 200, b""):  # of another kind, the same, or broken: nothing to do
-        picture = open_picture(_encode(plain, "PNG", icc_profile=profile))
+        picture = open_image(_encode(plain, "PNG", icc_profile=profile))
         np.testing.assert_array_equal(np.asarray(picture), _ramp())
 
 
@@ -202,7 +202,7 @@ def test_wide_gamut_colours_are_converted_and_alpha_kept() -> None:
     profile[:] = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be")).replace(b"sRGB", b"xRGB")
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[...] = (220, 40, 30, 90)
-    picture = np.asarray(open_picture(_encode(Image.fromarray(rgba), "PNG", icc_profile=bytes(profile))))
+    picture = np.asarray(open_image(_encode(Image.fromarray(rgba), "PNG", icc_profile=bytes(profile))))
     assert np.abs(picture[0, 0].astype(int) - (30, 40, 220, 90)).max() <= 6
 
 
@@ -210,7 +210,7 @@ def test_wide_gamut_colours_are_converted_and_alpha_kept() -> None:
 def test_first_frame_of_an_animation_is_taken(form: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ((200, 0, 0), (0, 200, 0))]
     data = _encode(frames[0], form, save_all=True, append_images=frames[1:], lossless=True)
-    assert np.asarray(open_picture(data))[0, 0, 0] == 200
+    assert np.asarray(open_image(data))[0, 0, 0] == 200
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -221,7 +221,7 @@ def test_truncated_files_are_refused_by_name(form: str, share: float, tmp_path: 
     path = tmp_path / "half.bin"
     path.write_bytes(data[: max(16, int(len(data) * share))])
     with pytest.raises(InvalidImage, match=r"^half\.bin: ") as caught:
-        open_picture(path)
+        open_image(path)
     assert str(tmp_path) not in str(caught.value) + str(caught.value.details)
 
 
@@ -235,7 +235,7 @@ def test_random_damage_gives_a_picture_or_a_named_error(form: str) -> None:
         for place in random.integers(0, len(data), random.integers(1, 8)):
             data[place] = random.integers(0, 256)
         try:
-            assert open_picture(bytes(data)).mode in ("RGB", "RGBA")
+            assert open_image(bytes(data)).mode in ("RGB", "RGBA")
         except ServiceError:
             refused += 1
     assert refused > 10
@@ -256,7 +256,7 @@ def test_random_damage_gives_a_picture_or_a_named_error(form: str) -> None:
 )
 def test_other_formats_are_unsupported(data: bytes) -> None:
     with pytest.raises(UnsupportedImage):
-        open_picture(data)
+        open_image(data)
 
 
 @pytest.mark.parametrize(
@@ -276,19 +276,19 @@ def test_other_formats_are_unsupported(data: bytes) -> None:
 )
 def test_unusable_files_are_invalid(data: bytes) -> None:
     with pytest.raises(InvalidImage):
-        open_picture(data)
+        open_image(data)
 
 
 @pytest.mark.parametrize("side", [9000, 2**31 - 1])
 def test_decompression_bombs_are_refused_before_decoding(side: int) -> None:
     with pytest.raises(InvalidImage, match="more than 64000000 pixels"):
-        open_picture(_png(side, side))
+        open_image(_png(side, side))
 
 
 def test_webp_is_measured_before_its_canvas_is_laid_out() -> None:
     body = b"VP8X" + struct.pack("<I", 10) + bytes(4) + b"\xff\xff\x00" + b"\xff\xff\x00"
     with pytest.raises(InvalidImage, match="65536×65536"):
-        open_picture(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
+        open_image(b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
@@ -297,24 +297,24 @@ def test_a_file_gives_the_same_picture_as_its_bytes(form: str, tmp_path: Path) -
     (tmp_path / "picture").write_bytes(data)
     with (tmp_path / "picture").open("rb") as file:
         file.seek(5)
-        assert np.array_equal(np.asarray(open_picture(file)), np.asarray(open_picture(data)))
+        assert np.array_equal(np.asarray(open_image(file)), np.asarray(open_image(data)))
         assert not file.closed
 
 
 def test_files_are_bounded_and_refused_like_bytes() -> None:
     with pytest.raises(InvalidImage, match="cat: it is empty"):
-        open_picture(io.BytesIO(), name="cat")
+        open_image(io.BytesIO(), name="cat")
     with pytest.raises(InvalidImage, match="larger than 10 bytes"):
-        open_picture(io.BytesIO(_encode(Image.fromarray(_ramp()), "PNG")), limits=PictureLimits(max_bytes=10))
+        open_image(io.BytesIO(_encode(Image.fromarray(_ramp()), "PNG")), limits=ImageLimits(max_bytes=10))
     with pytest.raises(UnsupportedImage):
-        open_picture(io.BytesIO(b"GIF89a" + bytes(100)))
+        open_image(io.BytesIO(b"GIF89a" + bytes(100)))
 
 
 def test_all_sixteen_bit_values_are_rounded() -> None:
     values = np.arange(65536, dtype=np.uint16).reshape(512, 128)
     expected = np.rint(values / 65535 * 255).astype(np.uint8)
     for given in (values, Image.fromarray(values), values.astype(">u2")):
-        assert np.array_equal(np.asarray(open_picture(given))[..., 0], expected)
+        assert np.array_equal(np.asarray(open_image(given))[..., 0], expected)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 1000])
@@ -326,50 +326,50 @@ def test_scans_are_counted_across_pieces(piece: int, monkeypatch: pytest.MonkeyP
 def test_jpeg_with_endless_scans_is_refused() -> None:
     data = _encode(Image.fromarray(_ramp()), "JPEG")
     with pytest.raises(InvalidImage, match="scans"):
-        open_picture(data[:-2] + b"\xff\xda\x00\x08" * 200 + data[-2:])
+        open_image(data[:-2] + b"\xff\xda\x00\x08" * 200 + data[-2:])
 
 
 def test_text_bomb_in_png_is_refused_or_harmless() -> None:
     text = _png_chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * (80 << 20), 9))
     plain = _encode(Image.fromarray(_ramp()), "PNG")
     with pytest.raises(InvalidImage):
-        open_picture(plain[:33] + text + plain[33:])
+        open_image(plain[:33] + text + plain[33:])
 
 
 def test_limits_are_options() -> None:
     data = _encode(Image.fromarray(_ramp()), "PNG")
     for limits in (
-        PictureLimits(max_pixels=700),
-        PictureLimits(min_side=25),
-        PictureLimits(max_bytes=50),
-        PictureLimits(max_aspect=1.2),
+        ImageLimits(max_pixels=700),
+        ImageLimits(min_side=25),
+        ImageLimits(max_bytes=50),
+        ImageLimits(max_aspect=1.2),
     ):
         with pytest.raises(InvalidImage):
-            open_picture(data, limits=limits)
+            open_image(data, limits=limits)
     with pytest.raises(InvalidImage):
-        open_picture(_ramp(), limits=PictureLimits(max_pixels=700))
+        open_image(_ramp(), limits=ImageLimits(max_pixels=700))
     with pytest.raises(InvalidImage):
-        open_picture(Image.fromarray(_ramp()), limits=PictureLimits(max_pixels=700))
+        open_image(Image.fromarray(_ramp()), limits=ImageLimits(max_pixels=700))
     with pytest.raises(InvalidParameter):
-        PictureLimits(max_pixels=0)
+        ImageLimits(max_pixels=0)
 
 
 def test_large_pictures_are_shrunk() -> None:
-    picture = open_picture(np.full((100, 300, 3), 9, np.uint8), limits=PictureLimits(shrink_to=150))
+    picture = open_image(np.full((100, 300, 3), 9, np.uint8), limits=ImageLimits(shrink_to=150))
     assert picture.size == (150, 50)
 
 
 def test_missing_files_and_directories(tmp_path: Path) -> None:
     with pytest.raises(MissingImage, match=r"^none\.png: "):
-        open_picture(tmp_path / "none.png")
+        open_image(tmp_path / "none.png")
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(MissingImage):
-        open_picture(tmp_path / "file" / "below.png")
+        open_image(tmp_path / "file" / "below.png")
     with pytest.raises(InvalidImage, match="directory"):
-        open_picture(tmp_path)
+        open_image(tmp_path)
     for path in ("nul\0byte.png", "x" * 5000):
         with pytest.raises(InvalidImage) as caught:
-            open_picture(path)
+            open_image(path)
         assert len(caught.value.message) < 200
 
 
@@ -377,26 +377,26 @@ def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/zero"):
         with pytest.raises(InvalidImage, match="regular file"):
-            open_picture(path)
+            open_image(path)
 
 
 def test_messages_show_no_control_characters() -> None:
     with pytest.raises(InvalidImage, match=r"^a\?\[31mb\.png: it is empty"):
-        open_picture(b"", name="../../etc/a\x1b[31mb.png")
+        open_image(b"", name="../../etc/a\x1b[31mb.png")
 
 
 @pytest.mark.parametrize("source", [None, 3, ["a.png"], {"image": b""}])
 def test_other_kinds_of_source_are_refused(source: object) -> None:
     with pytest.raises(InvalidImage, match="cannot be a"):
-        open_picture(source)  # type: ignore[arg-type]
+        open_image(source)  # type: ignore[arg-type]
 
 
 def test_lazily_opened_picture_is_decoded_and_left_alone() -> None:
     noise = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
     data = _encode(Image.fromarray(noise), "PNG")
     with pytest.raises(InvalidImage, match="truncated"):
-        open_picture(Image.open(io.BytesIO(data[: len(data) // 2])))
+        open_image(Image.open(io.BytesIO(data[: len(data) // 2])))
     source = Image.fromarray(noise)
-    picture = open_picture(source)
+    picture = open_image(source)
     picture.putpixel((0, 0), (1, 2, 3))
     np.testing.assert_array_equal(np.asarray(source), noise)

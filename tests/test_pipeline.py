@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Golden, load_golden, load_pipeline
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,12 +33,13 @@ from backend.errors import (
 )
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
+from tests.conftest import Golden, load_golden, load_pipeline
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 
 
 @pytest.fixture
-def pictures() -> list[Path]:
+def images() -> list[Path]:
     """Three pictures with alpha."""
     return [load_golden("tiny-2.1").folder / f"image{k}.png" for k in range(3)]
 
@@ -67,8 +67,8 @@ def shifted(pipeline: Hunyuan3DShapePipeline, shift: float) -> Hunyuan3DShapePip
 # Whole runs.
 
 
-def test_one_picture_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
-    (result,) = tiny(pictures[0], seeds=7, guidance_scale=2.0, **QUICK)
+def test_one_picture_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    (result,) = tiny(images[0], seeds=7, guidance_scale=2.0, **QUICK)
     mesh, facts = result.unwrap(), result.metadata
     assert result.ok
     assert mesh.is_watertight
@@ -85,29 +85,29 @@ def test_one_picture_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapeP
     json.dumps(asdict(facts))
 
 
-def test_a_result_does_not_depend_on_its_batch(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
-    together = tiny(pictures, seeds=[3, 4, 5], **QUICK)
+def test_a_result_does_not_depend_on_its_batch(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    together = tiny(images, seeds=[3, 4, 5], **QUICK)
     assert [r.metadata.seed for r in together] == [3, 4, 5]
-    for picture, seed, result in zip(pictures, [3, 4, 5], together, strict=True):
-        (alone,) = tiny(picture, seeds=[seed], **QUICK)
+    for image, seed, result in zip(images, [3, 4, 5], together, strict=True):
+        (alone,) = tiny(image, seeds=[seed], **QUICK)
         assert len(alone.unwrap().faces) == pytest.approx(len(result.unwrap().faces), rel=1e-3)
         np.testing.assert_allclose(alone.unwrap().bounds, result.unwrap().bounds, atol=1e-3)
 
 
-def test_drawn_seeds_are_reported_and_reproduce_the_mesh(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
-    first = tiny(pictures[:2], **QUICK)
+def test_drawn_seeds_are_reported_and_reproduce_the_mesh(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    first = tiny(images[:2], **QUICK)
     seeds = [r.metadata.seed or 0 for r in first]
     assert seeds[0] != seeds[1]
-    again = tiny(pictures[:2], seeds=seeds, **QUICK)
+    again = tiny(images[:2], seeds=seeds, **QUICK)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.unwrap().vertices, b.unwrap().vertices)
 
 
-def test_every_step_and_level_is_reported(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
+def test_every_step_and_level_is_reported(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     steps: list[tuple[int, int]] = []
     levels: list[tuple[int, int]] = []
     tiny(
-        pictures[0],
+        images[0],
         on_step=lambda *done: steps.append(done),
         on_progress=lambda *done: levels.append(done),
         **QUICK,
@@ -118,28 +118,28 @@ def test_every_step_and_level_is_reported(tiny: Hunyuan3DShapePipeline, pictures
 
 
 def test_raising_from_a_callback_cancels_and_leaves_the_pipeline_usable(
-    tiny: Hunyuan3DShapePipeline, pictures: list[Path]
+    tiny: Hunyuan3DShapePipeline, images: list[Path]
 ) -> None:
     with pytest.raises(Cancel):
-        tiny(pictures[0], on_step=cancel_at(2), **QUICK)
+        tiny(images[0], on_step=cancel_at(2), **QUICK)
     with pytest.raises(Cancel):
-        tiny(pictures[0], on_progress=cancel_at(1), **QUICK)
-    assert tiny(pictures[0], **QUICK)[0].ok
+        tiny(images[0], on_progress=cancel_at(1), **QUICK)
+    assert tiny(images[0], **QUICK)[0].ok
 
 
-def test_one_bad_picture_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
+def test_one_bad_picture_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     items: list[Any] = [
-        pictures[0],
+        images[0],
         b"rubbish",
         Image.new("RGBA", (40, 40)),
-        {"front": pictures[0]},
-        np.asarray(Image.open(pictures[1])),
-        pictures[2].read_bytes()[:-200],
+        {"front": images[0]},
+        np.asarray(Image.open(images[1])),
+        images[2].read_bytes()[:-200],
     ]
     results = tiny(items, seeds=9, **QUICK)
     kinds = [type(r.error) for r in results]
     assert kinds == [type(None), UnsupportedImage, NoForeground, InvalidImage, type(None), InvalidImage]
-    (alone,) = tiny(pictures[1], seeds=9, **QUICK)
+    (alone,) = tiny(images[1], seeds=9, **QUICK)
     assert len(alone.unwrap().faces) == pytest.approx(len(results[4].unwrap().faces), rel=1e-3)
     assert all(r.metadata.seed == 9 for r in results)
     assert [r.metadata.batch_size for r in results] == [2, 0, 0, 0, 2, 0]
@@ -151,18 +151,16 @@ def test_a_batch_of_bad_pictures_is_a_batch_of_errors(tiny: Hunyuan3DShapePipeli
     assert [type(r.error) for r in tiny([b"", b"x"], **QUICK)] == [InvalidImage, UnsupportedImage]
 
 
-def test_target_faces_are_kept(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
-    (full, fewer) = (tiny(pictures[0], seeds=1, target_faces=n, **QUICK)[0] for n in (None, 1200))
+def test_target_faces_are_kept(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    (full, fewer) = (tiny(images[0], seeds=1, target_faces=n, **QUICK)[0] for n in (None, 1200))
     assert len(full.unwrap().faces) > 1200
     assert fewer.metadata.faces == len(fewer.unwrap().faces) <= 1200
     assert fewer.metadata.target_faces == 1200
 
 
-def test_each_picture_may_have_its_own_target_and_background(
-    tiny: Hunyuan3DShapePipeline, pictures: list[Path]
-) -> None:
+def test_each_picture_may_have_its_own_target_and_background(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     modes = {"remove_background": ["never", "auto", "always"]}
-    results = tiny(pictures, seeds=1, target_faces=[None, 1200, 800], **{**QUICK, **modes})
+    results = tiny(images, seeds=1, target_faces=[None, 1200, 800], **{**QUICK, **modes})
     faces = [len(result.unwrap().faces) for result in results]
     assert faces[0] > 1200 >= faces[1] > 800 >= faces[2]
     assert [result.metadata.target_faces for result in results] == [None, 1200, 800]
@@ -184,8 +182,8 @@ def test_objects_with_different_views_share_a_call() -> None:
         pipeline.preprocess(items[:2])
 
 
-def test_a_background_is_removed_when_asked_for(tiny: Hunyuan3DShapePipeline, pictures: list[Path]) -> None:
-    cut = Image.open(pictures[0])
+def test_a_background_is_removed_when_asked_for(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    cut = Image.open(images[0])
     opaque = Image.new("RGB", (160, 160), (250, 250, 250))
     opaque.paste((30, 90, 160), (50, 40, 110, 120))
     (by_alpha, by_method) = tiny([cut, opaque], seeds=1, **{**QUICK, "remove_background": "auto"})
@@ -218,14 +216,14 @@ def test_an_image_whose_sampling_overflows_stays_alone(tiny: Hunyuan3DShapePipel
 
 
 @pytest.mark.parametrize("shift", [-1000.0, 1000.0])
-def test_a_field_without_a_sign_change_has_no_surface(shift: float, pictures: list[Path]) -> None:
+def test_a_field_without_a_sign_change_has_no_surface(shift: float, images: list[Path]) -> None:
     pipeline = shifted(load_golden("tiny-2.1").pipeline(), shift)
-    assert isinstance(pipeline(pictures[0], **QUICK)[0].error, NoSurface)
+    assert isinstance(pipeline(images[0], **QUICK)[0].error, NoSurface)
     latents = load_golden("tiny-2.1").arrays["latents"]
     assert all(isinstance(r.error, NoSurface) for r in pipeline.decode_meshes(latents, octree_resolution=16))
 
 
-def test_running_out_of_memory_has_its_name(monkeypatch: pytest.MonkeyPatch, pictures: list[Path]) -> None:
+def test_running_out_of_memory_has_its_name(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> None:
     pipeline = load_golden("tiny-2.1").pipeline()
 
     def too_much(*_: object, **__: object) -> Tensor:
@@ -233,7 +231,7 @@ def test_running_out_of_memory_has_its_name(monkeypatch: pytest.MonkeyPatch, pic
 
     monkeypatch.setattr(pipeline.denoiser, "velocity", too_much)
     with pytest.raises(OutOfMemory):
-        pipeline(pictures[0], **QUICK)
+        pipeline(images[0], **QUICK)
 
 
 # Sampling.
@@ -316,7 +314,7 @@ def test_noise_must_fit(tiny: Hunyuan3DShapePipeline) -> None:
 # Encoding.
 
 
-def test_identical_pictures_are_encoded_once(pictures: list[Path]) -> None:
+def test_identical_pictures_are_encoded_once(images: list[Path]) -> None:
     pipeline = load_golden("tiny-2.1").pipeline()
     sizes: list[int] = []
 
@@ -325,7 +323,7 @@ def test_identical_pictures_are_encoded_once(pictures: list[Path]) -> None:
 
     assert pipeline.conditioner is not None
     pipeline.conditioner.register_forward_pre_hook(counted)
-    image = pipeline.preprocess([pictures[0], pictures[1], pictures[0], pictures[0]]).image
+    image = pipeline.preprocess([images[0], images[1], images[0], images[0]]).image
     cond = pipeline.encode_images(image)
     assert sizes == [2]
     expected = load_golden("tiny-2.1").arrays["cond"]
@@ -391,10 +389,10 @@ def test_view_indices_must_fit(indices: Any) -> None:
     ],
 )
 def test_a_parameter_out_of_range_is_refused_before_any_work(
-    tiny: Hunyuan3DShapePipeline, pictures: list[Path], parameters: dict[str, Any], error: type[ServiceError]
+    tiny: Hunyuan3DShapePipeline, images: list[Path], parameters: dict[str, Any], error: type[ServiceError]
 ) -> None:
     with pytest.raises(error):
-        tiny(pictures[0], **{**QUICK, **parameters}, on_step=cancel_at(1))
+        tiny(images[0], **{**QUICK, **parameters}, on_step=cancel_at(1))
 
 
 def test_no_picture_is_an_error(tiny: Hunyuan3DShapePipeline) -> None:

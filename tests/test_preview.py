@@ -11,8 +11,8 @@ import trimesh
 from PIL import Image
 
 from backend.errors import InvalidMesh, InvalidParameter, PreviewUnavailable
-from backend.hunyuan3d.preview import SheetRow, contact_sheet, png_bytes, preview_image
-from backend.hunyuan3d.rendering import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
+from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes, preview_image
+from backend.rendering.render import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
 
 SMALL = RenderOptions(size=96, samples=2, occlusion_rays=2)
 

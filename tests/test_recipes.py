@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_service import AGENT_ID, TinyService
 
-from backend.access.signing import digest_body, sign_request
+from backend.auth.hmac_signing import digest_body, sign_request
+from tests.support.tiny_service import AGENT_ID, TinyService
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "docs" / "recipes"
@@ -22,7 +22,7 @@ PICTURE = bytes(range(256)) * 300 + b"\r\n--\r\n"
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools() -> None:
-    subprocess.run([ROOT / "tests" / "services" / "install-recipe-tools.sh"], check=True)  # noqa: S603
+    subprocess.run([ROOT / "tests" / "support" / "install-recipe-tools.sh"], check=True)  # noqa: S603
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_recipe_makes_a_mesh(recipe: str, service: tuple[TinyService, str], tmp_
     done = cook(recipe, tmp_path, url, tiny.api_key)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     (job,) = tiny.job.values()
-    assert job.picture == PICTURE
+    assert job.image == PICTURE
     assert job.fields == {"format": "stl", "async": "true"}
     assert (tmp_path / "mesh.stl").read_bytes() == PICTURE
 

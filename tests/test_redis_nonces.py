@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from redis_backend import TTL, redis_server
-from services.redis import RedisServer
-from store_backends import START, empty_database, open_database
 
-from backend.access.nonce_choice import open_nonce_store
-from backend.access.nonce_store import SqlNonceStore
-from backend.access.nonces import MemoryNonceStore
-from backend.access.redis_client import redis_options
-from backend.access.redis_nonces import RedisNonceStore
+from backend.auth.nonces import MemoryNonceStore
+from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces_redis import RedisNonceStore
+from backend.auth.nonces_sql import SqlNonceStore
+from backend.auth.redis_client import redis_options
 from backend.config import Settings
 from backend.errors import AuthUnavailable, ConfigurationError
+from benchmarks.support.redis import RedisServer
+from tests.support.redis_backend import TTL, redis_server
+from tests.support.store_backends import START, empty_database, open_database
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_server_that_refuses_is_as_if_away(answer: bytes) -> None:
 
 
 def test_trouble_is_logged_once_and_its_end(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "backend.access.redis_nonces")
+    caplog.set_level(logging.INFO, "backend.auth.nonces_redis")
     with opened(server.url.replace("redis://", "redis://:sesame@")) as store:
         server.kill()
         for _ in range(3):

@@ -9,11 +9,11 @@ import torch
 import yaml
 from torch import nn
 
-from backend.hunyuan3d import released
-from backend.hunyuan3d.checkpoint import build_denoiser, released_state
-from backend.hunyuan3d.checkpoint_config import CheckpointConfig, config_document, parse_config
-from backend.hunyuan3d.conditioner import SingleImageEncoder
-from backend.hunyuan3d.shape_vae import ShapeVAE
+from backend.hunyuan3d.checkpoint import released
+from backend.hunyuan3d.checkpoint.config import CheckpointConfig, config_document, parse_config
+from backend.hunyuan3d.checkpoint.load import build_denoiser, released_state
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 
 RELEASES = {
     "2.1": released.HUNYUAN3D_2_1,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from backend.errors import InvalidSteps
-from backend.hunyuan3d.schedulers import (
+from backend.hunyuan3d.networks.schedulers import (
     ConsistencyFlowMatchEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Scheduler,

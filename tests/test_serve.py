@@ -19,8 +19,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from backend.access.agent_registry import load_agents
-from backend.access.agents_file import add_agent, remove_agent
+from backend.auth.agents import load_agents
+from backend.auth.agents_file import add_agent, remove_agent
 from backend.errors import ConfigurationError
 from backend.serve import FIRST_AGENT_ID, GUNICORN, check_address, run
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend.web.service_logging import JsonFormatter, about_jobs, configure_logging, log_jobs, log_request
+from backend.telemetry.logs import JsonFormatter, about_jobs, configure_logging, log_jobs, log_request
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 from limits.storage import RedisStorage
-from redis_backend import Door, count_admitted, redis_server
-from services.redis import RedisServer
 
 from backend.errors import ConfigurationError
+from benchmarks.support.redis import RedisServer
+from tests.support.redis_backend import Door, count_admitted, redis_server
 
 
 @pytest.fixture

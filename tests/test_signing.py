@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend.access import signing
-from backend.access.signing import (
+from backend.auth import hmac_signing as signing
+from backend.auth.hmac_signing import (
     EMPTY_DIGEST,
     SignedRequest,
     digest_body,

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from werkzeug.serving import make_server
 
-from backend.access.agents_file import add_agent
-from backend.access.message_signatures import Message, read_message_signature
-from backend.access.signing import digest_body
 from backend.agent_api import services_of
+from backend.auth.agents_file import add_agent
+from backend.auth.hmac_signing import digest_body
+from backend.auth.rfc9421 import Message, read_message_signature
 from backend.config import Settings
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
-from backend.work.worker_registry import WorkerCondition, WorkerState
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "signing-rfc9421.md").read_text()
@@ -43,7 +43,7 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     key = add_agent(settings.agents_file, "agent-7")
     app = create_app(settings)
     # A worker on another machine, as far as this process can tell: jobs are taken, and wait.
-    services_of(app).registry.beat(WorkerState("elsewhere", WorkerCondition.READY), ttl=600)
+    services_of(app).registry.beat(WorkerState("elsewhere", WorkerStatus.READY), ttl=600)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -17,10 +17,10 @@ from skimage.measure import marching_cubes
 from torch import Tensor
 
 from backend.errors import NoSurface
-from backend.hunyuan3d.marching_cubes_table import CENTRE, marching_cubes_table
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import END_DISTANCE, extract_surface
-from tests.fields import Shape, Topology, gyroid_in_ball, sphere, topology, torus
+from backend.hunyuan3d.volume.marching_cubes import END_DISTANCE, extract_surface
+from backend.hunyuan3d.volume.marching_cubes_table import CENTRE, marching_cubes_table
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import Shape, Topology, gyroid_in_ball, sphere, topology, torus
 
 GOLDEN = Path(__file__).parent / "golden"
 BOUNDS = 1.01

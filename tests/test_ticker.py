@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from backend.errors import StoreUnavailable
-from backend.work.ticker import Ticker
+from backend.periodic import PeriodicTask
 
 
 class Script:
@@ -28,7 +28,7 @@ class Script:
 
 
 def run(script: Script) -> None:
-    ticker = Ticker("the ticker", 0.001, script)
+    ticker = PeriodicTask("the ticker", 0.001, script)
     ticker.start()
     assert script.over.wait(20)
     ticker.stop()
@@ -38,7 +38,7 @@ def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.Log
     away, odd = StoreUnavailable(), ValueError("odd")
     with caplog.at_level(logging.INFO):
         run(Script(away, away, odd, odd, None, away))
-    messages = [record.getMessage() for record in caplog.records if record.name == "backend.work.ticker"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "backend.periodic"]
     assert messages == [
         f"the ticker: {away}",
         "the ticker: odd",
@@ -50,7 +50,7 @@ def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.Log
 
 def test_it_is_woken_before_its_time() -> None:
     script = Script(None, None)
-    ticker = Ticker("the ticker", 3600, script)
+    ticker = PeriodicTask("the ticker", 3600, script)
     ticker.start()
     while not script.over.is_set():
         ticker.wake()
@@ -60,7 +60,7 @@ def test_it_is_woken_before_its_time() -> None:
 
 def test_it_stops_at_once_and_begins_again() -> None:
     script = Script()
-    ticker = Ticker("the ticker", 3600, script)
+    ticker = PeriodicTask("the ticker", 3600, script)
     ticker.stop()
     for _ in range(2):
         script.over.clear()

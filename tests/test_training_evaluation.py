@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 from scipy import ndimage
 
 from backend.errors import InvalidParameter, NoSurface
-from backend.hunyuan3d.image_processor import ImageProcessor
+from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from training import held_out_pictures, metrics, report
@@ -86,8 +86,8 @@ def test_edges_that_run_through_cell_centres_are_counted_once() -> None:
 def test_ball_and_ring_have_the_volumes_of_their_formulas() -> None:
     cell = (2.02 / 64) ** 3
     assert inside_of(ball(0.9, 5)).sum() * cell == pytest.approx(4 / 3 * math.pi * 0.9**3, rel=0.005)
-    ring = trimesh.creation.torus(0.6, 0.25, major_sections=96, minor_sections=64)
-    filled = inside_of(ring)
+    notify = trimesh.creation.torus(0.6, 0.25, major_sections=96, minor_sections=64)
+    filled = inside_of(notify)
     assert filled.sum() * cell == pytest.approx(2 * math.pi**2 * 0.6 * 0.25**2, rel=0.01)
     assert not filled[32, 32].any()
 
@@ -265,18 +265,18 @@ def test_held_out_pictures_are_many_and_named_once() -> None:
 
 
 def test_glyphs_are_single_pieces_in_the_middle_of_a_transparent_square() -> None:
-    pictures = glyph_pictures()
-    assert [picture.name for picture in pictures][:17] == list(GLYPHS[:17])
-    assert pictures[-1].name == "black spade suit"
-    for picture in pictures:
-        alpha = np.asarray(picture.image)[..., 3]
-        assert picture.image.size == (160, 160)
+    images = glyph_pictures()
+    assert [image.name for image in images][:17] == list(GLYPHS[:17])
+    assert images[-1].name == "black spade suit"
+    for image in images:
+        alpha = np.asarray(image.image)[..., 3]
+        assert image.image.size == (160, 160)
         assert ndimage.label(alpha > 0, np.ones((3, 3)))[1] == 1
         rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
         assert 60 <= max(np.ptp(rows), np.ptp(columns)) <= 150
         assert rows[0] > 4
         assert rows[-1] < 155
-    assert len({np.asarray(picture.image).tobytes() for picture in pictures}) == 20
+    assert len({np.asarray(image.image).tobytes() for image in images}) == 20
 
 
 def test_what_hangs_loose_from_a_glyph_is_left_out() -> None:
@@ -345,8 +345,8 @@ def test_groups_are_summarised_apart_and_together() -> None:
 
 
 def test_contact_sheet_shows_pictures_beside_meshes(tmp_path: Path) -> None:
-    picture = Image.new("RGBA", (112, 112), (255, 0, 0, 255))
-    made, failed = Exhibit("ball", picture, ball(0.9, 2)), Exhibit("nothing", picture, None)
+    image = Image.new("RGBA", (112, 112), (255, 0, 0, 255))
+    made, failed = Exhibit("ball", image, ball(0.9, 2)), Exhibit("nothing", image, None)
     views = sheet_row(made).views
     assert [view.size for view in views] == [(TILE, TILE)] * 3
     assert np.asarray(views[0])[TILE // 2, TILE // 2].max() < 235
@@ -366,8 +366,8 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
     choices = Choices(steps=2, guidance=1.0, resolution=16, batch=2)
     results = evaluate(pipeline, held_out, glyph_pictures()[:3], choices, vae_iou=0.91)
-    assert [len(run.scores) for run in (results.shapes, results.pictures)] == [3, 3]
-    assert [len(run.exhibits) for run in (results.shapes, results.pictures)] == [3, 3]
+    assert [len(run.scores) for run in (results.shapes, results.images)] == [3, 3]
+    assert [len(run.exhibits) for run in (results.shapes, results.images)] == [3, 3]
     assert len(results.shapes.stages) == 2
     assert results.shapes.seconds_per_image > 0
     assert 0 < results.chamfer_floor < 0.02

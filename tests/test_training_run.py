@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.checkpoint_files import read_weights
+from backend.hunyuan3d.checkpoint.files import read_weights
 from training.augment import colour_jitter
 from training.latents import latent_table
 from training.loop import LoopOptions, rate_factor, resume, train
@@ -91,13 +91,13 @@ def test_the_rate_warms_up_and_falls_to_nothing() -> None:
 
 
 def test_jitter_keeps_a_white_background_white() -> None:
-    picture = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    picture[:, 3, :, :4] = 0
-    picture[:, 3, :, 4:] = 1
-    out = colour_jitter(picture, torch.Generator().manual_seed(2))
+    image = torch.rand(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    image[:, 3, :, :4] = 0
+    image[:, 3, :, 4:] = 1
+    out = colour_jitter(image, torch.Generator().manual_seed(2))
     assert out.shape == (3, 3, 8, 8)
     assert (out[..., :4] == 1).all()
-    assert not torch.equal(out[..., 4:], picture[:, :3, :, 4:])
+    assert not torch.equal(out[..., 4:], image[:, :3, :, 4:])
 
 
 def test_anchors_run_along_the_rows_of_the_picture_from_the_top() -> None:
@@ -122,8 +122,8 @@ def test_the_whole_run_leaves_a_checkpoint_that_the_pipeline_loads(tmp_path: Pat
     held_out = train_demo(recipe, tmp_path / "work", folder, workers=1, device="cpu")
     assert len(held_out) == recipe.held_out
     pipeline = Hunyuan3DShapePipeline.from_pretrained(folder)
-    picture = Image.fromarray(held_out.column("picture", torch.arange(1).numpy())[0, 0])
-    latents = pipeline.sample_latents(pipeline.encode_images(pipeline.preprocess(picture).image), seeds=[0])
+    image = Image.fromarray(held_out.column("picture", torch.arange(1).numpy())[0, 0])
+    latents = pipeline.sample_latents(pipeline.encode_images(pipeline.preprocess(image).image), seeds=[0])
     assert latents.shape == (1, *pipeline.shape_vae.latent_shape)
     assert torch.isfinite(latents).all()
     weights = read_weights(folder / "model.fp16.safetensors")

@@ -18,10 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 import pytest
-from hostile import BOUNDARY, FORM, Part, encode_form
-from hostile_pictures import encode, good_png, png_chunk
 from PIL import Image
 
+from backend.api import uploads
+from backend.api.uploads import Upload, UploadedImage, UploadLimits, check_and_store, images_of, parse_form
 from backend.config import Settings
 from backend.errors import (
     ArtifactStoreUnavailable,
@@ -36,16 +36,16 @@ from backend.errors import (
     UnknownField,
     UnsupportedImage,
 )
-from backend.hunyuan3d.picture import open_picture
-from backend.store.files import LocalFiles
-from backend.web import uploads
-from backend.web.uploads import Upload, UploadedPicture, UploadLimits, check_and_store, parse_form, pictures_of
+from backend.hunyuan3d.image.open_image import open_image
+from backend.storage.files import LocalFiles
+from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
+from tests.support.hostile_pictures import encode, good_png, png_chunk
 
 BATCH = UploadLimits("images", 2, 10)
 SINGLE = UploadLimits("image", 1, 1)
 MEGABYTE = 1 << 20
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
-Uploader = Callable[[bytes], UploadedPicture]
+Uploader = Callable[[bytes], UploadedImage]
 
 
 def parse(body: bytes, folder: Path, limits: UploadLimits = BATCH) -> Upload:
@@ -66,23 +66,23 @@ def upload_one(tmp_path: Path) -> Iterator[Uploader]:
     """Gives uploaded pictures of some bytes; their files go with the test."""
     with ExitStack() as opened:
 
-        def upload(content: bytes) -> UploadedPicture:
-            return opened.enter_context(parse(encode_form(image_part(content)), tmp_path / "spool")).pictures[0]
+        def upload(content: bytes) -> UploadedImage:
+            return opened.enter_context(parse(encode_form(image_part(content)), tmp_path / "spool")).images[0]
 
         yield upload
 
 
 def stored(store: LocalFiles, name: str) -> Image.Image:
-    with store.open(name) as stream, Image.open(stream) as picture:
-        picture.load()
-        return picture.copy()
+    with store.open(name) as stream, Image.open(stream) as image:
+        image.load()
+        return image.copy()
 
 
 class LazyForm(io.RawIOBase):
     """A form of many large pictures that is made while it is read."""
 
-    def __init__(self, pictures: int, size: int) -> None:
-        self._pieces = self._form(pictures, size)
+    def __init__(self, images: int, size: int) -> None:
+        self._pieces = self._form(images, size)
         self._ready = b""
 
     def read(self, size: int = -1) -> bytes:
@@ -91,9 +91,9 @@ class LazyForm(io.RawIOBase):
         given, self._ready = self._ready[:size], self._ready[size:]
         return given
 
-    def _form(self, pictures: int, size: int) -> Iterator[bytes]:
+    def _form(self, images: int, size: int) -> Iterator[bytes]:
         piece = np.random.default_rng(0).bytes(1 << 16)
-        for _ in range(pictures):
+        for _ in range(images):
             yield b"--" + BOUNDARY.encode() + b'\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n\r\n'
             for _ in range(size // len(piece)):
                 yield piece
@@ -125,13 +125,13 @@ def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
     ]
     with parse(encode_form(*parts), tmp_path) as upload:
         assert dict(upload.fields) == {"seed": ("7", "8"), "é": ("é",)}
-        assert [picture.stream.read() for picture in upload.pictures] == [b"one", b"two"]
-        assert [picture.label for picture in upload.pictures] == ["Picture 1 (cat.png)", "Picture 2 (b.png)"]
-        assert [(picture.field, picture.number, picture.size) for picture in upload.pictures] == [
+        assert [image.stream.read() for image in upload.images] == [b"one", b"two"]
+        assert [image.label for image in upload.images] == ["Picture 1 (cat.png)", "Picture 2 (b.png)"]
+        assert [(image.field, image.number, image.size) for image in upload.images] == [
             ("images", 1, 3),
             ("images", 2, 3),
         ]
-        assert upload.pictures[1].digest == hashlib.sha256(b"two").hexdigest()
+        assert upload.images[1].digest == hashlib.sha256(b"two").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -151,15 +151,15 @@ def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
 def test_file_names_are_shown_safely(filename: str | None, label: str, tmp_path: Path) -> None:
     escaped = filename and filename.replace("\\", "\\\\")
     with parse(encode_form(image_part(b"x", escaped)), tmp_path) as upload:
-        assert upload.pictures[0].label == label
+        assert upload.images[0].label == label
 
 
 def test_pictures_lie_in_files_without_names(tmp_path: Path) -> None:
     with parse(encode_form(image_part(b"x" * MEGABYTE)), tmp_path / "spool") as upload:
-        assert upload.pictures[0].size == MEGABYTE
+        assert upload.images[0].size == MEGABYTE
         assert list((tmp_path / "spool").iterdir()) == []
         assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
-    assert upload.pictures[0].stream.closed
+    assert upload.images[0].stream.closed
 
 
 def test_a_form_without_pictures_makes_no_folder(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_ten_large_pictures_are_read_in_little_memory(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert [picture.size for picture in upload.pictures] == [20 * MEGABYTE] * 10
+    assert [image.size for image in upload.images] == [20 * MEGABYTE] * 10
     upload.close()
     assert peak < 4 * MEGABYTE
 
@@ -182,11 +182,11 @@ def test_ten_large_pictures_are_read_in_little_memory(tmp_path: Path) -> None:
 def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles, upload_one: Uploader) -> None:
     sound = good_png()
     padded = sound[:33] + png_chunk(b"prIv", bytes(20 * MEGABYTE)) + sound[33:]
-    pictures = [upload_one(padded) for _ in range(10)]
+    images = [upload_one(padded) for _ in range(10)]
     del padded
     tracemalloc.start()
     try:
-        names = [check_and_store(picture, store, BATCH) for picture in pictures]
+        names = [check_and_store(image, store, BATCH) for image in images]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -198,7 +198,7 @@ def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles, upl
 def test_a_picture_may_have_exactly_the_bytes_allowed(tmp_path: Path) -> None:
     limits = UploadLimits("images", 1, 2, max_file_bytes=100_000)
     with parse(encode_form(image_part(b"x" * 100_000)), tmp_path, limits) as upload:
-        assert upload.pictures[0].size == 100_000
+        assert upload.images[0].size == 100_000
     with pytest.raises(FileTooLarge) as refused:
         parse(encode_form(image_part(b"x"), image_part(b"x" * 100_001, "b.png")), tmp_path, limits)
     assert refused.value.message == "Picture 2 (b.png): it is larger than 100000 bytes."
@@ -238,13 +238,13 @@ def test_a_file_under_another_name_is_an_unknown_field(tmp_path: Path) -> None:
 
 def test_pictures_are_counted(tmp_path: Path) -> None:
     with parse(encode_form(*[image_part(b"x")] * 3), tmp_path) as upload:
-        assert pictures_of(upload, "images", 3, 3) == upload.pictures
+        assert images_of(upload, "images", 3, 3) == upload.images
         with pytest.raises(TooFewImages, match=r"3 picture.* at least 4"):
-            pictures_of(upload, "images", 4, 10)
+            images_of(upload, "images", 4, 10)
         with pytest.raises(TooManyImages):
-            pictures_of(upload, "images", 1, 2)
+            images_of(upload, "images", 1, 2)
         with pytest.raises(MissingImage) as refused:
-            pictures_of(upload, "image", 1, 1)
+            images_of(upload, "image", 1, 1)
     assert refused.value.details == {"field": "image"}
 
 
@@ -254,7 +254,7 @@ def test_an_empty_picture_is_named(filename: str | None, tmp_path: Path) -> None
         parse(encode_form(image_part(b"x"), image_part(b"", filename)), tmp_path) as upload,
         pytest.raises(InvalidImage, match=r"Picture 2.*: it is empty") as refused,
     ):
-        pictures_of(upload, "images", 2, 10)
+        images_of(upload, "images", 2, 10)
     assert refused.value.details == {"picture": 2}
 
 
@@ -284,8 +284,8 @@ def open_full_disk(**_options: object) -> BinaryIO:
 
 
 def test_a_full_disk_is_told_when_a_picture_is_written_anew(store: LocalFiles, upload_one: Uploader) -> None:
-    picture = upload_one(good_png())
-    full = replace(picture, stream=FullFile(picture.stream.read()))
+    image = upload_one(good_png())
+    full = replace(image, stream=FullFile(image.stream.read()))
     with pytest.raises(StorageFull):
         check_and_store(full, store, BATCH)
     assert list(store.older_than(FAR)) == []
@@ -303,7 +303,7 @@ def test_what_is_stored_is_what_the_pipeline_would_open(store: LocalFiles, uploa
     notes[0x0112] = 8
     content = encode(Image.linear_gradient("L").resize((48, 32)).convert("CMYK"), "JPEG", exif=notes)
     name = check_and_store(upload_one(content), store, BATCH)
-    assert np.array_equal(np.asarray(stored(store, name)), np.asarray(open_picture(content)))
+    assert np.array_equal(np.asarray(stored(store, name)), np.asarray(open_image(content)))
     assert stored(store, name).size == (32, 48)
 
 
@@ -359,9 +359,9 @@ def test_two_pictures_are_decoded_at_once(
             running -= 1
         return Image.new("RGB", (8, 8))
 
-    monkeypatch.setattr(uploads, "open_picture", slow_open)
-    pictures = [upload_one(good_png()) for _ in range(8)]
-    threads = [threading.Thread(target=check_and_store, args=(picture, store, BATCH)) for picture in pictures]
+    monkeypatch.setattr(uploads, "open_image", slow_open)
+    images = [upload_one(good_png()) for _ in range(8)]
+    threads = [threading.Thread(target=check_and_store, args=(image, store, BATCH)) for image in images]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -374,11 +374,11 @@ def test_two_pictures_are_decoded_at_once(
 def test_limits_follow_the_settings(operation: str, expected: tuple[str, int, int], tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, max_image_bytes=12_345, max_pixels=54_321)
     limits = UploadLimits.from_settings(settings, operation)
-    assert (limits.picture_field, limits.fewest, limits.most) == expected
+    assert (limits.image_field, limits.fewest, limits.most) == expected
     assert (limits.max_file_bytes, limits.max_pixels) == (12_345, 54_321)
 
 
-@pytest.mark.parametrize("module", ["backend.web.uploads", "backend.validation", "backend.web.multipart"])
+@pytest.mark.parametrize("module", ["backend.api.uploads", "backend.validation", "backend.api.multipart"])
 def test_reading_uploads_does_not_load_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from backend.api.uploads import UploadedImage
 from backend.errors import (
     InvalidAsync,
     InvalidBackgroundMode,
@@ -33,7 +34,6 @@ from backend.validation import (
     read_fields,
     resolve,
 )
-from backend.web.uploads import UploadedPicture
 
 
 def read(**texts: str) -> GenerateFields:
@@ -301,26 +301,26 @@ def test_jobs_run_together_when_model_resolution_steps_and_guidance_agree() -> N
     assert request(quality="10", steps="20").batch_key("m") != request(quality="9", steps="20").batch_key("m")
 
 
-def picture(digest: str, label: str = "Picture 1") -> UploadedPicture:
-    return UploadedPicture("image", 1, label, io.BytesIO(), 1, digest)
+def image(digest: str, label: str = "Picture 1") -> UploadedImage:
+    return UploadedImage("image", 1, label, io.BytesIO(), 1, digest)
 
 
 def test_the_same_request_has_the_same_fingerprint() -> None:
-    first = fingerprint("generate", read(seed="7", quality="3"), [picture("a"), picture("b")])
-    assert first == fingerprint("generate", read(quality="3", seed="007"), [picture("a", "x"), picture("b", "y")])
+    first = fingerprint("generate", read(seed="7", quality="3"), [image("a"), image("b")])
+    assert first == fingerprint("generate", read(quality="3", seed="007"), [image("a", "x"), image("b", "y")])
     assert len(first) == 64
 
 
 def test_other_requests_have_other_fingerprints() -> None:
-    pictures = [picture("a"), picture("b")]
+    images = [image("a"), image("b")]
     prints = [
-        fingerprint("generate", read(seed="7"), pictures),
-        fingerprint("batch", read(seed="7"), pictures),
-        fingerprint("generate", read(seed="8"), pictures),
-        fingerprint("generate", read(), pictures),
-        fingerprint("generate", read(async_="true", seed="7"), pictures),
-        fingerprint("generate", read(seed="7"), pictures[::-1]),
-        fingerprint("generate", read(seed="7"), pictures[:1]),
-        fingerprint("generate", read(seed="7"), [picture("ab")]),
+        fingerprint("generate", read(seed="7"), images),
+        fingerprint("batch", read(seed="7"), images),
+        fingerprint("generate", read(seed="8"), images),
+        fingerprint("generate", read(), images),
+        fingerprint("generate", read(async_="true", seed="7"), images),
+        fingerprint("generate", read(seed="7"), images[::-1]),
+        fingerprint("generate", read(seed="7"), images[:1]),
+        fingerprint("generate", read(seed="7"), [image("ab")]),
     ]
     assert len(set(prints)) == len(prints)

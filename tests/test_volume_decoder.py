@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backend.errors import Cancelled, InvalidParameter, InvalidResolution, NonFiniteValues, NoSurface, ServiceError
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
-from backend.hunyuan3d.volume_decoder import DecodeOptions, decode_volume, dense_volume
-from tests.fields import (
+from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume, dense_volume
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks.support.fields import (
     AnalyticField,
     Shape,
     Topology,

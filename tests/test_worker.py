@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.harness import FAKE_WORKER, until, yard
-from redis_backend import redis_server
-from services.redis import RedisServer
+
+from benchmarks.support.redis import RedisServer
+from tests.faults.harness import FAKE_WORKER, until, yard
+from tests.support.redis_backend import redis_server
 
 PASSWORD = "s3cret-of-the-broker"  # noqa: S105
 

@@ -8,26 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_gpu import FakeCall, FakeProcessor
-from store_backends import START, ManualClock
-from workshop import eventually
 
 from backend.config import Settings
 from backend.errors import CheckpointError, DeviceLost
-from backend.jobs import NewJob, Status
-from backend.store.files import new_name
-from backend.store.job_rooms import JobRooms
+from backend.jobs.models import NewJob, Status
+from backend.jobs.worker_registry import WorkerStatus
+from backend.resources import Resources
+from backend.runner import watchdog as run_alarm
+from backend.runner.watchdog import Watchdog
+from backend.storage.files import new_name
 from backend.validation import GenerationFields, resolve
-from backend.work import run_alarm, worker_child
-from backend.work.celery_app import GRACE_SECONDS, make_celery
-from backend.work.celery_doorbell import CeleryDoorbell
-from backend.work.lifeline import Lifeline
-from backend.work.run_alarm import RunAlarm
-from backend.work.worker_child import JobRunner, WorkerChild
-from backend.work.worker_registry import WorkerCondition
+from backend.worker import child as worker_child
+from backend.worker.celery_app import GRACE_SECONDS, make_celery
+from backend.worker.celery_notifier import CeleryNotifier
+from backend.worker.child import JobRunner, WorkerChild
+from backend.worker.parent_watch import ParentWatch
+from tests.support.fake_gpu import FakeCall, FakeProcessor
+from tests.support.store_backends import START, ManualClock
+from tests.support.workshop import eventually
 
 
-class HeldLine(Lifeline):
+class HeldLine(ParentWatch):
     """A lifeline that a test cuts."""
 
     def __init__(self) -> None:
@@ -44,34 +45,34 @@ class Shop:
         self.settings = Settings(
             data_dir=folder, broker_url="redis://127.0.0.1:1/0", max_batch_size=2, batch_wait_seconds=0, drain_seconds=9
         )
-        self.rings = 0
-        self.bell = CeleryDoorbell(make_celery(self.settings), send=self._ring)
-        self.rooms = JobRooms.open(self.settings, self.bell, clock=ManualClock(START))
+        self.notifications = 0
+        self.notifier = CeleryNotifier(make_celery(self.settings), send=self._ring)
+        self.resources = Resources.open(self.settings, self.notifier, clock=ManualClock(START))
         self.fake = FakeProcessor()
-        self.runner = JobRunner(self.settings, self.rooms, self.bell, lambda: self.fake, RunAlarm(1))
+        self.runner = JobRunner(self.settings, self.resources, self.notifier, lambda: self.fake, Watchdog(1))
 
     def _ring(self) -> None:
-        self.rings += 1
+        self.notifications += 1
 
     def rung(self) -> int:
-        assert self.bell.flush(20)
-        return self.rings
+        assert self.notifier.flush(20)
+        return self.notifications
 
     def submit(self, count: int) -> list[str]:
-        return submitted(self.rooms, count)
+        return submitted(self.resources, count)
 
     def states(self, ids: list[str]) -> list[Status]:
-        return [self.rooms.store.get(job_id, "ann").status for job_id in ids]
+        return [self.resources.store.get(job_id, "ann").status for job_id in ids]
 
 
-def submitted(rooms: JobRooms, count: int) -> list[str]:
+def submitted(resources: Resources, count: int) -> list[str]:
     """Jobs that may share a batch; their ids."""
     request = resolve(GenerationFields(quality=1), lambda: 7)
     names = [new_name("png") for _ in range(count)]
     for name in names:
-        rooms.pictures.put(name, b"picture")
+        resources.images.put(name, b"picture")
     new = [NewJob(request.to_json(), request.batch_key("fake"), name) for name in names]
-    return list(rooms.store.submit("ann", new, queue_limit=100, agent_limit=100).job_ids)
+    return list(resources.store.submit("ann", new, queue_limit=100, agent_limit=100).job_ids)
 
 
 @pytest.fixture
@@ -107,9 +108,9 @@ def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> N
     assert shop.runner.answer() == 1
     threading.Timer(0.2, recording.set).start()
     shop.runner.end()
-    rooms = JobRooms.open(shop.settings, shop.bell)
-    assert rooms.store.get(job_id, "ann").status is Status.COMPLETED
-    rooms.stop()
+    resources = Resources.open(shop.settings, shop.notifier)
+    assert resources.store.get(job_id, "ann").status is Status.COMPLETED
+    resources.stop()
 
 
 def test_a_bell_with_nothing_to_do_ends_there(shop: Shop) -> None:
@@ -161,7 +162,7 @@ def test_a_lost_device_calls_for_another_worker(shop: Shop) -> None:
 def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.submit(1)
     (database,) = shop.settings.data_dir.glob("orfeas.sqlite3")
-    shop.rooms.database.close()
+    shop.resources.database.close()
     kept = database.read_bytes()
     for path in shop.settings.data_dir.glob("orfeas.sqlite3*"):
         path.unlink()
@@ -189,7 +190,7 @@ class Child:
 
 
 @pytest.fixture
-def alarms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
     monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
@@ -197,7 +198,7 @@ def alarms(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def test_a_model_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path: Path, alarms: list[int]) -> None:
+def test_a_model_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path: Path, watchdogs: list[int]) -> None:
     failures: list[Exception] = [CheckpointError("The weights are cut short."), RuntimeError("CUDA is busy")]
 
     def open_processor() -> FakeProcessor:
@@ -207,17 +208,17 @@ def test_a_model_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path: Pat
 
     made = Child(tmp_path, open_processor)
     made.child.begin()
-    rooms = JobRooms.open(made.settings, CeleryDoorbell(make_celery(made.settings), send=lambda: None))
+    resources = Resources.open(made.settings, CeleryNotifier(make_celery(made.settings), send=lambda: None))
     # A child that failed at first must not be taken for a failed one for ever.
-    eventually(lambda: [each.condition for each in rooms.registry.alive()] == [WorkerCondition.READY])
+    eventually(lambda: [each.condition for each in resources.registry.alive()] == [WorkerStatus.READY])
     made.cut()
     made.child.end()
-    assert rooms.registry.alive() == ()
-    rooms.stop()
-    assert alarms == [9 + GRACE_SECONDS]
+    assert resources.registry.alive() == ()
+    resources.stop()
+    assert watchdogs == [9 + GRACE_SECONDS]
 
 
-def test_a_child_that_is_told_to_stop_loads_no_more(tmp_path: Path, alarms: list[int]) -> None:
+def test_a_child_that_is_told_to_stop_loads_no_more(tmp_path: Path, watchdogs: list[int]) -> None:
     def open_processor() -> FakeProcessor:
         made.cut(orphaned=True)
         raise CheckpointError("There is no model.")
@@ -227,10 +228,10 @@ def test_a_child_that_is_told_to_stop_loads_no_more(tmp_path: Path, alarms: list
     made.child.work()
     made.child.end()
     # Whose parent has died gives nothing any time; no bell puts off the end.
-    assert alarms == [GRACE_SECONDS]
+    assert watchdogs == [GRACE_SECONDS]
 
 
-def test_a_child_that_was_stopped_before_it_could_open_anything_ends(tmp_path: Path, alarms: list[int]) -> None:
+def test_a_child_that_was_stopped_before_it_could_open_anything_ends(tmp_path: Path, watchdogs: list[int]) -> None:
     made = Child(tmp_path, FakeProcessor)
     (tmp_path / "orfeas.sqlite3").mkdir()
     told: list[str] = []
@@ -245,21 +246,21 @@ def test_a_child_that_was_stopped_before_it_could_open_anything_ends(tmp_path: P
     made.child.work()
     made.child.end()
     assert told == ["rests"]
-    assert alarms == [9 + GRACE_SECONDS]
+    assert watchdogs == [9 + GRACE_SECONDS]
 
 
-def test_a_batch_that_hangs_is_bounded(tmp_path: Path, alarms: list[int]) -> None:
+def test_a_batch_that_hangs_is_bounded(tmp_path: Path, watchdogs: list[int]) -> None:
     made = Child(tmp_path, lambda: processor)
     at_the_call: list[list[int]] = []
-    processor = FakeProcessor(before_call=lambda _: at_the_call.append(list(alarms)))
+    processor = FakeProcessor(before_call=lambda _: at_the_call.append(list(watchdogs)))
     made.child.begin()
-    assert alarms == []
-    rooms = JobRooms.open(made.settings, CeleryDoorbell(make_celery(made.settings), send=lambda: None))
-    submitted(rooms, 1)
+    assert watchdogs == []
+    resources = Resources.open(made.settings, CeleryNotifier(make_celery(made.settings), send=lambda: None))
+    submitted(resources, 1)
     made.child.work()
     assert at_the_call == [[made.settings.batch_seconds]]
     made.cut()
     made.child.end()
-    rooms.stop()
-    assert alarms[-1] == 9 + GRACE_SECONDS
-    assert 0 in alarms
+    resources.stop()
+    assert watchdogs[-1] == 9 + GRACE_SECONDS
+    assert 0 in watchdogs

@@ -12,16 +12,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from fake_gpu import FakeCall, FakeProcessor
-from store_backends import START, empty_database, open_database
-from workshop import FailingFiles, Workshop, eventually, workshop
 
-from backend.artifacts import ArtifactStore
 from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceLost, StorageFull, StoreUnavailable
-from backend.job_store import JobStore
-from backend.jobs import Heartbeat, Job, Report, Status
-from backend.store.files import LocalFiles
-from backend.work.worker_registry import WorkerCondition
+from backend.jobs.models import Heartbeat, Job, Report, Status
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerStatus
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.files import LocalFiles
+from tests.support.fake_gpu import FakeCall, FakeProcessor
+from tests.support.store_backends import START, empty_database, open_database
+from tests.support.workshop import FailingFiles, Workshop, eventually, workshop
 
 
 @pytest.fixture
@@ -137,10 +137,10 @@ class Flaky(JobStore):
     before: list[Exception]
     after: list[Exception]
 
-    def lease(self, owner: str, limit: int, lease_seconds: float, *, company_of: Job | None = None) -> list[Job]:
+    def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
         if self.before:
             raise self.before.pop()
-        return super().lease(owner, limit, lease_seconds, company_of=company_of)
+        return super().lease(owner, limit, lease_seconds, batch_mates_of=batch_mates_of)
 
     def complete(self, job: Job, artifact: str, metadata: str) -> Job:
         done = super().complete(job, artifact, metadata)
@@ -232,9 +232,9 @@ def test_a_worker_that_is_ended_in_mid_run_hands_its_jobs_back(shop: Workshop) -
 class Interrupted(JobStore):
     """A job table at which a signal strikes when a lease is given, and nobody has it yet."""
 
-    def lease(self, owner: str, limit: int, lease_seconds: float, *, company_of: Job | None = None) -> list[Job]:
-        leased = super().lease(owner, limit, lease_seconds, company_of=company_of)
-        if company_of is not None:
+    def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
+        leased = super().lease(owner, limit, lease_seconds, batch_mates_of=batch_mates_of)
+        if batch_mates_of is not None:
             raise SystemExit
         return leased
 
@@ -264,12 +264,12 @@ def test_a_lost_device_costs_its_batch_one_attempt_and_ends_the_worker(shop: Wor
     assert broken.wait(20)
     assert (shop.job(poison).status, shop.job(poison).attempts) == (Status.PROCESSING, 1)
     assert shop.job(other).status is Status.QUEUED
-    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerCondition.FAILED])
+    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerStatus.FAILED])
 
 
 def test_a_picture_that_loses_the_device_each_time_fails_after_three_runs_and_nobody_else_does(shop: Workshop) -> None:
     lose_device(shop)
-    ids = [shop.submit(picture) for picture in (b"a", b"poison", b"c")]
+    ids = [shop.submit(image) for image in (b"a", b"poison", b"c")]
     deaths = 0
     for _ in range(10):  # each a new process
         shop.fake.lost = False
@@ -297,19 +297,19 @@ def test_the_registry_says_whether_the_worker_can_serve(shop: Workshop, monkeypa
             raise failures.pop()
         return shop.fake
 
-    def said() -> list[tuple[WorkerCondition, str | None]]:
+    def said() -> list[tuple[WorkerStatus, str | None]]:
         return [(state.condition, state.error) for state in shop.registry.alive()]
 
     worker = shop.worker(open_processor=open_processor, owner="worker-7")
     worker.start()
-    eventually(lambda: said() == [(WorkerCondition.LOADING, None)])
+    eventually(lambda: said() == [(WorkerStatus.LOADING, None)])
     let_load.set()
-    eventually(lambda: said() == [(WorkerCondition.FAILED, CheckpointNotFound().message)])
-    eventually(lambda: said() == [(WorkerCondition.READY, None)])
+    eventually(lambda: said() == [(WorkerStatus.FAILED, CheckpointNotFound().message)])
+    eventually(lambda: said() == [(WorkerStatus.READY, None)])
     (state,) = shop.registry.alive()
     assert (state.owner, state.model, state.device_type, state.device_name) == ("worker-7", "fake model", "cpu", "fake")
     assert (state.memory_total, state.memory_free) == (8 << 30, 6 << 30)
-    assert worker.condition is WorkerCondition.READY
+    assert worker.condition is WorkerStatus.READY
     worker.stop()
     assert shop.registry.alive() == ()
 
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_a_caller_of_run_once(shop: Wor
     worker = shop.worker(open_processor=open_processor)
     with pytest.raises(CheckpointNotFound):
         worker.load()
-    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerCondition.FAILED])
+    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerStatus.FAILED])
 
 
 def run_in_a_process_of_its_own(folder: Path, now: datetime) -> None:
@@ -338,7 +338,7 @@ def run_in_a_process_of_its_own(folder: Path, now: datetime) -> None:
 
 
 def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop) -> None:
-    doomed = [shop.submit(picture) for picture in (b"one", b"two")]
+    doomed = [shop.submit(image) for image in (b"one", b"two")]
     for _ in range(2):
         assert len(shop.store.lease("doomed", 4, 60)) == 2
         shop.clock.advance(60)
@@ -358,7 +358,7 @@ def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop)
 
 @pytest.mark.slow
 def test_a_picture_that_kills_its_worker_costs_only_its_own_job(shop: Workshop) -> None:
-    ids = [shop.submit(picture) for picture in (b"a", b"poison", b"c")]
+    ids = [shop.submit(image) for image in (b"a", b"poison", b"c")]
     spawn = multiprocessing.get_context("spawn")
     codes = []
     for life in range(4):

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select
-from store_backends import ManualClock, open_database
 
-from backend.store.database import Database
-from backend.store.job_tables import workers
-from backend.work.worker_registry import WorkerCondition, WorkerRegistry, WorkerState
+from backend.jobs.schema import workers
+from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
+from backend.storage.database import Database
+from tests.support.store_backends import ManualClock, open_database
 
 READY = WorkerState(
     owner="gpu-1",
-    condition=WorkerCondition.READY,
+    condition=WorkerStatus.READY,
     model="demo",
     device_type="cuda",
     device_name="NVIDIA H100",
@@ -38,7 +38,7 @@ def test_a_worker_is_read_as_it_said(registry: WorkerRegistry) -> None:
 
 def test_the_latest_word_of_a_worker_counts(registry: WorkerRegistry) -> None:
     registry.beat(READY, 20)
-    failed = WorkerState("gpu-1", WorkerCondition.FAILED, error="No checkpoint.")
+    failed = WorkerState("gpu-1", WorkerStatus.FAILED, error="No checkpoint.")
     registry.beat(failed, 20)
     assert registry.alive() == (failed,)
 
@@ -52,7 +52,7 @@ def test_a_silent_worker_is_gone_when_its_time_is_over(registry: WorkerRegistry,
 
 
 def test_workers_that_are_ready_come_first(registry: WorkerRegistry) -> None:
-    names = {"a": WorkerCondition.LOADING, "c": WorkerCondition.READY, "b": WorkerCondition.READY}
+    names = {"a": WorkerStatus.LOADING, "c": WorkerStatus.READY, "b": WorkerStatus.READY}
     for owner, condition in names.items():
         registry.beat(replace(READY, owner=owner, condition=condition), 20)
     assert [state.owner for state in registry.alive()] == ["b", "c", "a"]

@@ -1,6 +1,6 @@
 """A sheet of pictures beside the meshes made of them, for the eye: picture, front, three-quarter, side.
 
-Knows pictures and meshes, nothing of scores; backend.hunyuan3d.preview draws it.
+Knows pictures and meshes, nothing of scores; backend.rendering.contact_sheet draws it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import trimesh
 from PIL import Image
 
-from backend.hunyuan3d.preview import SheetRow, contact_sheet
-from backend.hunyuan3d.rendering import RenderOptions, render_views
+from backend.rendering.contact_sheet import SheetRow, contact_sheet
+from backend.rendering.render import RenderOptions, render_views
 
 TILE = 104
 COLUMNS = 3

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from backend.hunyuan3d.checkpoint import Checkpoint, save_checkpoint
-from backend.hunyuan3d.checkpoint_config import CheckpointConfig, PipelineDefaults
-from backend.hunyuan3d.conditioner import SingleImageEncoder
-from backend.hunyuan3d.denoiser_v2_1 import HunYuanDiTPlain
-from backend.hunyuan3d.image_processor import ImageProcessor
-from backend.hunyuan3d.schedulers import FlowMatchEulerDiscreteScheduler
-from backend.hunyuan3d.shape_vae import ShapeVAE
+from backend.hunyuan3d.checkpoint.config import CheckpointConfig, PipelineDefaults
+from backend.hunyuan3d.checkpoint.load import Checkpoint, save_checkpoint
+from backend.hunyuan3d.image.image_processor import ImageProcessor
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain
+from backend.hunyuan3d.networks.schedulers import FlowMatchEulerDiscreteScheduler
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.recipe import BORDER_RATIO, DEFAULTS, PICTURE_SIZE, conditioner_config, denoiser_config, vae_config
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from backend.hunyuan3d.shape_vae import ShapeVAE
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.dataset import ShapeDataset
 from training.export import fill, read_modules
 from training.recipe import VAERecipe, vae_config

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backend.hunyuan3d.conditioner import ConditionerConfig, DinoConfig
-from backend.hunyuan3d.denoiser_v2_1 import DenoiserV21Config
-from backend.hunyuan3d.shape_vae import ShapeVAEConfig
+from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig
+from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
+from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
 
 PICTURE_SIZE = 112
 BORDER_RATIO = 0.15

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 
-from backend.hunyuan3d.mesh_ops import CleanOptions
+from backend.hunyuan3d.mesh.ops import CleanOptions
 from backend.hunyuan3d.results import StageSeconds
 from training.contact_sheet import Exhibit, write_sheet
 from training.held_out_pictures import ROUND

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.hunyuan3d.mesh_ops import mesh_facts
+from backend.hunyuan3d.mesh.ops import mesh_facts
 from backend.hunyuan3d.results import ShapeResult
 from training.metrics import (
     Sides,

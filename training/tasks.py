@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from backend.hunyuan3d.image_processor import ImageProcessor
+from backend.hunyuan3d.image.image_processor import ImageProcessor
 from training.dataset import ShapeDataset
 from training.held_out_pictures import HeldOutPicture
 from training.metrics import BOUNDS, PICTURE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from backend.hunyuan3d.shape_vae import ShapeVAE
 from training.dataset import ShapeDataset
 from training.evaluate import Choices, evaluate
 from training.export import export_checkpoint, fill, read_modules

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.conditioner import SingleImageEncoder
-from backend.hunyuan3d.denoiser_v2_1 import HunYuanDiTPlain
-from backend.hunyuan3d.shape_vae import ShapeVAE
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.augment import colour_jitter
 from training.dataset import ShapeDataset
 from training.latents import LatentTable

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.shape_vae import ShapeVAE
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.dataset import ShapeDataset
 from training.loop import LoopOptions, train
 from training.recipe import GRID, PICTURE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config

@@ -55,7 +55,7 @@ class ArtifactNotFound(ServiceError):
     code = "FILE_NOT_FOUND"
 
 
-class PictureLost(ServiceError):
+class ImageLost(ServiceError):
     """The job's stored picture is gone; send it again."""
 
     status = 410

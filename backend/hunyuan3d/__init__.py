@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from backend.hunyuan3d.image_processor import ImageBatch, ImageInput
+    from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput
     from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 
@@ -17,8 +17,8 @@ __all__ = ["Hunyuan3DShapePipeline", "ImageBatch", "ImageInput", "ShapeMetadata"
 
 _HOMES = {
     "Hunyuan3DShapePipeline": "pipeline",
-    "ImageBatch": "image_processor",
-    "ImageInput": "image_processor",
+    "ImageBatch": "image.image_processor",
+    "ImageInput": "image.image_processor",
     "ShapeMetadata": "results",
     "ShapeResult": "results",
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from backend.hunyuan3d.cli import main
-from backend.hunyuan3d.heap import prepare_heap
+from backend.cli.generate import main
+from backend.hunyuan3d.device.malloc import prepare_malloc
 
 if __name__ == "__main__":
-    prepare_heap()
+    prepare_malloc()
     sys.exit(main())

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
-from backend.hunyuan3d.mesh_ops import clean_mesh, decimate, is_watertight
+from backend.hunyuan3d.mesh.ops import clean_mesh, decimate, is_watertight
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
-from backend.hunyuan3d.sparse_volume import SparseVolume
-from backend.hunyuan3d.surface import extract_surface
+from backend.hunyuan3d.volume.marching_cubes import extract_surface
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 
 Outcome = SparseVolume | ServiceError
 Out = TypeVar("Out")

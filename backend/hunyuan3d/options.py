@@ -21,7 +21,7 @@ from backend.errors import (
     InvalidTargetFaces,
     ServiceError,
 )
-from backend.hunyuan3d.background import BackgroundMode
+from backend.hunyuan3d.image.background import BackgroundMode
 
 SEED_LIMIT = 2**32
 MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024

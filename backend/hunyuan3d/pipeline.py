@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, ServiceError
-from backend.hunyuan3d.background import BackgroundMode
-from backend.hunyuan3d.checkpoint import Checkpoint, Denoiser, load_checkpoint
+from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.finishing import Outcome, PendingShape, finish_together, in_parallel, raw_result
-from backend.hunyuan3d.image_processor import ImageBatch, ImageInput, as_list
+from backend.hunyuan3d.image.background import BackgroundMode
+from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
 from backend.hunyuan3d.memory_errors import named_memory_errors
 from backend.hunyuan3d.options import (
     BackgroundModes,
@@ -35,7 +35,7 @@ from backend.hunyuan3d.options import (
     resolve_device,
     resolve_dtype,
 )
-from backend.hunyuan3d.preparation import (
+from backend.hunyuan3d.preprocess import (
     Prepared,
     PreparedImage,
     ViewIndices,
@@ -47,7 +47,7 @@ from backend.hunyuan3d.preparation import (
     view_rows,
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
-from backend.hunyuan3d.volume_decoder import DecodeOptions, decode_volume
+from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
 
 Stage = Literal["encode", "sample", "decode"]
 Progress = Callable[[int, int], None]

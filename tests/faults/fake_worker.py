@@ -11,10 +11,9 @@ import signal
 import sys
 import time
 
-from fake_gpu import FakeCall, FakeProcessor
-
-import backend.hunyuan3d.mesh_export  # noqa: F401
+import backend.hunyuan3d.mesh.export  # noqa: F401
 from backend.config import Settings
+from tests.support.fake_gpu import FakeCall, FakeProcessor
 
 KILLER = b"kills its worker on the device"
 LATE_KILLER = b"kills its worker while its mesh is drawn"
@@ -49,8 +48,8 @@ def _look(call: FakeCall) -> None:
         raise RuntimeError("device-side assert triggered")
 
 
-def _look_late(picture: bytes) -> None:
-    if picture == LATE_KILLER:
+def _look_late(image: bytes) -> None:
+    if image == LATE_KILLER:
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -19,31 +19,37 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
-from faults.job_events import JobEvents, job_events
-from faults.web_harness import sized, until
-from redis_backend import redis_server
-from running import REPOSITORY
-from services.redis import RedisServer
 from sqlalchemy import func, select
-from store_backends import empty_database
 
 from backend.config import Settings
-from backend.jobs import Job, NewJob, Status
-from backend.store.janitor import Janitor
-from backend.store.job_rooms import JobRooms
-from backend.store.job_tables import jobs
+from backend.jobs.janitor import Janitor
+from backend.jobs.models import Job, NewJob, Status
+from backend.jobs.notifier import Notifier, NullNotifier
+from backend.jobs.schema import jobs
+from backend.jobs.worker_registry import WorkerStatus
+from backend.resources import Resources
 from backend.validation import GenerationFields, resolve
-from backend.work.celery_app import make_celery
-from backend.work.celery_doorbell import CeleryDoorbell
-from backend.work.doorbell import Doorbell, SilentDoorbell
-from backend.work.worker_registry import WorkerCondition
+from backend.worker.celery_app import make_celery
+from backend.worker.celery_notifier import CeleryNotifier
+from benchmarks.support.redis import RedisServer
+from tests.faults.job_events import JobEvents, job_events
+from tests.faults.web_harness import sized, until
+from tests.support.redis_backend import redis_server
+from tests.support.running import REPOSITORY
+from tests.support.store_backends import empty_database
 
 __all__ = ["AGENT", "LEASE_SECONDS", "Process", "Yard", "cluster", "sized", "until"]
 
 AGENT = "ann"
 LEASE_SECONDS = 5
 FAKE_WORKER = (str(Path(__file__).with_name("fake_worker.py")),)
-FAKE_SERVICE = ("-m", "gunicorn", "--config", "python:backend.web.gunicorn_conf", "faults.fake_service:make_app()")
+FAKE_SERVICE = (
+    "-m",
+    "gunicorn",
+    "--config",
+    "python:backend.serve.gunicorn_conf",
+    "tests.faults.fake_service:make_app()",
+)
 REAL_WORKER = ("-m", "backend.worker")
 _STOP_SECONDS = 120.0
 
@@ -55,8 +61,7 @@ class Process:
         """arguments : of Python."""
         self._arguments = arguments
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        paths = f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"
-        self._environment = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
+        self._environment = {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
         self.log_path = log
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -131,32 +136,32 @@ class Yard:
     """
 
     folder: Path
-    rooms: JobRooms
+    resources: Resources
     worker: Process
     events: JobEvents
-    bell: Doorbell
+    notifier: Notifier
     submitted: list[str] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
 
-    def submit(self, *pictures: bytes, quality: int = 1) -> list[str]:
+    def submit(self, *images: bytes, quality: int = 1) -> list[str]:
         """Store pictures and submit a job for each; their ids."""
         request = resolve(GenerationFields(quality=quality), lambda: 7)
-        names = [f"{secrets.token_hex(16)}.png" for _ in pictures]
-        for name, picture in zip(names, pictures, strict=True):
-            self.rooms.pictures.put(name, picture)
+        names = [f"{secrets.token_hex(16)}.png" for _ in images]
+        for name, image in zip(names, images, strict=True):
+            self.resources.images.put(name, image)
         new = [NewJob(request.to_json(), request.batch_key("fake"), name) for name in names]
-        ids = self.rooms.store.submit(AGENT, new, queue_limit=100_000, agent_limit=100_000).job_ids
+        ids = self.resources.store.submit(AGENT, new, queue_limit=100_000, agent_limit=100_000).job_ids
         self.submitted += ids
-        self.bell.ring()
+        self.notifier.notify()
         return list(ids)
 
     def job(self, job_id: str) -> Job:
         """One of them, as it is now."""
-        return self.rooms.store.get(job_id, AGENT)
+        return self.resources.store.get(job_id, AGENT)
 
     def jobs(self) -> list[Job]:
         """All of them, as they are now."""
-        with self.rooms.database.read() as connection:
+        with self.resources.database.read() as connection:
             return [Job(**row._mapping) for row in connection.execute(select(*jobs.c).order_by(jobs.c.id))]
 
     def outcomes(self) -> Counter[str]:
@@ -170,7 +175,7 @@ class Yard:
 
     def await_ready(self) -> None:
         """Wait for a worker that takes jobs."""
-        until(lambda: any(each.condition is WorkerCondition.READY for each in self.rooms.registry.alive()), "ready")
+        until(lambda: any(each.condition is WorkerStatus.READY for each in self.resources.registry.alive()), "ready")
 
     def await_running(self) -> None:
         """Wait until a batch is under way that began after the last kill."""
@@ -201,20 +206,20 @@ class Yard:
         old = time.time() - 30 * 86400
         for path in (self.folder / "artifacts").iterdir():
             os.utime(path, (old, old))
-        rooms = self.rooms
+        resources = self.resources
         swept = Janitor(
-            rooms.store, rooms.artifacts, rooms.pictures, rooms.clock, timedelta(days=1), limit=5000
+            resources.store, resources.artifacts, resources.images, resources.clock, timedelta(days=1), limit=5000
         ).sweep()
         assert (swept.failures, swept.expired) == ((), 0)
 
     def _is_running(self) -> bool:
         since = datetime.fromtimestamp(self.kills[-1] if self.kills else 0, UTC)
         running = select(func.count()).where(jobs.c.status == Status.PROCESSING, jobs.c.started_at > since)
-        with self.rooms.database.read() as connection:
+        with self.resources.database.read() as connection:
             return bool(connection.execute(running).scalar_one())
 
     def _is_done(self) -> bool:
-        counts = self.rooms.store.counts()
+        counts = self.resources.store.counts()
         return not counts.queued + counts.processing
 
 
@@ -239,17 +244,17 @@ def yard(folder: Path, arguments: Sequence[str], **settings: object) -> Iterator
     given = {"ORFEAS_DATA_DIR": data, "LEASE_SECONDS": LEASE_SECONDS, "SWEEP_SECONDS": 2, **settings}
     environment = {name: str(value) for name, value in given.items()}
     read = Settings.from_environment(environment)
-    bell: Doorbell = CeleryDoorbell(make_celery(read)) if read.broker_url else SilentDoorbell()
-    rooms = JobRooms.open(read, SilentDoorbell(), clock=lambda: datetime.now(UTC))
+    notifier: Notifier = CeleryNotifier(make_celery(read)) if read.broker_url else NullNotifier()
+    resources = Resources.open(read, NullNotifier(), clock=lambda: datetime.now(UTC))
     worker = Process(arguments, environment, folder / "log")
     try:
-        with job_events(rooms.database) as events:
+        with job_events(resources.database) as events:
             try:
-                yield Yard(data, rooms, worker, events, bell)
+                yield Yard(data, resources, worker, events, notifier)
             finally:
                 worker.kill_all()
     finally:
-        rooms.database.close()
+        resources.database.close()
 
 
 def hold(condition: Callable[[], bool], seconds: float) -> None:

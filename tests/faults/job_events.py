@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from backend.store.database import Database
+from backend.storage.database import Database
 
 _COLUMNS = "job_id text, before text, after text, attempts int, at double precision"
 _CHANGED = "NEW.status <> OLD.status OR NEW.fence <> OLD.fence OR OLD.finished_at IS NOT NULL"

@@ -10,8 +10,9 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from faults.web_harness import LONG
 from filelock import FileLock
+
+from tests.faults.web_harness import LONG
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.md"
 _HEAD = """# Faults, measured

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from faults.web_harness import Callers, one_picture, pictures, until
-from hostile import FORM, HostileUpload, hostile_uploads
-from running import API, REPOSITORY, Answer, RunningService
+
+from tests.faults.web_harness import Callers, images, one_image, until
+from tests.support.hostile import FORM, HostileUpload, hostile_uploads
+from tests.support.running import API, REPOSITORY, Answer, RunningService
 
 MIB = 1 << 20
 _LARGEST_HOSTILE = 1 << 20
@@ -89,7 +90,7 @@ class Traffic:
         fields = {**_SOON, "format": chance.choice(("glb", "stl", "obj", "ply")), "seed": chance.randrange(2**32)}
         if chance.random() < 0.3:
             fields["target_faces"] = 5000
-        answer = self._post("/generate-3d", one_picture(chance.choice(self._samples), **fields))
+        answer = self._post("/generate-3d", one_image(chance.choice(self._samples), **fields))
         if answer.status != 202:
             self._expect(answer, (429, "RATE_LIMITED"))
             return
@@ -114,14 +115,14 @@ class Traffic:
         self._note("mesh downloaded")
 
     def _batch(self, chance: random.Random) -> None:
-        body = pictures(*chance.sample(self._samples, 2), **_SOON)
+        body = images(*chance.sample(self._samples, 2), **_SOON)
         answer = self._post("/batch", body)
         if answer.status == 202:
             self._followed(answer.json()["batch_id"])
             self._note("batch followed")
 
     def _cancelled(self, chance: random.Random) -> None:
-        answer = self._post("/generate-3d", one_picture(chance.choice(self._samples), **_SOON))
+        answer = self._post("/generate-3d", one_image(chance.choice(self._samples), **_SOON))
         if answer.status == 202:
             time.sleep(chance.uniform(0, 2))
             target = f"{API}/jobs/{answer.json()['job_id']}"

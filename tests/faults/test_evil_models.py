@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import GOLDEN
-from faults.harness import REAL_WORKER, until, yard
-from faults.report import report
-from redis_backend import redis_server
-from store_backends import open_database
-from workshop import Workshop, workshop
 
 from backend.errors import CheckpointError
-from backend.job_store import JobStore
-from backend.store.job_rooms import model_opener
-from backend.work.worker_registry import WorkerCondition
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerStatus
+from backend.resources import model_opener
+from tests.conftest import GOLDEN
+from tests.faults.harness import REAL_WORKER, until, yard
+from tests.faults.report import report
+from tests.support.redis_backend import redis_server
+from tests.support.store_backends import open_database
+from tests.support.workshop import Workshop, workshop
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def expect_refused(shop: Workshop, witness: Path) -> None:
     worker = shop.worker(open_processor=model_opener(shop.settings))
     with pytest.raises(CheckpointError) as refused:
         worker.load()
-    until(lambda: any(each.condition is WorkerCondition.FAILED for each in shop.registry.alive()), "it says so")
+    until(lambda: any(each.condition is WorkerStatus.FAILED for each in shop.registry.alive()), "it says so")
     (state,) = shop.registry.alive()
     assert state.error == refused.value.message
     assert not witness.exists()
@@ -102,8 +102,8 @@ def test_a_worker_with_an_evil_model_lives_on_and_says_why(tmp_path: Path, model
     settings = {"CELERY_BROKER_URL": redis_server().url, "MODEL_PATH": model, "DEVICE": "cpu"}
     with yard(tmp_path, REAL_WORKER, **settings) as made:
         made.worker.start()
-        alive = made.rooms.registry.alive
-        until(lambda: any(each.condition is WorkerCondition.FAILED for each in alive()), made.worker.log[-3000:])
+        alive = made.resources.registry.alive
+        until(lambda: any(each.condition is WorkerStatus.FAILED for each in alive()), made.worker.log[-3000:])
         (state,) = alive()
         assert state.error
         assert state.error in made.worker.log.encode().decode("unicode_escape")

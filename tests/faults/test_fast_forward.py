@@ -13,19 +13,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from faults.report import report
 from sqlalchemy import Table, func, select
-from store_backends import BACKENDS, START, ManualClock, empty_database, open_database
 
-from backend.access.nonce_store import SqlNonceStore
-from backend.artifacts import ArtifactStore
+from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import NoSurface
-from backend.job_store import JobStore
-from backend.jobs import IdempotencyKey, Job, NewJob, Status
-from backend.store.database import Database
-from backend.store.files import LocalFiles, new_name
-from backend.store.janitor import Janitor, Swept
-from backend.store.job_tables import idempotency_keys, jobs, nonces
+from backend.jobs.janitor import Janitor, Swept
+from backend.jobs.models import IdempotencyKey, Job, NewJob, Status
+from backend.jobs.schema import idempotency_keys, jobs, nonces
+from backend.jobs.store import JobStore
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.database import Database
+from backend.storage.files import LocalFiles, new_name
+from tests.faults.report import report
+from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, open_database
 
 STEP = timedelta(minutes=10)
 TTL = timedelta(hours=2)
@@ -49,25 +49,25 @@ class Day:
     unfinished: dict[str, Job] = field(default_factory=dict)
     finished: dict[str, Job] = field(default_factory=dict)
     orphans: dict[str, datetime] = field(default_factory=dict)
-    pictures_left: dict[str, str] = field(default_factory=dict)
+    images_left: dict[str, str] = field(default_factory=dict)
     keys: list[datetime] = field(default_factory=list)
     runs: int = 0
     dead: set[str] = field(default_factory=set)
     statuses: set[tuple[Status, str | None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.pictures = LocalFiles(self.folder / "inputs", self.clock)
+        self.images = LocalFiles(self.folder / "inputs", self.clock)
         self.artifacts = ArtifactStore(LocalFiles(self.folder / "artifacts", self.clock))
         self.nonces = SqlNonceStore(self.database)
         self.janitor = Janitor(
-            self.store, self.artifacts, self.pictures, self.clock, TTL, memories=[self.nonces], limit=100
+            self.store, self.artifacts, self.images, self.clock, TTL, memories=[self.nonces], limit=100
         )
 
     def submit(self, agent: str) -> None:
         """A batch under an idempotency key; its last job is cancelled at once."""
         names = [new_name("png") for _ in range(BATCH)]
         for name in names:
-            self.pictures.put(name, b"picture")
+            self.images.put(name, b"picture")
         key = IdempotencyKey(f"{self.clock().isoformat()}", "fingerprint")
         answer = self.store.submit(
             agent,
@@ -79,7 +79,7 @@ class Day:
         self.keys.append(self.clock())
         batch = self.store.get_batch(str(answer.batch_id), agent)
         self.unfinished |= {job.id: job for job in batch.jobs}
-        self.pictures_left |= {job.id: job.input_path for job in batch.jobs}
+        self.images_left |= {job.id: job.input_path for job in batch.jobs}
         self.note_finished(self.store.cancel(answer.job_ids[-1], agent))
 
     def poll(self, agent: str, times: int) -> None:
@@ -98,7 +98,7 @@ class Day:
                 done = self.store.fail(job, NoSurface())
             else:
                 done = self.store.complete(job, self.artifacts.write(b"mesh", "glb"), "{}")
-            self.pictures.delete(self.pictures_left.pop(job.id))
+            self.images.delete(self.images_left.pop(job.id))
             self.note_finished(done)
 
     def note_finished(self, job: Job) -> None:
@@ -117,11 +117,11 @@ class Day:
         for job in [job for job in old if job.id not in self.dead]:  # a dead run holds its job for its lease
             late = self.store.get(job.id, job.agent_id)
             assert (late.error_code, late.finished_at) == ("EXPIRED", now)
-            del self.pictures_left[job.id]
+            del self.images_left[job.id]
             self.note_finished(late)
         for job in [job for job in self.finished.values() if job.finished_at and job.finished_at <= now - TTL]:
             del self.finished[job.id]
-            self.pictures_left.pop(job.id, None)
+            self.images_left.pop(job.id, None)
         self.orphans = {name: written for name, written in self.orphans.items() if written >= now - ORPHAN_AGE}
         self.keys = [given for given in self.keys if given > now - KEY_TTL]
 
@@ -131,7 +131,7 @@ class Day:
         assert ids == {*self.unfinished, *self.finished}
         meshes = {job.artifact for job in self.finished.values() if job.artifact}
         there = {path.name for path in self.folder.glob("*/*")}
-        assert there == {*self.orphans, *self.pictures_left.values(), *meshes}
+        assert there == {*self.orphans, *self.images_left.values(), *meshes}
         assert self.count(idempotency_keys) == len(self.keys)
 
     def count(self, table: Table) -> int:

@@ -11,12 +11,13 @@ from pathlib import Path
 from socket import create_server
 
 import pytest
-from faults.harness import FAKE_WORKER, Yard, yard
-from faults.web_harness import until, web_service
-from redis_backend import redis_server
-from running import API, RunningService
-from test_metrics import told
-from test_metrics_server import free_port
+
+from tests.faults.harness import FAKE_WORKER, Yard, yard
+from tests.faults.web_harness import until, web_service
+from tests.support.redis_backend import redis_server
+from tests.support.running import API, RunningService
+from tests.test_metrics import told
+from tests.test_metrics_server import free_port
 
 pytestmark = pytest.mark.slow
 

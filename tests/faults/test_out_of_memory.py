@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import load_golden
-from device_meter import FakeMemory
-from faults.report import report
 from PIL import Image, ImageOps
-from store_backends import open_database
-from test_batch_inference_extension import PLACES, Shortage
-from workshop import Workshop, workshop
 
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.hunyuan_integration import Hunyuan3DProcessor
-from backend.job_store import JobStore
-from backend.work.job_metadata import JobMetadata
+from backend.jobs.metadata import JobMetadata
+from backend.jobs.store import JobStore
+from tests.conftest import load_golden
+from tests.faults.report import report
+from tests.support.device_meter import FakeMemory
+from tests.support.store_backends import open_database
+from tests.support.workshop import Workshop, workshop
+from tests.test_batch_inference_extension import PLACES, Shortage
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ JOBS = 4
 NAMES = {"encode": "batch", "sample": "batch", "decode": "decode batch"}
 
 
-def four_pictures() -> list[bytes]:
+def four_images() -> list[bytes]:
     """All different: what is the same is encoded once."""
     contents = [(load_golden("tiny-2.1").folder / f"image{k}.png").read_bytes() for k in range(JOBS - 1)]
     mirrored = io.BytesIO()
@@ -46,7 +46,7 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
         return generate(images, **{**options, "octree_resolution": 16, "num_inference_steps": 3})
 
     processor.generate_shape_batch = quickly  # type: ignore[method-assign]
-    ids = [shop.submit(content, quality=1, remove_background="never") for content in four_pictures()]
+    ids = [shop.submit(content, quality=1, remove_background="never") for content in four_images()]
     assert shop.worker(open_processor=lambda: processor).run_once() == JOBS
     return ids
 

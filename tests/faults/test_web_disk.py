@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults.report import report
-from faults.web_harness import Behind, behind, fill_disk, one_picture, pictures, sized, web_service
-from hostile import FORM
-from hostile_pictures import encode, good_png
 from PIL import Image
-from redis_backend import redis_server
-from running import API, Answer, RunningService
-from small_disk import small_disk
+
+from tests.faults.report import report
+from tests.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, web_service
+from tests.support.hostile import FORM
+from tests.support.hostile_pictures import encode, good_png
+from tests.support.redis_backend import redis_server
+from tests.support.running import API, Answer, RunningService
+from tests.support.small_disk import small_disk
 
 FULL = (507, "STORAGE_FULL")
 UNNOTED = (503, "AUTH_UNAVAILABLE")
@@ -35,7 +36,7 @@ def upload(service: RunningService, body: bytes, path: str) -> Answer:
 
 def expect_nothing_partial(found: Behind, accepted: int) -> None:
     rows = found.rows()
-    assert found.files("inputs") == {picture for _, picture, _ in rows.values()}
+    assert found.files("inputs") == {image for _, image, _ in rows.values()}
     assert found.files("spool") == set()
     assert len(rows) == accepted
     assert sorted(job_id for ids in found.keys().values() for job_id in ids) == sorted(rows)
@@ -47,9 +48,9 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonce
     redis = redis_server()
     settings = {"NONCE_STORE": redis.url if nonces == "redis" else "", "QUEUE_LIMIT": 100_000}
     bodies = (
-        ("/generate-3d", one_picture(noise_png()), 1),
-        ("/batch", pictures(noise_png(), noise_png(300)), 2),
-        ("/generate-3d", one_picture(good_png()), 1),
+        ("/generate-3d", one_image(noise_png()), 1),
+        ("/batch", images(noise_png(), noise_png(300)), 2),
+        ("/generate-3d", one_image(good_png()), 1),
     )
     with (
         small_disk(tmp_path / "disk", "40m") as disk,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.report import report
-from faults.web_harness import behind, fake_worker, one_picture, pictures, web_service
-from hostile import FORM
-from hostile_pictures import encode, good_png
 from PIL import Image
-from running import API, Agent, Answer, RunningService
+
+from tests.faults.report import report
+from tests.faults.web_harness import behind, fake_worker, images, one_image, web_service
+from tests.support.hostile import FORM
+from tests.support.hostile_pictures import encode, good_png
+from tests.support.running import API, Agent, Answer, RunningService
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
 PATHS = (
@@ -36,9 +37,9 @@ _REQUEST_ID = re.compile(rb'"request_id":"[^"]*"')
 def test_nothing_of_one_agent_is_told_to_another(tmp_path: Path) -> None:
     with web_service(tmp_path, works=False, NONCE_STORE="memory", UNAUTHENTICATED_RATE_LIMIT=1_000_000) as service:
         ann, bob = service.add_agent(), service.add_agent()
-        older = post(service, bob, "/generate-3d", one_picture(good_png())).json()["job_id"]
+        older = post(service, bob, "/generate-3d", one_image(good_png())).json()["job_id"]
         had = things_of(service, ann)
-        newer = post(service, bob, "/generate-3d", one_picture(good_png())).json()["job_id"]
+        newer = post(service, bob, "/generate-3d", one_image(good_png())).json()["job_id"]
         before = told(service, ann)
 
         leaks = []
@@ -77,7 +78,7 @@ def test_a_file_s_tag_or_range_tells_another_agent_nothing(tmp_path: Path) -> No
 def test_an_idempotency_key_is_its_agent_s_own(tmp_path: Path) -> None:
     with web_service(tmp_path, works=False) as service, behind(service) as found:
         ann, bob = service.add_agent(), service.add_agent()
-        bodies = [one_picture(good_png()), one_picture(encode(Image.new("RGB", (8, 8)), "PNG"))]
+        bodies = [one_image(good_png()), one_image(encode(Image.new("RGB", (8, 8)), "PNG"))]
         key = {"Idempotency-Key": "shared-key"}
         answers = [
             post(service, agent, "/generate-3d", body, **key)
@@ -93,13 +94,13 @@ def test_an_idempotency_key_is_its_agent_s_own(tmp_path: Path) -> None:
 
 def things_of(service: RunningService, agent: Agent) -> tuple[str, ...]:
     """Ids of an agent's: a finished job, a waiting one, a batch, one of its jobs, and the name of a file, last."""
-    done = post(service, agent, "/generate-3d", one_picture(good_png())).json()["job_id"]
+    done = post(service, agent, "/generate-3d", one_image(good_png())).json()["job_id"]
     with fake_worker(service):
         found = service.wait(done, agent)
     assert found["status"] == "completed"
     service.pretend_worker()
-    waiting = post(service, agent, "/generate-3d", one_picture(good_png())).json()["job_id"]
-    batch = post(service, agent, "/batch", pictures(good_png(), good_png())).json()
+    waiting = post(service, agent, "/generate-3d", one_image(good_png())).json()["job_id"]
+    batch = post(service, agent, "/batch", images(good_png(), good_png())).json()
     return done, waiting, batch["batch_id"], batch["job_ids"][0], found["download_url"].rpartition("/")[2]
 
 

@@ -11,28 +11,29 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.report import report
-from faults.web_harness import (
+
+from tests.faults.report import report
+from tests.faults.web_harness import (
     Behind,
     Callers,
     Insistent,
     behind,
     fake_worker,
-    one_picture,
-    pictures,
+    images,
+    one_image,
     sized,
     until,
     web_service,
 )
-from hostile_pictures import good_png
-from redis_backend import redis_server
-from running import RunningService
-from store_backends import empty_database
+from tests.support.hostile_pictures import good_png
+from tests.support.redis_backend import redis_server
+from tests.support.running import RunningService
+from tests.support.store_backends import empty_database
 
 CALLERS = 6
 FORMS: tuple[tuple[str, Callable[[], bytes]], ...] = (
-    ("/generate-3d", lambda: one_picture(good_png(), quality=1, steps=10)),
-    ("/batch", lambda: pictures(good_png(), good_png(), quality=1, steps=10)),
+    ("/generate-3d", lambda: one_image(good_png(), quality=1, steps=10)),
+    ("/batch", lambda: images(good_png(), good_png(), quality=1, steps=10)),
 )
 
 

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults.report import report
-from faults.web_harness import pictures, send_nonces, sized, web_service
-from hostile import FORM
-from hostile_pictures import good_png
-from redis_backend import redis_server
-from running import API
-from store_backends import empty_database
+
+from tests.faults.report import report
+from tests.faults.web_harness import images, send_nonces, sized, web_service
+from tests.support.hostile import FORM
+from tests.support.hostile_pictures import good_png
+from tests.support.redis_backend import redis_server
+from tests.support.running import API
+from tests.support.store_backends import empty_database
 
 PROCESSES = 4
 LIMITED = (429, "RATE_LIMITED")
@@ -29,7 +30,7 @@ def test_four_web_processes_admit_exactly_the_limit(tmp_path: Path) -> None:
     }
     with web_service(tmp_path, processes=PROCESSES, works=False, **settings) as service:
         reader, sender = service.add_agent(rate_limit=100), service.add_agent(batch_rate_limit=10)
-        body = pictures(good_png(), good_png())
+        body = images(good_png(), good_png())
 
         def send_batch() -> tuple[int, str]:
             headers = {"Content-Type": FORM}

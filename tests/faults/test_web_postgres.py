@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from faults.report import report
-from faults.web_harness import Callers, Insistent, behind, fake_worker, one_picture, sized, until, web_service
-from hostile_pictures import good_png
-from redis_backend import redis_server
-from running import API, RunningService
-from services.postgres import PostgresCluster
+
+from benchmarks.support.postgres import PostgresCluster
+from tests.faults.report import report
+from tests.faults.web_harness import Callers, Insistent, behind, fake_worker, one_image, sized, until, web_service
+from tests.support.hostile_pictures import good_png
+from tests.support.redis_backend import redis_server
+from tests.support.running import API, RunningService
 
 # Nonces lie in Redis in one of the two: then the job table is asked first by the call itself.
 WHILE_AWAY = {"database": (503, "AUTH_UNAVAILABLE"), "redis": (503, "STORE_UNAVAILABLE")}
@@ -122,7 +123,7 @@ def test_many_callers_at_once_leave_the_database_connections_for_others(tmp_path
 
 def send_until_stopped(callers: Callers, caller: Insistent) -> None:
     while not callers.stopping:
-        caller.submit(one_picture(good_png(), quality=1, steps=10))
+        caller.submit(one_image(good_png(), quality=1, steps=10))
 
 
 def health(service: RunningService) -> tuple[int, str]:
@@ -131,4 +132,4 @@ def health(service: RunningService) -> tuple[int, str]:
 
 def web_errors(log: str) -> str:
     """The log without what says once that the store is away, as an error: janitor and reminder."""
-    return "\n".join(line for line in log.splitlines() if "backend.work.ticker" not in line and "janitor" not in line)
+    return "\n".join(line for line in log.splitlines() if "backend.periodic" not in line and "janitor" not in line)

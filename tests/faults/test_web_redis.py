@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults.report import report
-from faults.web_harness import Callers, sized, until, web_service
-from redis_backend import redis_server
-from running import API
-from services.redis import RedisServer
+
+from benchmarks.support.redis import RedisServer
+from tests.faults.report import report
+from tests.faults.web_harness import Callers, sized, until, web_service
+from tests.support.redis_backend import redis_server
+from tests.support.running import API
 
 AWAY = (503, "AUTH_UNAVAILABLE")
 UNSIGNED = (401, "AUTH_MISSING")

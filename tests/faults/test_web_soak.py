@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from faults.soak import MIB, Sample, Traffic, Watch, family, growth, write_report
-from faults.web_harness import LONG, Callers, sized, web_service
-from running import REPOSITORY
+
+from tests.faults.soak import MIB, Sample, Traffic, Watch, family, growth, write_report
+from tests.faults.web_harness import LONG, Callers, sized, web_service
+from tests.support.running import REPOSITORY
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "soak.md"
 # Six rests in a long run, the first after two minutes of warm-up.

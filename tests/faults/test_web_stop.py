@@ -9,11 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults.web_harness import behind, fake_worker, one_picture, send_slowly, sized, until, web_service
-from hostile import FORM, Part, encode_form
-from hostile_pictures import good_png
-from redis_backend import redis_server
-from running import API, Answer, RunningService
+
+from tests.faults.web_harness import behind, fake_worker, one_image, send_slowly, sized, until, web_service
+from tests.support.hostile import FORM, Part, encode_form
+from tests.support.hostile_pictures import good_png
+from tests.support.redis_backend import redis_server
+from tests.support.running import API, Answer, RunningService
 
 WAITERS, UPLOADS = 6, 6
 
@@ -59,7 +60,7 @@ def stop_under_way(service: RunningService, is_time: Callable[[], bool]) -> set[
     target = f"{API}/generate-3d"
 
     def upload() -> Answer:
-        slow = one_picture(good_png(), quality=1, steps=10)
+        slow = one_image(good_png(), quality=1, steps=10)
         return send_slowly(service, target, {**service.sign("POST", target, slow), "Content-Type": FORM}, slow, 3)
 
     with ThreadPoolExecutor(WAITERS + UPLOADS) as pool:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults.harness import cluster
-from faults.report import report
-from faults.web_harness import fill_disk
-from small_disk import small_disk
+
+from tests.faults.harness import cluster
+from tests.faults.report import report
+from tests.faults.web_harness import fill_disk
+from tests.support.small_disk import small_disk
 
 pytestmark = pytest.mark.slow
 

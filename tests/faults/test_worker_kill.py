@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
-from faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
-from faults.report import report
-from faults.web_harness import until
 
-from backend.access.agents_file import add_agent
+from backend.auth.agents_file import add_agent
 from backend.errors import WorkerDied
+from tests.faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
+from tests.faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
+from tests.faults.report import report
+from tests.faults.web_harness import until
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def in_mid_batch(made: Yard, chance: random.Random) -> None:
     made.submit(*PICTURES)
     made.await_running()
     time.sleep(chance.uniform(0, 2))
-    if made.rooms.store.counts().queued < len(PICTURES):
+    if made.resources.store.counts().queued < len(PICTURES):
         made.submit(*PICTURES)
     made.await_running()
     time.sleep(chance.uniform(0, 0.3))

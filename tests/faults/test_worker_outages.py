@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from faults.harness import Yard, cluster, sized, until
-from faults.report import report
-from services.postgres import PostgresCluster
-from services.redis import RedisServer
-from store_backends import postgres_cluster
+
+from benchmarks.support.postgres import PostgresCluster
+from benchmarks.support.redis import RedisServer
+from tests.faults.harness import Yard, cluster, sized, until
+from tests.faults.report import report
+from tests.support.store_backends import postgres_cluster
 
 pytestmark = pytest.mark.slow
 

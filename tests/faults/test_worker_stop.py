@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from faults.harness import cluster, until
+
+from tests.faults.harness import cluster, until
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
         assert yard.worker.stop() == 0
         assert [yard.job(job_id).status.value for job_id in running] == ["completed"] * 4
         assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in waiting] == [("queued", 0)] * 4
-        assert yard.rooms.registry.alive() == ()
+        assert yard.resources.registry.alive() == ()
         yard.worker.start()
         yard.await_done()
         yard.expect_whole()
@@ -75,7 +76,7 @@ def test_sigterm_to_all_processes_at_once_hands_the_batch_back(tmp_path: Path) -
         os.killpg(yard.worker.pid, signal.SIGTERM)
         assert yard.worker.wait() == 0
         assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
-        assert yard.rooms.registry.alive() == ()
+        assert yard.resources.registry.alive() == ()
 
 
 def test_sigterm_ends_a_worker_that_waits_for_redis(tmp_path: Path) -> None:

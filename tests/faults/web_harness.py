@@ -19,18 +19,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hostile import FORM, Part, encode_form
-from running import API, Agent, Answer, RunningService, running_service
 from sqlalchemy import select
 
-from backend.access.signing import EMPTY_DIGEST, sign_request
-from backend.artifacts import ArtifactStore
+from backend.auth.hmac_signing import EMPTY_DIGEST, sign_request
 from backend.config import Settings
-from backend.job_store import JobStore
-from backend.store.database import Database
-from backend.store.files import LocalFiles, is_temporary
-from backend.store.janitor import Janitor
-from backend.store.job_tables import idempotency_keys, jobs
+from backend.jobs.janitor import Janitor
+from backend.jobs.schema import idempotency_keys, jobs
+from backend.jobs.store import JobStore
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.database import Database
+from backend.storage.files import LocalFiles, is_temporary
+from tests.support.hostile import FORM, Part, encode_form
+from tests.support.running import API, Agent, Answer, RunningService, running_service
 
 LONG = os.environ.get("FAULTS", "short") == "long"
 PATIENCE_SECONDS = 120.0
@@ -57,12 +57,12 @@ def utc_now() -> datetime:
 # Forms
 
 
-def one_picture(picture: bytes, **fields: object) -> bytes:
+def one_image(image: bytes, **fields: object) -> bytes:
     """A request for one mesh, as its body."""
-    return _form("image", (picture,), {"async": "true", **fields})
+    return _form("image", (image,), {"async": "true", **fields})
 
 
-def pictures(*contents: bytes, **fields: object) -> bytes:
+def images(*contents: bytes, **fields: object) -> bytes:
     """A request for several meshes, as its body."""
     return _form("images", contents, fields)
 
@@ -222,7 +222,7 @@ class Behind:
 
     database: Database
     store: JobStore
-    pictures: LocalFiles
+    images: LocalFiles
     artifacts: ArtifactStore
     folder: Path
 
@@ -269,15 +269,15 @@ class Behind:
     def sweep_later(self) -> None:
         """What a janitor does when everything is old enough."""
         ttl = timedelta(hours=24)
-        janitor = Janitor(self.store, self.artifacts, self.pictures, lambda: utc_now() + 3 * ttl, ttl, limit=5000)
+        janitor = Janitor(self.store, self.artifacts, self.images, lambda: utc_now() + 3 * ttl, ttl, limit=5000)
         swept = janitor.sweep()
         assert swept.failures == ()
         # Orphans are looked for every ten minutes; another janitor has not looked yet.
-        Janitor(self.store, self.artifacts, self.pictures, lambda: utc_now() + 3 * ttl, ttl, limit=5000).sweep()
+        Janitor(self.store, self.artifacts, self.images, lambda: utc_now() + 3 * ttl, ttl, limit=5000).sweep()
 
     def orphans(self) -> set[str]:
         """Pictures that no row names and that are no temporary files either."""
-        named = {picture for _, picture, _ in self.rows().values()}
+        named = {image for _, image, _ in self.rows().values()}
         return {name for name in self.files("inputs") - named if not is_temporary(name)}
 
 
@@ -297,23 +297,22 @@ def behind(service: RunningService) -> Iterator[Behind]:
 @contextmanager
 def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
     """A worker of this process beside a service that has none: everything about it is real but the model."""
-    from fake_gpu import FakeProcessor
-
     from backend.batch_processor import BatchProcessor
-    from backend.work.doorbell import LocalDoorbell
-    from backend.work.worker_registry import WorkerRegistry
+    from backend.jobs.notifier import LocalNotifier
+    from backend.jobs.worker_registry import WorkerRegistry
+    from tests.support.fake_gpu import FakeProcessor
 
-    with behind(service) as rooms:
+    with behind(service) as resources:
         processor = FakeProcessor()
         worker = BatchProcessor(
-            rooms.store,
+            resources.store,
             lambda: processor,
-            rooms.pictures,
-            rooms.artifacts,
+            resources.images,
+            resources.artifacts,
             Settings(data_dir=service.data, batch_wait_seconds=0.0, max_batch_size=8, **settings),  # type: ignore[arg-type]
             utc_now,
-            doorbell=LocalDoorbell(),
-            registry=WorkerRegistry(rooms.database, utc_now),
+            notifier=LocalNotifier(),
+            registry=WorkerRegistry(resources.database, utc_now),
         )
         worker.start()
         try:

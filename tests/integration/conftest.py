@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from running import running_service
 
-from integration.watched import WatchedService
+from tests.integration.watched import WatchedService
+from tests.support.running import running_service
 
 WIDE = {
     # Tests show other addresses by X-Forwarded-For.

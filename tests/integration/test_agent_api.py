@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
-from hostile import FORM, Part, encode_form, good_png
 from PIL import Image
-from running import API, Agent, Answer, running_service
 
-from backend.access.agents_file import rotate_agent, set_enabled
-from backend.access.signing import digest_body
-from integration.watched import WatchedService, png, sample
+from backend.auth.agents_file import rotate_agent, set_enabled
+from backend.auth.hmac_signing import digest_body
+from tests.integration.watched import WatchedService, png, sample
+from tests.support.hostile import FORM, Part, encode_form, good_png
+from tests.support.running import API, Agent, Answer, running_service
 
 UNKNOWN = "0" * 32
 QUICK = {"quality": 1, "steps": 10}
@@ -173,7 +173,7 @@ def alterations() -> dict[str, Callable[[dict[str, Any]], None]]:
 def test_a_change_of_a_signed_part_is_refused(waiting: WatchedService, part: str) -> None:
     if len(waiting.agents) == 1:
         waiting.add_agent("agent-1")
-    target, body = f"{API}/generate-3d?a=1&b=2", encode_form(Part("async", b"true"), picture())
+    target, body = f"{API}/generate-3d?a=1&b=2", encode_form(Part("async", b"true"), image())
     headers = {**waiting.sign("POST", target, body), "Content-Type": FORM}
     request = {"method": "POST", "target": target, "headers": headers, "body": body}
     alterations()[part](request)
@@ -182,7 +182,7 @@ def test_a_change_of_a_signed_part_is_refused(waiting: WatchedService, part: str
 
 @pytest.mark.parametrize("change", [lambda body: body + b" ", lambda body: body[:-1] + b"_", lambda _: b""])
 def test_another_body_is_refused_and_nothing_is_kept(queue: WatchedService, change: Callable[[bytes], bytes]) -> None:
-    target, body = f"{API}/generate-3d", encode_form(Part("async", b"true"), picture())
+    target, body = f"{API}/generate-3d", encode_form(Part("async", b"true"), image())
     agent = queue.add_agent()
     kept = queue.files("inputs")
     headers = {**queue.sign("POST", target, body, agent=agent), "Content-Type": FORM}
@@ -293,7 +293,7 @@ def test_health_can_be_asked_for_without_its_body(service: WatchedService) -> No
 # What is sent
 
 
-def picture(name: str = "image", content: bytes | None = None) -> Part:
+def image(name: str = "image", content: bytes | None = None) -> Part:
     return Part(name, good_png() if content is None else content, "cat.png", "image/png")
 
 
@@ -356,13 +356,13 @@ def test_a_batch_is_never_waited_for_so_it_cannot_be_asked_to_be(waiting: Watche
 
 
 def test_a_field_may_be_given_once(waiting: WatchedService) -> None:
-    twice = (Part("quality", b"7"), Part("quality", b"7"), picture())
+    twice = (Part("quality", b"7"), Part("quality", b"7"), image())
     assert post(waiting, "/generate-3d", *twice).refusal == (400, "INVALID_QUALITY")
 
 
 def test_one_picture_is_needed_for_one_mesh(waiting: WatchedService) -> None:
     assert post(waiting, "/generate-3d", Part("seed", b"1")).refusal == (400, "MISSING_IMAGE")
-    assert post(waiting, "/generate-3d", picture(), picture()).refusal == (400, "TOO_MANY_IMAGES")
+    assert post(waiting, "/generate-3d", image(), image()).refusal == (400, "TOO_MANY_IMAGES")
 
 
 @pytest.mark.parametrize(
@@ -780,7 +780,7 @@ def test_a_caller_may_name_its_request(waiting: WatchedService) -> None:
 
 
 def test_a_body_may_come_in_chunks(queue: WatchedService) -> None:
-    target, body = f"{API}/generate-3d", encode_form(Part("async", b"true"), picture())
+    target, body = f"{API}/generate-3d", encode_form(Part("async", b"true"), image())
     headers = {**queue.sign("POST", target, body), "Content-Type": FORM, "Transfer-Encoding": "chunked"}
     middle = len(body) // 2
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:middle], body[middle:], b""))
@@ -792,7 +792,7 @@ def test_a_body_may_come_in_chunks(queue: WatchedService) -> None:
 )
 def test_a_body_that_breaks_off_leaves_nothing(queue: WatchedService, length: int, refusal: tuple[int, str]) -> None:
     agent, target = queue.add_agent(), f"{API}/generate-3d"
-    body = encode_form(Part("async", b"true"), picture())
+    body = encode_form(Part("async", b"true"), image())
     kept = queue.files("inputs")
     signed = queue.sign("POST", target, body, agent=agent)
     headers = {**signed, "Content-Type": FORM, "Content-Length": str(length or len(body))}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import trimesh
-from running import REPOSITORY
-from tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
 
-from backend.client import AgentClient, Batch, Job, ServiceRefused
-from integration.watched import WatchedService, sample
+from orfeas_client import AgentClient, Batch, Job, ServiceRefused
+from tests.integration.watched import WatchedService, sample
+from tests.support.running import REPOSITORY
+from tests.support.tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
 
 
 def client_of(service: WatchedService, port: int | None = None) -> AgentClient:
@@ -127,7 +127,7 @@ def test_command_line_makes_meshes(service: WatchedService, tmp_path: Path) -> N
     for name in ("mug", "star"):
         (tmp_path / f"{name}.png").write_bytes(sample(name))
     fields = ["--quality", "1", "--steps", "10", "--target-faces", "500", "-f", "ply", "-o", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "backend.client", "batch", *map(str, sorted(tmp_path.glob("*.png"))), *fields]
+    command = [sys.executable, "-m", "orfeas_client", "batch", *map(str, sorted(tmp_path.glob("*.png"))), *fields]
     done = subprocess.run(  # noqa: S603
         command, cwd=REPOSITORY, env=environment(service), capture_output=True, text=True, check=False
     )
@@ -138,7 +138,7 @@ def test_command_line_makes_meshes(service: WatchedService, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_recipe_makes_a_mesh(service: WatchedService, tmp_path: Path) -> None:
-    subprocess.run([REPOSITORY / "tests" / "services" / "install-recipe-tools.sh"], check=True)  # noqa: S603
+    subprocess.run([REPOSITORY / "tests" / "support" / "install-recipe-tools.sh"], check=True)  # noqa: S603
     (tmp_path / "mug.png").write_bytes(sample())
     command = ["/usr/bin/env", "bash", str(REPOSITORY / "docs" / "recipes" / "generate.sh"), "mug.png", "mug.glb"]
     done = subprocess.run(  # noqa: S603

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hostile import HostileUpload, hostile_uploads
-from running import API
 
-from integration.conftest import WIDE
-from integration.watched import WatchedService
+from tests.integration.conftest import WIDE
+from tests.integration.watched import WatchedService
+from tests.support.hostile import HostileUpload, hostile_uploads
+from tests.support.running import API
 
 UPLOADS = hostile_uploads(WIDE["MAX_IMAGE_BYTES"])
 PATHS = {"generate": f"{API}/generate-3d", "batch": f"{API}/batch"}

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hostile import good_png
-from running import API, running_service
 
-from backend.access.agents_file import remove_agent, rotate_agent, set_enabled
-from backend.job_store import JobStore
-from backend.jobs import Job, Status
-from integration.watched import WatchedService, sample
+from backend.auth.agents_file import remove_agent, rotate_agent, set_enabled
+from backend.jobs.models import Job, Status
+from backend.jobs.store import JobStore
+from tests.integration.watched import WatchedService, sample
+from tests.support.hostile import good_png
+from tests.support.running import API, running_service
 
 QUICK = {"quality": 1, "steps": 10}
 LONG = {"quality": 1, "steps": 100}

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hostile import good_png
 from hypothesis import HealthCheck, settings
 from requests.auth import AuthBase
-from running import Agent
 from schemathesis import checks
 
-from backend.access.signing import digest_body, sign_request
 from backend.agent_api import api
-from backend.web.api_calls import ANSWER_MODELS, REQUEST_MODELS
-from backend.web.api_document import make_document
-from integration.watched import WatchedService, sample
+from backend.api.openapi import make_document
+from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
+from backend.auth.hmac_signing import digest_body, sign_request
+from tests.integration.watched import WatchedService, sample
+from tests.support.hostile import good_png
+from tests.support.running import Agent
 
 EXAMPLES = 60
 # Whether a picture is one, and which ids there are, no schema can say.

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from PIL import Image
-from running import API, REPOSITORY, Answer, RunningService
+
+from tests.support.running import API, REPOSITORY, Answer, RunningService
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TELLTALES = (b"Traceback", b'File "', str(REPOSITORY).encode(), b"sqlite", b"SELECT ", b"root:")
@@ -71,12 +72,12 @@ class WatchedService(RunningService):
 @cache
 def sample(name: str = "mug", side: int = 128) -> bytes:
     """A sample picture, small, as a PNG."""
-    with Image.open(REPOSITORY / "samples" / f"{name}.png") as picture:
-        return png(picture.convert("RGBA").resize((side, side)))
+    with Image.open(REPOSITORY / "samples" / f"{name}.png") as image:
+        return png(image.convert("RGBA").resize((side, side)))
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     """A picture as a file's bytes."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return file.getvalue()

@@ -1,1 +1,0 @@
-"""The parts of the client, client.py; needs nothing of the service."""

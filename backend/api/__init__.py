@@ -1,0 +1,1 @@
+"""The HTTP API's parts: forms in, answers out, errors, the OpenAPI document."""

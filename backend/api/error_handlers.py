@@ -1,0 +1,104 @@
+"""Errors as HTTP answers: any error that a request ends with, in the API's one JSON form.
+
+This module does not know which requests there are or what raises an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from flask import Flask, Response, g, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
+
+from backend import errors
+from backend.api.request_context import note_error_code
+from backend.api.responses import ErrorAnswer
+from backend.errors import RetryLater, ServiceError
+
+logger = logging.getLogger(__name__)
+
+_NAMED: Mapping[int, type[ServiceError]] = {
+    404: errors.EndpointNotFound,
+    405: errors.MethodNotAllowed,
+    411: errors.LengthRequired,
+    413: errors.FileTooLarge,
+    415: errors.UnsupportedMediaType,
+    416: errors.RangeNotSatisfiable,
+}
+
+
+def json_response(answer: BaseModel, status: int = 200) -> Response:
+    """An answer as it is sent."""
+    return Response(answer.model_dump_json(), status, content_type="application/json")
+
+
+def error_answer(error: ServiceError) -> ErrorAnswer:
+    """An error as an answer to the request at hand."""
+    return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
+
+
+def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
+    """An error as it is sent; answer : in place of the plain one."""
+    note_error_code(error.code)
+    response = json_response(answer or error_answer(error), error.status)
+    if isinstance(error, RetryLater):
+        response.headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Agent-Signature"
+    return response
+
+
+def handle_service_error(error: ServiceError) -> Response:
+    """A named error; one that is the service's own fault is told to the log, not to the caller."""
+    if error.status == 500:
+        logger.error("%s: %s", error.code, error.message, exc_info=error)
+        return error_response(ServiceError())
+    return error_response(error)
+
+
+def handle_http_error(error: HTTPException) -> ResponseReturnValue:
+    """What Flask or Werkzeug refused."""
+    status = error.code or 500
+    # A redirect is an answer, not a refusal.
+    if status < 400:
+        return error
+    if status >= 500:
+        return handle_service_error(ServiceError(str(error)))
+    named = _NAMED.get(status, errors.BadRequest)()
+    response = error_response(named)
+    if isinstance(error, MethodNotAllowed):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    if isinstance(error, RequestedRangeNotSatisfiable):
+        response.headers["Content-Range"] = f"bytes */{error.length}"
+    return response
+
+
+def handle_unnamed(error: Exception) -> Response:
+    """What nobody foresaw."""
+    logger.error("An unforeseen error ended the request.", exc_info=error)
+    return error_response(ServiceError())
+
+
+def register_error_handlers(app: Flask, covers: Callable[[str], bool]) -> None:
+    """Answer every error of the paths that are covered; other paths keep what the app does with theirs."""
+    earlier = dict(app.error_handler_spec[None].get(None, {}))
+
+    def only_covered(kind: type[Exception], handler: Callable[..., ResponseReturnValue]) -> None:
+        def handle(error: Exception) -> ResponseReturnValue:
+            if covers(request.path):
+                return handler(error)
+            if kind in earlier:
+                answer: ResponseReturnValue = app.ensure_sync(earlier[kind])(error)
+                return answer
+            if isinstance(error, HTTPException):
+                return error
+            raise error
+
+        app.register_error_handler(kind, handle)
+
+    only_covered(ServiceError, handle_service_error)
+    only_covered(HTTPException, handle_http_error)
+    only_covered(Exception, handle_unnamed)

@@ -1,0 +1,182 @@
+"""The OpenAPI 3.1 document of the API, and a page to browse it: /openapi.json and /docs.
+
+Schemas come from the models that requests are read with and answers are made of; refusals from the errors themselves.
+This module does not know which calls there are, or what they do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from flask import Blueprint, Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models import OPENAPI3_REF_TEMPLATE, APISpec
+from flask_openapi3.models.info import Info
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from backend import __version__
+from backend.api.responses import ErrorAnswer
+from backend.auth import hmac_signing as signing
+from backend.auth import rfc9421 as message_signatures
+from backend.errors import EndpointNotFound, RetryLater, ServiceError
+
+_DESCRIPTION = """\
+Pictures in, 3D meshes out. Every call but `/health` is signed.
+
+The signed text is these eight, joined by line feeds, without one at the end: `v1`, the method, the path, the query
+(without `?`, empty when there is none), agent id, timestamp, nonce, and the body's digest. Path and query are the
+percent-encoded strings as they are sent. The signature is the lower-case hex HMAC-SHA256 of that text; its key is the
+agent's API key as UTF-8.
+
+Requests may be signed by RFC 9421 instead, with `hmac-sha256` and RFC 9530's `Content-Digest`.
+"""
+_SIGNING_HEADERS: Mapping[str, str] = {
+    signing.HEADER_AGENT: "The agent's id.",
+    signing.HEADER_TIMESTAMP: "Unix seconds, a whole number.",
+    signing.HEADER_NONCE: "8 to 128 of `A-Za-z0-9._~-`, never used before by this agent.",
+    signing.HEADER_DIGEST: "Lower-case hex SHA-256 of the body as it is sent; of the empty string when there is none.",
+    signing.HEADER_SIGNATURE: "The signature, 64 lower-case hex digits.",
+}
+_STANDARD_HEADERS: Mapping[str, str] = {
+    message_signatures.HEADER_INPUT: "What the signature covers (RFC 9421).",
+    message_signatures.HEADER_SIGNATURE: "The signature by `hmac-sha256` (RFC 9421).",
+}
+SIGNED: list[dict[str, list[str]]] = [
+    {name: [] for name in headers} for headers in (_SIGNING_HEADERS, _STANDARD_HEADERS)
+]
+"""Either scheme's headers, all of them."""
+
+_HEADERS: Mapping[str, Mapping[str, Any]] = {
+    "X-Request-ID": {
+        "description": "Names this request in the service's log; a caller may choose it (1 to 64 of `A-Za-z0-9._-`).",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait before asking again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+}
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>ORFEAS API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+# A page cannot sign, so it offers nothing to be sent.
+_START = """\
+window.onload = () => SwaggerUIBundle({url: "openapi.json", dom_id: "#page", supportedSubmitMethods: []});
+"""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_ASSETS: Mapping[str, tuple[str, str]] = {
+    "swagger-ui.css": ("css", "text/css; charset=utf-8"),
+    "swagger-ui-bundle.js": ("js", "text/javascript; charset=utf-8"),
+}
+
+
+def answered(*models: type[BaseModel], description: str, retry_after: bool = False, job_id: str = "") -> dict[str, Any]:
+    """An answer in JSON, for `responses`; several models are alternatives.
+
+    job_id : the field of the answer that names a job or batch, whose status can be asked for
+    """
+    schemas: list[dict[str, Any]] = [{"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)} for model in models]
+    return {
+        "description": description,
+        "headers": answer_headers("Retry-After") if retry_after else answer_headers(),
+        "content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
+        "links": {"status": _link("status", job_id)} if job_id else {},
+    }
+
+
+def _link(operation: str, field: str) -> dict[str, Any]:
+    return {"operationId": operation, "parameters": {"job_id": f"$response.body#/{field}"}}
+
+
+def answer_headers(*names: str, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The headers of an answer: X-Request-ID, those of the document that are named, and others as they are given."""
+    shared = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
+    return {**shared, **(headers or {})}
+
+
+def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
+    """Answers for `responses` out of the errors that a call may end with, by status, each code with its sentence."""
+    found: dict[str | int, Any] = {}
+    for status in sorted({kind.status for kind in kinds}):
+        alike = {kind.code: kind for kind in kinds if kind.status == status}
+        lines = [f"`{code}`: {(kind.__doc__ or '').strip()}" for code, kind in alike.items()]
+        retry_after = any(issubclass(kind, RetryLater) for kind in alike.values())
+        found[status] = answered(ErrorAnswer, description="<br/>".join(lines), retry_after=retry_after)
+    return found
+
+
+def form_body(model: type[BaseModel], image_field: str) -> dict[str, Any]:
+    """The request body of a call that takes a form, for `openapi_extensions`."""
+    content = {
+        "schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)},
+        "encoding": {image_field: {"contentType": "image/png, image/jpeg, image/webp"}},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+
+
+def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:
+    """The document of an API's calls, as JSON; requests, answers : every model that its calls name."""
+    info = Info(title="ORFEAS Agent API", version=__version__, description=_DESCRIPTION)
+    spec = APISpec(openapi="3.1.0", info=info, paths=api.paths, tags=api.tags)
+    document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    document["servers"] = [{"url": "/"}]
+    document["components"] = {
+        "schemas": _schemas(requests, answers),
+        "headers": _HEADERS,
+        "securitySchemes": {
+            name: {"type": "apiKey", "in": "header", "name": name, "description": text}
+            for name, text in {**_SIGNING_HEADERS, **_STANDARD_HEADERS}.items()
+        },
+    }
+    return json.dumps(document, ensure_ascii=False).encode()
+
+
+def document_pages(document: bytes) -> Blueprint:
+    """/openapi.json and /docs, which needs nothing from other places, for any Flask app."""
+    pages = Blueprint("api_document", __name__)
+
+    def openapi() -> Response:
+        return Response(document, content_type="application/json")
+
+    def page() -> Response:
+        return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
+
+    def asset(name: str) -> Response:
+        if name == "start.js":
+            return Response(_START, content_type="text/javascript; charset=utf-8")
+        if name not in _ASSETS:
+            raise EndpointNotFound
+        folder, content_type = _ASSETS[name]
+        content = files("flask_openapi3_swagger").joinpath("templates", "swagger", folder, name).read_bytes()
+        return Response(content, content_type=content_type, headers={"Cache-Control": "max-age=3600"})
+
+    for rule, view in (("/openapi.json", openapi), ("/docs", page), ("/docs/<name>", asset)):
+        pages.add_url_rule(rule, view_func=view, provide_automatic_options=False)
+    return pages
+
+
+def _schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseModel]]) -> dict[str, Any]:
+    # An answer's schema says what is sent, where fields with a default are always there.
+    taken = models_json_schema([(model, "validation") for model in requests], ref_template=OPENAPI3_REF_TEMPLATE)
+    given = models_json_schema([(model, "serialization") for model in answers], ref_template=OPENAPI3_REF_TEMPLATE)
+    return {**taken[1]["$defs"], **given[1]["$defs"]}

@@ -1,0 +1,94 @@
+"""What happens around every request: its id, its line in the log, its count, and headers that no answer goes without.
+
+This module does not know what is asked or answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+from flask import Flask, Response, g, request
+
+from backend.telemetry.logs import log_request
+
+REQUEST_ID_HEADER = "X-Request-ID"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+access_log = logging.getLogger("backend.requests")
+
+
+class RequestCounter(Protocol):
+    """Who counts requests."""
+
+    def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
+        """A request was answered; route : the rule it matched, "" for none; code : the error's, "" for none."""
+
+
+def give_requests_context(app: Flask, counter: RequestCounter, covers: Callable[[str], bool]) -> None:
+    """Frame the requests to the paths that are covered; needed before the guard's init_app."""
+
+    def begin() -> None:
+        g.request_id = _request_id()
+        g.request_began = time.perf_counter()
+        log_request(g.request_id)
+
+    def finish(response: Response) -> Response:
+        if not covers(request.path):
+            return response
+        response.headers[REQUEST_ID_HEADER] = g.request_id
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        _note(response, counter)
+        return response
+
+    def end(_error: BaseException | None) -> None:
+        log_request("")
+
+    app.before_request(begin)
+    app.after_request(finish)
+    app.teardown_request(end)
+
+
+def note_error_code(code: str) -> None:
+    """Say which error the request at hand ends with."""
+    g.error_code = code
+
+
+def _request_id() -> str:
+    """The caller's, where it can be written anywhere without harm: its log and ours then tell of the same request."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _note(response: Response, counter: RequestCounter) -> None:
+    seconds = time.perf_counter() - g.request_began
+    rule = request.url_rule
+    route = rule.rule if rule is not None else ""
+    code = g.pop("error_code", "")
+    counter.request_answered(route, request.method, response.status_code, code, seconds)
+    agent = g.get("agent")
+    access_log.info(
+        "%s %s %d",
+        request.method,
+        request.path,
+        response.status_code,
+        extra={
+            "route": route,
+            "status": response.status_code,
+            "code": code,
+            "agent": agent.agent_id if agent else "",
+            "milliseconds": round(seconds * 1000, 1),
+            "address": request.environ.get("REMOTE_ADDR", ""),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Who may call: signatures, agents, nonces, rate limits, the audit log."""

@@ -1,0 +1,71 @@
+"""Nonces that agents have used, shared by every process on one database.
+
+This module does not know what a signature is or how long a nonce matters.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from backend.errors import AuthUnavailable, StorageFull, StoreUnavailable
+from backend.jobs.schema import nonces
+from backend.storage.database import Database
+
+# More than one for each nonce that comes in, so that the table shrinks to what is alive.
+_PRUNED_PER_CALL = 4
+
+
+class SqlNonceStore:
+    """Remembers each agent's nonces until they end."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
+        """Whether this agent's nonce is new; up to and including now + ttl it is then not.
+
+        Of any number of callers at once, in any processes, one gets True. Raises AuthUnavailable.
+        """
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        expires_at = now + ttl
+        statement = (
+            insert(nonces)
+            .values(agent_id=agent_id, nonce=nonce, expires_at=expires_at)
+            .on_conflict_do_update(
+                index_elements=[nonces.c.agent_id, nonces.c.nonce],
+                set_={"expires_at": expires_at},
+                where=nonces.c.expires_at < now,
+            )
+            .returning(nonces.c.nonce)
+        )
+        try:
+            with self._database.write() as connection:
+                is_new = connection.execute(statement).one_or_none() is not None
+                _prune(connection, now, _PRUNED_PER_CALL)
+        except (StoreUnavailable, StorageFull) as error:
+            raise AuthUnavailable from error
+        return is_new
+
+    def prune(self, now: datetime, limit: int) -> int:
+        """Removes up to limit nonces whose time is over; how many it were. Raises StoreUnavailable, StorageFull.
+
+        Remembering does so as well; this empties the table when no more requests come.
+        """
+        with self._database.write() as connection:
+            return _prune(connection, now, limit)
+
+
+def _prune(connection: Connection, now: datetime, limit: int) -> int:
+    ended = (
+        select(nonces.c.agent_id, nonces.c.nonce)
+        .where(nonces.c.expires_at < now)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
+    )
+    picked = select(ended.c.agent_id, ended.c.nonce)
+    removal = delete(nonces).where(tuple_(nonces.c.agent_id, nonces.c.nonce).in_(picked)).returning(nonces.c.nonce)
+    return len(connection.execute(removal).all())

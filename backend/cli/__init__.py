@@ -1,0 +1,1 @@
+"""The command line of the model: files, previews, the terminal."""

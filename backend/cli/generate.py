@@ -1,0 +1,275 @@
+"""The command line: pictures in, mesh files, previews and a table out.
+
+Parses, hands over to a processor batch by batch, writes what comes back. Knows nothing of networks or of memory: the
+processor is loaded by `load_processor`, which `main` takes as a parameter. How things look on the terminal is
+`cli_console`'s.
+
+Exit codes: 0 all made; 1 some pictures failed, the others are written; 2 bad parameters; 3 the checkpoint cannot be
+loaded; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from backend.cli.console import Bars, Outcome, Terminal
+from backend.cli.output_names import OutputPlan, plan_names
+from backend.errors import InvalidImage, InvalidParameter, ServiceError
+
+if TYPE_CHECKING:
+    from backend.batch_inference_extension import BatchProgress
+    from backend.hunyuan3d.image.background import BackgroundMode
+    from backend.hunyuan3d.results import ShapeResult
+    from backend.rendering.contact_sheet import SheetRow
+
+ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Processor(Protocol):
+    """What the command line needs of a processor."""
+
+    def generate_shape_batch(
+        self,
+        images: Sequence[Path],
+        *,
+        seeds: int | None,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        octree_resolution: int | None,
+        target_faces: int | None,
+        remove_background: BackgroundMode,
+        on_progress: Callable[[BatchProgress], None],
+    ) -> Sequence[ShapeResult]: ...
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was asked for, checked. Raises InvalidParameter's kinds."""
+
+    images: tuple[Path, ...]
+    output: Path
+    formats: tuple[str, ...]
+    steps: int | None
+    octree_resolution: int | None
+    guidance_scale: float | None
+    seed: int | None
+    target_faces: int | None
+    scale_mm: float | None
+    remove_background: BackgroundMode
+    checkpoint: str
+    subfolder: str | None
+    device: str | None
+    dtype: str | None
+    preview: bool
+    contact_sheet: bool
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        from backend.hunyuan3d.mesh.ops import check_scale_mm
+        from backend.hunyuan3d.options import GenerationOptions, check_seeds, check_target_faces
+
+        # The checkpoint's own defaults stand in later for what is not given; here only what is given is checked.
+        steps, resolution = (8 if value is None else value for value in (self.steps, self.octree_resolution))
+        guidance = 1.0 if self.guidance_scale is None else self.guidance_scale
+        GenerationOptions(steps, guidance, resolution)
+        check_seeds(self.seed, 1)
+        check_target_faces(self.target_faces, 1)
+        if self.scale_mm is not None:
+            check_scale_mm(self.scale_mm)
+        if self.batch_size < 1:
+            raise InvalidParameter(f"The batch size must be at least 1, not {self.batch_size}.")
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    load: Callable[[CommandLine], Processor] | None = None,
+    terminal: Terminal | None = None,
+) -> int:
+    """Run the command line; returns the exit code. arguments : default sys.argv's."""
+    terminal = terminal or Terminal.standard()
+    asked = _parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    try:
+        command = _checked(asked)
+        plan = plan_names(command.images, command.output, command.formats)
+    except ServiceError as refusal:
+        terminal.complain(refusal.message)
+        return BAD_PARAMETERS
+    try:
+        maker = _loaded(command, load or load_processor, terminal)
+        return SOME_FAILED if any(outcome.problem for outcome in _run(command, maker, plan, terminal)) else ALL_MADE
+    except InvalidParameter as refusal:
+        terminal.complain(refusal.message)
+        return BAD_PARAMETERS
+    except _NotLoadedError as failure:
+        terminal.complain(str(failure))
+        return NO_MODEL
+    except KeyboardInterrupt:
+        terminal.complain("Interrupted; what was finished before is written.")
+        return INTERRUPTED
+
+
+def load_processor(command: CommandLine) -> Processor:
+    """A processor of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
+    from backend.batch_inference_extension import add_batch_inference_to_processor
+    from backend.hunyuan3d.device.memory import memory_of
+    from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+    from backend.hunyuan_integration import Hunyuan3DProcessor
+
+    pipeline = Hunyuan3DShapePipeline.from_pretrained(
+        command.checkpoint, subfolder=command.subfolder, device=command.device, dtype=command.dtype
+    )
+    processor = Hunyuan3DProcessor(pipeline, memory_of(pipeline.device), command.batch_size)
+    return cast(Processor, add_batch_inference_to_processor(processor))
+
+
+class _NotLoadedError(Exception):
+    """The checkpoint cannot be loaded; the message is for the person at the terminal."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend.hunyuan3d",
+        description="Make a 3D mesh of each picture.",
+        epilog="Exit codes: 0 all made, 1 some pictures failed, 2 bad parameters, 3 no model, 130 interrupted.",
+    )
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="PICTURE", help="PNG, JPEG or WebP file with one object on it")
+    add("-o", "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
+    add("-f", "--format", action="append", metavar="FORMATS", help="glb (default), stl, obj, ply; comma lists, repeats")
+    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+    add("--octree-resolution", type=int, metavar="R", help="cells a side, 8 to 1024 (default: the checkpoint's)")
+    add("--guidance-scale", type=float, metavar="G", help="0 and up (default: the checkpoint's)")
+    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, the same for each picture (default: drawn for each)")
+    add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
+    add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100 for STL, model units else)")
+    add("--remove-background", choices=["auto", "always", "never"], default="auto", help="default: %(default)s")
+    add("--checkpoint", default="demo", metavar="NAME", help="folder, hub repository or short name (default: demo)")
+    add("--subfolder", metavar="NAME", help="the checkpoint's folder inside the repository")
+    add("--device", metavar="NAME", help="cuda, mps or cpu (default: the best that is there)")
+    add("--dtype", metavar="NAME", help="fp32, bf16 or fp16 (default: the device's usual one)")
+    add("--batch-size", type=int, default=4, metavar="N", help="pictures that run together (default: %(default)s)")
+    add("--no-preview", dest="preview", action="store_false", help="no preview PNG beside each mesh")
+    add("--contact-sheet", action="store_true", help="also write one PNG with every picture and mesh")
+    return parser
+
+
+def _checked(asked: argparse.Namespace) -> CommandLine:
+    """The parsed arguments as a checked value, and the output folder made. Raises InvalidParameter's kinds."""
+    from backend.hunyuan3d.mesh.export import check_format
+
+    values = vars(asked)
+    formats = [check_format(name) for part in values.pop("format") or ["glb"] for name in part.split(",")]
+    values.update(images=tuple(asked.images), formats=tuple(dict.fromkeys(formats)))
+    command = CommandLine(**values)
+    try:
+        command.output.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        reason = failure.strerror or str(failure)
+        raise InvalidParameter(f"The folder {command.output} cannot be made: {reason}.") from failure
+    return command
+
+
+def _loaded(command: CommandLine, load: Callable[[CommandLine], Processor], terminal: Terminal) -> Processor:
+    with terminal.waiting(f"Loading {command.checkpoint}"):
+        try:
+            return load(command)
+        except InvalidParameter:
+            raise
+        except ServiceError as failure:
+            raise _NotLoadedError(failure.message) from failure
+        except Exception as failure:
+            raise _NotLoadedError(f"{command.checkpoint} cannot be loaded: {_sentence(failure)}") from failure
+
+
+def _run(command: CommandLine, maker: Processor, plan: OutputPlan, terminal: Terminal) -> list[Outcome]:
+    """Every picture made and written, batch by batch, and the table shown, also when interrupted."""
+    from backend.cli.output_files import finish
+
+    outcomes: list[Outcome] = []
+    rows: list[SheetRow] = []
+    extra: list[Path] = []
+    try:
+        with terminal.progress(len(command.images)) as bars:
+            for places in _batches(command):
+                started = time.perf_counter()
+                results = _results(command, maker, [command.images[k] for k in places], bars)
+                share = (time.perf_counter() - started) / len(places)
+                for place, result in zip(places, results, strict=True):
+                    outcome, row = finish(command, command.images[place], plan.names[place], result, share)
+                    outcomes.append(outcome)
+                    rows.append(row)
+                    bars.finish_image()
+        if command.contact_sheet:
+            extra, outcomes = _write_sheet(plan, rows, outcomes)
+    finally:
+        terminal.report(outcomes, extra)
+    return outcomes
+
+
+def _batches(command: CommandLine) -> list[range]:
+    count, size = len(command.images), command.batch_size
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _results(
+    command: CommandLine, maker: Processor, images: Sequence[Path], bars: Bars
+) -> list[ShapeResult | ServiceError]:
+    """One result or error for each picture."""
+    present = [path for path in images if path.is_file()]
+    if len(present) < len(images):
+        made = iter(_results(command, maker, present, bars) if present else [])
+        return [next(made) if path in present else InvalidImage(f"There is no file {path}.") for path in images]
+    bars.start_batch()
+    try:
+        return list(_call(command, maker, present, bars))
+    except InvalidParameter:
+        raise
+    except ServiceError as failure:
+        return [failure] * len(present)
+    except Exception as failure:  # noqa: BLE001  the edge of a batch: recorded as its pictures' error
+        return [ServiceError(f"Unexpected {_sentence(failure)}")] * len(present)
+
+
+def _call(command: CommandLine, maker: Processor, images: Sequence[Path], bars: Bars) -> Sequence[ShapeResult]:
+    shown = {"sample": bars.step, "decode": bars.level}
+
+    def on_progress(progress: BatchProgress) -> None:
+        if progress.stage in shown:
+            shown[progress.stage](progress.done, progress.total)
+
+    return maker.generate_shape_batch(
+        images,
+        seeds=command.seed,
+        num_inference_steps=command.steps,
+        guidance_scale=command.guidance_scale,
+        octree_resolution=command.octree_resolution,
+        target_faces=command.target_faces,
+        remove_background=command.remove_background,
+        on_progress=on_progress,
+    )
+
+
+def _write_sheet(
+    plan: OutputPlan, rows: Sequence[SheetRow], outcomes: list[Outcome]
+) -> tuple[list[Path], list[Outcome]]:
+    """The contact sheet's path, or why there is none as a note on the last outcome."""
+    from backend.hunyuan3d.mesh.export import write_atomically
+    from backend.rendering.contact_sheet import contact_sheet, png_bytes
+
+    try:
+        sheet = contact_sheet(rows, tile=200, columns=2 if len(rows) > 4 else 1)
+        return [write_atomically(png_bytes(sheet), plan.contact_sheet)], outcomes
+    except ServiceError as failure:
+        return [], [*outcomes[:-1], replace(outcomes[-1], note=failure.message)]
+
+
+def _sentence(failure: Exception) -> str:
+    """An unnamed failure in one line: its kind and the first line of what it says."""
+    said = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {said[0]}" if said else f"{type(failure).__name__}."

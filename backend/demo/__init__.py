@@ -1,0 +1,232 @@
+"""`make demo`: the whole service on this machine, ten pictures in one signed batch, their meshes in outputs/demo.
+
+Starts the real service for a while, sends the pictures as any agent would, fetches the meshes, draws them, stops the
+service. This module does not know how the service works; it talks to it through the client.
+
+Exit codes: 0 all made; 1 some pictures failed, the others are written; 2 bad parameters; 3 the service did not start,
+did not stop or went away; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from backend.cli.console import Outcome, Terminal
+from backend.cli.output_names import OutputPlan, plan_names
+from backend.demo.local_service import DemoService, ServiceFailed, demo_service
+from backend.errors import ServiceError
+from orfeas_client import AgentClient, Batch, ClientError, Job
+from orfeas_client.console import Screen
+
+if TYPE_CHECKING:
+    from backend.rendering.contact_sheet import SheetRow
+
+ALL_MADE, SOME_FAILED, BAD_PARAMETERS, SERVICE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+FORMATS = ("glb", "stl", "obj", "ply")
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+_MAX_IMAGES = 10
+_START_SECONDS = 900.0
+_TILE = 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of what, and where it goes. preview, contact_sheet : what is drawn (`cli_files.Wishes`)."""
+
+    images: tuple[Path, ...]
+    files: OutputPlan
+    quality: int
+    seed: int
+    preview: bool = True
+    contact_sheet: bool = True
+    scale_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The batch's jobs in the pictures' order, and the first picture's in the other formats."""
+
+    jobs: tuple[Job, ...]
+    others: tuple[Job, ...]
+    seconds: float
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    screen: Screen | None = None,
+    terminal: Terminal | None = None,
+) -> int:
+    """Run the demonstration; the exit code. arguments, environ : default this process's."""
+    screen, terminal = screen or Screen.standard(as_json=False), terminal or Terminal.standard()
+    options = _parser().parse_args(arguments)
+    try:
+        plan = _plan(options)
+    except (ValueError, OSError) as failure:
+        screen.complain(str(failure))
+        return BAD_PARAMETERS
+    try:
+        finished = _made_by_service(plan, os.environ if environ is None else environ, screen)
+        outcomes = _drawn(plan, finished, screen, terminal)
+    except ServiceFailed as failure:
+        screen.complain(str(failure))
+        return SERVICE_FAILED
+    except KeyboardInterrupt:
+        screen.complain("Interrupted; the service is stopped.")
+        return INTERRUPTED
+    screen.say(_summary(plan, finished))
+    return SOME_FAILED if any(outcome.problem for outcome in outcomes) else ALL_MADE
+
+
+def _made_by_service(plan: Plan, environ: Mapping[str, str], screen: Screen) -> Finished:
+    """Every mesh in its file; the service ran only meanwhile. Raises ServiceFailed."""
+    began = time.monotonic()
+    with demo_service(environ) as service:
+        with screen.waiting("Starting the service and loading its model"):
+            service.wait_until_ready(_START_SECONDS)
+        with service.client(lambda problem, pause: screen.note(f"{problem} Trying again in {pause:.1f} s.")) as client:
+            health = client.health()
+            screen.say(
+                f"The service at {service.url} is ready after {time.monotonic() - began:.1f} s: "
+                f"{health.model} on {health.device_name or health.device}."
+            )
+            try:
+                finished = _sent_and_fetched(client, plan, screen)
+            except ClientError as failure:
+                raise _gone(service, failure) from failure
+        with screen.waiting("Stopping the service"):
+            service.stop()
+    return finished
+
+
+def _sent_and_fetched(client: AgentClient, plan: Plan, screen: Screen) -> Finished:
+    began = time.monotonic()
+    batch = client.batch(plan.images, format=FORMATS[0], quality=plan.quality, seed=plan.seed)
+    first = plan.images[0]
+    others = [client.generate(first, format=fmt, quality=plan.quality, seed=plan.seed) for fmt in FORMATS[1:]]
+    names = {job.id: path.name for job, path in zip(batch.jobs, plan.images, strict=True)}
+    names |= {job.id: f"{first.name} as {fmt}" for job, fmt in zip(others, FORMATS[1:], strict=True)}
+    with screen.bars(names) as bars:
+        made = client.wait(batch.id, bars.show)
+        jobs = made.jobs if isinstance(made, Batch) else (made,)
+        rest = [client.wait(job.id, bars.show) for job in others]
+    finished = Finished(jobs, tuple(job for job in rest if isinstance(job, Job)), time.monotonic() - began)
+    with screen.waiting("Fetching the meshes"):
+        for job, files in zip(jobs, plan.files.names, strict=True):
+            _fetch(client, job, files.meshes[0])
+        for job, path in zip(finished.others, plan.files.names[0].meshes[1:], strict=True):
+            _fetch(client, job, path)
+    return finished
+
+
+def _fetch(client: AgentClient, job: Job, path: Path) -> None:
+    if job.download_url:
+        size = job.metadata.get("file_size")
+        client.download(job.download_url, path, size=size if isinstance(size, int) else None)
+
+
+def _gone(service: DemoService, failure: ClientError) -> ServiceFailed:
+    service.require_alive()
+    return ServiceFailed(f"{failure}\n{service.log_tail()}")
+
+
+def _drawn(plan: Plan, finished: Finished, screen: Screen, terminal: Terminal) -> list[Outcome]:
+    """A preview of each mesh, all of them on one sheet, and the table."""
+    from backend.hunyuan3d.mesh.export import write_atomically
+    from backend.rendering.contact_sheet import contact_sheet, png_bytes
+
+    with screen.waiting("Drawing previews"):
+        drawn = [_draw(plan, place, job, finished) for place, job in enumerate(finished.jobs)]
+        outcomes, rows = [outcome for outcome, _ in drawn], [row for _, row in drawn]
+        try:
+            sheet = contact_sheet(rows, tile=_TILE, columns=2 if len(rows) > 4 else 1)
+            extra = [write_atomically(png_bytes(sheet), plan.files.contact_sheet)]
+        except ServiceError as failure:
+            screen.note(failure.message)
+            extra = []
+    terminal.report(outcomes, extra)
+    return outcomes
+
+
+def _draw(plan: Plan, place: int, job: Job, finished: Finished) -> tuple[Outcome, SheetRow]:
+    import trimesh
+
+    from backend.cli.output_files import not_made, shown
+
+    image, files = plan.images[place], plan.files.names[place]
+    outcome = Outcome(image, seconds=job.processing_time, seed=_whole(job, "seed"))
+    if not job.succeeded:
+        return not_made(replace(outcome, problem=f"{job.error_code or job.status}: {job.error}".rstrip(": ")))
+    meshes = [files.meshes[0]]
+    if place == 0:
+        meshes += [path for path, other in zip(files.meshes[1:], finished.others, strict=True) if other.succeeded]
+    mesh = trimesh.load_mesh(files.meshes[0], process=False)
+    sealed = job.metadata.get("watertight") is True
+    outcome = replace(outcome, files=tuple(meshes), faces=_whole(job, "faces"), watertight=sealed)
+    return shown(plan, files.preview, mesh, outcome)
+
+
+def _whole(job: Job, name: str) -> int | None:
+    value = job.metadata.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    """What the options ask for, with the output's folder made. Raises ValueError, OSError."""
+    images = tuple(options.images or (_from_here(path) for path in sorted(SAMPLES.glob("*.png"))))
+    if not 2 <= len(images) <= _MAX_IMAGES:
+        raise ValueError(f"A batch takes 2 to {_MAX_IMAGES} pictures, not {len(images)}.")
+    missing = next((path for path in images if not path.is_file()), None)
+    if missing:
+        raise ValueError(f"There is no file {missing}.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    return Plan(images, plan_names(images, options.output, FORMATS), options.quality, options.seed)
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _summary(plan: Plan, finished: Finished) -> str:
+    made = sum(job.succeeded for job in (*finished.jobs, *finished.others))
+    most = max((_whole(job, "batch_size") or 1 for job in finished.jobs), default=1)
+    return (
+        f"{made} meshes of {len(plan.images)} pictures in {finished.seconds:.1f} s, up to {most} at once, at quality "
+        f"{plan.quality}; the service has stopped."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m backend.demo",
+        description="Start the service, send it pictures as one signed batch, fetch and draw their meshes, stop it.",
+        epilog="Exit codes: 0 all made, 1 some pictures failed, 2 bad parameters, 3 the service failed, "
+        "130 interrupted. The model and the device are those of MODEL_PATH, DEVICE and their like.",
+    )
+    add = parser.add_argument
+    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: samples/*.png)")
+    add("-o", "--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
+    add("--quality", type=int, default=3, choices=range(1, 11), metavar="Q", help="1 to 10 (default: %(default)s)")
+    add("--seed", type=int, default=7, metavar="S", help="default: %(default)s")
+    return parser
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    # However it is ended, the service it started ends with it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Every error code as a table for people: its status, what it means, what to do about it. docs/errors.md is made here.
+
+    python -m backend.errors.reference > docs/errors.md
+
+This module does not know who raises an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+
+from backend import errors
+from backend.errors import RetryLater, ServiceError
+
+_SIGN = "Sign as [signing.md](signing.md) says"
+_OPERATOR = "Ask the operator"
+_ANOTHER_IMAGE = "Send another picture, or a cut-out with a transparent background"
+_LATER = "Try again after `Retry-After` seconds, with the same Idempotency-Key"
+_REPORT = "Send the operator the `request_id`"
+_CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
+_FIELD = "Correct the field; `details` tells what is allowed"
+
+REQUESTS: Mapping[str, str] = {
+    "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
+    "AUTH_INVALID": f"Compare id, key and signed text with the known answer in [signing.md](signing.md). {_OPERATOR} "
+    "for a new key when it was rotated.",
+    "AUTH_EXPIRED": "Set the clock, or add the difference to `details.server_time`; sign each try anew.",
+    "AUTH_REPLAYED": "Draw a new nonce for each try.",
+    "AUTH_BODY_MISMATCH": "Take the digest of the very bytes that are sent. It also comes when the body broke off: try "
+    "again.",
+    "AUTH_UNAVAILABLE": f"{_LATER}.",
+    "AGENT_DISABLED": f"{_OPERATOR} to enable the agent.",
+    "IP_NOT_ALLOWED": f"Call from an address that the agent may use, or: {_OPERATOR.lower()}.",
+    "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
+    "RATE_LIMITED": "Wait `Retry-After` seconds; send several pictures as one batch. With too many unfinished jobs, "
+    "wait for one or cancel one.",
+    "QUEUE_FULL": f"{_LATER}.",
+    "GPU_BUSY": f"{_LATER}. When it stays: {_OPERATOR.lower()}, no worker is running.",
+    "STORE_UNAVAILABLE": f"{_LATER}.",
+    "STORAGE_UNAVAILABLE": f"{_LATER}.",
+    "STORAGE_FULL": f"{_OPERATOR} to make room.",
+    "UNAVAILABLE": f"{_LATER}.",
+    "BAD_REQUEST": "Correct the request; a library for HTTP sends well-formed ones.",
+    "NOT_FOUND": "Compare the path with `/openapi.json`.",
+    "METHOD_NOT_ALLOWED": "Use a method that `Allow` names.",
+    "LENGTH_REQUIRED": "Send a `Content-Length`.",
+    "UNSUPPORTED_MEDIA_TYPE": "Send the form as `multipart/form-data` with its boundary.",
+    "INVALID_FORM": "Build the form with a library, or as the recipes in [signing.md](signing.md) do.",
+    "UNKNOWN_FIELD": "Leave the field out; `details` names it.",
+    "INVALID_PARAMETER": f"{_FIELD}.",
+    "INVALID_FORMAT": f"{_FIELD}.",
+    "INVALID_QUALITY": f"{_FIELD}.",
+    "INVALID_STEPS": f"{_FIELD}.",
+    "INVALID_GUIDANCE_SCALE": f"{_FIELD}.",
+    "INVALID_SEED": f"{_FIELD}.",
+    "INVALID_TARGET_FACES": f"{_FIELD}.",
+    "INVALID_REMOVE_BACKGROUND": f"{_FIELD}.",
+    "INVALID_SCALE_MM": f"{_FIELD}.",
+    "INVALID_ASYNC": f"{_FIELD}.",
+    "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
+    "INVALID_LIMIT": "Ask for 1 to 100.",
+    "INVALID_IDEMPOTENCY_KEY": "Use 1 to 128 printable ASCII characters without spaces.",
+    "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
+    "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch.",
+    "TOO_FEW_IMAGES": "Send a single picture to `/generate-3d`.",
+    "TOO_MANY_IMAGES": "Send up to ten in a batch, and one to `/generate-3d`.",
+    "INVALID_IMAGE": "The message says which picture and why: save it again, or scale it down.",
+    "UNSUPPORTED_IMAGE": "Save the picture as PNG, JPEG or WebP; its name does not matter, its content does.",
+    "FILE_TOO_LARGE": "Scale the picture down, or compress it.",
+    "JOB_NOT_FOUND": "See `/jobs`: ids of other agents, and of jobs whose time is over, are not found either.",
+    "FILE_NOT_FOUND": "Take `download_url` as it is; a file is kept for a day unless the operator chose otherwise.",
+    "RANGE_NOT_SATISFIABLE": "Begin the download again, without `Range`.",
+    "PRECONDITION_FAILED": "Begin the download again, without `If-Match`.",
+    "INTERNAL_ERROR": f"{_REPORT}.",
+}
+"""Codes that a request may be answered with, and what its sender does about them."""
+
+JOBS: Mapping[str, str] = {
+    "NO_FOREGROUND": f"{_ANOTHER_IMAGE}.",
+    "NO_SURFACE": "Try another `seed`, more `steps`, or a clearer picture.",
+    "GENERATION_FAILED": f"Try another `seed` or picture. {_REPORT} when it stays.",
+    "NON_FINITE_VALUES": f"Try another `seed`. {_OPERATOR}: with DTYPE=fp32 it may not come.",
+    "OUT_OF_MEMORY": "Lower `quality`; the smallest batch and the smallest parts were tried already.",
+    "INVALID_MESH": "Try another `seed` or picture.",
+    "DECIMATION_FAILED": "Raise `target_faces`, or leave it out.",
+    "EXPORT_FAILED": f"{_REPORT}.",
+    "DEVICE_LOST": "Send it again once `/health` is well; the operator's process manager starts the worker anew.",
+    "CANCELLED": "Its agent cancelled it; send it again if that was not meant.",
+    "EXPIRED": "Send it again; it waited too long for a worker.",
+    "PICTURE_LOST": "Send it again.",
+    "REQUEST_UNREADABLE": "Send it again; the service was changed while it waited.",
+    "WORKER_STOPPED": "Nothing: another worker takes it.",
+}
+"""Codes that a job may fail with (`error.code` in its status), or its waiting sender is answered with."""
+
+OPERATORS: Mapping[str, str] = {
+    "CONFIGURATION_ERROR": "Correct the setting that the sentence names.",
+    "DATABASE_URL": "Correct DATABASE_URL.",
+    "SCHEMA_MISMATCH": "Run the version that made the database, or give a new one.",
+    "AGENTS_FILE_ERROR": "The sentence says what: mostly `chmod 600` on the file.",
+    "AGENT_EXISTS": "Choose another id, or rotate its key.",
+    "AGENT_NOT_FOUND": "See `python -m backend.agent_auth list`.",
+    "CHECKPOINT_ERROR": f"{_CHECKPOINT}.",
+    "CHECKPOINT_NOT_FOUND": f"{_CHECKPOINT}.",
+    "CHECKPOINT_UNREADABLE": f"{_CHECKPOINT}.",
+    "CHECKPOINT_CONFIG": f"{_CHECKPOINT}.",
+    "CHECKPOINT_KEYS": f"{_CHECKPOINT}.",
+    "CHECKPOINT_VALUES": f"{_CHECKPOINT}.",
+    "INVALID_RESOLUTION": "Give the command line 8 to 1024.",
+    "PREVIEW_UNAVAILABLE": "Install embreex, or ask for no preview.",
+    "LEASE_LOST": "Nothing: another worker has the job. When it comes often, raise LEASE_SECONDS.",
+}
+"""Codes that only who runs the service meets: at its start, on its command lines, in its log."""
+
+_HEAD = """\
+# Errors
+
+An answer that is not a success looks like this, and its `code` does not change from version to version:
+
+```json
+{"success": false, "error": "<a sentence>", "code": "<CODE>", "request_id": "<its name in the service's log>", "details": {}}
+```
+
+This page is made from the errors themselves: `python -m backend.errors.reference > docs/errors.md`.
+"""  # noqa: E501  a line of JSON
+_SECTIONS = (
+    ("Answers to requests", "Those marked *later* may pass by themselves and carry `Retry-After`.", REQUESTS),
+    ("Failures of jobs", "In `error.code` of a failed job; a request that waited for its job is answered so.", JOBS),
+    ("For who runs the service", "At its start, on its command lines and in its log.", OPERATORS),
+)
+
+
+def codes() -> Mapping[str, type[ServiceError]]:
+    """Every code with its error; of several with one code the one that the others are kinds of."""
+    found: dict[str, type[ServiceError]] = {}
+    for name in errors.__all__:
+        kind: type[ServiceError] = getattr(errors, name)
+        if kind.code not in found or issubclass(found[kind.code], kind):
+            found[kind.code] = kind
+    return found
+
+
+def document() -> str:
+    """docs/errors.md."""
+    return "".join(_lines())
+
+
+def _lines() -> Iterator[str]:
+    kinds = codes()
+    yield _HEAD
+    for title, text, advice in _SECTIONS:
+        yield f"\n## {title}\n\n{text}\n\n| code | status | meaning | what to do |\n|---|---|---|---|\n"
+        for code, what_to_do in advice.items():
+            yield _row(kinds[code], "" if advice is OPERATORS else str(kinds[code].status), what_to_do)
+
+
+def _row(kind: type[ServiceError], status: str, what_to_do: str) -> str:
+    later = ", *later*" if status and issubclass(kind, RetryLater) else ""
+    meaning = (kind.__doc__ or "").strip().replace("|", "\\|")
+    return f"| `{kind.code}` | {status}{later} | {meaning} | {what_to_do} |\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,1 @@
+"""Checkpoints: files, settings, loading."""

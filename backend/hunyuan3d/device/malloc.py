@@ -1,0 +1,52 @@
+"""How memory is had from the system while large tensors come and go: in large pieces, and kept between two uses.
+
+Each block of a tensor is otherwise had anew, page by page, which costs a fifth to two fifths of all time on a CPU
+(benchmarks/results/heap.md). What is kept is given back by trim_heap, when whoever owns the process thinks it is time.
+This module does not know what a tensor is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+_MOST = (1 << 31) - 1
+_PARAMETERS = {
+    # M_ARENA_MAX: one heap for all threads, for what one leaves in its own is rarely what it needs next.
+    -8: 1,
+    # M_MMAP_THRESHOLD: the largest that glibc takes. Larger blocks lie outside the heap.
+    -3: 32 << 20,
+    # M_TRIM_THRESHOLD: the end of the heap stays until trim_heap.
+    -1: _MOST,
+    # M_TOP_PAD: it grows by so much.
+    -2: 64 << 20,
+}
+
+
+def prepare_malloc() -> None:
+    """From now on; before torch has its first tensor, and before there are many threads. Does nothing twice.
+
+    Sets THP_MEM_ALLOC_ENABLE, by which torch asks for huge pages (unless the environment says otherwise), and glibc's
+    parameters; another C library is left as it is.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    mallopt = _c_function("mallopt")
+    if mallopt is not None:
+        for parameter, value in _PARAMETERS.items():
+            mallopt(parameter, value)
+
+
+def trim_malloc() -> None:
+    """Gives back to the system what was freed and kept, with glibc's malloc_trim; does nothing where there is none."""
+    malloc_trim = _c_function("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(ctypes.c_size_t(0))
+
+
+def _c_function(name: str) -> Any:
+    """A function of the C library that this process runs on; None where it has none of that name."""
+    try:
+        return getattr(ctypes.CDLL(None), name, None)
+    except OSError:
+        return None

@@ -1,0 +1,1 @@
+"""Pictures in: opened, cut out, brought to the model's size."""

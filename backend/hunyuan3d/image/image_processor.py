@@ -1,0 +1,123 @@
+"""A picture with an alpha channel to the square tensors that the conditioner takes.
+
+Formulas: docs/model.md, section 2. Knows nothing of background removal, networks or devices: every result is on the
+CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from backend.errors import InvalidImage, MissingImage, NoForeground
+from backend.hunyuan3d.image.open_image import Source, open_image
+
+ImageInput: TypeAlias = "Source | Mapping[str, Source]"
+
+VIEWS = ("front", "left", "back", "right")
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures ready for the conditioner.
+
+    image : (B, 3, S, S) float32 in [-1, 1], or (B, V, 3, S, S) for several views; mask : the same with one channel, 1
+    where the object is and -1 elsewhere; view_indices : the V views' indices, the same for all, or None.
+    """
+
+    image: Tensor
+    mask: Tensor
+    view_indices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class ImageProcessor:
+    """Cuts the object out, centres it with a border on white and resizes to `size`."""
+
+    size: int = 512
+    border_ratio: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 <= self.border_ratio < 1:
+            raise ValueError("image processor: size must be at least 1 and border_ratio in [0, 1)")
+
+    def __call__(self, image: ImageInput) -> ImageBatch:
+        """One object's picture -> a batch of one. Raises InvalidImage, UnsupportedImage, NoForeground."""
+        if isinstance(image, Mapping):
+            raise InvalidImage("This model takes one picture of an object, not several views.")
+        pixels, mask = self.process(open_image(image))
+        return ImageBatch(pixels[None], mask[None])
+
+    def process(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """One picture -> image (3, S, S) and mask (1, S, S), float32 in [-1, 1]. Raises NoForeground."""
+        canvas = self.recentre(np.asarray(picture.convert("RGBA")))
+        alpha = canvas[..., 3:].astype(np.float32) / 255
+        on_white = (canvas[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        square = (self.size, self.size)
+        image = cv2.resize(on_white, square, interpolation=cv2.INTER_CUBIC)
+        mask = cv2.resize(canvas[..., 3], square, interpolation=cv2.INTER_NEAREST)
+        return _to_tensor(image), _to_tensor(mask[..., None])
+
+    def recentre(self, rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Crop (h, w, 4) to its visible part and paste that, centred, on a transparent square. Raises NoForeground."""
+        visible = rgba[..., 3] != 0
+        rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+        if rows.size < 2 or columns.size < 2:
+            raise NoForeground
+        # The last visible row and column are cut: the released checkpoints were trained that way.
+        crop = rgba[rows[0] : rows[-1], columns[0] : columns[-1]]
+        height, width = crop.shape[:2]
+        side = max(rgba.shape[:2])
+        scale = int(side * (1 - self.border_ratio)) / max(height, width)
+        # A hair's breadth must not round to nothing.
+        new_height, new_width = max(int(height * scale), 1), max(int(width * scale), 1)
+        top, left = (side - new_height) // 2, (side - new_width) // 2
+        canvas = np.zeros((side, side, 4), np.uint8)
+        canvas[top : top + new_height, left : left + new_width] = cv2.resize(
+            crop, (new_width, new_height), interpolation=cv2.INTER_AREA
+        )
+        return canvas
+
+
+@dataclass(frozen=True)
+class MultiViewImageProcessor(ImageProcessor):
+    """The same for several views of one object, stacked in the order front, left, back, right."""
+
+    def __call__(self, image: ImageInput) -> ImageBatch:
+        """One object's views (or its front alone) -> a batch of one.
+
+        Raises InvalidImage, UnsupportedImage, MissingImage, NoForeground.
+        """
+        views = image if isinstance(image, Mapping) else {"front": image}
+        unknown = sorted(str(name) for name in views if name not in VIEWS)
+        if unknown:
+            raise InvalidImage(f"Unknown view {', '.join(unknown)}; the views are {', '.join(VIEWS)}.")
+        indices = tuple(index for index, name in enumerate(VIEWS) if name in views)
+        if not indices:
+            raise MissingImage
+        processed = [self.process(open_image(views[VIEWS[index]])) for index in indices]
+        images, masks = zip(*processed, strict=True)
+        return ImageBatch(torch.stack(images)[None], torch.stack(masks)[None], indices)
+
+
+def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    """One picture or many, always as a list. Raises MissingImage when there is none."""
+    single = isinstance(images, (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Mapping))
+    items: list[ImageInput] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+    if not items:
+        raise MissingImage
+    return items
+
+
+def _to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """(S, S, c) uint8 -> (c, S, S) float32 in [-1, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1).contiguous()

@@ -1,0 +1,1 @@
+"""Meshes: cleaned, decimated, exported."""

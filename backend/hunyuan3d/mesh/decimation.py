@@ -1,0 +1,166 @@
+"""Edge contraction by fast_simplification, which holds the interpreter: large meshes are handed to a child process.
+
+While the library works no other thread of its process runs, nobody is answered and no lease is renewed; a mesh of
+600,000 faces takes half a second. Question and answer lie in files without a name, in memory where the system offers
+that, so that each crosses in one step and a child that says nothing, or too much, holds up nobody.
+
+It does not know of meshes as such, nor of what the faces are wanted for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import fast_simplification
+import numpy as np
+
+from backend.errors import DecimationFailed, InvalidParameter
+from backend.hunyuan3d.mesh import decimation_child as child
+from backend.hunyuan3d.mesh.topology import Faces, Vertices
+
+_log = logging.getLogger(__name__)
+_ROOT = Path(__file__).resolve().parents[3]
+# What the system's loader and the interpreter need to be found again; nothing else of the environment is handed on.
+_HANDED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
+# The library keeps the mesh it works on in globals between its calls.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ChildRules:
+    """Which meshes a child process contracts, and how long it may take: `seconds` and `seconds_per_face` together.
+
+    min_faces : fewer are contracted here. At 50,000 the library holds the interpreter for some 20 ms on a machine that
+    starts a child in 100 ms (benchmarks/results/decimation.md).
+    """
+
+    min_faces: int = 50_000
+    seconds: float = 30.0
+    seconds_per_face: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if self.min_faces < 0:
+            raise InvalidParameter(f"min_faces must not be negative, as {self.min_faces} is.")
+        if not (0 < self.seconds < math.inf and 0 <= self.seconds_per_face < math.inf):
+            raise InvalidParameter("The seconds that a child process may take must be finite and above zero.")
+
+    def limit(self, faces: int) -> float:
+        """Seconds for a mesh of so many faces."""
+        return self.seconds + self.seconds_per_face * faces
+
+
+def contract(
+    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, rules: ChildRules | None = None
+) -> tuple[Vertices, Faces]:
+    """Vertices (V', 3) and faces (F', 3) after contracting edges until about `target` faces are left; any thread may.
+
+    The result is the same, bit for bit, here and in a child. Where no child can be started, the mesh is contracted
+    here. Raises DecimationFailed when a child that had started did not answer, or not with a mesh: to try the same here
+    could end this process as well. Raises MemoryError.
+    """
+    rules = rules or ChildRules()
+    if len(faces) >= rules.min_faces:
+        try:
+            return _in_child(vertices, faces, target, aggressiveness, rules.limit(len(faces)))
+        except _NotStartedError as failure:
+            _log.warning("A mesh of %d faces holds up this process: no child could be started: %s", len(faces), failure)
+    with _ONE_AT_A_TIME:
+        points, corners = fast_simplification.simplify(
+            np.ascontiguousarray(vertices), np.ascontiguousarray(faces), target_count=target, agg=aggressiveness
+        )
+    return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
+
+
+class _NotStartedError(Exception):
+    """No child came so far as to read its question."""
+
+
+def _in_child(
+    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, limit: float
+) -> tuple[Vertices, Faces]:
+    try:
+        with _unnamed_file() as question, _unnamed_file() as out:
+            # A second more: who waits here is to say what went wrong.
+            own_limit = math.ceil(limit) + 1
+            question.write(child.QUESTION.pack(len(vertices), len(faces), target, aggressiveness, own_limit))
+            child.write_arrays(question, vertices, faces)
+            question.seek(0)
+            ending = _run(question, out, limit)
+            out.seek(0)
+            if out.read(len(child.READY)) != child.READY:
+                raise _NotStartedError(ending or "it said nothing")
+            if ending:
+                raise _failed(ending, len(faces), target)
+            return _answer(out, len(vertices), len(faces), target)
+    except OSError as failure:
+        raise _NotStartedError(str(failure)) from failure
+
+
+def _run(question: BinaryIO, out: BinaryIO, limit: float) -> str:
+    """Run a child to its end; what it came to, nothing when all went well. Raises OSError, MemoryError."""
+    command = [sys.executable or "", "-P", "-m", child.__name__]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command,
+            stdin=question,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            timeout=limit,
+            check=False,
+            env=_environment(),
+            cwd="/",
+            # An interrupt typed at a terminal is for the one who asked, who may want to finish.
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {limit:.0f} s"
+    if done.returncode == child.OUT_OF_MEMORY:
+        raise MemoryError("the child that contracts edges ran out of memory")
+    said = done.stderr.decode("utf-8", "replace").strip()[-1000:]
+    return f"exit code {done.returncode}: {said}" if done.returncode else ""
+
+
+def _environment() -> dict[str, str]:
+    """The modules are to be found where this process finds them, and numpy needs no threads to start."""
+    places = [entry for entry in sys.path if Path(entry).is_absolute()]
+    if str(_ROOT) not in places:
+        places.append(str(_ROOT))
+    kept = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def _answer(out: BinaryIO, most_vertices: int, most_faces: int, target: int) -> tuple[Vertices, Faces]:
+    """The mesh behind READY in a child's answer. Raises DecimationFailed unless it is one, and no larger than asked."""
+    header = out.read(child.ANSWER.size)
+    vertices, faces = child.ANSWER.unpack(header) if len(header) == child.ANSWER.size else (-1, -1)
+    if not (0 <= vertices <= most_vertices and 0 <= faces <= most_faces):
+        raise _failed("its answer has no header", most_faces, target)
+    try:
+        points, corners = child.read_arrays(out, vertices, faces)
+    except EOFError as failure:
+        raise _failed(str(failure), most_faces, target) from failure
+    named = corners.size == 0 or (corners.min() >= 0 and corners.max() < vertices)
+    if not named or not np.isfinite(points).all():
+        raise _failed("its answer is not a mesh", most_faces, target)
+    return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
+
+
+def _failed(why: str, faces: int, target: int) -> DecimationFailed:
+    _log.error("The process that was to reduce a mesh from %d to %d faces failed: %s", faces, target, why)
+    return DecimationFailed(
+        "The process that reduces meshes failed on this one; try again, or ask for more faces.",
+        details={"asked": target, "faces": faces},
+    )
+
+
+def _unnamed_file() -> BinaryIO:
+    return os.fdopen(os.memfd_create("mesh"), "w+b") if sys.platform == "linux" else tempfile.TemporaryFile()

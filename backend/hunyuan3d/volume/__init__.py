@@ -1,0 +1,1 @@
+"""Fields to triangles: coarse-to-fine decoding and marching cubes."""

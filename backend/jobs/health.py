@@ -1,0 +1,102 @@
+"""The service's state as it was at most a second ago: who can serve, how much waits, what the device has.
+
+Read from the job table and the workers' own words, never from a device. This module does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backend.errors import GpuBusy, ServiceError
+from backend.jobs.models import QueueCounts
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
+
+FRESH_SECONDS = 1.0
+_MOMENT_SECONDS = 0.05
+_OLD_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state at one moment; workers : those that are alive, ready ones first."""
+
+    counts: QueueCounts
+    workers: tuple[WorkerState, ...]
+
+    @property
+    def ready(self) -> tuple[WorkerState, ...]:
+        """The workers that take jobs now."""
+        return tuple(state for state in self.workers if state.condition is WorkerStatus.READY)
+
+    def is_loading(self, *, own_worker: bool) -> bool:
+        """Whether a worker is about to be ready, and none is yet.
+
+        own_worker : this process has a worker, which may not have said anything so far
+        """
+        loading = any(state.condition is WorkerStatus.LOADING for state in self.workers)
+        return not self.ready and (loading or (own_worker and not self.workers))
+
+    def require_worker(self, *, own_worker: bool) -> None:
+        """See that somebody is there to run a job, now or in a moment. Raises GpuBusy.
+
+        own_worker : as for is_loading
+        """
+        if not self.ready and not self.is_loading(own_worker=own_worker):
+            raise GpuBusy("No worker is running that could take this job; try again later.")
+
+
+class HealthReader:
+    """Reads the state, for many threads, at most once a second."""
+
+    def __init__(
+        self, store: JobStore, registry: WorkerRegistry, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """monotonic : seconds since any moment."""
+        self._store = store
+        self._registry = registry
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._found: Health | ServiceError | None = None
+
+    def read(self) -> Health:
+        """The state. Raises StoreUnavailable, also for a second after the store could not be reached.
+
+        While one thread reads, the others get what was found before, unless nobody has asked for a while.
+        """
+        found, age = self._found, self._monotonic() - self._read_at
+        if found is None or age >= FRESH_SECONDS:
+            found = self._refresh(FRESH_SECONDS, wait=found is None or age >= _OLD_SECONDS)
+        return self._told(found)
+
+    def read_anew(self) -> Health:
+        """The state as it was a moment ago at most: for who would refuse a request by it. Raises StoreUnavailable."""
+        return self._told(self._refresh(_MOMENT_SECONDS, wait=True))
+
+    def _told(self, found: Health | ServiceError) -> Health:
+        if isinstance(found, ServiceError):
+            # The same object raised twice would grow a traceback without end.
+            raise type(found)(found.message)
+        return found
+
+    def _refresh(self, seconds: float, *, wait: bool) -> Health | ServiceError:
+        held = self._lock.acquire(blocking=wait)
+        try:
+            found = self._found
+            if found is None or (held and self._monotonic() - self._read_at >= seconds):
+                found = self._found = self._look()
+                self._read_at = self._monotonic()
+            return found
+        finally:
+            if held:
+                self._lock.release()
+
+    def _look(self) -> Health | ServiceError:
+        try:
+            return Health(self._store.counts(), self._registry.alive())
+        except ServiceError as error:
+            return error

@@ -1,0 +1,192 @@
+"""Who runs next: the order of the queue, the lease of jobs that may run together, and what becomes of dead runs.
+
+The order is fair: agents take turns, the one whose latest run began longest ago first, each with its oldest job. Works
+inside the caller's transaction; rows that another worker is leasing at that moment are passed over, not waited for.
+This module does not know what a run is or when a worker asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Case,
+    Connection,
+    Row,
+    Select,
+    Subquery,
+    and_,
+    case,
+    func,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
+
+from backend.errors import WorkerDied
+from backend.jobs.models import ISOLATE_AFTER_DEATHS, Job, Status
+from backend.jobs.schema import jobs, status_value, time_value
+
+_RECLAIMED_AT_ONCE = 200
+
+
+@dataclass(frozen=True)
+class LeaseTerms:
+    """For whom a lease is, from when until when."""
+
+    owner: str
+    now: datetime
+    expires_at: datetime
+
+
+def job_of(row: Row[Any]) -> Job:
+    """A row of the job table as a value."""
+    return Job(**row._mapping)
+
+
+def lease_next(connection: Connection, terms: LeaseTerms, limit: int) -> list[Job]:
+    """Leases the job whose turn it is, and up to limit − 1 that may run with it; none when the queue is empty."""
+    head = connection.execute(_free(_order()).limit(1)).one_or_none()
+    if head is None:
+        return []
+    first = job_of(head)
+    company = [] if first.isolated else _batch_mate_ids(connection, first, limit - 1)
+    return _take(connection, terms, [first.id, *company])
+
+
+def lease_batch_mates(connection: Connection, terms: LeaseTerms, running: Job, limit: int) -> list[Job]:
+    """Leases up to limit jobs that may run together with a leased one."""
+    return [] if running.isolated else _take(connection, terms, _batch_mate_ids(connection, running, limit))
+
+
+def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Job]:
+    """Ends the runs whose lease has ended: back to the queue, or failed after max_attempts, or cancelled if asked."""
+    ended = (
+        select(jobs.c.id)
+        .where(jobs.c.status == Status.PROCESSING, jobs.c.lease_expires_at <= now)
+        .limit(_RECLAIMED_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
+    )
+    dead = and_(not_(jobs.c.cancel_requested), jobs.c.attempts >= max_attempts)
+    statement = (
+        update(jobs)
+        .where(jobs.c.id.in_(select(ended.c.id)), jobs.c.status == Status.PROCESSING)
+        .values(
+            status=case((dead, status_value(Status.FAILED)), else_=_waiting_or_cancelled()),
+            error_code=case((dead, WorkerDied.code)),
+            error_message=case((dead, WorkerDied().message)),
+            current_step=case((dead, Status.FAILED.value), else_=_waiting_or_cancelled_step()),
+            finished_at=case((or_(dead, jobs.c.cancel_requested), time_value(now))),
+            **_unleased(now),
+        )
+        .returning(*jobs.c)
+    )
+    return [job_of(row) for row in connection.execute(statement)]
+
+
+def handed_back(now: datetime) -> dict[str, Any]:
+    """New values for a run that its worker gives up unharmed: it doesn't count, and the job waits again."""
+    return {
+        "status": _waiting_or_cancelled(),
+        "attempts": jobs.c.attempts - 1,
+        "current_step": _waiting_or_cancelled_step(),
+        "finished_at": case((jobs.c.cancel_requested, time_value(now))),
+        **_unleased(now),
+    }
+
+
+def position(connection: Connection, job_id: str) -> int | None:
+    """The place of a queued job in the fair order, from 1; None when it is not queued."""
+    order = _order()
+    places = select(
+        order.c.id,
+        func.row_number().over(order_by=(order.c.round, order.c.turn.nulls_first(), order.c.id)).label("place"),
+    ).subquery("places")
+    return connection.execute(select(places.c.place).where(places.c.id == job_id)).scalar_one_or_none()
+
+
+def _order(batch_key: str | None = None) -> Subquery:
+    """Queued jobs (of one batch key) with the round in which each has its turn, and its agent's turn in that round."""
+    waiting = jobs.alias("waiting")
+    started = jobs.alias("started")
+    is_waiting = waiting.c.status == Status.QUEUED
+    if batch_key is not None:
+        is_waiting &= waiting.c.batch_key == batch_key
+    rounds = (
+        select(
+            waiting.c.id,
+            waiting.c.agent_id,
+            func.row_number().over(partition_by=waiting.c.agent_id, order_by=waiting.c.id).label("round"),
+        )
+        .where(is_waiting)
+        .subquery("rounds")
+    )
+    agents = select(waiting.c.agent_id).where(is_waiting).distinct().subquery("agents")
+    latest = select(func.max(started.c.started_at)).where(started.c.agent_id == agents.c.agent_id).scalar_subquery()
+    turns = select(agents.c.agent_id, latest.label("turn")).subquery("turns")
+    return (
+        select(rounds.c.id, rounds.c.round, turns.c.turn)
+        .join(turns, turns.c.agent_id == rounds.c.agent_id)
+        .subquery("fair_order")
+    )
+
+
+def _free(order: Subquery) -> Select[Any]:
+    """Jobs that are still queued and that no other transaction is taking, in order, locked for this one."""
+    return (
+        select(*jobs.c)
+        .join(order, order.c.id == jobs.c.id)
+        .where(jobs.c.status == Status.QUEUED)
+        .order_by(order.c.round, order.c.turn.nulls_first(), order.c.id)
+        .with_for_update(of=jobs, skip_locked=True)
+    )
+
+
+def _batch_mate_ids(connection: Connection, first: Job, limit: int) -> list[str]:
+    if limit < 1:
+        return []
+    query = _free(_order(first.batch_key)).where(jobs.c.id != first.id, jobs.c.attempts < ISOLATE_AFTER_DEATHS)
+    return [row.id for row in connection.execute(query.limit(limit))]
+
+
+def _take(connection: Connection, terms: LeaseTerms, ids: list[str]) -> list[Job]:
+    statement = (
+        update(jobs)
+        .where(jobs.c.id.in_(ids), jobs.c.status == Status.QUEUED)
+        .values(
+            status=Status.PROCESSING,
+            attempts=jobs.c.attempts + 1,
+            fence=jobs.c.fence + 1,
+            lease_owner=terms.owner,
+            lease_expires_at=terms.expires_at,
+            started_at=terms.now,
+            updated_at=terms.now,
+            current_step="starting",
+        )
+        .returning(*jobs.c)
+    )
+    taken = {job.id: job for job in map(job_of, connection.execute(statement))}
+    return [taken[job_id] for job_id in ids if job_id in taken]
+
+
+def _unleased(now: datetime) -> dict[str, Any]:
+    return {
+        "lease_owner": null(),
+        "lease_expires_at": null(),
+        "progress": 0,
+        "eta_seconds": null(),
+        "updated_at": now,
+    }
+
+
+def _waiting_or_cancelled() -> Case[Any]:
+    return case((jobs.c.cancel_requested, status_value(Status.CANCELLED)), else_=status_value(Status.QUEUED))
+
+
+def _waiting_or_cancelled_step() -> Case[Any]:
+    return case((jobs.c.cancel_requested, Status.CANCELLED.value), else_=Status.QUEUED.value)

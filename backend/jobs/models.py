@@ -1,0 +1,186 @@
+"""What a job is, as values: its states, what comes in, what a worker holds, what a reader sees.
+
+These values are copies of rows at one moment. This module does not know where they are kept, how they are leased, or
+what a request means: requests and metadata pass through as JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Protocol
+
+Clock = Callable[[], datetime]
+"""Gives the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
+
+ISOLATE_AFTER_DEATHS = 2
+"""A job whose run died this often shares its next run with nobody, so that its neighbours don't suffer."""
+
+
+class Status(Enum):
+    """The state of a job: queued → processing → completed, failed or cancelled."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether a job in this state stays in it."""
+        return self not in (Status.QUEUED, Status.PROCESSING)
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be submitted.
+
+    request : the GenerationRequest as JSON text
+    batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
+    input_path : where the stored picture lies
+    """
+
+    request: str
+    batch_key: str
+    input_path: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the job table.
+
+    request, metadata : JSON text
+    attempts : runs begun and not handed back; of a queued job, therefore, the runs that died
+    fence : grows with each lease; a write under an older number is refused
+    started_at : when its latest run began, None before the first
+    progress : 0–100; eta_seconds : at least 0, None when unknown
+    lease_owner, lease_expires_at : set exactly while processing; finished_at : set exactly when finished
+    """
+
+    id: str
+    batch_id: str | None
+    agent_id: str
+    status: Status
+    request: str
+    batch_key: str
+    input_path: str
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    attempts: int
+    lease_owner: str | None
+    lease_expires_at: datetime | None
+    fence: int
+    progress: int
+    current_step: str
+    eta_seconds: float | None
+    cancel_requested: bool
+    artifact: str | None
+    metadata: str | None
+    error_code: str | None
+    error_message: str | None
+
+    @property
+    def isolated(self) -> bool:
+        """Whether its runs died so often that this run has no company."""
+        deaths = self.attempts - (self.status is Status.PROCESSING)
+        return deaths >= ISOLATE_AFTER_DEATHS
+
+
+class QueueObserver(Protocol):
+    """Counts what becomes of jobs without a worker that could tell; called from any thread, and never raises."""
+
+    def run_died(self, job: Job) -> None:
+        """A run's lease ended before the run did; the job is now queued again, failed or cancelled."""
+
+    def wait_expired(self, job: Job) -> None:
+        """A job waited until it failed with EXPIRED."""
+
+
+class NullQueueObserver:
+    """Counts nothing."""
+
+    def run_died(self, job: Job) -> None:
+        """Ignored."""
+
+    def wait_expired(self, job: Job) -> None:
+        """Ignored."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs submitted together, in the order they came in; at least one."""
+
+    id: str
+    jobs: tuple[Job, ...]
+
+    @property
+    def status(self) -> Status:
+        """Queued before any job began; processing until all have finished; completed when at least one did."""
+        states = {job.status for job in self.jobs}
+        if states == {Status.QUEUED}:
+            return Status.QUEUED
+        if not all(state.finished for state in states):
+            return Status.PROCESSING
+        return next(state for state in (Status.COMPLETED, Status.FAILED, Status.CANCELLED) if state in states)
+
+    @property
+    def progress(self) -> int:
+        """The mean over its jobs, 0–100; a finished job counts as 100."""
+        return sum(100 if job.status.finished else job.progress for job in self.jobs) // len(self.jobs)
+
+
+@dataclass(frozen=True)
+class IdempotencyKey:
+    """The agent's name for a request, and a digest of all that makes the request (operation, fields, pictures)."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The answer to a submission; replayed: it was given before, and nothing was stored this time."""
+
+    job_ids: tuple[str, ...]
+    batch_id: str | None
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of an agent's jobs, newest first; next_cursor asks for the older ones, None when there are none."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """How far the run of a leased job is; progress : 0–100; eta_seconds : None when unknown."""
+
+    job: Job
+    progress: int
+    step: str
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Jobs whose lease was extended, as they are now (see cancel_requested), and those that are no longer held."""
+
+    held: tuple[Job, ...]
+    lost: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How much is waiting and running; oldest_queued_at : when the longest waiting job came in."""
+
+    queued: int
+    processing: int
+    oldest_queued_at: datetime | None

@@ -1,0 +1,177 @@
+"""The tables behind the job store, the idempotency keys, the nonces and the workers, and how they are made.
+
+Times are whole microseconds since 1970 in both kinds of database, so that they compare and read alike. The constraints
+state what must hold of a row whoever writes it. This module does not know who reads or writes when.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Enum,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    insert,
+    literal,
+    select,
+)
+
+from backend.errors import SchemaMismatch
+from backend.jobs.models import Status
+from backend.storage.database import Database
+
+SCHEMA_VERSION = 1
+_SCHEMA_LOCK = 0x0F_EA5_001
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware datetime, kept as microseconds since 1970 and given back in UTC."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Datetime to number; a naive one is refused (SQLAlchemy's StatementError)."""
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Number to datetime."""
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+# Bytes compare faster than words, and equally on every server.
+_ID = String(32).with_variant(String(32, collation="C"), "postgresql")
+_STATUS = Enum(
+    Status,
+    native_enum=False,
+    create_constraint=True,
+    length=16,
+    name="job_status",
+    values_callable=lambda states: [state.value for state in states],
+)
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("batch_id", _ID),
+    Column("agent_id", String(128), nullable=False),
+    Column("status", _STATUS, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("batch_key", Text, nullable=False),
+    Column("input_path", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_owner", String(255)),
+    Column("lease_expires_at", UtcTime),
+    Column("fence", BigInteger, nullable=False),
+    Column("progress", Integer, nullable=False),
+    Column("current_step", String(255), nullable=False),
+    Column("eta_seconds", Float),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("artifact", String(255), unique=True),
+    Column("metadata", Text),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
+    CheckConstraint(
+        "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
+        name="leased_while_processing",
+    ),
+    CheckConstraint(
+        "(status IN ('queued', 'processing')) = (finished_at IS NULL)",
+        name="finished_at_when_finished",
+    ),
+    CheckConstraint("(status = 'completed') = (artifact IS NOT NULL)", name="artifact_when_completed"),
+    CheckConstraint("(status = 'failed') = (error_code IS NOT NULL)", name="error_when_failed"),
+    Index("jobs_by_state", "status", "agent_id", "id"),
+    Index("jobs_by_agent", "agent_id", "id"),
+    Index("jobs_by_start", "agent_id", "started_at"),
+    Index("jobs_by_batch", "batch_id"),
+    Index("jobs_by_finish", "finished_at"),
+    Index("jobs_by_picture", "input_path"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("agent_id", String(128), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(255), nullable=False),
+    Column("job_ids", Text, nullable=False),
+    Column("batch_id", _ID),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("idempotency_keys_by_expiry", "expires_at"),
+)
+
+nonces = Table(
+    "nonces",
+    metadata,
+    Column("agent_id", String(128), primary_key=True),
+    Column("nonce", String(128), primary_key=True),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("nonces_by_expiry", "expires_at"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("condition", String(16), nullable=False),
+    Column("model", Text),
+    Column("device_type", Text),
+    Column("device_name", Text),
+    Column("memory_total", BigInteger),
+    Column("memory_free", BigInteger),
+    Column("error", Text),
+    Column("seconds_per_job", Float),
+    Column("expires_at", UtcTime, nullable=False),
+    Index("workers_by_expiry", "expires_at"),
+)
+
+
+def time_value(time: datetime) -> BindParameter[datetime]:
+    """A time as part of an expression, where its column's type would not reach it."""
+    return literal(time, UtcTime())
+
+
+def status_value(status: Status) -> BindParameter[Status]:
+    """A status as part of an expression, where its column's type would not reach it."""
+    return literal(status, _STATUS)
+
+
+def create_schema(database: Database) -> None:
+    """Makes the tables that are missing; any number of processes may call it at once.
+
+    Raises SchemaMismatch when the tables are another version's, StoreUnavailable.
+    """
+    with database.write() as connection:
+        database.one_at_a_time(connection, _SCHEMA_LOCK)
+        metadata.create_all(connection)
+        found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
+        if found is None:
+            connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+        elif found != SCHEMA_VERSION:
+            raise SchemaMismatch(details={"found": found, "wanted": SCHEMA_VERSION})

@@ -1,0 +1,406 @@
+"""Jobs in a database: submit, watch, lease, progress, finish, expire.
+
+Each change of state is one guarded statement: it names the state and the fence number it starts from, and when no row
+matches, LeaseLost says that the job moved on without the caller. Every method may raise StoreUnavailable, and those
+that write StorageFull. This module does not know what a job asks for, how it is run, or where its files lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, null, select, tuple_, update
+
+from backend.errors import (
+    ArtifactNotFound,
+    InvalidCursor,
+    JobNotFound,
+    LeaseLost,
+    QueueFull,
+    ServiceError,
+    TooManyActiveJobs,
+)
+from backend.jobs import expiry as job_expiry
+from backend.jobs import idempotency as idempotency_keys
+from backend.jobs.ids import JobIds, is_job_id
+from backend.jobs.leases import LeaseTerms, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
+from backend.jobs.models import (
+    Batch,
+    Clock,
+    Heartbeat,
+    IdempotencyKey,
+    Job,
+    NewJob,
+    NullQueueObserver,
+    Page,
+    QueueCounts,
+    QueueObserver,
+    Report,
+    Status,
+    Submitted,
+)
+from backend.jobs.schema import create_schema, jobs, status_value, time_value
+from backend.storage.database import Database
+
+_SUBMIT_LOCK = 0x0F_EA5_002
+_ACTIVE = (Status.QUEUED, Status.PROCESSING)
+
+
+class JobStore:
+    """The job table: the truth about every job, for all threads, processes and machines that share it."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        max_attempts: int = 3,
+        new_id: Callable[[], str] | None = None,
+        observer: QueueObserver | None = None,
+    ) -> None:
+        """max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age; losses : is told
+        of what no worker is left to tell.
+        """
+        self._database = database
+        self._clock = clock
+        self._max_attempts = max_attempts
+        self._new_id = new_id or JobIds(clock)
+        self._observer = observer or NullQueueObserver()
+
+    def create_schema(self) -> None:
+        """Makes the tables that are missing; raises SchemaMismatch."""
+        create_schema(self._database)
+
+    def submit(
+        self,
+        agent_id: str,
+        new_jobs: Sequence[NewJob],
+        *,
+        queue_limit: int,
+        agent_limit: int,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Submitted:
+        """Puts an agent's jobs into the queue, all or none; more than one make a batch.
+
+        queue_limit : jobs that may wait, of all agents; agent_limit : this agent's jobs that may wait or run
+        With an idempotency key that was answered before, gives that answer and stores nothing.
+        Raises IdempotencyConflict, TooManyActiveJobs, QueueFull.
+        """
+        ids = tuple(self._new_id() for _ in new_jobs)
+        answer = Submitted(ids, self._new_id() if len(ids) > 1 else None, replayed=False)
+        now = self._clock()
+        with self._database.write() as connection:
+            self._database.one_at_a_time(connection, _SUBMIT_LOCK)
+            if idempotency is not None:
+                first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
+                if first.replayed:
+                    return first
+            _check_bounds(connection, agent_id, len(ids), queue_limit, agent_limit)
+            connection.execute(
+                insert(jobs),
+                [_row(job_id, answer.batch_id, agent_id, new, now) for job_id, new in zip(ids, new_jobs, strict=True)],
+            )
+        return answer
+
+    def recall(self, agent_id: str, idempotency: IdempotencyKey) -> Submitted | None:
+        """The answer that this request got within the last 24 hours, None when it is new.
+
+        Lets a caller answer a repeated request before storing its pictures. Raises IdempotencyConflict.
+        """
+        with self._database.read() as connection:
+            return idempotency_keys.recall(connection, agent_id, idempotency, self._clock())
+
+    def get(self, job_id: str, agent_id: str) -> Job:
+        """An agent's job; raises JobNotFound for unknown ids and other agents' alike."""
+        with self._database.read() as connection:
+            query = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.agent_id == agent_id)
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise JobNotFound
+        return job_of(row)
+
+    def get_batch(self, batch_id: str, agent_id: str) -> Batch:
+        """An agent's batch with those of its jobs that have not expired; raises JobNotFound as get does."""
+        query = select(*jobs.c).where(jobs.c.batch_id == batch_id, jobs.c.agent_id == agent_id).order_by(jobs.c.id)
+        with self._database.read() as connection:
+            found = tuple(map(job_of, connection.execute(query)))
+        if not found:
+            raise JobNotFound
+        return Batch(batch_id, found)
+
+    def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
+        """The agent's job that made this file; raises ArtifactNotFound for other agents' files, too."""
+        query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            raise ArtifactNotFound
+        return job_of(row)
+
+    def list_jobs(self, agent_id: str, cursor: str | None, limit: int) -> Page:
+        """Up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor; raises InvalidCursor.
+
+        Jobs that come in while an agent turns pages don't shift them.
+        """
+        query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)
+        if cursor is not None:
+            if not is_job_id(cursor):
+                raise InvalidCursor
+            query = query.where(jobs.c.id < cursor)
+        with self._database.read() as connection:
+            found = tuple(map(job_of, connection.execute(query)))
+        page = found[:limit]
+        return Page(page, page[-1].id if len(found) > limit else None)
+
+    def queue_position(self, job: Job) -> int | None:
+        """The job's place in the order of leasing, from 1; None when it is no longer queued.
+
+        An upper bound: jobs that may run together with an earlier one are leased along with it.
+        """
+        with self._database.read() as connection:
+            return position(connection, job.id)
+
+    def counts(self) -> QueueCounts:
+        """What is waiting and running now."""
+        query = (
+            select(jobs.c.status, func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
+            .where(jobs.c.status.in_(_ACTIVE))
+            .group_by(jobs.c.status)
+        )
+        with self._database.read() as connection:
+            found = {row.status: row for row in connection.execute(query)}
+        queued, processing = found.get(Status.QUEUED), found.get(Status.PROCESSING)
+        return QueueCounts(
+            queued=queued.jobs if queued else 0,
+            processing=processing.jobs if processing else 0,
+            oldest_queued_at=queued.oldest if queued else None,
+        )
+
+    def has_work(self) -> bool:
+        """Whether a lease would find a job: one that waits, or one whose run has died."""
+        died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
+        with self._database.read() as connection:
+            return bool(
+                connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one()
+            )
+
+    def cancel(self, job_id: str, agent_id: str) -> Job:
+        """Cancels a queued job at once and asks the worker of a running one to stop; a finished one stays as it is.
+
+        Raises JobNotFound as get does.
+        """
+        now = self._clock()
+        waits = jobs.c.status == Status.QUEUED
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.agent_id == agent_id, jobs.c.status.in_(_ACTIVE))
+            .values(
+                status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
+                current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
+                finished_at=case((waits, time_value(now))),
+                cancel_requested=True,
+                updated_at=now,
+            )
+            .returning(*jobs.c)
+        )
+        with self._database.write() as connection:
+            row = connection.execute(statement).one_or_none()
+        return self.get(job_id, agent_id) if row is None else job_of(row)
+
+    def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
+        """Gives a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
+
+        company_of : a job this worker has leased; then only jobs that may join it are given
+        Agents take turns, the one that waited longest for a run first, each with its oldest job. Runs whose lease has
+        ended are reclaimed first; a job whose runs died twice comes alone.
+        """
+        now = self._clock()
+        terms = LeaseTerms(owner, now, now + timedelta(seconds=lease_seconds))
+        with self._database.write() as connection:
+            died = reclaim(connection, now, self._max_attempts)
+            if batch_mates_of is not None:
+                leased = lease_batch_mates(connection, terms, batch_mates_of, limit)
+            else:
+                leased = lease_next(connection, terms, limit)
+        self._tell_of(died)
+        return leased
+
+    def reclaim(self) -> list[Job]:
+        """Ends the runs whose lease has ended; gives them as they are now: queued, failed or cancelled."""
+        with self._database.write() as connection:
+            died = reclaim(connection, self._clock(), self._max_attempts)
+        self._tell_of(died)
+        return died
+
+    def heartbeat(self, owner: str, held: Sequence[Job], lease_seconds: float) -> Heartbeat:
+        """Extends the leases of a worker's jobs, all in one statement, and says which it no longer holds."""
+        if not held:
+            return Heartbeat((), ())
+        with self._database.write() as connection:
+            return self._extend(connection, owner, held, lease_seconds)
+
+    def report(self, owner: str, reports: Sequence[Report], lease_seconds: float) -> Heartbeat:
+        """A heartbeat that also notes how far each run is: one transaction for all of a worker's jobs."""
+        alike: dict[tuple[int, str, float | None], list[Job]] = {}
+        for report in reports:
+            alike.setdefault((report.progress, report.step, report.eta_seconds), []).append(report.job)
+        beats: list[Heartbeat] = []
+        with self._database.write() as connection:
+            for (progress, step, eta), held in alike.items():
+                values = {"progress": progress, "current_step": step, "eta_seconds": eta}
+                beats.append(self._extend(connection, owner, held, lease_seconds, **values))
+        return Heartbeat(
+            held=tuple(job for beat in beats for job in beat.held),
+            lost=tuple(job for beat in beats for job in beat.lost),
+        )
+
+    def look(self, held: Sequence[Job]) -> list[Job]:
+        """Those of a worker's jobs that it still holds, as they are now; writes nothing."""
+        query = select(*jobs.c).where(_are(held), jobs.c.status == Status.PROCESSING)
+        with self._database.read() as connection:
+            return [job_of(row) for row in connection.execute(query)]
+
+    def progress(self, job: Job, progress: int, step: str, eta_seconds: float | None) -> Job:
+        """Notes how far a run is (0–100); the answer says whether its agent asked for it to stop. Raises LeaseLost."""
+        return self._change(job, progress=progress, current_step=step, eta_seconds=eta_seconds)
+
+    def complete(self, job: Job, artifact: str, metadata: str) -> Job:
+        """Finishes a run: the file's name, and the JSON text of what was done. Raises LeaseLost."""
+        return self._finish(job, Status.COMPLETED, progress=100, artifact=artifact, metadata=metadata)
+
+    def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
+        """Finishes a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
+        return self._finish(job, Status.FAILED, error_code=error.code, error_message=error.message, metadata=metadata)
+
+    def finish_cancelled(self, job: Job) -> Job:
+        """Finishes a run that was stopped because its agent asked for it. Raises LeaseLost."""
+        return self._finish(job, Status.CANCELLED)
+
+    def release(self, job: Job) -> Job:
+        """Hands a run back unharmed: the job waits again, or is cancelled if its agent asked. Raises LeaseLost."""
+        return self._change(job, **handed_back(self._clock()))
+
+    def release_unknown(self, owner: str, known: Sequence[Job]) -> list[Job]:
+        """Hands back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
+
+        It knows nothing of those that were leased to it in the moment in which it was told to end.
+        """
+        unknown = (jobs.c.lease_owner == owner) & jobs.c.id.not_in([job.id for job in known])
+        statement = (
+            update(jobs)
+            .where(unknown, jobs.c.status == Status.PROCESSING)
+            .values(**handed_back(self._clock()))
+            .returning(*jobs.c)
+        )
+        with self._database.write() as connection:
+            return [job_of(row) for row in connection.execute(statement)]
+
+    def expired(self, before: datetime, limit: int = 500) -> list[Job]:
+        """Up to limit jobs that finished at or before a time, oldest first: to be removed once their files are."""
+        with self._database.read() as connection:
+            return job_expiry.finished_by(connection, before, limit)
+
+    def remove(self, finished: Sequence[Job]) -> int:
+        """Removes finished jobs for good; how many were still there."""
+        if not finished:
+            return 0
+        with self._database.write() as connection:
+            return job_expiry.remove(connection, finished)
+
+    def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
+        """Fails up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
+        with self._database.write() as connection:
+            expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
+        for job in expired:
+            self._observer.wait_expired(job)
+        return expired
+
+    def named(self, names: Sequence[str]) -> frozenset[str]:
+        """Those of some file names that belong to a job, as its picture or its mesh."""
+        with self._database.read() as connection:
+            return job_expiry.named(connection, names)
+
+    def forget_keys(self, limit: int) -> int:
+        """Removes up to limit idempotency keys whose day is over; how many it were."""
+        with self._database.write() as connection:
+            return idempotency_keys.prune(connection, self._clock(), limit)
+
+    def _tell_of(self, died: Sequence[Job]) -> None:
+        for job in died:
+            self._observer.run_died(job)
+
+    def _extend(
+        self, connection: Connection, owner: str, held: Sequence[Job], lease_seconds: float, **values: Any
+    ) -> Heartbeat:
+        now = self._clock()
+        statement = (
+            update(jobs)
+            .where(_are(held), jobs.c.status == Status.PROCESSING, jobs.c.lease_owner == owner)
+            .values(lease_expires_at=now + timedelta(seconds=lease_seconds), updated_at=now, **values)
+            .returning(*jobs.c)
+        )
+        kept = {job.id: job for job in map(job_of, connection.execute(statement))}
+        return Heartbeat(
+            held=tuple(kept[job.id] for job in held if job.id in kept),
+            lost=tuple(job for job in held if job.id not in kept),
+        )
+
+    def _finish(self, job: Job, status: Status, **values: Any) -> Job:
+        return self._change(
+            job,
+            status=status,
+            current_step=status.value,
+            eta_seconds=null(),
+            lease_owner=null(),
+            lease_expires_at=null(),
+            finished_at=self._clock(),
+            **values,
+        )
+
+    def _change(self, job: Job, **values: Any) -> Job:
+        """The one guarded statement behind all that a worker writes; the fence is this run's alone."""
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == Status.PROCESSING)
+            .values({"updated_at": self._clock(), **values})
+            .returning(*jobs.c)
+        )
+        with self._database.write() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            raise LeaseLost(details={"job_id": job.id})
+        return job_of(row)
+
+
+def _are(held: Sequence[Job]) -> ColumnElement[bool]:
+    return tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held])
+
+
+def _check_bounds(connection: Connection, agent_id: str, count: int, queue_limit: int, agent_limit: int) -> None:
+    active = select(func.count()).where(jobs.c.status.in_(_ACTIVE), jobs.c.agent_id == agent_id)
+    if connection.execute(active).scalar_one() + count > agent_limit:
+        raise TooManyActiveJobs(details={"max_active_jobs": agent_limit})
+    queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
+    if connection.execute(queued).scalar_one() + count > queue_limit:
+        raise QueueFull(details={"queue_limit": queue_limit})
+
+
+def _row(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: datetime) -> dict[str, Any]:
+    return {
+        "id": job_id,
+        "batch_id": batch_id,
+        "agent_id": agent_id,
+        "status": Status.QUEUED,
+        "request": new.request,
+        "batch_key": new.batch_key,
+        "input_path": new.input_path,
+        "created_at": now,
+        "updated_at": now,
+        "attempts": 0,
+        "fence": 0,
+        "progress": 0,
+        "current_step": Status.QUEUED.value,
+        "cancel_requested": False,
+    }

@@ -1,0 +1,90 @@
+"""Which workers are alive, and with what device and model: a table that each worker writes and everyone may read.
+
+A web process without a device learns from it whether any worker can serve. This module does not know what workers do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from backend.jobs.models import Clock
+from backend.jobs.schema import workers
+from backend.storage.database import Database
+
+_BURIED_AT_ONCE = 16
+
+
+class WorkerStatus(Enum):
+    """Whether a worker takes jobs: loading → ready → draining, or failed."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker says of itself.
+
+    owner : the name it leases jobs under; model : the model's name, None before it is loaded
+    device_type, device_name : as torch says ("cpu", "cuda"); None before the model is loaded
+    memory_total, memory_free : the device's, bytes
+    error : why it failed, a sentence for the operator, None unless FAILED
+    seconds_per_job : how long a job takes here, company counted in (moving average), None before the first
+    """
+
+    owner: str
+    condition: WorkerStatus
+    model: str | None = None
+    device_type: str | None = None
+    device_name: str | None = None
+    memory_total: int | None = None
+    memory_free: int | None = None
+    error: str | None = None
+    seconds_per_job: float | None = None
+
+
+class WorkerRegistry:
+    """The table of workers; each method may raise StoreUnavailable, beat and remove StorageFull."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def beat(self, state: WorkerState, ttl: float) -> None:
+        """Notes a worker's state for ttl seconds, in place of what it said before; forgets the dead on the way."""
+        now = self._clock()
+        values = {**asdict(state), "condition": state.condition.value, "expires_at": now + timedelta(seconds=ttl)}
+        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        statement = insert(workers).values(values)
+        with self._database.write() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=[workers.c.owner], set_=values))
+            # Only some at once and none that another worker is removing: two workers must not wait for each other.
+            dead = select(workers.c.owner).where(workers.c.expires_at < now).limit(_BURIED_AT_ONCE)
+            # In a CTE: PostgreSQL may run a subquery that locks once a row, and pass the limit.
+            picked = dead.with_for_update(skip_locked=True).cte("dead")
+            connection.execute(delete(workers).where(workers.c.owner.in_(select(picked.c.owner))))
+
+    def alive(self) -> tuple[WorkerState, ...]:
+        """The workers whose last word still holds, those that are ready first, then by owner."""
+        query = select(*workers.c).where(workers.c.expires_at > self._clock())
+        with self._database.read() as connection:
+            found = [_state_of(dict(row._mapping)) for row in connection.execute(query)]
+        return tuple(sorted(found, key=lambda state: (state.condition is not WorkerStatus.READY, state.owner)))
+
+    def remove(self, owner: str) -> None:
+        """Forgets a worker that ended in order; unknown ones are no trouble."""
+        with self._database.write() as connection:
+            connection.execute(delete(workers).where(workers.c.owner == owner))
+
+
+def _state_of(row: dict[str, Any]) -> WorkerState:
+    values = {field.name: row[field.name] for field in fields(WorkerState)}
+    return WorkerState(**{**values, "condition": WorkerStatus(row["condition"])})

@@ -1,0 +1,1 @@
+"""Meshes to images: previews and contact sheets."""

@@ -1,0 +1,107 @@
+"""The rooms that web processes and workers share: the job table, the files, who is alive, and the sweeping of it all.
+
+Nothing runs before `start`. This module does not know HTTP, Celery, or how a job is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from backend.auth.nonces_sql import SqlNonceStore
+from backend.config import Settings
+from backend.errors import ServiceError
+from backend.jobs.janitor import Janitor, JanitorThread
+from backend.jobs.models import Clock, QueueObserver
+from backend.jobs.notifier import Notifier
+from backend.jobs.store import JobStore
+from backend.jobs.worker_registry import WorkerRegistry
+from backend.periodic import PeriodicTask
+from backend.runner.processor_protocol import ShapeProcessor
+from backend.storage.artifacts import ArtifactStore
+from backend.storage.database import Database
+from backend.storage.files import FileStore, open_files
+
+
+def utc_now() -> datetime:
+    """The present."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, eq=False)
+class Resources:
+    """What one process shares with all others; open it after a fork, not before.
+
+    reminder : rings the bell for jobs that nobody was told of, or was told of in vain, and for runs that died
+    """
+
+    clock: Clock
+    database: Database
+    store: JobStore
+    images: FileStore
+    artifacts: ArtifactStore
+    registry: WorkerRegistry
+    janitor: JanitorThread
+    reminder: PeriodicTask
+
+    @classmethod
+    def open(
+        cls, settings: Settings, notifier: Notifier, *, clock: Clock = utc_now, observer: QueueObserver | None = None
+    ) -> Resources:
+        """The rooms that the settings describe, with the job tables made.
+
+        bell : what the reminder rings; losses : as JobStore's
+        Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
+        """
+        images = open_files(settings.files_url, "inputs")
+        artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
+        database = Database.open(settings.database_url)
+        store = JobStore(database, clock, max_attempts=settings.max_attempts, observer=observer)
+        try:
+            store.create_schema()
+        except ServiceError:
+            database.close()
+            raise
+        ttl = timedelta(hours=settings.artifact_ttl_hours)
+        janitor = Janitor(store, artifacts, images, clock, ttl, memories=[SqlNonceStore(database)])
+
+        def remind() -> None:
+            if store.has_work():
+                notifier.notify()
+
+        return cls(
+            clock=clock,
+            database=database,
+            store=store,
+            images=images,
+            artifacts=artifacts,
+            registry=WorkerRegistry(database, clock),
+            janitor=JanitorThread(janitor, settings.sweep_seconds),
+            # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.
+            reminder=PeriodicTask("reminder", settings.sweep_seconds / 2, remind),
+        )
+
+    def start(self) -> None:
+        """Begin to clear away what is over, and to remind of what waits."""
+        self.janitor.start()
+        self.reminder.start()
+
+    def stop(self) -> None:
+        """End that, and close the job table."""
+        self.reminder.stop()
+        self.janitor.stop()
+        self.database.close()
+
+
+def model_opener(settings: Settings) -> Callable[[], ShapeProcessor]:
+    """What gives the loaded model that the settings name, the same at every call; loads nothing yet."""
+
+    def open_processor() -> ShapeProcessor:
+        # Here, because it imports torch, which a process without a worker never needs.
+        from backend.batch_inference_extension import add_batch_inference_to_processor
+        from backend.hunyuan_integration import get_3d_processor
+
+        return add_batch_inference_to_processor(get_3d_processor(settings))
+
+    return open_processor

@@ -1,0 +1,192 @@
+"""The jobs a worker holds, and the thread that keeps their leases: one statement for all of them, twice a second.
+
+The thread writes how far each run is, learns which its agent cancelled and which another worker took over, and hands
+back what is still running when draining takes too long. So nothing else that runs a job waits for the job table. This
+module does not know what a run does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+
+from backend.errors import LeaseLost
+from backend.jobs.models import Job, Report
+from backend.jobs.store import JobStore
+from backend.periodic import PeriodicTask
+
+_log = logging.getLogger(__name__)
+_TICK_SECONDS = 0.5
+_LEAST_PROGRESS = (0, "starting", None)
+
+
+class Ending(Enum):
+    """How a run ends on this worker; the first that claims it decides."""
+
+    RECORDED = "its result is being written by whoever claimed it"
+    CANCELLED = "its agent asked for that"
+    RELEASED = "it is handed back, unharmed"
+    ABANDONED = "it is left to the end of its lease, and counts as a run that died"
+    LOST = "it is another worker's now, or has finished"
+
+
+class Run:
+    """One leased job on this worker; any thread may use it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._lock = threading.Lock()
+        self._ending: Ending | None = None
+        self._report: tuple[int, str, float | None] = _LEAST_PROGRESS
+
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None while it goes on."""
+        return self._ending
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be done for it, other than by whoever claimed its end."""
+        return self._ending is not None
+
+    def end(self, ending: Ending) -> bool:
+        """Claims the run's end; False when something else ended it before."""
+        with self._lock:
+            if self._ending is not None:
+                return False
+            self._ending = ending
+            return True
+
+    def note(self, progress: int, step: str, eta_seconds: float | None) -> None:
+        """Says how far it is; progress never falls."""
+        with self._lock:
+            self._report = (
+                max(progress, self._report[0]),
+                step,
+                None if eta_seconds is None else round(eta_seconds, 1),
+            )
+
+    def report(self) -> Report:
+        """How far it is."""
+        progress, step, eta = self._report
+        return Report(self.job, progress, step, eta)
+
+
+class Heartbeats:
+    """Keeps the leases of one worker's runs until each has ended."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        owner: str,
+        lease_seconds: float,
+        on_over: Callable[[Run], None],
+        *,
+        tick_seconds: float = _TICK_SECONDS,
+    ) -> None:
+        """on_over : is told of each run that ended here: cancelled, released or lost."""
+        self._store = store
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._on_over = on_over
+        self._lock = threading.Lock()
+        self._ticking = threading.Lock()
+        self._held: dict[str, Run] = {}
+        self._written: dict[str, Report] = {}
+        self._written_at = time.monotonic()
+        self._deadline: float | None = None
+        self._periodic_task = PeriodicTask("heartbeats", tick_seconds, self.tick)
+
+    def hold(self, runs: Iterable[Run]) -> None:
+        """Keeps the leases of these runs from now on."""
+        with self._lock:
+            self._held.update((run.job.id, run) for run in runs)
+        self._periodic_task.start()
+
+    def drop(self, run: Run) -> None:
+        """Leaves a run to whoever claimed its end."""
+        with self._lock:
+            if self._held.get(run.job.id) is run:
+                del self._held[run.job.id]
+
+    def release_at(self, deadline: float | None) -> None:
+        """From this time.monotonic() on hands back all that hasn't ended; None: never. Safe in a signal handler."""
+        self._deadline = deadline
+
+    @property
+    def past_deadline(self) -> bool:
+        """Whether what runs is being handed back."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    @property
+    def holding(self) -> int:
+        """How many runs have not ended."""
+        return len(self._held)
+
+    def jobs(self) -> list[Job]:
+        """The jobs of the runs that it holds."""
+        return [run.job for run in self._runs()]
+
+    def wake(self) -> None:
+        """Has the next beat come at once."""
+        self._periodic_task.wake()
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Ends the thread; what is still held is left to the end of its lease."""
+        self._periodic_task.stop(timeout)
+
+    def tick(self) -> None:
+        """One beat. Raises StoreUnavailable, StorageFull; then the next beat makes up for it."""
+        with self._ticking:
+            if self.past_deadline:
+                for run in self._runs():
+                    run.end(Ending.RELEASED)
+            self._settle()
+            runs = self._runs()
+            if runs:
+                self._beat(runs)
+                self._settle()
+
+    def _runs(self) -> list[Run]:
+        with self._lock:
+            return list(self._held.values())
+
+    def _settle(self) -> None:
+        """Writes the ends that were claimed for it: a cancellation, a release."""
+        for run in self._runs():
+            if run.ending is Ending.CANCELLED:
+                self._finish(run, self._store.finish_cancelled)
+            elif run.ending is Ending.RELEASED:
+                self._finish(run, self._store.release)
+            elif run.ending in (Ending.LOST, Ending.ABANDONED):
+                self.drop(run)
+                self._on_over(run)
+
+    def _finish(self, run: Run, write: Callable[[Job], Job]) -> None:
+        try:
+            write(run.job)
+        except LeaseLost:
+            _log.warning("job %s was no longer ours to end", run.job.id, extra={"job_id": run.job.id})
+        self.drop(run)
+        self._on_over(run)
+
+    def _beat(self, runs: Sequence[Run]) -> None:
+        reports = {run.job.id: run.report() for run in runs}
+        due = time.monotonic() - self._written_at >= self._lease_seconds / 3
+        if due or reports != self._written:
+            seen = self._store.report(self._owner, list(reports.values()), self._lease_seconds).held
+            self._written, self._written_at = reports, time.monotonic()
+        else:
+            seen = tuple(self._store.look([run.job for run in runs]))
+        now = {job.id: job for job in seen}
+        for run in runs:
+            row = now.get(run.job.id)
+            if row is None:
+                # A run whose result is being written may have left the table's processing rows just now.
+                if run.end(Ending.LOST):
+                    _log.warning("job %s was taken over or has ended", run.job.id, extra={"job_id": run.job.id})
+            elif row.cancel_requested:
+                run.end(Ending.CANCELLED)

@@ -1,0 +1,126 @@
+"""How gunicorn serves the service: `gunicorn --config python:backend.serve.gunicorn_conf`.
+
+gunicorn reads the names of this module, so unlike any other it reads the environment when it is imported. One process
+owns the device and many threads answer; without a worker (WORKER_ENABLED=false) there may be more processes (`-w`).
+This module does not know what is served.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from backend.auth.agents import load_agents
+from backend.config import Settings
+from backend.errors import ConfigurationError, ServiceError
+from backend.telemetry.logs import logging_config
+from backend.telemetry.shared_memory import SharedCounts, SharedTable
+
+_STOP_SECONDS = 15
+"""Beyond DRAIN_SECONDS: to record what the batch gave and to close."""
+_SPARE_PLACES = 16
+"""Of processes that count together beyond twice their number: while they are exchanged, old and new ones live."""
+
+
+def _settings() -> Settings:
+    try:
+        return Settings.from_environment(os.environ)
+    except ServiceError as error:
+        sys.exit(error.message)
+
+
+_service = _settings()
+
+wsgi_app = "backend.main:create_app()"
+proc_name = "orfeas"
+bind = f"[{_service.host}]:{_service.port}" if ":" in _service.host else f"{_service.host}:{_service.port}"
+worker_class = "backend.serve.gunicorn_worker.AgentWorker"
+threads = _service.web_threads
+if _service.worker_enabled:
+    workers = 1
+# Of the loop that accepts; a request may take as long as it likes.
+timeout = 60
+graceful_timeout = int(_service.drain_seconds) + _STOP_SECONDS
+keepalive = 5
+
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+# Who called is worked out from TRUSTED_PROXIES, and no header may say where the service is mounted.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+
+sendfile = False
+control_socket_disable = True
+# The sign of life is a file that is touched all the time: a busy disk must not stop it.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+logconfig_dict = logging_config(_service.log_level)
+
+
+def on_starting(server: Any) -> None:
+    """See that the service can start, before anything is started: one sentence says what is in the way."""
+    try:
+        _check(server.cfg.workers)
+    except ServiceError as error:
+        server.log.error(error.message)
+        sys.exit(2)
+    processes = server.cfg.workers
+    server.shared_table = SharedTable(2 * processes + _SPARE_PLACES) if processes > 1 else None
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a new process its place to count in; one that a dead process had, if there is one."""
+    worker.shared_counts = None
+    if server.shared_table is not None:
+        taken = [other.shared_counts.place for other in server.WORKERS.values()]
+        worker.shared_counts = SharedCounts(server.shared_table, server.shared_table.free_place(taken))
+
+
+def post_worker_init(worker: Any) -> None:
+    """Start what runs beside the requests; from SIGTERM on nobody waits for a mesh any more."""
+    services = _services(worker)
+    if worker.shared_counts is not None:
+        services.metrics.share(worker.shared_counts)
+    end_requests = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        services.begin_stop()
+        if callable(end_requests):
+            end_requests(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    # As gunicorn has it: a request's system calls go on.
+    signal.siginterrupt(signal.SIGTERM, False)
+    services.start(alone=True)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Let the running batch finish, or hand it back."""
+    if getattr(worker, "wsgi", None) is not None:
+        _services(worker).stop()
+
+
+def _services(worker: Any) -> Any:
+    from backend.agent_api import services_of
+
+    return services_of(worker.wsgi)
+
+
+def _check(processes: int) -> None:
+    if _service.auth_enabled:
+        load_agents(_service.agents_file)
+    if processes == 1:
+        return
+    if _service.worker_enabled:
+        raise ConfigurationError(
+            f"{processes} processes would each load the model: start one, or set WORKER_ENABLED=false and run workers."
+        )
+    if _service.rate_limit_storage.startswith("memory") or _service.nonce_store == "memory":
+        raise ConfigurationError(
+            f"{processes} processes must share limits and nonces: set RATE_LIMIT_STORAGE_URL=redis://HOST:PORT/DB "
+            "and NONCE_STORE=database or redis://HOST:PORT/DB."
+        )

@@ -1,0 +1,1 @@
+"""The database connection and the file stores."""

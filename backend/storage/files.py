@@ -1,0 +1,210 @@
+"""Files under server-made names, whole or not at all: the store of pictures and of meshes, in a folder or behind a URL.
+
+Names from outside reach no path: one that the server could not have made is a file that isn't there. This module does
+not know what is in a file or which job it belongs to.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+from urllib.parse import unquote, urlsplit
+
+from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ServiceError, StorageFull
+
+_NAME = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}")
+_TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}\.[a-f0-9]{16}\.part")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FileStore(Protocol):
+    """Files that every process and machine of the service shares. Any thread may use it."""
+
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
+        """Keeps bytes, or what is left of a stream, under a name; a reader sees all of it or no file.
+
+        When this returns the file survives a power cut. Raises StorageFull, ArtifactStoreUnavailable, and
+        ArtifactNotFound for a name that the server did not make; then nothing is left.
+        """
+        ...
+
+    def open(self, name: str) -> BinaryIO:
+        """The file to read and seek in; the caller closes it. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Its bytes. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Removes a file, or a temporary one that older_than named; one that is gone is no error.
+
+        Raises ArtifactNotFound for a name that the server did not make, ArtifactStoreUnavailable.
+        """
+        ...
+
+    def older_than(self, time: datetime) -> Iterator[str]:
+        """Names of files last written before a time (aware), half-written temporary ones too, in no order.
+
+        Files may come and go meanwhile. Raises ArtifactStoreUnavailable.
+        """
+        ...
+
+
+def new_name(extension: str) -> str:
+    """A name that nobody can guess, for a file with this extension (3 or 4 small letters, no dot)."""
+    return f"{secrets.token_hex(16)}.{extension}"
+
+
+def require_name(name: str, *, temporary: bool = False) -> str:
+    """The name, when the server can have made it; temporary : a temporary name will do. Raises ArtifactNotFound."""
+    if _NAME.fullmatch(name) or (temporary and is_temporary(name)):
+        return name
+    raise ArtifactNotFound
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file of this name was written by a store, temporary ones included."""
+    return bool(_NAME.fullmatch(name)) or is_temporary(name)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether this is the name of a file that was being written."""
+    return bool(_TEMPORARY.fullmatch(name))
+
+
+def temporary_name(name: str) -> str:
+    """A name to write under before the file gets its own."""
+    return f"{name}.{secrets.token_hex(8)}.part"
+
+
+def stream_of(data: bytes | BinaryIO) -> BinaryIO:
+    """Bytes as a stream; a stream as it stands."""
+    return io.BytesIO(data) if isinstance(data, bytes) else data
+
+
+def named(error: OSError) -> ServiceError:
+    """A failure of the operating system in our terms."""
+    return StorageFull() if error.errno in _FULL else ArtifactStoreUnavailable()
+
+
+def utc_now() -> datetime:
+    """The present by this machine's clock."""
+    return datetime.now(UTC)
+
+
+class LocalFiles:
+    """A FileStore in one folder, which may be a network share; the folder is made with the first file."""
+
+    def __init__(self, folder: Path, clock: Callable[[], datetime] = utc_now) -> None:
+        """clock : says when a file was written, so that its age does not hang on the file server's clock."""
+        self._folder = folder
+        self._clock = clock
+
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
+        """See FileStore."""
+        final = self._folder / require_name(name)
+        temporary = self._folder / temporary_name(name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._write(temporary, stream_of(data))
+                temporary.replace(final)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            self._flush_folder(final)
+        except OSError as error:
+            raise named(error) from error
+
+    def open(self, name: str) -> BinaryIO:
+        """See FileStore."""
+        with _reading():
+            return (self._folder / require_name(name)).open("rb")
+
+    def size(self, name: str) -> int:
+        """See FileStore."""
+        with _reading():
+            return (self._folder / require_name(name)).stat().st_size
+
+    def delete(self, name: str) -> None:
+        """See FileStore."""
+        path = self._folder / require_name(name, temporary=True)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise named(error) from error
+
+    def older_than(self, time: datetime) -> Iterator[str]:
+        """See FileStore."""
+        limit = time.timestamp()
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    if is_ours(entry.name) and _written_before(entry, limit):
+                        yield entry.name
+        except FileNotFoundError:  # nothing was ever put here
+            return
+        except OSError as error:
+            raise named(error) from error
+
+    def _write(self, path: Path, source: BinaryIO) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            now = self._clock().timestamp()
+            os.utime(target.fileno(), (now, now))
+            os.fsync(target.fileno())
+
+    def _flush_folder(self, written: Path) -> None:
+        """Makes the new name last; when that fails the file goes again, for the caller was told that it isn't kept."""
+        try:
+            descriptor = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
+
+
+def open_files(place: str, part: Literal["inputs", "artifacts"]) -> FileStore:
+    """The store of one kind of files below FILES_URL: a folder, `file://PATH`, or an fsspec URL (`s3://BUCKET/PREFIX`).
+
+    Nothing is connected to or made yet. Call it after a fork, not before. Raises ConfigurationError.
+    """
+    if "://" not in place:
+        return LocalFiles(Path(place).expanduser() / part)
+    if place.startswith("file://"):
+        return LocalFiles(Path(unquote(urlsplit(place).path)) / part)
+    from backend.storage.remote_files import open_remote_files
+
+    return open_remote_files(place, part)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ArtifactNotFound from error
+    except OSError as error:
+        raise named(error) from error
+
+
+def _written_before(entry: os.DirEntry[str], limit: float) -> bool:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime < limit
+    except FileNotFoundError:  # removed since it was listed
+        return False

@@ -1,0 +1,99 @@
+"""What Prometheus may ask of a service: its requests, the work it does, the queue, the workers and their devices.
+
+One for each app. Counts are of this process, or of all processes of the service when they are shared; the queue and the
+devices are everybody's, read when asked. This module does not know who counts when, or who may ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from backend.errors import RateLimited, ServiceError
+from backend.jobs.health import Health
+from backend.jobs.models import Clock
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
+from backend.telemetry.counters import CounterFamily, HistogramFamily
+from backend.telemetry.worker_metrics import CountedWork
+
+_REQUESTS = CounterFamily("orfeas_requests", "Requests answered.", ("route", "method", "status", "code"))
+_LATENCY = HistogramFamily(
+    "orfeas_request_seconds",
+    "Seconds to an answer.",
+    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+    ("route",),
+)
+_LIMITED = CounterFamily("orfeas_rate_limited", "Requests refused with 429.", ("route",))
+
+
+class ServiceMetrics(CountedWork):
+    """Counts for one app; a web_frame.RequestCounter too. Any thread may call it."""
+
+    def __init__(self) -> None:
+        super().__init__(_REQUESTS, _LATENCY, _LIMITED)
+
+    def watch(self, read_health: Callable[[], Health], clock: Clock) -> None:
+        """From now on tell also of the queue and the devices; once for each app."""
+        self._registry.register(_StateCollector(read_health, clock))
+
+    def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
+        """See RequestCounter."""
+        # A caller makes up routes and methods; only those that exist become names that are kept.
+        known = method if route else "other"
+        self._tally.add(_REQUESTS.steps(route or "none", known, str(status), code))
+        self._tally.add(_LATENCY.steps(seconds, route or "none"))
+        if status == RateLimited.status:
+            self._tally.add(_LIMITED.steps(route or "none"))
+
+
+class _StateCollector(Collector):
+    """The queue and the devices, read when Prometheus asks."""
+
+    def __init__(self, read_health: Callable[[], Health], clock: Clock) -> None:
+        self._read_health = read_health
+        self._clock = clock
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """Nothing: what is described beforehand would have to be read beforehand."""
+        return iter(())
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges; only that the store is away, when it is."""
+        up = GaugeMetricFamily("orfeas_store_up", "Whether the job table can be read.")
+        try:
+            health = self._read_health()
+        except ServiceError:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield from _queue_gauges(health, self._clock())
+        yield from _device_gauges(health.workers)
+
+
+def _queue_gauges(health: Health, now: datetime) -> Iterator[GaugeMetricFamily]:
+    counts = health.counts
+    oldest = counts.oldest_queued_at
+    waited = max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
+    yield GaugeMetricFamily("orfeas_queue_jobs", "Jobs that wait.", counts.queued)
+    yield GaugeMetricFamily("orfeas_active_jobs", "Jobs that run.", counts.processing)
+    yield GaugeMetricFamily("orfeas_queue_oldest_seconds", "How long the oldest waiting job has waited.", waited)
+
+
+def _device_gauges(workers: tuple[WorkerState, ...]) -> Iterator[GaugeMetricFamily]:
+    condition = GaugeMetricFamily("orfeas_workers", "Workers alive.", labels=("condition",))
+    # Those without a worker too: an alert needs a 0 to see.
+    for each in WorkerStatus:
+        condition.add_metric([each.value], sum(state.condition is each for state in workers))
+    yield condition
+    memory = GaugeMetricFamily("orfeas_device_memory_bytes", "Memory of a device.", labels=("worker", "kind"))
+    for state in workers:
+        if state.memory_total is not None:
+            memory.add_metric([state.owner, "total"], state.memory_total)
+        if state.memory_free is not None:
+            memory.add_metric([state.owner, "free"], state.memory_free)
+    yield memory

@@ -1,0 +1,189 @@
+"""The one child of a worker process: holds the model and the device, and runs the jobs that the bells call it to.
+
+When a picture or a driver kills it, another takes its place; when its parent dies, it hands back what it has and ends.
+This module does not know how a job is run, or who rings.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from billiard.util import set_pdeathsig
+
+from backend.batch_processor import BatchProcessor
+from backend.config import Settings
+from backend.errors import DeviceLost, ServiceError
+from backend.jobs.notifier import LocalNotifier
+from backend.resources import Resources
+from backend.runner.processor_protocol import ShapeProcessor
+from backend.runner.watchdog import Watchdog
+from backend.telemetry.metrics_server import MetricsServer
+from backend.telemetry.worker_metrics import CountedWork
+from backend.telemetry.worker_metrics_protocol import WorkerMetrics
+from backend.worker.celery_app import GRACE_SECONDS, make_celery
+from backend.worker.celery_notifier import CeleryNotifier
+from backend.worker.parent_watch import ParentWatch
+
+_FIRST_REST, _LONGEST_REST = 1.0, 30.0
+_LAST_RING_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """The job table, the model, and who tells others that there is more to do."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        resources: Resources,
+        notifier: CeleryNotifier,
+        open_processor: Callable[[], ShapeProcessor],
+        watchdog: Watchdog,
+        metrics: WorkerMetrics | None = None,
+    ) -> None:
+        """rooms : closed by end(); bell : what wakes this worker and others; the others as BatchProcessor's."""
+        self._settings = settings
+        self._notifier = notifier
+        self._resources = resources
+        self._processor = BatchProcessor.with_resources(
+            resources, open_processor, settings, notifier=LocalNotifier(), metrics=metrics, watchdog=watchdog
+        )
+        self._draining = False
+
+    def begin(self) -> None:
+        """Sweep the job table from now on."""
+        self._resources.start()
+
+    def load(self) -> None:
+        """Load the model. Raises what open_processor raises; may be called again then."""
+        self._processor.load()
+
+    def answer(self) -> int:
+        """Run one group of jobs; the number of its jobs. One bell becomes at most one other, as long as jobs wait.
+
+        The bell is answered when the device is free: the next one finds it so while meshes are still recorded.
+        Raises DeviceLost when only another process can go on.
+        """
+        try:
+            if self._draining:
+                self._pass_on()
+                return 0
+            # Before the run, so that another worker takes the rest meanwhile.
+            handed_on = self._resources.store.counts().queued > self._settings.max_batch_size
+            if handed_on:
+                self._notifier.notify()
+            taken = self._processor.run_group()
+            if taken and not handed_on:
+                self._pass_on()
+        except DeviceLost:
+            self._notifier.notify()
+            raise
+        except ServiceError as error:
+            logger.warning("This bell is not answered (%s); a later one will be.", error.message)
+            return 0
+        return taken
+
+    def _pass_on(self) -> None:
+        if self._resources.store.has_work():
+            self._notifier.notify()
+
+    def drain(self, seconds: float) -> None:
+        """Take no more jobs; what runs may go on for so long, then it is handed back."""
+        self._draining = True
+        self._processor.drain(seconds)
+
+    def end(self) -> None:
+        """Finish or hand back what runs, and close everything."""
+        self._processor.stop(0 if self._draining else None)
+        self._resources.stop()
+        self._notifier.flush(_LAST_RING_SECONDS)
+
+
+class WorkerChild:
+    """The child from its fork to its end; made in the parent, where it holds nothing."""
+
+    def __init__(
+        self, settings: Settings, parent_watch: ParentWatch, open_processor: Callable[[], ShapeProcessor]
+    ) -> None:
+        self._settings = settings
+        self._lifeline = parent_watch
+        self._open_processor = open_processor
+        self._runner: JobRunner | None = None
+        self._ending = threading.Event()
+        # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
+        self._watchdog = Watchdog(settings.batch_seconds)
+        self._counts = CountedWork()
+        self._metrics_server = MetricsServer(
+            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._counts.exposition
+        )
+
+    def begin(self) -> None:
+        """Open the rooms and load the model, however long either is away; returns early when it is to end."""
+        # Celery would have the kernel kill this process with its parent, and each job would count a death.
+        with suppress(OSError):
+            set_pdeathsig(0)
+        self._watchdog.begin()
+        self._lifeline.watch(self._stop)
+        self._metrics_server.start()
+        self._patiently(self._open)
+        self._patiently(self._load)
+
+    def work(self) -> None:
+        """Answer one bell. Ends the process when the device is lost."""
+        if self._runner is None:
+            return
+        try:
+            self._runner.answer()
+        except DeviceLost as error:
+            logger.critical("%s This process ends; another takes its place.", error.message)
+            self._runner.end()
+            os._exit(1)
+
+    def end(self) -> None:
+        """Close what was opened."""
+        if self._runner is not None:
+            self._runner.end()
+        self._metrics_server.stop()
+
+    def _open(self) -> None:
+        # A bell of the child's own: connections are not shared across a fork.
+        notifier = CeleryNotifier(make_celery(self._settings))
+        resources = Resources.open(self._settings, notifier, observer=self._counts)
+        self._runner = JobRunner(
+            self._settings, resources, notifier, self._open_processor, self._watchdog, self._counts
+        )
+        self._runner.begin()
+
+    def _load(self) -> None:
+        if self._runner is not None:
+            self._runner.load()
+
+    def _stop(self, orphaned: bool) -> None:
+        # Whoever starts a new worker in the dead one's place needs the device at once.
+        seconds = 0.0 if orphaned else self._settings.drain_seconds
+        if orphaned:
+            logger.error("The worker's parent process has died; the child hands back what it runs, and ends.")
+        self._ending.set()
+        self._watchdog.end_within(seconds + GRACE_SECONDS)
+        if self._runner is not None:
+            self._runner.drain(seconds)
+
+    def _patiently(self, action: Callable[[], None]) -> None:
+        """Does it again and again until it works or the process is to end."""
+        rest = _FIRST_REST
+        while not self._ending.is_set():
+            try:
+                action()
+            except ServiceError as error:
+                logger.error("The worker is not ready: %s Next try in %.0f s.", error.message, rest)
+            except Exception:  # a driver may raise anything
+                logger.exception("The worker is not ready. Next try in %.0f s.", rest)
+            else:
+                return
+            self._ending.wait(rest)
+            rest = min(2 * rest, _LONGEST_REST)

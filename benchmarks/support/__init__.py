@@ -1,0 +1,1 @@
+"""What benchmarks and tests share: analytic fields, drawn photographs, and servers that they start."""

@@ -1,0 +1,277 @@
+"""The client's command line: `python -m orfeas_client generate picture.png -o mesh.glb` and its neighbours.
+
+The service and the agent come from options or from ORFEAS_URL, ORFEAS_AGENT_ID and ORFEAS_API_KEY; the environment is
+the better place for a key, as others on the machine can see a command's options. This module does not know how
+requests travel.
+
+Exit codes: 0 done; 1 the service refused, or a picture failed (the others are written); 2 bad options; 3 no service
+answers; 4 a file here cannot be read or written; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count, pairwise
+from pathlib import Path
+
+from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
+from orfeas_client.console import Made, Screen
+from orfeas_client.errors import LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+
+DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+DEFAULT_URL = "http://127.0.0.1:5000"
+MAX_IMAGES = 10
+
+_FORMATS = ("glb", "stl", "obj", "ply")
+_FIELDS = ("format", "quality", "steps", "guidance_scale", "seed", "target_faces", "remove_background", "scale_mm")
+_NOBODY = "nobody"
+_Connect = Callable[..., AgentClient]
+
+
+def run(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    screen: Screen | None = None,
+    connect: _Connect = AgentClient,
+) -> int:
+    """Do what the command line asks; the exit code."""
+    options = _parser(environ).parse_args(arguments)
+    screen = screen or Screen.standard(options.json)
+    try:
+        with _connected(options, screen, connect) as client:
+            command: Callable[[AgentClient, argparse.Namespace, Screen], int] = options.run
+            return command(client, options, screen)
+    except LocalFileError as failure:
+        return _failed(screen, failure, FILE_TROUBLE)
+    except (ServiceUnreachable, UnexpectedAnswer) as failure:
+        return _failed(screen, failure, UNREACHABLE)
+    except ServiceRefused as failure:
+        return _failed(screen, failure, REFUSED)
+    except ClientError as failure:
+        return _failed(screen, failure, BAD_OPTIONS)
+    except KeyboardInterrupt:
+        screen.complain("Interrupted.")
+        return INTERRUPTED
+
+
+def _failed(screen: Screen, failure: ClientError, code: int) -> int:
+    screen.complain(str(failure))
+    return code
+
+
+def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -> AgentClient:
+    agent_id, api_key = options.agent_id, options.api_key
+    if options.run is _health:
+        agent_id, api_key = agent_id or _NOBODY, api_key or _NOBODY
+    if not agent_id or not api_key:
+        raise ClientError("Who calls? Set ORFEAS_AGENT_ID and ORFEAS_API_KEY, or give --agent-id and --api-key.")
+
+    def tell(problem: str, pause: float) -> None:
+        screen.note(f"{problem} Trying again in {pause:.1f} s.")
+
+    return connect(options.url, agent_id, api_key, retries=options.retries, on_retry=tell)
+
+
+def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    output: Path = options.output or Path()
+    fields = _fields(options)
+    if output.suffix and not output.is_dir():
+        fields.setdefault("format", output.suffix[1:].lower())
+        target = output
+    else:
+        target = _targets([options.image], _folder(output), fields)[0]
+    return _make(client, [options.image], [target], fields, screen)
+
+
+def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    fields = _fields(options)
+    targets = _targets(options.images, _folder(options.output), fields)
+    return _make(client, options.images, targets, fields, screen)
+
+
+def _make(client: AgentClient, images: Sequence[Path], targets: Sequence[Path], fields: Fields, screen: Screen) -> int:
+    """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
+    results: list[Made] = []
+    try:
+        for group in _groups(len(images)):
+            sent = [images[place] for place in group]
+            finished = _run_jobs(client, sent, fields, screen)
+            for image, place, job in zip(sent, group, finished, strict=True):
+                results.append(_fetched(client, str(image), job, targets[place]))
+    finally:
+        if results:
+            screen.made(results)
+    return REFUSED if any(result.problem for result in results) else DONE
+
+
+def _run_jobs(client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen) -> Sequence[Job]:
+    sent = client.generate(images[0], **fields) if len(images) == 1 else client.batch(images, **fields)
+    names = {job.id: path.name for job, path in zip(_jobs_of(sent), images, strict=True)}
+    return _jobs_of(_waited(client, sent.id, names, screen))
+
+
+def _waited(client: AgentClient, job_or_batch_id: str, names: Mapping[str, str], screen: Screen) -> Job | Batch:
+    try:
+        with screen.bars(names) as bars:
+            return client.wait(job_or_batch_id, bars.show)
+    except KeyboardInterrupt:
+        command = "python -m orfeas_client"
+        screen.note(f"{job_or_batch_id} goes on: `{command} wait {job_or_batch_id}`, or `{command} cancel` it.")
+        raise
+
+
+def _fetched(client: AgentClient, image: str, job: Job, target: Path) -> Made:
+    if not job.succeeded or not job.download_url:
+        reason = f"{job.error_code}: {job.error}" if job.error_code else job.status
+        return Made(image, job, problem=reason)
+    size = job.metadata.get("file_size")
+    try:
+        file = client.download(job.download_url, target, size=size if isinstance(size, int) else None)
+    except ServiceRefused as refusal:
+        return Made(image, job, problem=str(refusal))
+    return Made(image, job, file)
+
+
+def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    value = _waited(client, options.id, {}, screen)
+    if options.output is None:
+        screen.state(value)
+        return DONE if value.succeeded else REFUSED
+    folder = _folder(options.output)
+    results = [
+        _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}")
+        for job in _jobs_of(value)
+    ]
+    screen.made(results)
+    return REFUSED if any(result.problem for result in results) else DONE
+
+
+def _status(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.state(client.status(options.id))
+    return DONE
+
+
+def _cancel(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.state(client.cancel(options.id))
+    return DONE
+
+
+def _jobs(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.page(client.jobs(limit=options.limit, cursor=options.cursor))
+    return DONE
+
+
+def _download(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.file(client.download(options.source, options.output or Path()))
+    return DONE
+
+
+def _health(client: AgentClient, _options: argparse.Namespace, screen: Screen) -> int:
+    health = client.health()
+    screen.health(health)
+    return DONE if health.ok else REFUSED
+
+
+def _jobs_of(value: Job | Batch) -> Sequence[Job]:
+    return value.jobs if isinstance(value, Batch) else (value,)
+
+
+def _groups(images: int) -> Iterator[range]:
+    """Places of pictures to be sent together: as few groups as may be, about equally large."""
+    groups = -(-images // MAX_IMAGES)
+    bounds = [images * number // groups for number in range(groups + 1)]
+    return (range(start, end) for start, end in pairwise(bounds))
+
+
+def _targets(images: Sequence[Path], folder: Path, fields: Fields) -> list[Path]:
+    """A file for each picture, called as it is; the second of a name gets '-2', and so on."""
+    taken: set[str] = set()
+
+    def free(stem: str) -> Path:
+        for number in chain([""], (f"-{n}" for n in count(2))):
+            name = f"{stem}{number}.{fields.get('format', 'glb')}"
+            # Some file systems hold upper and lower case for the same.
+            if name.casefold() not in taken:
+                taken.add(name.casefold())
+                return folder / name
+        raise AssertionError("there is always another number")
+
+    return [free(image.stem or "picture") for image in images]
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise LocalFileError(f"The folder {path} cannot be made: {failure.strerror or failure}.") from failure
+    return path
+
+
+def _fields(options: argparse.Namespace) -> Fields:
+    given: Fields = {}
+    for name in _FIELDS:
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = value  # type: ignore[literal-required]  # _FIELDS are its keys, as a test sees to
+    return given
+
+
+def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m orfeas_client",
+        description="Make 3D meshes of pictures at an ORFEAS service.",
+        epilog="Exit codes: 0 done, 1 refused or a picture failed, 2 bad options, 3 no service answers, "
+        "4 a file here cannot be read or written, 130 interrupted.",
+    )
+    add = parser.add_argument
+    add("--url", default=environ.get("ORFEAS_URL") or DEFAULT_URL, help=f"ORFEAS_URL, else {DEFAULT_URL}")
+    add("--agent-id", default=environ.get("ORFEAS_AGENT_ID"), metavar="ID", help="default: ORFEAS_AGENT_ID")
+    add("--api-key", default=environ.get("ORFEAS_API_KEY"), metavar="KEY", help="default: ORFEAS_API_KEY, better there")
+    add("--retries", type=int, default=5, metavar="N", help="tries after the first (default: %(default)s)")
+    add("--json", action="store_true", help="results as JSON")
+    _add_commands(parser)
+    return parser
+
+
+def _add_commands(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    generate = command("generate", _generate, "make the mesh of one picture")
+    generate.add_argument("image", metavar="PICTURE", type=Path, help="PNG, JPEG or WebP file with one object on it")
+    generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
+    _add_fields(generate)
+    batch = command("batch", _batch, "make the meshes of several pictures")
+    batch.add_argument("images", type=Path, nargs="+", metavar="PICTURE", help="any number; sent by up to ten")
+    batch.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here")
+    _add_fields(batch)
+    wait = command("wait", _wait, "wait for a job or batch that was sent before")
+    wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
+    status, cancel = command("status", _status, "show a job or batch"), command("cancel", _cancel, "cancel a job")
+    for sub, kinds in ((wait, "a job's or batch's id"), (status, "a job's or batch's id"), (cancel, "a job's id")):
+        sub.add_argument("id", help=kinds)
+    jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
+    jobs.add_argument("--limit", type=int, metavar="N", help="1 to 100 (default: 20)")
+    jobs.add_argument("--cursor", help="go on after an earlier list")
+    download = command("download", _download, "fetch a mesh")
+    download.add_argument("source", help="a download_url, or a file's name")
+    download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
+    command("health", _health, "how the service is; needs no agent")
+
+
+def _add_fields(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-f", "--format", choices=_FORMATS, help="default: the output's suffix, else glb")
+    add("--quality", type=int, metavar="Q", help="1 to 10 (default: 7)")
+    add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")
+    add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
+    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1 (default: drawn)")
+    add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
+    add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
+    add("--scale-mm", type=float, metavar="MM", help="longest side in mm")

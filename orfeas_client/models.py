@@ -1,0 +1,198 @@
+"""What the service says, as values: jobs, batches, pages of jobs, its health.
+
+Reads the JSON of api.md; what it does not know it leaves out, what it needs and misses is an UnexpectedAnswer. Nothing
+but the standard library. This module does not know how an answer travels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypedDict, TypeVar
+
+from orfeas_client.errors import UnexpectedAnswer
+
+Json = Mapping[str, object]
+_Kind = TypeVar("_Kind")
+_FINISHED = ("completed", "failed", "cancelled")
+
+
+class Fields(TypedDict, total=False):
+    """What may be asked of a mesh; the service checks ranges and fills in defaults (api.md)."""
+
+    format: str
+    quality: int
+    steps: int
+    guidance_scale: float
+    seed: int
+    target_faces: int
+    remove_background: str
+    scale_mm: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the service last told of it.
+
+    status : queued, processing, completed, failed or cancelled; progress : 0–100
+    download_url : set when completed; metadata : what was really done; processing_time : seconds its run took
+    error_code, error : why it failed
+    """
+
+    id: str
+    status: str
+    progress: int = 0
+    current_step: str = ""
+    eta_seconds: float | None = None
+    queue_position: int | None = None
+    download_url: str | None = None
+    metadata: Json = field(default_factory=lambda: MappingProxyType({}))
+    processing_time: float | None = None
+    error_code: str = ""
+    error: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it stays as it is."""
+        return self.status in _FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a mesh to download."""
+        return self.status == "completed"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Jobs that were sent together, in the pictures' order."""
+
+    id: str
+    status: str
+    jobs: tuple[Job, ...]
+    progress: int = 0
+    current_step: str = ""
+    eta_seconds: float | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether none of its jobs is waiting or running."""
+        return self.status in _FINISHED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every job has a mesh."""
+        return all(job.succeeded for job in self.jobs)
+
+
+@dataclass(frozen=True)
+class JobPage:
+    """Some of the agent's jobs, newest first; next_cursor asks for older ones, None when there are none."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """How the service is. ok : whether it can serve; memory in bytes, None when unknown."""
+
+    ok: bool
+    status: str
+    version: str
+    model: str
+    model_loaded: bool
+    device: str
+    device_name: str
+    memory_total: int | None
+    memory_free: int | None
+    queue_size: int | None
+    active_jobs: int | None
+
+
+def read_submitted_job(answer: Json) -> Job:
+    """The answer to /generate-3d, done or not. Raises UnexpectedAnswer."""
+    return read_job({"progress": 100 if answer.get("status") == "completed" else 0, **answer})
+
+
+def read_submitted_batch(answer: Json) -> Batch:
+    """The answer to /batch: every job queued. Raises UnexpectedAnswer."""
+    jobs = tuple(Job(_of(str, job_id, "job_ids"), "queued") for job_id in _need(answer, "job_ids", list))
+    return Batch(_need(answer, "batch_id", str), "queued", jobs)
+
+
+def read_status(answer: Json) -> Job | Batch:
+    """The answer to /status/<id>. Raises UnexpectedAnswer."""
+    if "items" not in answer:
+        return read_job(answer)
+    return Batch(
+        _need(answer, "batch_id", str),
+        _need(answer, "status", str),
+        tuple(read_job(_of(dict, item, "items")) for item in _need(answer, "items", list)),
+        int(_number(answer, "progress") or 0),
+        _optional(answer, "current_step", str) or "",
+        _number(answer, "eta_seconds"),
+    )
+
+
+def read_page(answer: Json) -> JobPage:
+    """The answer to /jobs. Raises UnexpectedAnswer."""
+    jobs = tuple(read_job(_of(dict, item, "jobs")) for item in _need(answer, "jobs", list))
+    return JobPage(jobs, _optional(answer, "next_cursor", str))
+
+
+def read_job(answer: Json) -> Job:
+    """One job wherever it is told of. Raises UnexpectedAnswer."""
+    failure = _optional(answer, "error", dict) or {}
+    return Job(
+        _need(answer, "job_id", str),
+        _need(answer, "status", str),
+        int(_number(answer, "progress") or 0),
+        _optional(answer, "current_step", str) or "",
+        _number(answer, "eta_seconds"),
+        _optional(answer, "queue_position", int),
+        _optional(answer, "download_url", str),
+        MappingProxyType(dict(_optional(answer, "metadata", dict) or {})),
+        _number(answer, "processing_time"),
+        _optional(failure, "code", str) or "",
+        _optional(failure, "message", str) or "",
+    )
+
+
+def read_health(answer: Json, ok: bool) -> Health:
+    """The answer to /health; what it leaves out is empty."""
+    model = _optional(answer, "model", dict) or {}
+    device = _optional(answer, "device", dict) or {}
+    return Health(
+        ok,
+        _optional(answer, "status", str) or "",
+        _optional(answer, "version", str) or "",
+        _optional(model, "name", str) or "",
+        bool(model.get("loaded")),
+        _optional(device, "type", str) or "",
+        _optional(device, "name", str) or "",
+        _optional(device, "memory_total", int),
+        _optional(device, "memory_free", int),
+        _optional(answer, "queue_size", int),
+        _optional(answer, "active_jobs", int),
+    )
+
+
+def _need(answer: Json, name: str, kind: type[_Kind]) -> _Kind:
+    return _of(kind, answer.get(name), name)
+
+
+def _optional(answer: Json, name: str, kind: type[_Kind]) -> _Kind | None:
+    value = answer.get(name)
+    return None if value is None else _of(kind, value, name)
+
+
+def _number(answer: Json, name: str) -> float | None:
+    value = answer.get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _of(kind: type[_Kind], value: object, name: str) -> _Kind:
+    if not isinstance(value, kind):
+        raise UnexpectedAnswer(f"The service's answer has no usable {name!r}: is this an ORFEAS service?")
+    return value

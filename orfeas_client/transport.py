@@ -1,0 +1,336 @@
+"""Signed requests to one service, each tried again while that may help and answered once.
+
+Every try has its own nonce and timestamp; nothing else differs between them, so that the service can tell a second try
+from a second request by its Idempotency-Key. Redirects are never followed: a signature is for one service. This module
+does not know what the answers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
+
+import requests
+from requests.auth import AuthBase
+
+from backend.auth.hmac_signing import (
+    AGENT_ID,
+    EMPTY_DIGEST,
+    HEADER_AGENT,
+    HEADER_DIGEST,
+    HEADER_NONCE,
+    HEADER_SIGNATURE,
+    HEADER_TIMESTAMP,
+    sign_request,
+)
+from orfeas_client.errors import ClientError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+from orfeas_client.models import Json
+from orfeas_client.upload import MultipartBody
+
+API_PATH = "/api/agent"
+PASSING_STATUSES = frozenset({429, 502, 503, 504})
+"""Answers that another try may turn into a better one: limits, a full queue, and a proxy whose service restarts."""
+
+_LONGEST_ANSWER = 16 << 20
+_LONGEST_PAUSE = 120.0
+_FARTHEST_CLOCK = 86400
+_BROKEN = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+_Result = TypeVar("_Result")
+
+
+class PassingFailure(Exception):
+    """A try failed in a way that may pass; `error` is what to raise when it does not."""
+
+    def __init__(self, error: ClientError, retry_after: float | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long to keep trying.
+
+    retries : tries after the first; first_pause, longest_pause : seconds, doubled from one to the other, less up to
+    half by chance, so that many clients do not come back at once; on_retry : told what failed and the seconds until
+    the next try
+    """
+
+    sleep: Callable[[float], None]
+    retries: int = 5
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+    chance: Callable[[], float] = random.random
+    on_retry: Callable[[str, float], None] | None = None
+
+    def persist(self, attempt: Callable[[], _Result]) -> _Result:
+        """What the first try gives that does not fail passingly. Raises what the last one met."""
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except PassingFailure as failure:
+                if failures >= self.retries or (failure.retry_after or 0) > _LONGEST_PAUSE:
+                    raise failure.error from failure.__cause__
+                pause = self._pause(failures, failure.retry_after)
+                if self.on_retry:
+                    self.on_retry(str(failure.error), pause)
+                self.sleep(pause)
+                failures += 1
+
+    def _pause(self, failures: int, retry_after: float | None) -> float:
+        pause = min(self.first_pause * 2.0**failures, self.longest_pause) * (1 - self.chance() / 2)
+        # What the service asks for is a least, never shortened.
+        return pause if retry_after is None else retry_after + min(pause, 1.0)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A request before it is signed. path : below the API's own, percent-encoded, from its '/' on."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: MultipartBody | None = None
+    signed: bool = True
+
+
+class Transport:
+    """One agent's connection to one service. Not for several threads at once, as its session is not."""
+
+    def __init__(
+        self,
+        base_url: str,
+        agent_id: str,
+        api_key: str,
+        *,
+        timeout: tuple[float, float],
+        retry_policy: RetryPolicy,
+        clock: Callable[[], float],
+        session: requests.Session | None,
+    ) -> None:
+        """As AgentClient's. Raises ClientError for what cannot be an address, an id or a key."""
+        self._base = _checked_base(base_url)
+        if not AGENT_ID.fullmatch(agent_id) or not api_key:
+            raise ClientError("An agent's id (letters, digits, '.', '_', '-') and its API key are needed.")
+        self._agent_id = agent_id
+        self._api_key = api_key
+        self._timeout = timeout
+        self.retry_policy = retry_policy
+        self._clock = clock
+        self._clock_offset = 0.0
+        self._session = session or requests.Session()
+
+    @property
+    def base(self) -> SplitResult:
+        """Where the API is: scheme, host and path."""
+        return self._base
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._session.close()
+
+    def call(self, outgoing: Outgoing) -> tuple[Json, float | None]:
+        """The JSON answer and its Retry-After. Raises ServiceRefused, ServiceUnreachable, UnexpectedAnswer."""
+
+        def attempt() -> tuple[Json, float | None]:
+            with self.open(outgoing) as response:
+                return read_json(response), read_retry_after(response)
+
+        return self.retry_policy.persist(attempt)
+
+    def open(self, outgoing: Outgoing) -> requests.Response:
+        """One try: the answer of a request that was let through, its body not read yet; the caller closes it.
+
+        A clock that is off is set right by the service's own, once. Raises PassingFailure, ServiceRefused,
+        ServiceUnreachable, UnexpectedAnswer.
+        """
+        for corrected in (False, True):
+            response = self.send(outgoing)
+            if response.status_code < 300:
+                return response
+            with response:
+                refusal = read_refusal(response)
+            if corrected or not self._correct_clock(refusal):
+                break
+        # A refusal that names a job is that job's own failure: asked again, it is told again.
+        if refusal.status in PASSING_STATUSES and "job_id" not in refusal.details:
+            raise PassingFailure(refusal, refusal.retry_after)
+        raise refusal
+
+    def send(self, outgoing: Outgoing) -> requests.Response:
+        """One request, signed now; any answer. Raises PassingFailure, ServiceUnreachable."""
+        body = outgoing.body
+        headers = {"Accept": "application/json", **outgoing.headers}
+        if body is not None:
+            headers["Content-Type"] = body.content_type
+        request = requests.Request(
+            outgoing.method,
+            urlunsplit(self._base._replace(path=self._base.path + outgoing.path, query=urlencode(outgoing.query))),
+            headers=headers,
+            data=body,
+            auth=_Signature(self, EMPTY_DIGEST if body is None else body.digest) if outgoing.signed else _Unsigned(),
+        )
+        try:
+            prepared = self._session.prepare_request(request)
+            settings = self._session.merge_environment_settings(str(prepared.url), {}, True, None, None)
+            return self._session.send(prepared, timeout=self._timeout, allow_redirects=False, **settings)
+        except requests.exceptions.SSLError as failure:
+            raise ServiceUnreachable(f"No trusted connection to {self._base.netloc}: {_reason(failure)}") from failure
+        except _BROKEN as failure:
+            raise self.broken(failure) from failure
+        except requests.RequestException as failure:
+            raise ServiceUnreachable(f"{self._base.netloc} cannot be asked: {_reason(failure)}") from failure
+
+    def broken(self, failure: Exception) -> PassingFailure:
+        """A connection that failed, as a failure that may pass."""
+        return PassingFailure(ServiceUnreachable(f"No answer from {self._base.netloc}: {_reason(failure)}"))
+
+    def sign(self, method: str, target: str, digest: str) -> Mapping[str, str]:
+        """The signing headers of a request that is sent now. target : path and query as they stand on the wire."""
+        path, _, query = target.partition("?")
+        timestamp, nonce = int(self._clock() + self._clock_offset), secrets.token_urlsafe(18)
+        signature = sign_request(self._api_key, method, path, query, self._agent_id, timestamp, nonce, digest)
+        return {
+            HEADER_AGENT: self._agent_id,
+            HEADER_TIMESTAMP: str(timestamp),
+            HEADER_NONCE: nonce,
+            HEADER_DIGEST: digest,
+            HEADER_SIGNATURE: signature,
+        }
+
+    def _correct_clock(self, refusal: ServiceRefused) -> bool:
+        """Go by the service's clock when it says that this one is off; whether another try is worth it."""
+        server_time = refusal.details.get("server_time")
+        if refusal.code != "AUTH_EXPIRED" or not isinstance(server_time, int):
+            return False
+        offset = server_time - self._clock()
+        # A request signed for a far day would be good on that day for whoever was sent it.
+        if abs(offset) > _FARTHEST_CLOCK or abs(offset - self._clock_offset) < 1:
+            return False
+        self._clock_offset = offset
+        return True
+
+
+class _Unsigned(AuthBase):
+    """Leaves a request as it is; requests would look into .netrc if there were nothing here."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        return request
+
+
+class _Signature(AuthBase):
+    """Signs a request once it is prepared: what is signed is then what is sent."""
+
+    def __init__(self, transport: Transport, digest: str) -> None:
+        self._transport = transport
+        self._digest = digest
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._transport.sign(str(request.method), request.path_url, self._digest))
+        return request
+
+
+def read_json(response: requests.Response) -> Json:
+    """An answer's JSON object. Raises UnexpectedAnswer, PassingFailure when it breaks off."""
+    content = bytearray()
+    try:
+        for chunk in response.iter_content(1 << 16):
+            content += chunk
+            if len(content) > _LONGEST_ANSWER:
+                raise UnexpectedAnswer("The answer is far longer than any that an ORFEAS service gives.")
+    except _BROKEN as failure:
+        broken = ServiceUnreachable(f"The answer broke off: {_reason(failure)}")
+        raise PassingFailure(broken) from failure
+    try:
+        answer = json.loads(bytes(content))
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise UnexpectedAnswer(
+            f"{urlsplit(response.url).netloc} answered {response.status_code} with something that is not the API's "
+            "JSON: is this the address of an ORFEAS service?"
+        )
+    return answer
+
+
+def read_refusal(response: requests.Response) -> ServiceRefused:
+    """The error that an answer tells; one without the API's JSON is named by its status alone.
+
+    Raises UnexpectedAnswer for a redirect, PassingFailure when the answer breaks off.
+    """
+    status = response.status_code
+    if status < 400:
+        raise UnexpectedAnswer(
+            f"The service answered {status} and pointed elsewhere; signed requests are not sent on. "
+            "Give the address that it serves under."
+        )
+    try:
+        answer = read_json(response)
+    except UnexpectedAnswer:
+        answer = {}
+    return refusal_of(response, answer)
+
+
+def refusal_of(response: requests.Response, answer: Json) -> ServiceRefused:
+    """The error that an answer's JSON tells."""
+    status, details = response.status_code, answer.get("details")
+    return ServiceRefused(
+        status,
+        str(answer.get("code") or f"HTTP_{status}"),
+        str(answer.get("error") or f"The service answered {status} {response.reason or ''}".strip()),
+        str(answer.get("request_id") or response.headers.get("X-Request-ID", "")),
+        details if isinstance(details, dict) else {},
+        read_retry_after(response),
+    )
+
+
+def read_retry_after(response: requests.Response) -> float | None:
+    """The seconds of a Retry-After header, given as such or as a date; None without a usable one."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        return max(0.0, (moment - datetime.now(moment.tzinfo)).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _checked_base(base_url: str) -> SplitResult:
+    try:
+        parts = urlsplit(base_url.strip())
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ClientError(f"{base_url!r} is not the address of a service; it looks like http://127.0.0.1:5000")
+    path = parts.path.rstrip("/").removesuffix(API_PATH)
+    return parts._replace(path=path + API_PATH)
+
+
+def _reason(failure: Exception) -> str:
+    """The innermost cause in a few words, without the layers of libraries around it."""
+    cause: BaseException = failure
+    while inner := _inner(cause):
+        cause = inner
+    strerror = getattr(cause, "strerror", None)
+    return f"{strerror or str(cause) or type(cause).__name__}."
+
+
+def _inner(failure: BaseException) -> BaseException | None:
+    candidates = (getattr(failure, "reason", None), *failure.args, failure.__cause__)
+    return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)

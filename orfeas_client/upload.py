@@ -1,0 +1,122 @@
+"""A multipart form as a body that can be sent again and again: known length, known digest, never whole in memory.
+
+Nothing but the standard library. This module does not know where a body goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from orfeas_client.errors import LocalFileError
+
+_CHUNK_BYTES = 1 << 18
+
+ImageSource = Path | str | bytes
+"""A picture as a caller has it: a file's path, or its bytes."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A piece of the body: bytes at hand, or a file of a size that it must keep."""
+
+    content: bytes | Path
+    size: int
+
+
+class MultipartBody:
+    """The bytes of one form: iterating gives them from the start, each time the same.
+
+    digest : lower-case hex SHA-256 of all of them; len() : how many there are
+    """
+
+    def __init__(self, fields: Mapping[str, str], images: Sequence[ImageSource], name: str) -> None:
+        """fields : the form's texts; name : the field that every picture is sent as. Raises LocalFileError."""
+        boundary = secrets.token_hex(16)
+        self.content_type = f"multipart/form-data; boundary={boundary}"
+        self._parts = tuple(_parts(boundary, fields, images, name))
+        self._size = sum(part.size for part in self._parts)
+        digest = hashlib.sha256()
+        for chunk in self:
+            digest.update(chunk)
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Raises LocalFileError when a picture cannot be read, or is no longer as long as it was."""
+        for part in self._parts:
+            yield from _chunks(part)
+
+
+def _parts(boundary: str, fields: Mapping[str, str], images: Sequence[ImageSource], name: str) -> Iterator[_Part]:
+    for field, value in fields.items():
+        yield _text(f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"\r\n\r\n{value}\r\n')
+    for image in images:
+        file = image if isinstance(image, bytes) else Path(image)
+        label = _quoted("picture" if isinstance(file, bytes) else file.name)
+        yield _text(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(name)}"; filename="{label}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        yield _Part(file, len(file) if isinstance(file, bytes) else _size_of(file))
+        yield _text("\r\n")
+    yield _text(f"--{boundary}--\r\n")
+
+
+def _text(text: str) -> _Part:
+    content = text.encode("utf-8", "replace")
+    return _Part(content, len(content))
+
+
+def _quoted(name: str) -> str:
+    """A name within quotes, as browsers write it (WHATWG HTML, multipart/form-data)."""
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _size_of(path: Path) -> int:
+    try:
+        if not path.is_file():
+            raise LocalFileError(f"There is no file {path}.")
+        return path.stat().st_size
+    except OSError as failure:
+        raise _unreadable(path, failure) from failure
+
+
+def _chunks(part: _Part) -> Iterator[bytes]:
+    left = part.size
+    with _open(part.content) as stream:
+        while chunk := _read(stream, part.content):
+            left -= len(chunk)
+            if left < 0:
+                break
+            yield chunk
+    if left:
+        raise LocalFileError(f"{part.content!s} changed while it was sent.")
+
+
+def _open(content: bytes | Path) -> BinaryIO:
+    if isinstance(content, bytes):
+        return io.BytesIO(content)
+    try:
+        return content.open("rb")
+    except OSError as failure:
+        raise _unreadable(content, failure) from failure
+
+
+def _read(stream: BinaryIO, content: bytes | Path) -> bytes:
+    try:
+        return stream.read(_CHUNK_BYTES)
+    except OSError as failure:
+        raise _unreadable(content, failure) from failure
+
+
+def _unreadable(content: bytes | Path, failure: OSError) -> LocalFileError:
+    # An OSError here must not be taken for a broken connection, which is tried again.
+    return LocalFileError(f"{content!s} cannot be read: {failure.strerror or failure}.")

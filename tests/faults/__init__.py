@@ -1,0 +1,1 @@
+"""What the service survives: kills, outages, full disks, floods."""

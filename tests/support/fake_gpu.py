@@ -1,0 +1,167 @@
+"""A processor in the GPU's place: it makes spheres, and does at any point what a test wants done."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import trimesh
+
+from backend.errors import ServiceError
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
+from backend.runner.processor_protocol import ShapeProgress
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class FakeProgress:
+    stage: str
+    done: int
+    total: int
+    places: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FakeDevice:
+    type: str = "cpu"
+    name: str = "fake"
+    memory_total: int = 8 * GIB
+    memory_free: int = 6 * GIB
+
+
+@dataclass(frozen=True)
+class FakeDefaults:
+    num_inference_steps: int = 4
+
+
+@dataclass(eq=False)
+class FakeCall:
+    """One device call as it came in; ended : what raised out of it, None when it went through."""
+
+    images: list[bytes]
+    seeds: list[int]
+    steps: int | None
+    guidance: float | None
+    resolution: int | None
+    target_faces: list[int | None]
+    background: list[str]
+    steps_done: int = 0
+    ended: BaseException | None = None
+
+
+@dataclass(eq=False)
+class FakePending:
+    image: bytes
+    metadata: ShapeMetadata
+    processor: FakeProcessor
+
+    def finish(self) -> ShapeResult:
+        try:
+            self.processor.before_finish(self.image)
+        except AssertionError as failure:
+            self.processor.failed_checks.append(failure)
+            raise
+        error = self.processor.errors.get(self.image)
+        metadata = replace(self.metadata, fallbacks=self.processor.fallbacks)
+        if error is not None:
+            return ShapeResult(None, error, metadata)
+        mesh = sphere(self.metadata.target_faces)
+        counted = replace(metadata, vertices=len(mesh.vertices), faces=len(mesh.faces), watertight=True)
+        return ShapeResult(mesh, None, counted)
+
+
+def nothing(*_: object) -> None:
+    """What a fake does when a test wants nothing special."""
+
+
+@dataclass(eq=False)
+class FakeProcessor:
+    """before_call, at_step, before_finish : what to do then; errors : a picture's own failure, by its bytes.
+
+    failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
+    """
+
+    name: str = "fake model"
+    defaults: FakeDefaults = field(default_factory=FakeDefaults)
+    capacity: int = 8
+    calls: list[FakeCall] = field(default_factory=list)
+    before_call: Callable[[FakeCall], None] = nothing
+    at_step: Callable[[int], None] = nothing
+    before_finish: Callable[[bytes], None] = nothing
+    errors: dict[bytes, ServiceError] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    lost: bool = False
+    failed_checks: list[AssertionError] = field(default_factory=list)
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    def device_state(self) -> FakeDevice:
+        if self.lost:
+            raise RuntimeError("device-side assert triggered")
+        return FakeDevice()
+
+    def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
+        return self.capacity
+
+    def generate_shape_batch(
+        self,
+        images: Sequence[bytes],
+        *,
+        seeds: Sequence[int],
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
+        octree_resolution: int | None,
+        target_faces: Sequence[int | None],
+        remove_background: Sequence[str],
+        on_progress: Callable[[ShapeProgress], None],
+        finish: bool,
+    ) -> list[FakePending]:
+        assert not finish
+        assert self._busy.acquire(blocking=False), "two device calls at once"
+        call = FakeCall(
+            list(images), list(seeds), num_inference_steps, guidance_scale, octree_resolution, list(target_faces),
+            list(remove_background),
+        )  # fmt: skip
+        self.calls.append(call)
+        try:
+            self._run(call, on_progress)
+        except BaseException as error:
+            call.ended = error
+            if isinstance(error, AssertionError):
+                self.failed_checks.append(error)
+            raise
+        finally:
+            self._busy.release()
+        return [FakePending(images[k], self._metadata(call, k), self) for k in range(len(images))]
+
+    def _run(self, call: FakeCall, on_progress: Callable[[ShapeProgress], None]) -> None:
+        places = tuple(range(len(call.images)))
+        self.before_call(call)
+        for stage in ("preprocess", "encode"):
+            on_progress(FakeProgress(stage, 1, 1, places))
+        steps = call.steps or 1
+        for step in range(1, steps + 1):
+            self.at_step(step)
+            on_progress(FakeProgress("sample", step, steps, places))
+            call.steps_done = step
+        on_progress(FakeProgress("decode", 1, 1, places))
+
+    def _metadata(self, call: FakeCall, place: int) -> ShapeMetadata:
+        return ShapeMetadata(
+            model=self.name,
+            batch_size=len(call.images),
+            seed=call.seeds[place],
+            num_inference_steps=call.steps,
+            guidance_scale=5.0 if call.guidance is None else call.guidance,
+            octree_resolution=call.resolution,
+            target_faces=call.target_faces[place],
+            background="alpha",
+            seconds=StageSeconds(0.01, 0.02, 0.4, 0.1, 0.05),
+        )
+
+
+def sphere(target_faces: int | None) -> trimesh.Trimesh:
+    """A watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
+    ball = trimesh.creation.icosphere(subdivisions=1 if target_faces is not None and target_faces < 320 else 2)
+    return trimesh.Trimesh(ball.vertices * (0.9, 0.6, 0.3) + (0.05, 0.1, 0.2), ball.faces, process=False)

@@ -1,0 +1,92 @@
+"""The databases that the store's tests run on, each empty; and the parts that those tests share."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from backend.auth.nonces_sql import SqlNonceStore
+from backend.jobs.models import NewJob
+from backend.jobs.schema import create_schema, metadata
+from backend.jobs.store import JobStore
+from backend.storage.database import Database
+from benchmarks.support.postgres import PostgresCluster
+
+BACKENDS = ("sqlite", "postgresql")
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+class ManualClock:
+    """A clock that moves when told."""
+
+    def __init__(self, now: datetime = START) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@cache
+def postgres_cluster() -> PostgresCluster:
+    """This process's server, started at the first use and ended with the process.
+
+    Fails, saying what to install, on a machine that neither has the server nor may install it.
+    """
+    cluster = PostgresCluster()
+    atexit.register(cluster.destroy)
+    cluster.start()
+    return cluster
+
+
+def empty_database(backend: str, folder: Path) -> str:
+    """The address of a database with empty tables."""
+    url = f"sqlite:///{folder / 'jobs.sqlite3'}" if backend == "sqlite" else postgres_cluster().url
+    with open_database(url) as database:
+        create_schema(database)
+        clear(database)
+    return url
+
+
+@contextmanager
+def open_database(url: str) -> Iterator[Database]:
+    """The database, closed at the end."""
+    database = Database.open(url)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def clear(database: Database) -> None:
+    """Removes every row but the schema's version."""
+    with database.write() as connection:
+        for table in metadata.tables.values():
+            if table.name != "schema_version":
+                connection.execute(table.delete())
+
+
+def new_jobs(count: int, batch_key: str = "demo/20/5.0/256") -> list[NewJob]:
+    """Jobs to submit, told apart by their input."""
+    return [NewJob(f'{{"seed": {k}}}', batch_key, f"inputs/{k}.png") for k in range(count)]
+
+
+def submit(store: JobStore, agent_id: str, count: int = 1, batch_key: str = "demo/20/5.0/256") -> tuple[str, ...]:
+    """Submits jobs one by one, within wide bounds; gives their ids."""
+    return tuple(
+        store.submit(agent_id, [job], queue_limit=1000, agent_limit=1000).job_ids[0]
+        for job in new_jobs(count, batch_key)
+    )
+
+
+def remember_all(url: str, nonces: list[str]) -> list[str]:
+    """Shows nonces to the store from a process of its own; gives those that were new."""
+    with open_database(url) as database:
+        store = SqlNonceStore(database)
+        return [nonce for nonce in nonces if store.remember("ann", nonce, START, timedelta(seconds=600))]
