@@ -189,7 +189,7 @@ def test_objects_with_different_views_run_apart() -> None:
     items: list[Any] = [three, {"back": other["back"]}, other]
     results = make(name="tiny-2mv").generate_shape_batch(items, seeds=2, on_progress=seen.append, **QUICK)
     assert [r.metadata.batch_size for r in results] == [2, 1, 2]
-    assert {p.places for p in seen if p.stage == "sample"} == {(0, 2), (1,)}
+    assert {p.indices for p in seen if p.stage == "sample"} == {(0, 2), (1,)}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_meshes_may_be_drawn_later_on_another_thread(undisturbed: list[ShapeResu
     assert [type(shape.error) for shape in pending] == [type(None), type(None), UnsupportedImage]
     assert "mesh" not in {p.stage for p in seen}
     results: list[ShapeResult] = []
-    thread = threading.Thread(target=lambda: results.extend(shape.finish() for shape in pending))
+    thread = threading.Thread(target=lambda: results.extend(shape.build_mesh() for shape in pending))
     thread.start()
     thread.join()
     assert_same_meshes(results[:2], undisturbed[:2])
@@ -237,7 +237,7 @@ def test_a_field_without_a_surface_is_found_when_the_mesh_is_drawn() -> None:
         processor.pipeline.shape_vae.geo_decoder.output_proj.bias.sub_(1000)
     (pending,) = processor.generate_shape_batch(images(1), seeds=1, finish=False, **QUICK)
     assert pending.error is None
-    assert isinstance(pending.finish().error, NoSurface)
+    assert isinstance(pending.build_mesh().error, NoSurface)
 
 
 # Running out of memory.
@@ -280,12 +280,12 @@ def test_one_picture_that_does_not_fit_does_not_harm_the_others(undisturbed: lis
 def test_decoding_asks_for_fewer_points_when_one_picture_is_too_much(undisturbed: list[ShapeResult]) -> None:
     processor, shortage = make(), Shortage(lambda points: points <= 2000)
     shortage.while_asking(processor.pipeline)
-    processor.pipeline.search = DecodeOptions(max_points_per_call=4096)
+    processor.pipeline.decode_options = DecodeOptions(max_points_per_call=4096)
     results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     expected = ("decode batch 4→2", "decode batch 2→1", "decode chunk 4096→2048", "decode chunk 2048→1024")
     assert {r.metadata.fallbacks for r in results} == {expected}
-    assert processor.pipeline.search.max_points_per_call == 4096
+    assert processor.pipeline.decode_options.max_points_per_call == 4096
 
 
 def test_points_are_halved_down_to_a_floor_only() -> None:
@@ -391,13 +391,13 @@ def test_every_stage_of_every_part_is_told() -> None:
     seen: list[BatchProgress] = []
     make(most=2).generate_shape_batch(images(3), seeds=1, on_progress=seen.append, **QUICK)
     assert seen[0] == BatchProgress("preprocess", 3, 3, (0, 1, 2))
-    parts = [(p.stage, p.places) for p in seen if p.done == p.total]
+    parts = [(p.stage, p.indices) for p in seen if p.done == p.total]
     assert parts[1:] == [
         *((stage, (0, 1)) for stage in ("encode", "sample", "decode")),
         *((stage, (2,)) for stage in ("encode", "sample", "decode")),
         *(("mesh", (k,)) for k in range(3)),
     ]
-    assert [(p.done, p.total) for p in seen if p.stage == "sample" and p.places == (2,)] == [(1, 3), (2, 3), (3, 3)]
+    assert [(p.done, p.total) for p in seen if p.stage == "sample" and p.indices == (2,)] == [(1, 3), (2, 3), (3, 3)]
 
 
 class Cancel(Exception):
@@ -425,7 +425,7 @@ def test_a_stage_begins_again_after_memory_ran_out() -> None:
     processor, shortage = short_of(lambda size: size <= 1 or len(shortage.sizes) < 2, "sample")
     seen: list[BatchProgress] = []
     processor.generate_shape_batch(images(2), seeds=1, on_progress=seen.append, **QUICK)
-    told = [(p.done, p.places) for p in seen if p.stage == "sample"]
+    told = [(p.done, p.indices) for p in seen if p.stage == "sample"]
     assert told == [(1, (0, 1)), *((done, (place,)) for place in (0, 1) for done in (1, 2, 3))]
 
 

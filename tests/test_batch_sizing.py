@@ -114,12 +114,12 @@ def metered(pipeline: Hunyuan3DShapePipeline, memory: FakeMemory, sample_limit: 
         memory.take(200 + 30 * len(prepared))
         return sample_shapes(prepared, *output_options)
 
-    def decode(sampled: Sequence[Any], options: Any, report: Any = None, search: Any = None) -> list[Any]:
-        points = (search or pipeline.search).max_points_per_call
+    def decode(sampled: Sequence[Any], options: Any, report: Any = None, decode_options: Any = None) -> list[Any]:
+        points = (decode_options or pipeline.decode_options).max_points_per_call
         if len(sampled) > limit:
             raise OutOfMemory
         memory.take(15 + 7 * len(sampled) + points // 100)
-        return decode_shapes(sampled, options, report, search)
+        return decode_shapes(sampled, options, report, decode_options)
 
     pipeline.sample_shapes, pipeline.decode_shapes = sample, decode  # type: ignore[method-assign, assignment]
 

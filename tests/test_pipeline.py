@@ -34,6 +34,7 @@ from backend.errors import (
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
 from tests.conftest import Golden, load_golden, load_pipeline
+from tests.support.raw_meshes import raw_meshes
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 
@@ -198,9 +199,9 @@ def test_a_background_is_removed_when_asked_for(tiny: Hunyuan3DShapePipeline, im
 
 def test_latents_that_are_not_finite_are_that_images_error(tiny: Hunyuan3DShapePipeline) -> None:
     latents = load_golden("tiny-2.1").arrays["latents"].clone()
-    good = tiny.decode_meshes(latents, octree_resolution=16)
+    good = raw_meshes(tiny, latents, octree_resolution=16)
     latents[1, 3, 2] = torch.nan
-    results = tiny.decode_meshes(latents, octree_resolution=16)
+    results = raw_meshes(tiny, latents, octree_resolution=16)
     assert isinstance(results[1].error, NonFiniteValues)
     for k in (0, 2):
         assert len(results[k].unwrap().faces) == len(good[k].unwrap().faces)
@@ -220,7 +221,7 @@ def test_a_field_without_a_sign_change_has_no_surface(shift: float, images: list
     pipeline = shifted(load_golden("tiny-2.1").pipeline(), shift)
     assert isinstance(pipeline(images[0], **QUICK)[0].error, NoSurface)
     latents = load_golden("tiny-2.1").arrays["latents"]
-    assert all(isinstance(r.error, NoSurface) for r in pipeline.decode_meshes(latents, octree_resolution=16))
+    assert all(isinstance(r.error, NoSurface) for r in raw_meshes(pipeline, latents, octree_resolution=16))
 
 
 def test_running_out_of_memory_has_its_name(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> None:
@@ -402,7 +403,7 @@ def test_no_picture_is_an_error(tiny: Hunyuan3DShapePipeline) -> None:
 
 def test_resolution_zero_is_refused_by_the_decoding_stage_too(tiny: Hunyuan3DShapePipeline) -> None:
     with pytest.raises(InvalidResolution):
-        tiny.decode_meshes(load_golden("tiny-2.1").arrays["latents"], octree_resolution=0)
+        raw_meshes(tiny, load_golden("tiny-2.1").arrays["latents"], octree_resolution=0)
 
 
 # Results.

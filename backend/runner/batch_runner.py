@@ -128,8 +128,8 @@ class GroupRunner:
                 raise _AllOver
             if progress.stage in STAGES:
                 where = (progress.stage, progress.done, progress.total)
-                for place in progress.places:
-                    runs[place].note(plan.progress(*where), _words(*where), plan.remaining(*where))
+                for index in progress.indices:
+                    runs[index].note(plan.progress(*where), _words(*where), plan.remaining(*where))
 
         return processor.generate_shape_batch(
             [loaded.image for loaded in group],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ShapeProgress(Protocol):
-    """How far a device call is: `done` of `total` in a stage, for the pictures at these places."""
+    """How far a device call is: `done` of `total` in a stage, for the images at these indices."""
 
     @property
     def stage(self) -> str:
@@ -28,7 +28,7 @@ class ShapeProgress(Protocol):
         """Units of the stage, at least 1."""
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def indices(self) -> tuple[int, ...]:
         """Which of the given pictures, from 0."""
 
 
@@ -63,7 +63,7 @@ class ShapeDefaults(Protocol):
 class PendingShape(Protocol):
     """A shape the device is done with; its mesh is still to be drawn."""
 
-    def finish(self) -> ShapeResult:
+    def build_mesh(self) -> ShapeResult:
         """The mesh or the picture's error; takes seconds on the CPU, may be called on any thread, once."""
 
 

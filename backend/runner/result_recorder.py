@@ -86,7 +86,7 @@ class JobRecorder:
             if run.over:
                 return
             with self._watchdog.bounded():
-                result = pending.finish()
+                result = pending.build_mesh()
             metadata = described(metadata, result.metadata)
             mesh = result.unwrap()
             self._complete(run, request, mesh, metadata)

@@ -24,6 +24,7 @@ from backend.hunyuan3d.networks.schedulers import (
     Scheduler,
 )
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
+from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class PipelineDefaults:
     octree_resolution: int = 384
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1 or not self.guidance_scale >= 0 or not 8 <= self.octree_resolution <= 1024:
+        resolution_offered = MIN_RESOLUTION <= self.octree_resolution <= MAX_RESOLUTION
+        if self.num_inference_steps < 1 or not self.guidance_scale >= 0 or not resolution_offered:
             raise ValueError("pipeline: num_inference_steps, guidance_scale or octree_resolution out of range")
 
 

@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from backend.errors import InvalidParameter, NoForeground
+from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Pixels, cut_busy, flood_backdrop
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
+from backend.limits import BACKGROUND_MODES, BackgroundMode
 
-BackgroundMode = Literal["auto", "always", "never"]
 Cutter = Callable[[Image.Image], Image.Image]
 
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
@@ -62,8 +62,8 @@ def remove_background(
     cut. cutter : replaces rembg; None is the classical method alone.
     Raises NoForeground, InvalidParameter.
     """
-    if mode not in get_args(BackgroundMode):
-        raise InvalidParameter(f"remove_background must be auto, always or never, not {str(mode)[:40]!r}.")
+    if mode not in BACKGROUND_MODES:
+        raise InvalidBackgroundMode(f"remove_background must be auto, always or never, not {str(mode)[:40]!r}.")
     rgba = np.asarray(image.convert("RGBA"))
     alpha = rgba[..., 3]
     if mode == "never":
