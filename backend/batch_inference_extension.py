@@ -201,9 +201,7 @@ class _Ladder:
     down of a whole call, which its ladders share.
     """
 
-    def __init__(
-        self, name: str, size: int, fallbacks: list[str], decode_options: DecodeOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, size: int, fallbacks: list[str], decode_options: DecodeOptions | None = None) -> None:
         self._name = name
         self.size = size
         self.decode_options = decode_options
@@ -224,7 +222,7 @@ class _Ladder:
 
 
 def _attempt(work: Callable[[Indices], list[Out]], part: Indices) -> list[Out] | OutOfMemory:
-    """Return what the work does, or that memory ran out: an error of its own, since the raised one holds the tensors."""
+    """Return what the work does, or OutOfMemory: an error of its own, since the raised one holds the tensors."""
     try:
         return work(part)
     except OutOfMemory as failure:

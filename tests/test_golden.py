@@ -182,9 +182,7 @@ def test_faces_are_wound_as_the_reference_winds_them(golden: Golden, pipeline: H
 def test_pictures_to_latents_in_one_go(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
     batch = pipeline.preprocess(golden.images)
     cond = pipeline.encode_images(batch.image, batch.view_indices)
-    latents = pipeline.sample_latents(
-        cond, golden.steps, golden.guidance_scale, noise=golden.arrays["noise"]
-    )
+    latents = pipeline.sample_latents(cond, golden.steps, golden.guidance_scale, noise=golden.arrays["noise"])
     assert_close(latents, golden.arrays["latents"])
 
 

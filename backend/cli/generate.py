@@ -24,8 +24,8 @@ from backend.errors import InvalidImage, InvalidParameter, ServiceError
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
-    from backend.hunyuan3d.image.background import BackgroundMode
     from backend.hunyuan3d.results import ShapeResult
+    from backend.limits import BackgroundMode
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130

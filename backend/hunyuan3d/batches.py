@@ -1,7 +1,7 @@
 """How the images of one call are put on the device: which run together, and who is told how far they are.
 
-The pipeline knows one way, every image at once; `backend.batch_inference_extension` has another, which minds the memory.
-This module does not know what a stage computes.
+The pipeline knows one way, every image at once; the batch extension has another, which minds the device's memory. This
+module does not know what a stage computes.
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ class PendingShape:
         return replace(result, metadata=result.metadata.after(watch))
 
 
-def build_meshes(
-    pending: Sequence[PendingShape], on_built: Callable[[int], None] | None = None
-) -> list[ShapeResult]:
+def build_meshes(pending: Sequence[PendingShape], on_built: Callable[[int], None] | None = None) -> list[ShapeResult]:
     """Build all meshes, on as many threads as there are cores; in metadata.seconds `mesh` is what they took together.
 
     on_built(index) is called in order, on the caller's thread.
@@ -93,7 +91,7 @@ def draw_ball() -> trimesh.Trimesh:
 
 
 def closed_mesh(volume: SparseVolume) -> trimesh.Trimesh:
-    """Build the surface as a mesh, closed, without floaters and degenerate faces. Raises NoSurface where the field has none."""
+    """Build the closed surface, without floaters and degenerate faces. Raises NoSurface where the field has none."""
     vertices, faces = extract_surface(volume)
     if not inside_box(vertices, faces, volume.bounds).any():
         raise NoSurface

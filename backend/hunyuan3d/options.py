@@ -149,7 +149,10 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Return the precision asked for, or the device's own: float32 on the CPU, half elsewhere. Raises InvalidParameter."""
+    """Return the precision asked for, or the device's own: float32 on the CPU, half elsewhere.
+
+    Raises InvalidParameter.
+    """
     if dtype is None:
         if device.type == "cpu":
             return torch.float32

@@ -173,6 +173,7 @@ class Hunyuan3DShapePipeline:
             latents = self.denoise(cond, noise, options, partial(report, "sample") if report else None)
         ran = [replace(item.metadata, batch_size=len(prepared)).after(watch) for item in prepared]
         return [Sampled(own, metadata) for own, metadata in zip(latents, ran, strict=True)]
+
     def decode_shapes(
         self,
         sampled: Sequence[Sampled],
@@ -268,7 +269,8 @@ class Hunyuan3DShapePipeline:
     ) -> list[Outcome]:
         """Turn latents (B, N, E) into each image's field near its surface, or that image's NonFiniteValues.
 
-        decode_options : how the field is searched; self.decode_options when None. Raises InvalidResolution, OutOfMemory.
+        decode_options : how the field is searched; self.decode_options when None.
+        Raises InvalidResolution, OutOfMemory.
         """
         with named_memory_errors():
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
@@ -329,7 +331,9 @@ class Hunyuan3DShapePipeline:
             if isinstance(shapes, OutOfMemory):
                 pending.update((k, _lost(shapes, sampled[k].metadata, batches)) for k in part)
             else:
-                pending.update((k, shape.with_fallbacks(batches.fallbacks)) for k, shape in zip(part, shapes, strict=True))
+                pending.update(
+                    (k, shape.with_fallbacks(batches.fallbacks)) for k, shape in zip(part, shapes, strict=True)
+                )
         return pending
 
     def _draw_noise(self, seeds: Sequence[int]) -> Tensor:
