@@ -11,6 +11,8 @@ answers; 4 a file here cannot be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -27,6 +29,11 @@ _FORMATS = ("glb", "stl", "obj", "ply")
 _FIELDS = ("format", "quality", "steps", "guidance_scale", "seed", "target_faces", "remove_background", "scale_mm")
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
+
+
+def main() -> int:
+    """Run the command line on this process's arguments and environment; return its exit code."""
+    return run(sys.argv[1:], os.environ)
 
 
 def run(
