@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from orfeas_client.cli import main
+from orfeas_client.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The client's command line: `python -m orfeas_client generate picture.png -o mesh.glb` and its neighbours.
+"""The client's command line: `orfeas-client generate picture.png -o mesh.glb` and its neighbours.
 
 The service and the agent come from options or from ORFEAS_URL, ORFEAS_AGENT_ID and ORFEAS_API_KEY; the environment is
 the better place for a key, as others on the machine can see a command's options. This module does not know how
@@ -11,8 +11,6 @@ answers; 4 a file here cannot be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, count, pairwise
 from pathlib import Path
@@ -22,6 +20,7 @@ from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 
 DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+COMMAND = "orfeas-client"
 DEFAULT_URL = "http://127.0.0.1:5000"
 MAX_IMAGES = 10
 
@@ -29,11 +28,6 @@ _FORMATS = ("glb", "stl", "obj", "ply")
 _FIELDS = ("format", "quality", "steps", "guidance_scale", "seed", "target_faces", "remove_background", "scale_mm")
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
-
-
-def main() -> int:
-    """Run the command line on this process's arguments and environment; return its exit code."""
-    return run(sys.argv[1:], os.environ)
 
 
 def run(
@@ -124,8 +118,7 @@ def _waited(client: AgentClient, job_or_batch_id: str, names: Mapping[str, str],
         with screen.bars(names) as bars:
             return client.wait(job_or_batch_id, bars.show)
     except KeyboardInterrupt:
-        command = "python -m orfeas_client"
-        screen.note(f"{job_or_batch_id} goes on: `{command} wait {job_or_batch_id}`, or `{command} cancel` it.")
+        screen.note(f"{job_or_batch_id} goes on: `{COMMAND} wait {job_or_batch_id}`, or `{COMMAND} cancel` it.")
         raise
 
 
@@ -227,7 +220,7 @@ def _fields(options: argparse.Namespace) -> Fields:
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m orfeas_client",
+        prog=COMMAND,
         description="Make 3D meshes of pictures at an ORFEAS service.",
         epilog="Exit codes: 0 done, 1 refused or a picture failed, 2 bad options, 3 no service answers, "
         "4 a file here cannot be read or written, 130 interrupted.",
