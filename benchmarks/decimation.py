@@ -26,11 +26,12 @@ import trimesh
 
 from backend.hunyuan3d.mesh import topology
 from backend.hunyuan3d.mesh.decimation import ChildRules, contract
-from backend.hunyuan3d.mesh.export import FORMATS, export_mesh
+from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.mesh.ops import clean_mesh, decimate, mesh_facts, smooth_normals
 from backend.hunyuan3d.volume.decode import decode_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from backend.limits import FORMATS
 from benchmarks.support.fields import AnalyticField, gyroid_in_ball
 
 RESULT = Path(__file__).parent / "results" / "decimation.md"

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
-from backend.cli import output_files as cli_files
+from backend.cli import output_files
 from backend.cli.console import Terminal
 from backend.cli.generate import CommandLine, main
 from backend.cli.output_names import plan_names
@@ -64,10 +64,10 @@ class Shell:
         self.folder = folder
         self.out, self.err = io.StringIO(), io.StringIO()
 
-    def __call__(self, *arguments: object, maker: object = None) -> int:
-        """maker : a processor's `generate_shape_batch`, or what loading one raises."""
+    def __call__(self, *arguments: object, processor: object = None) -> int:
+        """Run it. processor : a processor's `generate_shape_batch`, or what loading one raises."""
         terminal = Terminal(Console(file=self.out, width=600), Console(file=self.err, width=600))
-        stand_in = maker or StandIn()
+        stand_in = processor or StandIn()
 
         def load(_: CommandLine) -> Any:
             if isinstance(stand_in, BaseException):
@@ -132,7 +132,7 @@ def test_scale_reaches_the_files(shell: Shell) -> None:
 
 
 def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> None:
-    maker = StandIn()
+    stand_in = StandIn()
     pictures = [shell.picture(f"p{k}.png") for k in range(5)]
     output_options = [
         "--steps",
@@ -147,9 +147,9 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
         3,
     ]
     more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *output_options, *more, maker=maker) == 0
-    assert [names for names, _ in maker.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
-    given = {key: value for key, value in maker.calls[0][1].items() if key != "on_progress"}
+    assert shell(*pictures, "-o", shell.output, *output_options, *more, processor=stand_in) == 0
+    assert [names for names, _ in stand_in.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
+    given = {key: value for key, value in stand_in.calls[0][1].items() if key != "on_progress"}
     assert given == {
         "num_inference_steps": 7,
         "guidance_scale": 2.5,
@@ -161,9 +161,9 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
 
 
 def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
-    maker = StandIn()
-    shell(shell.picture("a.png"), "-o", shell.output, "--no-preview", maker=maker)
-    output_options = maker.calls[0][1]
+    stand_in = StandIn()
+    shell(shell.picture("a.png"), "-o", shell.output, "--no-preview", processor=stand_in)
+    output_options = stand_in.calls[0][1]
     assert output_options["remove_background"] == "auto"
     for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
         assert output_options[name] is None
@@ -171,8 +171,8 @@ def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
 
 def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
     pictures = [shell.picture("good.png"), shell.picture("blank.png"), shell.folder / "absent.png"]
-    maker = StandIn({"blank.png": NoForeground()})
-    assert shell(*pictures, "-o", shell.output, "--contact-sheet", maker=maker) == 1
+    stand_in = StandIn({"blank.png": NoForeground()})
+    assert shell(*pictures, "-o", shell.output, "--contact-sheet", processor=stand_in) == 1
     assert shell.made() == ["contact-sheet.png", "good.glb", "good.preview.png"]
     said = shell.out.getvalue()
     assert "No object was found" in said
@@ -194,15 +194,15 @@ def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pyt
     processor = add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, HostMemory(), 4))
     pictures = [GOLDEN / f"image{k}.png" for k in range(3)]
     output_options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *output_options, maker=processor.generate_shape_batch) == 0
+    assert shell(*pictures, "-o", shell.output, *output_options, processor=processor.generate_shape_batch) == 0
     assert sizes == [3, 1, 1, 1]
     assert shell.made() == ["image0.glb", "image1.glb", "image2.glb"]
     assert "note: memory was short: batch 3→1" in shell.err.getvalue()
 
 
 def test_picture_too_large_for_the_device_is_reported(shell: Shell) -> None:
-    maker = StandIn({"p.png": OutOfMemory()})
-    assert shell(shell.picture("p.png"), "-o", shell.output, maker=maker) == 1
+    stand_in = StandIn({"p.png": OutOfMemory()})
+    assert shell(shell.picture("p.png"), "-o", shell.output, processor=stand_in) == 1
     assert "out of memory" in shell.out.getvalue()
 
 
@@ -210,7 +210,7 @@ def test_unnamed_failure_is_one_sentence(shell: Shell) -> None:
     def breaks(*_: object, **__: object) -> list[ShapeResult]:
         raise RuntimeError("the device fell asleep\nsecond line")
 
-    assert shell(shell.picture("p.png"), "-o", shell.output, maker=breaks) == 1
+    assert shell(shell.picture("p.png"), "-o", shell.output, processor=breaks) == 1
     assert "RuntimeError: the device fell asleep" in shell.out.getvalue()
     assert "second line" not in shell.out.getvalue()
 
@@ -227,7 +227,7 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
     def unavailable(*_: object, **__: object) -> None:
         raise PreviewUnavailable
 
-    monkeypatch.setattr(cli_files, "render_views", unavailable)
+    monkeypatch.setattr(output_files, "render_views", unavailable)
     assert shell(shell.picture("a.png"), "-o", shell.output, "--contact-sheet") == 0
     assert shell.made() == ["a.glb", "contact-sheet.png"]
     assert "note: No preview can be drawn" in shell.err.getvalue()
@@ -252,9 +252,9 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
     ids=" ".join,
 )
 def test_bad_parameter_is_refused_before_anything_is_loaded(shell: Shell, wrong: list[str]) -> None:
-    maker = StandIn()
-    assert shell(shell.picture("a.png"), "-o", shell.output, *wrong, maker=maker) == 2
-    assert maker.calls == []
+    stand_in = StandIn()
+    assert shell(shell.picture("a.png"), "-o", shell.output, *wrong, processor=stand_in) == 2
+    assert stand_in.calls == []
     assert not shell.output.exists()
     assert shell.err.getvalue().startswith("error: ")
     assert len(shell.err.getvalue().splitlines()) == 1
@@ -272,7 +272,7 @@ def test_parameter_the_model_refuses_exits_with_two(shell: Shell) -> None:
     def refuses(*_: object, **__: object) -> list[ShapeResult]:
         raise InvalidSteps
 
-    assert shell(shell.picture("a.png"), "-o", shell.output, maker=refuses) == 2
+    assert shell(shell.picture("a.png"), "-o", shell.output, processor=refuses) == 2
 
 
 def test_output_that_is_a_file_exits_with_two(shell: Shell) -> None:
@@ -285,7 +285,7 @@ def test_output_that_is_a_file_exits_with_two(shell: Shell) -> None:
     "failure", [CheckpointNotFound(), CheckpointKeyError("weights: key x is missing."), OSError("no network")]
 )
 def test_model_that_cannot_be_loaded_exits_with_three(shell: Shell, failure: Exception) -> None:
-    assert shell(shell.picture("a.png"), "-o", shell.output, maker=failure) == 3
+    assert shell(shell.picture("a.png"), "-o", shell.output, processor=failure) == 3
     assert str(failure) in shell.err.getvalue()
     assert "Traceback" not in shell.err.getvalue()
 
@@ -298,7 +298,7 @@ def test_interruption_keeps_what_is_done(shell: Shell) -> None:
             return super().__call__(images, **output_options)
 
     pictures = [shell.picture(f"p{k}.png") for k in range(3)]
-    assert shell(*pictures, "-o", shell.output, "--batch-size", 1, "--no-preview", maker=Interrupted()) == 130
+    assert shell(*pictures, "-o", shell.output, "--batch-size", 1, "--no-preview", processor=Interrupted()) == 130
     assert shell.made() == ["p0.glb"]
     assert "p0.glb" in shell.out.getvalue()
     assert "Interrupted" in shell.err.getvalue()
@@ -330,8 +330,8 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_needs_no_torch() -> None:
-    lines = ["import sys", "from backend.hunyuan3d import cli"]
-    lines += ["try: cli.main(['--help'])", "finally: print('torch loaded:', 'torch' in sys.modules)"]
+    lines = ["import sys", "from backend.cli import generate"]
+    lines += ["try: generate.main(['--help'])", "finally: print('torch loaded:', 'torch' in sys.modules)"]
     ended = run_python("-c", "\n".join(lines))
     assert ended.returncode == 0
     assert "--octree-resolution" in ended.stdout
@@ -357,8 +357,8 @@ def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
     suffixes = ("glb", "obj", "ply", "preview.png", "stl")
     expected = ["contact-sheet.png", *(f"image{k}.{suffix}" for k in range(2) for suffix in suffixes)]
     assert shell.made() == expected
-    for fmt in ("glb", "stl", "obj", "ply"):
-        mesh = trimesh.load(shell.output / f"image0.{fmt}", force="mesh")
+    for format in ("glb", "stl", "obj", "ply"):
+        mesh = trimesh.load(shell.output / f"image0.{format}", force="mesh")
         mesh.merge_vertices(merge_norm=True)
         assert mesh.is_watertight
         assert 0 < len(mesh.faces) <= 2000

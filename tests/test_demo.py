@@ -19,8 +19,9 @@ from rich.console import Console
 
 from backend.cli.console import Terminal
 from backend.cli.output_names import plan_names
-from backend.demo import FORMATS, Finished, Plan, _drawn, main
+from backend.demo import Finished, Plan, _drawn, main
 from backend.demo.local_service import ServiceFailed, demo_service
+from backend.limits import FORMATS
 from orfeas_client.console import Screen
 from orfeas_client.models import Job
 from tests.support.running import REPOSITORY
@@ -64,7 +65,9 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
         *("mug.glb", "mug.stl", "mug.obj", "mug.ply", "mug.preview.png"),
         *("star.glb", "star.preview.png", "contact-sheet.png"),
     }
-    assert len({len(trimesh.load_mesh(tmp_path / "out" / f"mug.{fmt}").faces) for fmt in ("glb", "stl", "ply")}) == 1
+    assert (
+        len({len(trimesh.load_mesh(tmp_path / "out" / f"mug.{format}").faces) for format in ("glb", "stl", "ply")}) == 1
+    )
     with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
         assert sheet.width > sheet.height > 400
     for name in ("mug", "star"):

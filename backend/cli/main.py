@@ -45,7 +45,8 @@ def _serve(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _worker(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     argparse.ArgumentParser(
-        prog="orfeas worker", description="Run jobs on one device, woken through CELERY_BROKER_URL; settings: README.md."
+        prog="orfeas worker",
+        description="Run jobs on one device, woken through CELERY_BROKER_URL; settings: README.md.",
     ).parse_args(arguments)
     try:
         from backend.worker import main
