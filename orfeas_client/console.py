@@ -138,7 +138,7 @@ def _row(result: Made) -> ResultRow:
     return ResultRow(
         result.image,
         (str(result.file),),
-        faces if isinstance(faces, int) else None,
+        None if faces is None else str(faces),
         watertight if isinstance(watertight, bool) else None,
         result.job.processing_time,
         seed if isinstance(seed, int) else None,

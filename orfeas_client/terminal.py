@@ -24,7 +24,7 @@ class ResultRow:
 
     image: str
     files: tuple[str, ...] = ()
-    faces: int | None = None
+    faces: str | None = None
     watertight: bool | None = None
     seconds: float | None = None
     seed: int | None = None
@@ -102,7 +102,7 @@ def _cells(row: ResultRow) -> list[Text]:
     return [
         Text(row.image),
         Text("\n".join(row.files)),
-        cell(None if row.faces is None else f"{row.faces:,}".replace(",", " ")),
+        cell(row.faces),
         cell(None) if row.watertight is None else _yes_or_no(row.watertight),
         cell(None if row.seconds is None else f"{row.seconds:.1f}"),
         cell(row.seed),

@@ -89,7 +89,7 @@ def _row(outcome: Outcome) -> terminal.ResultRow:
     return terminal.ResultRow(
         str(outcome.image),
         tuple(str(path) for path in outcome.files),
-        outcome.faces,
+        None if outcome.faces is None else f"{outcome.faces:,}".replace(",", " "),
         bool(outcome.watertight),
         outcome.seconds,
         outcome.seed,

@@ -65,9 +65,9 @@ def _generate(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
 
 
 def _demo(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    from backend.demo import main
+    from backend.demo import run
 
-    return main(arguments, environ)
+    return run(arguments, environ)
 
 
 def _agents(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ _START_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made of what, and where it goes. preview, contact_sheet, scale_mm : see cli.output_files.OutputOptions."""
+    """What is made of what, and where it goes. The last three : see cli.output_files.OutputOptions."""
 
     images: tuple[Path, ...]
     files: OutputPlan
@@ -57,6 +56,14 @@ class Finished:
     jobs: tuple[Job, ...]
     others: tuple[Job, ...]
     seconds: float
+
+
+def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the demonstration as this process's program; return the exit code."""
+    # However it is ended, the service it started ends with it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    return main(arguments, environ)
 
 
 def main(
@@ -227,10 +234,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    # However it is ended, the service it started ends with it.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    sys.exit(main())

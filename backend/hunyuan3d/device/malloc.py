@@ -1,8 +1,8 @@
 """How memory is had from the system while large tensors come and go: in large pieces, and kept between two uses.
 
 Each block of a tensor is otherwise had anew, page by page, which costs a fifth to two fifths of all time on a CPU
-(benchmarks/results/heap.md). What is kept is given back by trim_malloc, when whoever owns the process thinks it is time.
-This module does not know what a tensor is.
+(benchmarks/results/heap.md). What is kept is given back by trim_malloc, when whoever owns the process thinks it is
+time. This module does not know what a tensor is.
 """
 
 from __future__ import annotations

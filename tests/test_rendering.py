@@ -11,7 +11,7 @@ import trimesh
 from PIL import Image
 
 from backend.errors import InvalidMesh, InvalidParameter, PreviewUnavailable
-from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes, preview_image
+from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
 from backend.rendering.render import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
 
 SMALL = RenderOptions(size=96, samples=2, occlusion_rays=2)
@@ -147,7 +147,8 @@ def test_missing_ray_caster_is_a_named_error(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_preview_shows_the_picture_beside_three_views() -> None:
     red = Image.new("RGB", (200, 100), (200, 20, 20))
-    image = preview_image(red, pointer(), caption="red.png", options=SMALL)
+    row = SheetRow(red, render_views(pointer(), options=SMALL), "red.png")
+    image = contact_sheet([row], tile=SMALL.size)
     assert image.mode == "RGB"
     assert image.width == pytest.approx(4 * 96, rel=0.1)
     pixels = np.asarray(image).astype(np.int64)
