@@ -27,7 +27,7 @@ from backend.auth.agents import MAX_KEYS, AgentConfig
 from backend.auth.hmac_signing import digest_body, signature_matches
 from backend.auth.rfc9421 import Message, MessageSignature, read_message_signature, signature_base
 from backend.errors import AuthInvalid, AuthMissing
-from tests.test_agent_auth import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
+from tests.support.guarded_service import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 
 WHOLE = ("@method", "@target-uri")
 OTHER_KEY = "another-key-0123456789abcdef"
