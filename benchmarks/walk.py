@@ -71,7 +71,7 @@ class Walk:
         if event not in ("call", "return") or (code.co_name.startswith("<") and code.co_name != "<lambda>"):
             return
         if not code.co_filename.startswith((f"{self.root}/backend/", f"{self.root}/orfeas_client/")):
-            if event == "call" and code.co_filename.endswith("PIL/ImageFile.py") and code.co_name == "_prepare":
+            if event == "call" and code.co_qualname == "ImageFile.load" and frame.f_locals["self"].tile:
                 self.decoded += 1
             return
         if event == "return":
