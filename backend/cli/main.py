@@ -43,10 +43,9 @@ def _serve(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
-def _worker(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+def _worker(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
     argparse.ArgumentParser(
-        prog="orfeas worker",
-        description="Run jobs on one device, woken through CELERY_BROKER_URL; settings: README.md.",
+        prog="orfeas worker", description="Run jobs on one device, woken through CELERY_BROKER_URL."
     ).parse_args(arguments)
     try:
         from backend.worker import main
