@@ -1,7 +1,6 @@
-"""Measures for how long finishing a mesh keeps every other thread waiting: in contraction, here and in a child process,
-and in the steps around it.
+"""For how long finishing a mesh keeps every other thread waiting.
 
-Run `python -m benchmarks.decimation`; it prints tables and writes them to benchmarks/results/. A thread that sleeps for
+Measured are contraction, here and in a child process, and the steps around it. Run `python -m benchmarks.decimation`; it prints tables and writes them to benchmarks/results/. A thread that sleeps for
 half a millisecond at a time notes the longest time between two of its turns. It does not know who holds the interpreter
 meanwhile.
 """
@@ -80,7 +79,7 @@ def median(work: Callable[[], object], repeats: int) -> Held:
 
 
 def volume_of(resolution: int) -> SparseVolume:
-    """A ball full of tunnels, whose surface has faces enough at any resolution."""
+    """Return a ball full of tunnels, whose surface has faces enough at any resolution."""
     volume = decode_volume(AnalyticField([gyroid_in_ball()]), resolution)[0]
     assert isinstance(volume, SparseVolume)
     return volume
@@ -103,7 +102,7 @@ def contraction_row(mesh: trimesh.Trimesh, repeats: int) -> str:
 
 
 def step_rows(volume: SparseVolume, repeats: int) -> list[str]:
-    """Every step from a volume to a file."""
+    """Return every step from a volume to a file."""
     mesh = mesh_of(volume)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     steps: dict[str, Callable[[], object]] = {

@@ -31,7 +31,7 @@ Figures = Mapping[str, float]
 
 
 def _one_heap_without_large_blocks() -> None:
-    """What was done before: all threads share a heap, and blocks from 1 MiB on are given back at once."""
+    """Do what was done before: all threads share a heap, and blocks from 1 MiB on are given back at once."""
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(-8, 1)
     mallopt(-3, 1 << 20)
@@ -68,7 +68,7 @@ def work(way: str, resolution: int, calls: int) -> Figures:
 
 
 def apart(way: str, resolution: int, calls: int) -> Figures:
-    """The same, in a process of its own."""
+    """Measure the same in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     command = [sys.executable, "-m", "benchmarks.heap", "--way", way, "--resolution", str(resolution)]
     done = subprocess.run(  # noqa: S603
@@ -79,7 +79,7 @@ def apart(way: str, resolution: int, calls: int) -> Figures:
 
 
 def report(rounds: int, calls: int) -> str:
-    """The table, as markdown."""
+    """Return the table, as markdown."""
     lines = [
         "# The heap",
         "",

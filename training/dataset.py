@@ -45,7 +45,7 @@ class Sample:
 
 
 def draw_sample(shape: ProceduralShape, occupancy: bool = False) -> Sample:
-    """The stored sample of a shape, a function of its seed."""
+    """Sample a shape for the store, as a function of its seed."""
     rng = np.random.default_rng([shape.seed, 999])
     points, normals = shape.field.surface(SURFACE, rng)
     extra, _ = shape.field.surface(NEAR, rng)
@@ -70,7 +70,7 @@ def _queries(shape: ProceduralShape, points: Array) -> NDArray[np.float16]:
 
 
 def write_shard(directory: Path, first_seed: int, count: int, occupancy: bool = False) -> Path:
-    """Generates one shard of `count` consecutive seeds; it appears whole or not at all. An existing one is kept."""
+    """Generate one shard of `count` consecutive seeds; it appears whole or not at all. An existing one is kept."""
     target = directory / f"shard-{first_seed:010d}-{count:04d}"
     if target.is_dir():
         return target
@@ -107,7 +107,7 @@ class ShapeDataset:
         self.refresh()
 
     def refresh(self) -> int:
-        """Looks for newly finished shards; returns the number of shapes."""
+        """Look for newly finished shards; return the number of shapes."""
         found = sorted(self.directory.glob("shard-*"))
         self._shards = [
             {path.stem: np.load(path, mmap_mode="r") for path in sorted(shard.glob("*.npy"))} for shard in found
@@ -119,7 +119,7 @@ class ShapeDataset:
         return int(self._starts[-1])
 
     def column(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.generic]:
-        """One stored array gathered for shapes (K,) -> (K, ...); see Sample for names and shapes.
+        """Gather one stored array for shapes (K,) as (K, ...); see Sample for names and shapes.
 
         Raises KeyError for an array that was not stored and IndexError for a number outside the data set.
         """

@@ -62,7 +62,7 @@ def evaluate(
     with_sweep: bool = False,
     vae_iou: float | None = None,
 ) -> Results:
-    """Everything that the report tells, on the first `limit` shapes and evenly chosen pictures.
+    """Measure everything that the report says, on the first `limit` shapes and evenly chosen pictures.
 
     Raises FileNotFoundError when there are no held-out shapes.
     """
@@ -124,7 +124,7 @@ def run(
 
 
 def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choices, first: int) -> list[ShapeResult]:
-    """One call of the pipeline; the batch's first image is number `first`."""
+    """Call the pipeline once; the batch's first image is number `first`."""
     return pipeline(
         [task.image for task in batch],
         num_inference_steps=choices.steps,
@@ -138,7 +138,7 @@ def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choic
 def sweep(
     pipeline: Hunyuan3DShapePipeline, shapes: Sequence[Task], pictures: Sequence[Task], choices: Choices
 ) -> tuple[SweepRow, ...]:
-    """The same tasks with every number of steps and every guidance scale."""
+    """Run the same tasks with every number of steps and every guidance scale."""
     settings = list(product(SWEEP_STEPS, SWEEP_GUIDANCE))
     rows = []
     with progress("sweep", len(settings) * (len(shapes) + len(pictures))) as bar:
@@ -150,7 +150,7 @@ def sweep(
 
 
 def chamfer_floor(data: ShapeDataset, rows: Sequence[int]) -> float:
-    """The Chamfer distance of true surfaces from themselves, drawn twice: what a perfect mesh would score."""
+    """Measure the Chamfer distance of true surfaces from themselves, drawn twice: what a perfect mesh would score."""
     index = np.asarray(rows, np.int64)
     seeds, stored = data.column("seed", index), data.column("surface", index)[..., :3].astype(np.float64)
     distances = [
@@ -161,7 +161,7 @@ def chamfer_floor(data: ShapeDataset, rows: Sequence[int]) -> float:
 
 
 def describe_machine(pipeline: Hunyuan3DShapePipeline) -> str:
-    """The machine in words: device, precision, cores, torch."""
+    """Describe the machine in words: device, precision, cores, torch."""
     device = pipeline.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     precision = str(pipeline.dtype).removeprefix("torch.")
@@ -170,7 +170,7 @@ def describe_machine(pipeline: Hunyuan3DShapePipeline) -> str:
 
 
 def progress(title: str, total: int) -> tqdm[None]:
-    """A progress bar that counts images."""
+    """Make a progress bar that counts images."""
     return tqdm(total=total, desc=title, unit="image")
 
 

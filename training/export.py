@@ -47,7 +47,7 @@ def export_checkpoint(vae_state: Path, denoiser_state: Path, scale_factor: float
 
 
 def read_modules(path: Path) -> dict[str, Tensor]:
-    """The weights of a run's saved state."""
+    """Read the weights of a run's saved state."""
     modules: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["modules"]
     return modules
 

@@ -87,7 +87,7 @@ class HeldOutPicture:
 
 
 def held_out_pictures(cache: Path) -> list[HeldOutPicture]:
-    """All pictures, emoji first. cache : where a fetched font is kept. Raises FontNotFoundError."""
+    """Return all pictures, emoji first. cache : where a fetched font is kept. Raises FontNotFoundError."""
     path = emoji_font(cache)
     font = ImageFont.truetype(path, EMOJI_POINTS)
     if font.getname()[0] != "Noto Color Emoji":
@@ -110,12 +110,12 @@ def glyph_pictures() -> list[HeldOutPicture]:
 
 
 def glyph_name(text: str) -> str:
-    """A letter or digit is its own name; a sign gets Unicode's, since not every font can show it."""
+    """Name a letter or digit as itself, and a sign as Unicode does, since not every font can show it."""
     return text if text.isascii() else unicodedata.name(text).lower()
 
 
 def draw_glyph(font: ImageFont.FreeTypeFont, text: str, side: int, colour: str = "black") -> Image.Image:
-    """One glyph in the middle of a transparent RGBA square, without what hangs loose from its largest piece.
+    """Draw one glyph in the middle of a transparent RGBA square, without what hangs loose from its largest piece.
 
     Raises FontNotFoundError when the font leaves the picture empty.
     """
@@ -131,7 +131,7 @@ def draw_glyph(font: ImageFont.FreeTypeFont, text: str, side: int, colour: str =
 
 
 def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The largest connected piece (diagonals connect) of a mask (h, w) that has one."""
+    """Return the largest connected piece (diagonals connect) of a mask (h, w) that has one."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -139,7 +139,7 @@ def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def emoji_font(cache: Path, root: Path = Path("/")) -> Path:
-    """The emoji font: installed, kept in the cache, or fetched there with apt-get. Raises FontNotFoundError."""
+    """Find the emoji font: installed, kept in the cache, or fetched there with apt-get. Raises FontNotFoundError."""
     for place in (root, cache):
         if (place / EMOJI_FONT).is_file():
             return place / EMOJI_FONT

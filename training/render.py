@@ -67,7 +67,7 @@ def _columns(field: DistanceField, size: int) -> tuple[Array, NDArray[np.int64],
 
 
 def front_view(shape: ProceduralShape, size: int = SIZE) -> FrontView:
-    """Finds the first surface under every pixel, seen along -Z from +Z."""
+    """Find the first surface under every pixel, seen along -Z from +Z."""
     field = shape.field
     values, rows, cols, pixel = _columns(field, size)
     lowest = values.min(2)
@@ -93,7 +93,7 @@ def front_view(shape: ProceduralShape, size: int = SIZE) -> FrontView:
 
 
 def _owners(shape: ProceduralShape, points: Array) -> tuple[NDArray[np.int64], Array]:
-    """Which part colours each point: the last painted region that holds it, else the nearest part."""
+    """Find which part colours each point: the last painted region that holds it, else the nearest part."""
     grid = shape.field.to_grid(points)
     best = np.full(len(points), np.inf, np.float32)
     owner = np.zeros(len(points), np.int64)
@@ -129,7 +129,7 @@ def _paint(paint: Paint, local: Array) -> Array:
 
 
 def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
-    """A random style: 15 % unlit, 15 % outlined, light mostly from the upper front."""
+    """Draw a random style: 15 % unlit, 15 % outlined, light mostly from the upper front."""
     light = np.array([rng.normal(0, 0.5), rng.uniform(0.1, 1.1), rng.uniform(0.5, 1.2)], np.float32)
     flat = bool(rng.random() < 0.15) and flat_allowed
     return Style(
@@ -146,7 +146,7 @@ def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
 
 
 def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Picture:
-    """One RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
+    """Render one RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
     size = view.alpha.shape[0]
     base = np.empty((len(view.pixels), 3), np.float32)
     shuffle = rng.permutation(3) if rng.random() < 0.25 else np.arange(3)

@@ -87,7 +87,7 @@ def page(results: Results) -> str:
 
 
 def introduction(results: Results) -> str:
-    """What was measured, with what, when and where."""
+    """Say what was measured, with what, when and where."""
     return (
         "# What the checkpoint reaches\n\n"
         "Written by `python -m training.evaluate`. Every mesh came out of one call of the public pipeline, from a "
@@ -103,7 +103,7 @@ def introduction(results: Results) -> str:
 
 
 def aims(results: Results) -> str:
-    """The table of aims and what was reached."""
+    """Return the table of aims and what was reached."""
     shapes, pictures = summarise(results.shapes.scores), summarise(results.pictures.scores)
     both = summarise([*results.shapes.scores, *results.pictures.scores])
     overlaps = [
@@ -124,7 +124,7 @@ def aims(results: Results) -> str:
 
 
 def shapes_section(results: Results) -> str:
-    """Every family of procedural shapes, the total, and the poorest shapes."""
+    """Report every family of procedural shapes, the total, and the poorest shapes."""
     scores = results.shapes.scores
     head = [
         "family", "shapes", "IoU", "silhouette", "Chamfer", "watertight", "one piece", "depth", "true depth",
@@ -145,7 +145,7 @@ def shapes_section(results: Results) -> str:
 
 
 def pictures_section(scores: Sequence[Score]) -> str:
-    """Every kind of held-out picture, the total, and the poorest pictures."""
+    """Report every kind of held-out picture, the total, and the poorest pictures."""
     head = [
         "kind",
         "pictures",
@@ -189,7 +189,7 @@ def sweep_section(rows: Sequence[SweepRow]) -> str:
 
 
 def times(results: Results) -> str:
-    """Seconds an image of each stage, within the batches."""
+    """Report the seconds an image of each stage, within the batches."""
     names = [field.name for field in fields(StageSeconds)]
     rows = [
         [title, *(number(sum(getattr(s, name) for s in run.stages) / len(run.scores)) for name in names),
@@ -200,7 +200,7 @@ def times(results: Results) -> str:
 
 
 def definitions(results: Results) -> str:
-    """What each figure means."""
+    """Say what each figure means."""
     return f"""\
 - World frame: box ±1.01, picture right +X, up +Y, viewer on +Z; the silhouette's larger side is 1.8.
 - IoU: the finished mesh's occupancy at the cell centres of a 64³ grid of the box, found exactly from where lines along
@@ -222,35 +222,35 @@ def definitions(results: Results) -> str:
 
 
 def grouped(scores: Sequence[Score]) -> list[tuple[str, Summary]]:
-    """The summary of every group, in alphabetical order, then of all."""
+    """Return the summary of every group, in alphabetical order, then of all."""
     names = sorted({s.group for s in scores})
     groups = [(name, summarise([s for s in scores if s.group == name])) for name in names]
     return [*groups, ("**all**", summarise(scores))]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Lay out a Markdown table."""
     lines = [list(head), ["---"] * len(head), *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
+    """Write a figure, or a dash where there is none."""
     return "—" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def share(value: float) -> str:
-    """A share in percent, or a dash; one that is not whole is never shown as 100 %."""
+    """Write a share in percent, or a dash; one that is not whole is never shown as 100 %."""
     if math.isnan(value):
         return "—"
     return "100 %" if value == 1 else f"{min(value, 0.999) * 100:.1f} %"
 
 
 def slabs(summary: Summary) -> str:
-    """How many round things came out flat."""
+    """Count how many round things came out flat."""
     return f"{summary.slabs} of {summary.round_count}" if summary.round_count else "—"
 
 
 def met(reached: bool) -> str:
-    """A word for whether an aim was reached."""
+    """Return a word for whether an aim was reached."""
     return "reached" if reached else "**missed**"

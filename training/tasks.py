@@ -77,7 +77,7 @@ def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> 
 
 
 def true_surface(seed: int, stored: Array, draw: int = 0) -> Array:
-    """Points (SURFACE_POINTS, 3) of a shape's surface, made anew from its seed.
+    """Return points (SURFACE_POINTS, 3) of a shape's surface, made anew from its seed.
 
     stored : (P, 3) points kept with the data, which must lie on it; draw : which of many drawings. Raises
     StaleDataError.
@@ -89,7 +89,7 @@ def true_surface(seed: int, stored: Array, draw: int = 0) -> Array:
 
 
 def span_if_round(inside: Mask) -> float | None:
-    """The mean span of an occupancy grid that is about as deep as a body round about an axis, else None."""
+    """Return the mean span of an occupancy grid that is about as deep as a body round about an axis, else None."""
     span = mean_span(inside)
     return span if span >= ROUND_FROM * round_span(np.asarray(inside.any(axis=2)), BOUNDS) else None
 
@@ -108,7 +108,7 @@ def evenly(total: int, count: int) -> list[int]:
 
 
 def one_of_each(kinds: Sequence[int], count: int) -> list[int]:
-    """The first row of every kind, then the first of the other rows; at most `count`, in order."""
+    """Choose the first row of every kind, then the first of the other rows; at most `count`, in order."""
     first = {kind: row for row, kind in reversed(list(enumerate(kinds)))}
     chosen = sorted(first.values())
     return sorted((chosen + [row for row in range(len(kinds)) if row not in chosen])[:count])

@@ -29,7 +29,7 @@ from training.train_vae import VAETask
 
 
 def smoke(recipe: DemoRecipe) -> DemoRecipe:
-    """The same stages at a size that takes a minute."""
+    """Return the same stages at a size that takes a minute."""
     vae = replace(recipe.vae, shapes=64, optimisation=replace(recipe.vae.optimisation, steps=4, batch=4))
     denoiser = replace(recipe.denoiser, shapes=64, optimisation=replace(recipe.denoiser.optimisation, steps=2, batch=4))
     return replace(recipe, held_out=32, vae=vae, denoiser=denoiser)

@@ -68,7 +68,7 @@ class DenoiserTask:
         return flow + self.recipe.auxiliary_weight * auxiliary, {"flow": flow.item(), "auxiliary": auxiliary.item()}
 
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
-        """t = sigmoid(N(mean, 1)), a share of it uniform and a share exactly zero."""
+        """Draw t = sigmoid(N(mean, 1)), a share of it uniform and a share exactly zero."""
         t = torch.sigmoid(torch.randn(count, generator=generator) + self.recipe.logit_mean)
         kind = torch.rand(count, generator=generator)
         t = torch.where(kind < self.recipe.uniform_t, torch.rand(count, generator=generator), t)
@@ -76,7 +76,7 @@ class DenoiserTask:
         return t.to(self.device)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One batch: image (B, 3, S, S) in [-1, 1] and latents (B, N, E), half of them mirrored left to right."""
+        """Draw one batch: image (B, 3, S, S) in [-1, 1] and latents (B, N, E), half of them mirrored left to right."""
         rows = torch.randint(self.recipe.shapes, (self.recipe.optimisation.batch,), generator=generator)
         mirrored = torch.rand(len(rows), generator=generator) < 0.5
         picture = read_pictures(self.data, rows, generator)
@@ -114,7 +114,7 @@ class DenoiserTask:
 
 
 def read_pictures(data: ShapeDataset, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """One of each shape's stored pictures (B, 4, H, W) in [0, 1]."""
+    """Choose one of each shape's stored pictures (B, 4, H, W) in [0, 1]."""
     stored = torch.from_numpy(data.column("picture", rows.numpy()))
     choice = torch.randint(stored.shape[1], (len(rows),), generator=generator)
     return stored[torch.arange(len(rows)), choice].permute(0, 3, 1, 2).float() / 255

@@ -147,7 +147,7 @@ SECTIONS = {
 
 
 def parse_config(document: object, source: str) -> CheckpointConfig:
-    """The settings of a whole checkpoint.
+    """Read the settings of a whole checkpoint.
 
     document : the config.yaml as plain mappings; source : its path, for messages. Raises CheckpointConfigError.
     """
@@ -170,14 +170,17 @@ def parse_config(document: object, source: str) -> CheckpointConfig:
 
 
 def parse_vae_config(document: object, source: str) -> ShapeVAEConfig:
-    """The settings of a separate VAE folder: a `vae` section, or its contents alone. Raises CheckpointConfigError."""
+    """Read the settings of a separate VAE folder: a `vae` section, or its contents alone.
+
+    Raises CheckpointConfigError.
+    """
     sections = _mapping(document, source)
     vae: ShapeVAEConfig = _section({"vae": sections} if "target" in sections else sections, "vae", source)
     return vae
 
 
 def config_document(config: CheckpointConfig) -> dict[str, object]:
-    """The config.yaml, in the released layout, that `parse_config` reads back as `config`."""
+    """Return the config.yaml, in the released layout, that `parse_config` reads back as `config`."""
     dino = config.conditioner
     kwargs = {"config": {**asdict(dino.dino), "model_type": "dinov2"}, "image_size": dino.image_size}
     kwargs["use_cls_token"] = dino.use_cls_token

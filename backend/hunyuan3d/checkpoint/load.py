@@ -107,7 +107,7 @@ def load_checkpoint(
 
 
 def read_separate_vae(name: str | Path) -> tuple[ShapeVAEConfig, Weights]:
-    """Settings and weights of a VAE folder (or of another checkpoint's `vae` section)."""
+    """Read settings and weights of a VAE folder (or of another checkpoint's `vae` section)."""
     files = locate(name)
     weights = read_weights(files.weights)
     config = parse_vae_config(read_config(files.config), str(files.config))
@@ -115,7 +115,7 @@ def read_separate_vae(name: str | Path) -> tuple[ShapeVAEConfig, Weights]:
 
 
 def build_denoiser(config: CheckpointConfig) -> Hunyuan3DDiT | HunYuanDiTPlain:
-    """The denoiser of either design, with no weights of its own yet."""
+    """Build the denoiser of either design, with no weights of its own yet."""
     settings = config.denoiser
     return Hunyuan3DDiT(settings) if isinstance(settings, DenoiserV20Config) else HunYuanDiTPlain(settings)
 
@@ -127,7 +127,7 @@ class _Place:
 
 
 def load_vae(config: ShapeVAEConfig, weights: Weights, place: _Place) -> ShapeVAE:
-    """A ShapeVAE, with its encoder where the file has a fitting one; extra keys are normal there."""
+    """Load a ShapeVAE, with its encoder where the file has a fitting one; extra keys are normal there."""
     with torch.device("meta"):
         encoder = {key: t for key, t in ShapeVAE(config, with_encoder=True).state_dict().items() if _of_encoder(key)}
     # Making shapes does not use the encoder, so that a file without one, or with another, is no error.
@@ -171,13 +171,13 @@ class Source:
     half: int | None = None
 
     def read(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The tensor. A half is a view of the file's."""
+        """Return the tensor. A half is a view of the file's."""
         tensor = tensors[self.key]
         return tensor if self.half is None else tensor.tensor_split(2)[self.half]
 
 
 def find_source(key: str, tensors: Mapping[str, Tensor]) -> Source:
-    """Where a parameter is read from: its own name, or the released name of a renamed one."""
+    """Return where a parameter is read from: its own name, or the released name of a renamed one."""
     if key not in tensors:
         for rename in DINOV2_NAMES:
             if rename.ours in key:
@@ -186,7 +186,7 @@ def find_source(key: str, tensors: Mapping[str, Tensor]) -> Source:
 
 
 def released_state(module: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors under the released names: what `load_module` reads back."""
+    """Return a network's tensors under the released names: what `load_module` reads back."""
     state: dict[str, Tensor] = {}
     for key, tensor in module.state_dict().items():
         source = find_source(key, {})
@@ -242,7 +242,7 @@ def _check_shape(source: Path, key: str, wanted: Tensor, found: Tensor) -> None:
 
 
 def _placed(tensor: Tensor, place: _Place, source: Path, key: str) -> Tensor:
-    """The tensor's own copy on the device: the file may change or go away while the network lives."""
+    """Copy the tensor to the device: the file may change or go away while the network lives."""
     placed = tensor.to(place.device, place.dtype, copy=True)
     if not torch.isfinite(placed).all():
         raise CheckpointValueError(

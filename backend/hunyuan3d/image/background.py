@@ -55,7 +55,7 @@ class BackgroundResult:
 def remove_background(
     image: Image.Image, mode: BackgroundMode = "auto", *, cutter: Cutter | Literal["installed"] | None = "installed"
 ) -> BackgroundResult:
-    """Gives the object on transparency, at the picture's own size.
+    """Give the object on transparency, at the picture's own size.
 
     mode : 'never' leaves alpha as it is; 'auto' uses an alpha channel that cuts something out and else removes the
     background; 'always' removes it even then: the picture is laid on white first, and what its alpha had cut stays
@@ -79,7 +79,7 @@ def remove_background(
 
 
 def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
-    """True when an alpha channel (H, W) leaves a good part of the picture empty and shows the rest.
+    """Say whether an alpha channel (H, W) leaves a good part of the picture empty and shows the rest.
 
     Opaque or uniform channels, and those that only round a picture's corners, do not.
     """
@@ -88,7 +88,7 @@ def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
 
 
 def installed_cutter() -> Cutter | None:
-    """rembg's remove, or None where rembg or its runtime is not installed. Importing it takes seconds."""
+    """Return rembg's remove, or None where rembg or its runtime is not installed. Importing it takes seconds."""
     if find_spec("rembg") is None:
         return None
     try:
@@ -142,7 +142,7 @@ def _classical(rgb: Pixels) -> tuple[Literal["flood", "grabcut"], Pixels, Pixels
 
 
 def _flatten(rgba: Pixels) -> Pixels:
-    """Lays a picture on white by its alpha; an alpha that is low everywhere is taken as full."""
+    """Lay a picture on white by its alpha; an alpha that is low everywhere is taken as full."""
     highest = int(rgba[..., 3].max())
     if rgba[..., 3].min() == highest:
         return np.ascontiguousarray(rgba[..., :3])

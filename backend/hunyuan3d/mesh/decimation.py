@@ -54,7 +54,7 @@ class ChildRules:
             raise InvalidParameter("The seconds that a child process may take must be finite and above zero.")
 
     def limit(self, faces: int) -> float:
-        """Seconds for a mesh of so many faces."""
+        """Return the seconds for a mesh of so many faces."""
         return self.seconds + self.seconds_per_face * faces
 
 
@@ -130,7 +130,7 @@ def _run(question: BinaryIO, out: BinaryIO, limit: float) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The modules are to be found where this process finds them, and numpy needs no threads to start."""
+    """Let modules be found where this process finds them, and numpy start without threads."""
     places = [entry for entry in sys.path if Path(entry).is_absolute()]
     if str(_ROOT) not in places:
         places.append(str(_ROOT))
@@ -139,7 +139,10 @@ def _environment() -> dict[str, str]:
 
 
 def _answer(out: BinaryIO, most_vertices: int, most_faces: int, target: int) -> tuple[Vertices, Faces]:
-    """The mesh behind READY in a child's answer. Raises DecimationFailed unless it is one, and no larger than asked."""
+    """Read the mesh behind READY in a child's answer.
+
+    Raises DecimationFailed unless it is one, and no larger than asked.
+    """
     header = out.read(child.ANSWER.size)
     vertices, faces = child.ANSWER.unpack(header) if len(header) == child.ANSWER.size else (-1, -1)
     if not (0 <= vertices <= most_vertices and 0 <= faces <= most_faces):

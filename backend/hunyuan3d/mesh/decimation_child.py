@@ -33,7 +33,7 @@ Corners = NDArray[np.int32]
 
 
 def read_arrays(stream: BinaryIO, vertices: int, faces: int) -> tuple[Points, Corners]:
-    """Points (vertices, 3) and corners (faces, 3). Raises EOFError when fewer bytes come."""
+    """Return points (vertices, 3) and corners (faces, 3). Raises EOFError when fewer bytes come."""
     points, corners = np.empty((vertices, 3), POINT), np.empty((faces, 3), CORNER)
     for array in (points, corners):
         if array.size and stream.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ def read_arrays(stream: BinaryIO, vertices: int, faces: int) -> tuple[Points, Co
 
 
 def write_arrays(stream: BinaryIO, points: NDArray[np.floating], corners: NDArray[np.integer]) -> None:
-    """What `read_arrays` reads."""
+    """Write what `read_arrays` reads."""
     stream.write(np.ascontiguousarray(points, POINT).data)
     stream.write(np.ascontiguousarray(corners, CORNER).data)
 
