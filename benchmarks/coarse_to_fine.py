@@ -119,14 +119,14 @@ def closed_forms(resolution: int) -> dict[str, Field]:
 
 
 @torch.no_grad()
-def model_fields(checkpoint: str, pictures: list[Path], steps: int | None, device: str | None) -> dict[str, Field]:
+def model_fields(checkpoint: str, paths: list[Path], steps: int | None, device: str | None) -> dict[str, Field]:
     """Return what a model makes of pictures, each a field of its own."""
     pipeline = Hunyuan3DShapePipeline.from_pretrained(checkpoint, device=device)
-    images = [Image.open(picture) for picture in pictures]
+    images = [Image.open(path) for path in paths]
     batch = pipeline.preprocess(images, remove_background="auto")
     latents = pipeline.sample_latents(pipeline.encode_images(batch.image), steps, seeds=list(range(len(images))))
     field = pipeline.shape_vae.field(pipeline.shape_vae.decode(latents))
-    return {picture.stem: One(field, image) for image, picture in enumerate(pictures)}
+    return {path.stem: One(field, index) for index, path in enumerate(paths)}
 
 
 def main() -> None:

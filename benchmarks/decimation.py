@@ -1,8 +1,8 @@
 """For how long finishing a mesh keeps every other thread waiting.
 
-Measured are contraction, here and in a child process, and the steps around it. Run `python -m benchmarks.decimation`; it prints tables and writes them to benchmarks/results/. A thread that sleeps for
-half a millisecond at a time notes the longest time between two of its turns. It does not know who holds the interpreter
-meanwhile.
+Measured are contraction, here and in a child process, and the steps around it. Run `python -m benchmarks.decimation`;
+it prints tables and writes them to benchmarks/results/. A thread that sleeps for half a millisecond at a time notes the
+longest time between two of its turns. It does not know who holds the interpreter meanwhile.
 """
 
 from __future__ import annotations

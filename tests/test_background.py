@@ -11,7 +11,8 @@ from PIL import Image
 
 from backend.errors import InvalidParameter, NoForeground
 from backend.hunyuan3d.image import background
-from backend.hunyuan3d.image.background import BackgroundMode, BackgroundResult, alpha_cuts, remove_background
+from backend.hunyuan3d.image.background import BackgroundResult, alpha_cuts, remove_background
+from backend.limits import BackgroundMode
 from benchmarks.support.images import DRAWINGS, blank_wall, enlarged, leaves_only, mask_iou
 
 

@@ -44,14 +44,14 @@ def images(count: int = 4) -> list[Any]:
 
 
 def make(most: int = 4, name: str = "tiny-2.1") -> Hunyuan3DProcessor:
-    """A processor of its own, with a fake meter, that a test may change."""
+    """Return a processor of its own, with a fake meter, that a test may change."""
     pipeline = load_golden(name).pipeline()
     return add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, FakeMemory(), most))
 
 
 @pytest.fixture(scope="module")
 def undisturbed() -> list[ShapeResult]:
-    """What the four pictures give where memory never runs out."""
+    """Return what the four pictures give where memory never runs out."""
     return make().generate_shape_batch(images(), seeds=SEEDS, **QUICK)
 
 
@@ -69,7 +69,7 @@ def never_fits(_: int) -> bool:
 
 @pytest.fixture(params=STAGES)
 def stage(request: pytest.FixtureRequest) -> str:
-    """Each stage on the device in turn."""
+    """Return each stage on the device in turn."""
     return str(request.param)
 
 
@@ -256,7 +256,7 @@ def test_no_step_is_sampled_twice_when_decoding_runs_out(stage: str) -> None:
         steps.append(len(x))
         return out
 
-    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign, assignment]
     processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert steps == ([4, 4] if stage == "decode" else [1] * 8)
 
@@ -394,7 +394,7 @@ def test_the_device_is_used_by_one_thread_at_a_time() -> None:
         inside.clear()
         return out
 
-    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign, assignment]
     results: list[ShapeResult] = []
 
     def one(seed: int) -> None:

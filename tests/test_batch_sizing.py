@@ -100,7 +100,7 @@ def test_larger_batches_are_tried_again_after_enough_calls_without_trouble() -> 
 
 @pytest.fixture
 def pipeline() -> Hunyuan3DShapePipeline:
-    """A pipeline that a test may change."""
+    """Return a pipeline that a test may change."""
     return load_golden("tiny-2.1").pipeline()
 
 

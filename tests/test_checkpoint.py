@@ -144,7 +144,7 @@ def test_a_name_that_is_nothing_is_not_found(name: str, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """A hub without a network: the files it 'has', by 'repo/subfolder/name'; nothing is cached."""
+    """Return a hub without a network: the files it 'has', by 'repo/subfolder/name'; nothing is cached."""
     files: dict[str, Path] = {}
 
     def download(repo: str, name: str, *, subfolder: str | None, local_files_only: bool) -> str:

@@ -45,7 +45,7 @@ class Person:
 
 
 def service_processes() -> list[int]:
-    """The processes that this one started, and theirs, which still run."""
+    """Return the processes that this one started, and theirs, which still run."""
     children = psutil.Process().children(recursive=True)
     return [child.pid for child in children if {"gunicorn", "backend.serve"} & set(child.cmdline())]
 

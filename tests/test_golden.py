@@ -51,7 +51,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE)
 
 
 def reference_vertices(golden: Golden, k: int) -> np.ndarray:
-    """The reference's vertices with its scale of 1 / (R + 1) undone."""
+    """Return the reference's vertices with its scale of 1 / (R + 1) undone."""
     r = golden.resolution
     return (golden.arrays[f"vertices_{k}"].numpy() + 1.01) * (r + 1) / r - 1.01
 

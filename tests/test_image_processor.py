@@ -17,7 +17,7 @@ PROCESSOR = ImageProcessor(size=32)
 
 
 def disc(size: int = 60, shift: int = 0, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
-    """A coloured disc of radius size / 4 on a transparent square."""
+    """Return a coloured disc of radius size / 4 on a transparent square."""
     y, x = np.mgrid[:size, :size] - size / 2
     rgba = np.zeros((size, size, 4), np.uint8)
     rgba[(x - shift) ** 2 + y**2 < (size / 4) ** 2] = (*colour, 255)

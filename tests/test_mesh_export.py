@@ -29,7 +29,7 @@ from backend.limits import FORMATS
 
 @pytest.fixture(scope="module")
 def blob() -> trimesh.Trimesh:
-    """A closed surface with handles, cleaned and decimated as the pipeline does; taller than wide."""
+    """Return a closed surface with handles, cleaned and decimated as the pipeline does; taller than wide."""
     field = gaussian_filter(np.random.default_rng(5).standard_normal((24, 40, 28)), 2.5)
     field = field / field.std() - 0.2
     for axis in range(3):
@@ -76,7 +76,7 @@ def test_scale_sets_the_longest_side_in_every_format(blob: trimesh.Trimesh, form
 
 
 def normals_in(data: bytes, format: str, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """The normals as they stand in the file, without a reader that might compute its own."""
+    """Return the normals as they stand in the file, without a reader that might compute its own."""
     if format == "obj":
         lines = [line.split()[1:] for line in data.decode().splitlines() if line.startswith("vn ")]
         return np.array(lines, dtype=np.float64)

@@ -41,7 +41,7 @@ QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "rem
 
 @pytest.fixture
 def images() -> list[Path]:
-    """Three pictures with alpha."""
+    """Return three pictures with alpha."""
     return [load_golden("tiny-2.1").folder / f"image{k}.png" for k in range(3)]
 
 
@@ -254,7 +254,7 @@ def test_seeds_may_be_any_whole_numbers(tiny: Hunyuan3DShapePipeline) -> None:
 
 
 def count_rows(pipeline: Hunyuan3DShapePipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows every evaluation of the denoiser returns, while the test runs."""
+    """Return how many rows every evaluation of the denoiser returns, while the test runs."""
     rows: list[int] = []
     velocity = pipeline.denoiser.velocity
 

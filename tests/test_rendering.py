@@ -18,7 +18,7 @@ SMALL = RenderOptions(size=96, samples=2, occlusion_rays=2)
 
 
 def pointer() -> trimesh.Trimesh:
-    """A body with one arm to the right (+X), a taller one up (+Y) and a nose towards the front viewer (+Z)."""
+    """Return a body with one arm to the right (+X), a taller one up (+Y) and a nose towards the front viewer (+Z)."""
     body = trimesh.creation.box((0.4, 0.4, 0.4))
     right = trimesh.creation.box((0.5, 0.1, 0.1)).apply_translation((0.45, 0, 0))
     up = trimesh.creation.box((0.1, 0.7, 0.1)).apply_translation((0, 0.5, 0))
@@ -27,13 +27,13 @@ def pointer() -> trimesh.Trimesh:
 
 
 def shape_in(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Where the clay is: it is warm (red above blue), the room is cool."""
+    """Return where the clay is: it is warm (red above blue), the room is cool."""
     pixels = np.asarray(image).astype(np.int64)
     return pixels[..., 0] > pixels[..., 2] + 5
 
 
 def share(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], x: float, y: float) -> bool:
-    """Whether the mask covers the point x to the right and y up of the middle, in half picture sides."""
+    """Return whether the mask covers the point x to the right and y up of the middle, in half picture sides."""
     size = len(mask)
     return bool(mask[round((1 - y) * size / 2), round((1 + x) * size / 2)])
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.render import render_pictures
+from training.render import render_images
 from training.shapes.field import DistanceField
 from training.shapes.generator import KINDS, ProceduralShape, kind_of, make_shape
 
@@ -40,8 +40,8 @@ def sheet(shapes: list[ProceduralShape], columns: int, views: bool) -> NDArray[n
     """Lay out one tile a shape (with `views`: picture, side and top next to each other)."""
     tiles = []
     for shape in shapes:
-        pictures = render_pictures(shape)
-        tile = [np.ascontiguousarray(pictures[0][..., :3])]
+        images = render_images(shape)
+        tile = [np.ascontiguousarray(images[0][..., :3])]
         tile += [relief(shape.field, 0), relief(shape.field, 1)] if views else []
         cv2.putText(tile[0], shape.name, (2, 110), cv2.FONT_HERSHEY_SIMPLEX, 0.3, (0, 0, 0), 1)
         tiles.append(np.concatenate(tile, 1))

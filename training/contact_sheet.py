@@ -26,7 +26,7 @@ class Exhibit:
     """What the sheet shows of one task; mesh is None where none was made."""
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     mesh: trimesh.Trimesh | None
 
 
@@ -40,8 +40,8 @@ def draw_sheet(exhibits: Sequence[Exhibit]) -> Image.Image:
 def sheet_row(exhibit: Exhibit) -> SheetRow:
     """Return the picture and the mesh's three views, or the words that there is none."""
     if exhibit.mesh is None:
-        return SheetRow(exhibit.picture, (), exhibit.name, "no mesh")
-    return SheetRow(exhibit.picture, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
+        return SheetRow(exhibit.image, (), exhibit.name, "no mesh")
+    return SheetRow(exhibit.image, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
 
 
 def write_sheet(exhibits: Sequence[Exhibit], path: Path) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.render import render_pictures
+from training.render import render_images
 from training.shapes.field import BOUNDS
 from training.shapes.generator import ProceduralShape, make_shape
 from training.shapes.sdf import Array
 
 SHARD = 1000
-SURFACE, NEAR, UNIFORM, PICTURES = 2048, 2048, 1024, 2
+SURFACE, NEAR, UNIFORM, IMAGES = 2048, 2048, 1024, 2
 NEAR_SIGMAS = (0.02, 0.08)
 
 
@@ -53,7 +53,7 @@ def draw_sample(shape: ProceduralShape, occupancy: bool = False) -> Sample:
     near = np.clip(extra + sigma * rng.standard_normal(extra.shape, np.float32), -BOUNDS, BOUNDS)
     uniform = (rng.random((UNIFORM, 3), np.float32) * 2 - 1) * np.float32(BOUNDS)
     return Sample(
-        picture=render_pictures(shape, PICTURES),
+        picture=render_images(shape, IMAGES),
         surface=np.concatenate([points, normals], 1).astype(np.float16),
         near=_queries(shape, near),
         uniform=_queries(shape, uniform),

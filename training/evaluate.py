@@ -24,16 +24,16 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult, StageSeconds
 from training.contact_sheet import Exhibit
 from training.dataset import ShapeDataset
-from training.held_out_pictures import HeldOutPicture, held_out_pictures
+from training.held_out_images import HeldOutImage, held_out_images
 from training.metrics import chamfer
 from training.report import Results, Run, SweepRow, write_results
 from training.scoring import Score, score
-from training.tasks import Task, evenly, one_of_each, picture_tasks, shape_tasks, true_surface
+from training.tasks import Task, evenly, image_tasks, one_of_each, shape_tasks, true_surface
 
 EXHIBITS = 24
 SWEEP_STEPS = (3, 5, 10, 20)
 SWEEP_GUIDANCE = (1.0, 1.5, 2.0, 3.0)
-SWEEP_SHAPES, SWEEP_PICTURES = 64, 32
+SWEEP_SHAPES, SWEEP_IMAGES = 64, 32
 FLOOR_SHAPES = 16
 
 
@@ -55,7 +55,7 @@ class Choices:
 def evaluate(
     pipeline: Hunyuan3DShapePipeline,
     data: ShapeDataset,
-    pictures: Sequence[HeldOutPicture],
+    images: Sequence[HeldOutImage],
     choices: Choices,
     *,
     limit: int | None = None,
@@ -69,19 +69,19 @@ def evaluate(
     count = min(len(data), limit or len(data))
     if not count:
         raise FileNotFoundError(f"no held-out shapes in {data.directory}; make them with training.make_data")
-    chosen = [pictures[k] for k in evenly(len(pictures), limit or len(pictures))]
-    asked = list(picture_tasks(chosen, pipeline.image_processor))
+    chosen = [images[k] for k in evenly(len(images), limit or len(images))]
+    of_images = list(image_tasks(chosen, pipeline.image_processor))
     # The first call pays for what later ones find ready; it is not part of the times.
-    make(pipeline, asked[:1], choices, 0)
+    make(pipeline, of_images[:1], choices, 0)
     kinds = [int(kind) for kind in data.column("kind", np.arange(count))]
     with progress("shapes", count) as bar:
         shapes = run(pipeline, shape_tasks(data, range(count)), choices, set(one_of_each(kinds, EXHIBITS)), bar)
-    with progress("pictures", len(asked)) as bar:
-        drawn = run(pipeline, asked, choices, set(evenly(len(asked), EXHIBITS)), bar)
+    with progress("pictures", len(of_images)) as bar:
+        drawn = run(pipeline, of_images, choices, set(evenly(len(of_images), EXHIBITS)), bar)
     rows: tuple[SweepRow, ...] = ()
     if with_sweep:
         few = list(shape_tasks(data, evenly(count, SWEEP_SHAPES), dense=False))
-        rows = sweep(pipeline, few, [asked[k] for k in evenly(len(asked), SWEEP_PICTURES)], choices)
+        rows = sweep(pipeline, few, [of_images[k] for k in evenly(len(of_images), SWEEP_IMAGES)], choices)
     defaults = pipeline.config.defaults
     return Results(
         checkpoint=pipeline.name,
@@ -93,7 +93,7 @@ def evaluate(
         batch=choices.batch,
         first_seed=choices.seed,
         shapes=shapes,
-        pictures=drawn,
+        images=drawn,
         sweep=rows,
         chamfer_floor=chamfer_floor(data, evenly(count, FLOOR_SHAPES)),
         vae_iou=vae_iou,
@@ -136,16 +136,16 @@ def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choic
 
 
 def sweep(
-    pipeline: Hunyuan3DShapePipeline, shapes: Sequence[Task], pictures: Sequence[Task], choices: Choices
+    pipeline: Hunyuan3DShapePipeline, shapes: Sequence[Task], images: Sequence[Task], choices: Choices
 ) -> tuple[SweepRow, ...]:
     """Run the same tasks with every number of steps and every guidance scale."""
     settings = list(product(SWEEP_STEPS, SWEEP_GUIDANCE))
     rows = []
-    with progress("sweep", len(settings) * (len(shapes) + len(pictures))) as bar:
+    with progress("sweep", len(settings) * (len(shapes) + len(images))) as bar:
         for steps, guidance in settings:
             chosen = replace(choices, steps=steps, guidance=guidance)
-            of_shapes, of_pictures = (run(pipeline, tasks, chosen, frozenset(), bar) for tasks in (shapes, pictures))
-            rows.append(SweepRow(steps, guidance, of_shapes, of_pictures))
+            of_shapes, of_images = (run(pipeline, tasks, chosen, frozenset(), bar) for tasks in (shapes, images))
+            rows.append(SweepRow(steps, guidance, of_shapes, of_images))
     return tuple(rows)
 
 
@@ -193,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     pipeline = Hunyuan3DShapePipeline.from_pretrained(given.checkpoint, device=given.device)
     choices = Choices(given.steps, given.guidance, given.resolution, given.batch, given.seed)
-    data, pictures = ShapeDataset(given.held_out), held_out_pictures(given.fonts)
+    data, images = ShapeDataset(given.held_out), held_out_images(given.fonts)
     results = evaluate(
-        pipeline, data, pictures, choices, limit=given.limit, with_sweep=given.sweep, vae_iou=given.vae_iou
+        pipeline, data, images, choices, limit=given.limit, with_sweep=given.sweep, vae_iou=given.vae_iou
     )
     write_results(results, given.out)
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 BOUNDS = 1.01
-PICTURE_HALF_WIDTH = 0.9 / 0.85
+IMAGE_HALF_WIDTH = 0.9 / 0.85
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -92,14 +92,14 @@ class Shadow:
     span: float
 
 
-def cast_shadow(vertices: Array, faces: Indices, size: int, half_width: float = PICTURE_HALF_WIDTH) -> Shadow:
+def cast_shadow(vertices: Array, faces: Indices, size: int, half_width: float = IMAGE_HALF_WIDTH) -> Shadow:
     """Return the shadow on a picture of size x size pixels whose half side is half_width in world units."""
     axis = cell_centres(size, half_width)
     met = crossings(vertices, faces, axis, axis)
     first, last = np.full((size, size), np.inf), np.full((size, size), -np.inf)
-    place = (size - 1 - met.row, met.column)
-    np.minimum.at(first, place, met.z)
-    np.maximum.at(last, place, met.z)
+    pixel = (size - 1 - met.row, met.column)
+    np.minimum.at(first, pixel, met.z)
+    np.maximum.at(last, pixel, met.z)
     mask = last >= first
     return Shadow(mask, float((last - first)[mask].mean()) if mask.any() else 0.0)
 
@@ -175,6 +175,6 @@ def _candidates(first: Indices, size: Indices) -> tuple[Indices, Indices, Indice
     """Return every face with every line inside its bounding rectangle: face (K,), column (K,), row (K,)."""
     count = size[:, 0] * size[:, 1]
     face = np.repeat(np.arange(len(first)), count)
-    place = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
+    offset = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
     height = size[face, 1]
-    return face, first[face, 0] + place // height, first[face, 1] + place % height
+    return face, first[face, 0] + offset // height, first[face, 1] + offset % height

@@ -19,7 +19,7 @@ from training.shapes.sdf import Array, evaluate_part
 SIZE = 112
 REACH = 0.9 / 0.85
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,17 @@ def _owners(shape: ProceduralShape, points: Array) -> tuple[NDArray[np.int64], A
     grid = shape.field.to_grid(points)
     best = np.full(len(points), np.inf, np.float32)
     owner = np.zeros(len(points), np.int64)
-    place = np.zeros((len(points), 3), np.float32)
+    local_point = np.zeros((len(points), 3), np.float32)
     for number, part in enumerate(shape.scene.parts):
         d, local = evaluate_part(part, shape.placement, grid)
         if part.mode == "cut":
             d = np.abs(d) - np.float32(0.004)
         wins = (d < 0) & (best < np.inf) if part.mode == "decal" else d < best
-        owner[wins], place[wins] = number, local[wins]
+        owner[wins], local_point[wins] = number, local[wins]
         best[wins] = -np.inf if part.mode == "decal" else d[wins]
         if part.mode == "decal":
             best[wins] = -10 + number * 1e-3
-    return owner, place
+    return owner, local_point
 
 
 def _paint(paint: Paint, local: Array) -> Array:
@@ -145,7 +145,7 @@ def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
     )
 
 
-def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Picture:
+def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Pixels:
     """Render one RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
     size = view.alpha.shape[0]
     base = np.empty((len(view.pixels), 3), np.float32)
@@ -197,7 +197,7 @@ def _lines(view: FrontView, width: float) -> Array:
     return np.asarray(np.clip(thick * 1.8, 0, 0.9), np.float32)
 
 
-def render_pictures(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> Picture:
+def render_images(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> Pixels:
     """`count` pictures (P,S,S,4) of one shape in different styles, a function of its seed."""
     view = front_view(shape, size)
     out = []

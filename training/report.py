@@ -14,11 +14,11 @@ from pathlib import Path
 from backend.hunyuan3d.mesh.ops import CleanOptions
 from backend.hunyuan3d.results import StageSeconds
 from training.contact_sheet import Exhibit, write_sheet
-from training.held_out_pictures import ROUND
+from training.held_out_images import ROUND
 from training.scoring import SLAB_BELOW, Score, Summary, summarise
 from training.tasks import ROUND_FROM, SURFACE_POINTS
 
-AIM_IOU, AIM_SILHOUETTE, AIM_PICTURES, AIM_ONE_PIECE = 0.75, 0.96, 0.93, 0.95
+AIM_IOU, AIM_SILHOUETTE, AIM_IMAGES, AIM_ONE_PIECE = 0.75, 0.96, 0.93, 0.95
 WORST = 8
 
 
@@ -43,7 +43,7 @@ class SweepRow:
     steps: int
     guidance: float
     shapes: Run
-    pictures: Run
+    images: Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Results:
     batch: int
     first_seed: int
     shapes: Run
-    pictures: Run
+    images: Run
     sweep: tuple[SweepRow, ...]
     chamfer_floor: float
     vae_iou: float | None
@@ -68,7 +68,7 @@ class Results:
 def write_results(results: Results, folder: Path) -> None:
     """Write RESULTS.md and contact_sheet.png into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_sheet([*results.shapes.exhibits, *results.pictures.exhibits], folder / "contact_sheet.png")
+    write_sheet([*results.shapes.exhibits, *results.images.exhibits], folder / "contact_sheet.png")
     (folder / "RESULTS.md").write_text(page(results), encoding="utf-8")
 
 
@@ -78,7 +78,7 @@ def page(results: Results) -> str:
         introduction(results),
         "## What was aimed at\n\n" + aims(results),
         "## Held-out shapes\n\n" + shapes_section(results),
-        "## Held-out pictures\n\n" + pictures_section(results.pictures.scores),
+        "## Held-out pictures\n\n" + images_section(results.images.scores),
     ]
     if results.sweep:
         sections.append("## Steps and guidance\n\n" + sweep_section(results.sweep))
@@ -97,19 +97,19 @@ def introduction(results: Results) -> str:
         f"- Machine: {results.machine}\n"
         f"- Steps {results.steps}, guidance {results.guidance:g}, resolution {results.resolution}, "
         f"batches of {results.batch}, seeds from {results.first_seed} on\n"
-        f"- {len(results.shapes.scores)} held-out shapes, {len(results.pictures.scores)} held-out pictures\n\n"
+        f"- {len(results.shapes.scores)} held-out shapes, {len(results.images.scores)} held-out pictures\n\n"
         "![Picture, then the mesh from the front, at three quarters and from the side](contact_sheet.png)"
     )
 
 
 def aims(results: Results) -> str:
     """Return the table of aims and what was reached."""
-    shapes, pictures = summarise(results.shapes.scores), summarise(results.pictures.scores)
-    both = summarise([*results.shapes.scores, *results.pictures.scores])
+    shapes, images = summarise(results.shapes.scores), summarise(results.images.scores)
+    both = summarise([*results.shapes.scores, *results.images.scores])
     overlaps = [
         ("IoU, held-out shapes", AIM_IOU, shapes.iou),
         ("Silhouette IoU, held-out shapes", AIM_SILHOUETTE, shapes.silhouette),
-        ("Silhouette IoU, held-out pictures", AIM_PICTURES, pictures.silhouette),
+        ("Silhouette IoU, held-out pictures", AIM_IMAGES, images.silhouette),
     ]
     rows = [[name, f"≥ {aim:g}", number(found), met(found >= aim)] for name, aim, found in overlaps]
     one_piece = met(both.one_piece >= AIM_ONE_PIECE)
@@ -144,7 +144,7 @@ def shapes_section(results: Results) -> str:
     return "\n\n".join([table(head, rows), floor, poorest])
 
 
-def pictures_section(scores: Sequence[Score]) -> str:
+def images_section(scores: Sequence[Score]) -> str:
     """Report every kind of held-out picture, the total, and the poorest pictures."""
     head = [
         "kind",
@@ -178,9 +178,9 @@ def sweep_section(rows: Sequence[SweepRow]) -> str:
     """Overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
     cells = []
     for row in rows:
-        shapes, pictures = summarise(row.shapes.scores), summarise(row.pictures.scores)
+        shapes, images = summarise(row.shapes.scores), summarise(row.images.scores)
         cells.append([str(row.steps), f"{row.guidance:g}", number(shapes.iou), number(shapes.silhouette),
-                      share(shapes.one_piece), number(pictures.silhouette), share(pictures.one_piece), slabs(pictures),
+                      share(shapes.one_piece), number(images.silhouette), share(images.one_piece), slabs(images),
                       number(row.shapes.seconds_per_image)])  # fmt: skip
     counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].pictures.scores)} of the pictures."
     head = ["steps", "guidance", "IoU", "silhouette", "one piece", "pictures: silhouette", "pictures: one piece",
@@ -194,7 +194,7 @@ def times(results: Results) -> str:
     rows = [
         [title, *(number(sum(getattr(s, name) for s in run.stages) / len(run.scores)) for name in names),
          number(run.seconds_per_image)]
-        for title, run in (("shapes", results.shapes), ("pictures", results.pictures))
+        for title, run in (("shapes", results.shapes), ("pictures", results.images))
     ]  # fmt: skip
     return table(["s an image", *names, "total"], rows) + "\n\nAfter one call to warm up; the measuring is not counted."
 

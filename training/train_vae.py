@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.dataset import ShapeDataset
 from training.loop import LoopOptions, train
-from training.recipe import GRID, PICTURE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config
+from training.recipe import GRID, IMAGE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config
 
 
 def anchors() -> Tensor:
     """Return the tokens' query points (N, 3): centres of the picture's patches, row by row from the top, at z = 0."""
-    centre = ((torch.arange(GRID) + 0.5) / GRID * 2 - 1) * PICTURE_HALF_WIDTH
+    centre = ((torch.arange(GRID) + 0.5) / GRID * 2 - 1) * IMAGE_HALF_WIDTH
     y, x = torch.meshgrid(-centre, centre, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)], dim=-1).view(-1, 3)
 
@@ -47,7 +47,7 @@ class VAETask:
         self.vae = ShapeVAE(vae_config(), with_encoder=True).to(device)
         nn.init.normal_(self.vae.latent_pos_emb, std=0.02)
         self.modules = nn.ModuleDict({"vae": self.vae})
-        self.terms = torch.compile(self.reconstruction) if compiled else self.reconstruction
+        self.losses = torch.compile(self.reconstruction) if compiled else self.reconstruction
 
     def reconstruction(self, surface: Tensor, queries: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the three terms of the loss: tsdf error, occupancy error, divergence."""
@@ -65,7 +65,7 @@ class VAETask:
         surface, queries = self.draw(generator)
         noise = torch.randn(len(surface), GRID * GRID, self.vae.config.embed_dim, generator=generator)
         with torch.autocast(self.device, torch.bfloat16):
-            mse, bce, kl = self.terms(surface, queries, noise.to(self.device))
+            mse, bce, kl = self.losses(surface, queries, noise.to(self.device))
         total = mse + self.recipe.bce_weight * bce + self.recipe.kl_weight * kl
         return total, {"mse": mse.item(), "bce": bce.item(), "kl": kl.item()}
 

@@ -105,9 +105,9 @@ def main(
 ) -> int:
     """Run the command line; return the exit code. arguments : default sys.argv's."""
     terminal = terminal or Terminal.standard()
-    asked = _parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    parsed = _parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        command = _checked(asked)
+        command = _checked(parsed)
         plan = plan_names(command.images, command.output, command.formats)
     except ServiceError as refusal:
         terminal.complain(refusal.message)
@@ -176,13 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(asked: argparse.Namespace) -> CommandLine:
+def _checked(parsed: argparse.Namespace) -> CommandLine:
     """Check the parsed arguments and make the output folder. Raises InvalidParameter's kinds."""
     from backend.hunyuan3d.mesh.export import check_format
 
-    values = vars(asked)
+    values = vars(parsed)
     formats = [check_format(name) for part in values.pop("format") or [DEFAULT_FORMAT] for name in part.split(",")]
-    values.update(images=tuple(asked.images), formats=tuple(dict.fromkeys(formats)))
+    values.update(images=tuple(parsed.images), formats=tuple(dict.fromkeys(formats)))
     command = CommandLine(**values)
     try:
         command.output.mkdir(parents=True, exist_ok=True)

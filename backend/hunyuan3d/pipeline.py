@@ -119,7 +119,7 @@ class Hunyuan3DShapePipeline:
         watch = Stopwatch(self.device)
         with watch.stage("preprocess"):
             opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), items, modes)
-        asked = ShapeMetadata(
+        metadata = ShapeMetadata(
             self.name,
             batch_size=0,
             num_inference_steps=options.num_inference_steps,
@@ -127,7 +127,7 @@ class Hunyuan3DShapePipeline:
             octree_resolution=options.octree_resolution,
         ).after(watch)
         return [
-            Prepared(image, seed, replace(asked, seed=seed, target_faces=target, background=_background(image)))
+            Prepared(image, seed, replace(metadata, seed=seed, target_faces=target, background=_background(image)))
             for image, seed, target in zip(opened, each_seed, each_target, strict=True)
         ]
 

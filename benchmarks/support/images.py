@@ -62,18 +62,18 @@ class Scene:
     def shoot(
         self, name: str, least_iou: float, *, blur: float = 0.0, noise: float = 1.5, jpeg: int | None = None
     ) -> Photograph:
-        """Averages down, defocuses (sigma in pixels), adds sensor noise (sigma in grey levels) and JPEG loss."""
+        """Average down, defocus (sigma in pixels), add sensor noise (sigma in grey levels) and JPEG loss."""
         size = (self.width, self.height)
         image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA) * 255
         mask = cv2.resize(self.mask, size, interpolation=cv2.INTER_AREA)
         if blur:
             image, mask = cv2.GaussianBlur(image, (0, 0), blur), cv2.GaussianBlur(mask, (0, 0), blur)
         image = image + self.random.normal(0, noise, image.shape)
-        picture = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if jpeg is not None:
-            coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1]
-            picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
-        return Photograph(name, np.ascontiguousarray(picture), mask.astype(np.float32), least_iou)
+            coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1]
+            pixels = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
+        return Photograph(name, np.ascontiguousarray(pixels), mask.astype(np.float32), least_iou)
 
 
 def _values(values: npt.ArrayLike) -> Array:

@@ -23,7 +23,7 @@ class RedisServer:
     """One server; `start`, `stop` and `kill` may be called again and again, `destroy` ends it with its folder."""
 
     def __init__(self, *options: str, wait_seconds: float = 30) -> None:
-        """Keep how it is to start. options : redis-server's, such as "--appendonly", "yes"; wait_seconds : to come up."""
+        """Keep how it is to start. options : redis-server's, as "--appendonly", "yes"; wait_seconds : to come up."""
         subprocess.run([_INSTALL], check=True)  # noqa: S603
         self._options = options
         self._wait_seconds = wait_seconds

@@ -165,9 +165,9 @@ def _fetch(repo: str, subfolder: str | None, names: tuple[str, ...]) -> Path:
         except (HfHubHTTPError, HFValidationError, OSError) as e:
             reason = e
             break
-    place = f"{repo}/{subfolder}" if subfolder else repo
+    source = f"{repo}/{subfolder}" if subfolder else repo
     raise CheckpointNotFound(
-        f"{place} could not be fetched from the Hugging Face hub ({type(reason).__name__}; looked for "
+        f"{source} could not be fetched from the Hugging Face hub ({type(reason).__name__}; looked for "
         f"{', '.join(names)}). Connect to the internet and check the name, or fetch it elsewhere and give the folder.",
         details={"repo": repo, "subfolder": subfolder},
     ) from reason

@@ -57,15 +57,15 @@ class ImageProcessor:
         pixels, mask = self.process(open_image(image))
         return ImageBatch(pixels[None], mask[None])
 
-    def process(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+    def process(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         """Turn one image into tensors (3, S, S) and mask (1, S, S), float32 in [-1, 1]. Raises NoForeground."""
-        canvas = self.recentre(np.asarray(picture.convert("RGBA")))
+        canvas = self.recentre(np.asarray(image.convert("RGBA")))
         alpha = canvas[..., 3:].astype(np.float32) / 255
         on_white = (canvas[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
         square = (self.size, self.size)
-        image = cv2.resize(on_white, square, interpolation=cv2.INTER_CUBIC)
+        colours = cv2.resize(on_white, square, interpolation=cv2.INTER_CUBIC)
         mask = cv2.resize(canvas[..., 3], square, interpolation=cv2.INTER_NEAREST)
-        return _to_tensor(image), _to_tensor(mask[..., None])
+        return _to_tensor(colours), _to_tensor(mask[..., None])
 
     def recentre(self, rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Crop (h, w, 4) to its visible part and paste that, centred, on a transparent square. Raises NoForeground."""

@@ -49,11 +49,11 @@ def write_arrays(stream: BinaryIO, points: NDArray[np.floating], corners: NDArra
 
 def answer(question: BinaryIO, out: BinaryIO) -> None:
     """Read one question, contract, write the answer."""
-    vertices, faces, target, aggressiveness, seconds = QUESTION.unpack(question.read(QUESTION.size))
+    vertices, faces, target_faces, aggressiveness, seconds = QUESTION.unpack(question.read(QUESTION.size))
     # Whoever asked may be gone by then, and with it the one who would end this process.
     signal.alarm(seconds)
     points, corners = read_arrays(question, vertices, faces)
-    points, corners = fast_simplification.simplify(points, corners, target_count=target, agg=aggressiveness)
+    points, corners = fast_simplification.simplify(points, corners, target_count=target_faces, agg=aggressiveness)
     out.write(ANSWER.pack(len(points), len(corners)))
     write_arrays(out, points, corners)
 

@@ -60,10 +60,10 @@ class CleanOptions:
 
 @dataclass(frozen=True)
 class Decimation:
-    """A decimated mesh and what was done: faces asked for, before and after, and whether it is watertight."""
+    """A decimated mesh and what was done: most faces wanted, faces before and after, and whether it is watertight."""
 
     mesh: trimesh.Trimesh
-    faces_asked: int
+    target_faces: int
     faces_before: int
     faces_after: int
     watertight: bool
@@ -141,7 +141,7 @@ def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
     leave several sheets on one edge: these are taken apart, and the count and the watertightness that are reported are
     those of the mesh returned.
     Raises InvalidTargetFaces below 4, InvalidMesh for an empty or non-finite mesh, DecimationFailed when no attempt
-    comes to at most the target, or the process that contracts a large mesh fails (see contraction.py).
+    comes to at most the target, or the process that contracts a large mesh fails (see decimation.py).
     """
     whole = isinstance(target_faces, int | np.integer) and not isinstance(target_faces, bool)
     if not whole or target_faces < _MIN_FACES:
@@ -259,18 +259,18 @@ def _needless_edges(vertices: Vertices, faces: Faces, extent: float) -> Labels:
 
 
 def _contract(
-    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, *, repair: bool
+    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, *, repair: bool
 ) -> tuple[Vertices, Faces]:
     """Try once: contract edges, drop what was folded flat, take shared edges apart; again if too many remain."""
-    points, corners, aim = vertices, faces, target
+    points, corners, aim = vertices, faces, target_faces
     for _ in range(4):
         aim = min(aim, len(corners))
         points, corners = contract(points, corners, aim, aggressiveness)
         corners = topology.cancel_duplicates(corners)
         if repair and len(corners) and not topology.is_closed(corners):
             points, corners = topology.separate_sheets(points, corners)
-        if len(corners) <= target:
+        if len(corners) <= target_faces:
             break
-        aim = max(_MIN_FACES, aim - max(2, len(corners) - target))
+        aim = max(_MIN_FACES, aim - max(2, len(corners) - target_faces))
     points, corners = topology.drop_unused(points, corners)
     return (topology.nudge_coincident(points, corners) if len(corners) else points), corners

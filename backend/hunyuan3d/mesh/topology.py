@@ -113,8 +113,8 @@ def separate_sheets(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
 
 def nudge_coincident(vertices: Vertices, faces: Faces) -> Vertices:
     """Move vertices that share one float32 position apart, each towards the middle of its own neighbours."""
-    places = np.ascontiguousarray(vertices.astype(np.float32) + np.float32(0))
-    _, group, count = np.unique(places.view("V12").reshape(-1), return_inverse=True, return_counts=True)
+    positions = np.ascontiguousarray(vertices.astype(np.float32) + np.float32(0))
+    _, group, count = np.unique(positions.view("V12").reshape(-1), return_inverse=True, return_counts=True)
     shared = count[group.reshape(-1)] > 1
     if not shared.any():
         return vertices
