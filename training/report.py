@@ -182,7 +182,7 @@ def sweep_section(rows: Sequence[SweepRow]) -> str:
         cells.append([str(row.steps), f"{row.guidance:g}", number(shapes.iou), number(shapes.silhouette),
                       share(shapes.one_piece), number(images.silhouette), share(images.one_piece), slabs(images),
                       number(row.shapes.seconds_per_image)])  # fmt: skip
-    counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].pictures.scores)} of the pictures."
+    counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].images.scores)} of the pictures."
     head = ["steps", "guidance", "IoU", "silhouette", "one piece", "pictures: silhouette", "pictures: one piece",
             "pictures: slabs", "s an image"]  # fmt: skip
     return counts + "\n\n" + table(head, cells)
