@@ -14,12 +14,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ServiceError, StorageFull
+from backend.periodic import utc_now
 from orfeas_client.atomic_file import atomic_file, flush_folder
 
 _NAME = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}")
@@ -96,11 +97,6 @@ def stream_of(data: bytes | BinaryIO) -> BinaryIO:
 def named(error: OSError) -> ServiceError:
     """A failure of the operating system in our terms."""
     return StorageFull() if error.errno in _FULL else ArtifactStoreUnavailable()
-
-
-def utc_now() -> datetime:
-    """The present by this machine's clock."""
-    return datetime.now(UTC)
 
 
 class LocalFiles:
