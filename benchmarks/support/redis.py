@@ -14,9 +14,8 @@ from pathlib import Path
 
 import redis
 
-from benchmarks.support.programs import require
-
 from benchmarks.support.ports import free_port
+from benchmarks.support.programs import require
 
 _INSTALL = Path(__file__).with_name("install.sh")
 
