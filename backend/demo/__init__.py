@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, SERVICE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-SAMPLES = Path(__file__).parents[2] / "samples"
+_INSTALLED_SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = _INSTALLED_SAMPLES if _INSTALLED_SAMPLES.exists() else Path(__file__).parents[2] / "samples"
+"""Inside the package where that was installed, else beside it in a checkout."""
 
 _START_SECONDS = 900.0
 
@@ -56,14 +58,6 @@ class Finished:
     jobs: tuple[Job, ...]
     others: tuple[Job, ...]
     seconds: float
-
-
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the demonstration as this process's program; return the exit code."""
-    # However it is ended, the service it started ends with it.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    return main(arguments, environ)
 
 
 def main(
@@ -218,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         "130 interrupted. The model and the device are those of MODEL_PATH, DEVICE and their like.",
     )
     add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: samples/*.png)")
+    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: the samples)")
     add("-o", "--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
     add(
         "--quality",
@@ -232,5 +226,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def run_program(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the demonstration as this process's one task: however it is ended, the service it started ends with it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    return main(arguments, environ)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from backend.demo import run
+from backend.demo import run_program
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:], os.environ))
+    sys.exit(run_program(sys.argv[1:], os.environ))
