@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -72,7 +73,7 @@ def test_evaluations_are_spread_from_the_first_step_on_and_the_faster_makes_fewe
     assert none == list(range(count - 1))
     assert len(fast) < len(balanced) <= len(none)
     for chosen in (balanced, fast):
-        gaps = [there - here for here, there in zip(chosen, chosen[1:], strict=False)]
+        gaps = [there - here for here, there in pairwise(chosen)]
         assert chosen[0] == 0
         assert set(chosen) <= set(none)
         assert max(gaps) - min(gaps) <= 1

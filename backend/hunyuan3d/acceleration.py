@@ -37,13 +37,13 @@ class Saving:
 
 SAVINGS: dict[Acceleration, Saving] = {"balanced": Saving(1 / 3, 12), "fast": Saving(1 / 5, 8)}
 FORECAST_DEGREE = 1
-CORRECTION_DEGREE = 2
+CORRECTION_DEGREE = 3
 
 
 def evaluated_steps(scheduler: Scheduler, options: GenerationOptions) -> list[int]:
     """Return the indices of the steps at which the denoiser is asked, rising.
 
-    Without acceleration these are all steps of some length. With it they are spread evenly from the first to the last.
+    Without acceleration these are all steps of some length.
     """
     steps = scheduler.steps(options.num_inference_steps)
     useful = [index for index, step in enumerate(steps) if step.dt]
@@ -51,9 +51,15 @@ def evaluated_steps(scheduler: Scheduler, options: GenerationOptions) -> list[in
     if saving is None or not scheduler.forecastable:
         return useful
     count = max(saving.least, round(saving.share * len(useful)))
-    if count >= len(useful):
-        return useful
-    return [useful[round(k * (len(useful) - 1) / (count - 1))] for k in range(count)]
+    return useful if count >= len(useful) else spread(useful, count)
+
+
+def spread(useful: Sequence[int], count: int) -> list[int]:
+    """Choose `count` of more steps, evenly, the first among them.
+
+    What lies behind the last one is half as long as the ways between, since no later evaluation corrects it.
+    """
+    return [useful[round(k * len(useful) / (count - 0.5))] for k in range(count)]
 
 
 def integrate(

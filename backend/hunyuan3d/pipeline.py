@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
-from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.acceleration import evaluated_steps, integrate
+from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
@@ -238,7 +238,7 @@ class Hunyuan3DShapePipeline:
         """Go from noise at time 0 to latents at time 1.
 
         cond : (B, T, D). noise : (B, N, E) float32, on the device. Returns latents (B, N, E) float32, before division
-        by the scale factor. Formulas: docs/model.md, section 6; acceleration.py for what is forecast. Raises OutOfMemory.
+        by the scale factor. Formulas: docs/model.md, section 6, and acceleration.py. Raises OutOfMemory.
         """
         steps, guidance = self.scheduler.steps(options.num_inference_steps), options.guidance_scale
         # At scale 1 the two branches' sum is the conditional branch alone.

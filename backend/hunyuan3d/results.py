@@ -47,8 +47,8 @@ class ShapeMetadata:
 
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
     cut out. batch_size : images that ran together on the device, 0 for one that never got there. fallbacks : what was
-    done because memory was short, in order; none of it changes the mesh. acceleration : as asked; evaluations : how often
-    the denoiser was asked, out of evaluations_needed without acceleration.
+    done because memory was short, in order; none of it changes the mesh. acceleration : as asked.
+    evaluations : how often the denoiser was asked, of the evaluations_needed without acceleration.
     """
 
     model: str
