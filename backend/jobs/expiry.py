@@ -64,7 +64,7 @@ def fail_waiting(connection: Connection, before: datetime, now: datetime, limit:
 def named(connection: Connection, names: Sequence[str]) -> frozenset[str]:
     """Those of some file names that a row names, as its picture or its mesh."""
     query = union(
-        select(jobs.c.input_path).where(jobs.c.input_path.in_(names)),
+        select(jobs.c.image_name).where(jobs.c.image_name.in_(names)),
         select(jobs.c.artifact).where(jobs.c.artifact.in_(names)),
     )
     return frozenset(connection.execute(query).scalars())

@@ -61,7 +61,7 @@ class WorkerRegistry:
     def beat(self, state: WorkerState, ttl: float) -> None:
         """Notes a worker's state for ttl seconds, in place of what it said before; forgets the dead on the way."""
         now = self._clock()
-        values = {**asdict(state), "condition": state.condition.value, "expires_at": now + timedelta(seconds=ttl)}
+        values = {**_columns_of(state), "expires_at": now + timedelta(seconds=ttl)}
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         statement = insert(workers).values(values)
         with self._database.write() as connection:
@@ -85,6 +85,12 @@ class WorkerRegistry:
             connection.execute(delete(workers).where(workers.c.owner == owner))
 
 
+def _columns_of(state: WorkerState) -> dict[str, Any]:
+    values = asdict(state)
+    values["status"] = values.pop("condition").value
+    return values
+
+
 def _state_of(row: dict[str, Any]) -> WorkerState:
-    values = {field.name: row[field.name] for field in fields(WorkerState)}
-    return WorkerState(**{**values, "condition": WorkerStatus(row["condition"])})
+    others = {field.name: row[field.name] for field in fields(WorkerState) if field.name != "condition"}
+    return WorkerState(condition=WorkerStatus(row["status"]), **others)

@@ -84,7 +84,7 @@ class GroupRunner:
     def _load(self, task: Task) -> _Loaded | None:
         run = task.run
         try:
-            return _Loaded(task, self._recorder.patiently(run, lambda: self._read(run.job.input_path)))
+            return _Loaded(task, self._recorder.patiently(run, lambda: self._read(run.job.image_name)))
         except ArtifactNotFound:
             metadata = known(run.job, task.request)
             self._recorder.fail(run, ImageLost(), metadata)

@@ -218,7 +218,7 @@ class JobRecorder:
 
     def _forget_image(self, job: Job) -> None:
         try:
-            self._images.delete(job.input_path)
+            self._images.delete(job.image_name)
         except ServiceError as error:  # the janitor finds it with its row
             _log.warning("the picture of job %s stays: %s", job.id, error, extra={"job_id": job.id})
 
