@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+
+import psycopg
+from sqlalchemy import make_url
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.jobs.models import NewJob
@@ -53,6 +57,16 @@ def empty_database(backend: str, folder: Path) -> str:
     with open_database(url) as database:
         clear(database)
     return url
+
+
+def fresh_database(backend: str, folder: Path) -> str:
+    """Return the address of a database without tables."""
+    if backend == "sqlite":
+        return f"sqlite:///{folder / 'fresh.sqlite3'}"
+    whole, name = make_url(postgres_cluster().url), f"fresh_{secrets.token_hex(8)}"
+    with psycopg.connect(postgres_cluster().url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return whole.set(database=name).render_as_string(hide_password=False)
 
 
 @contextmanager
