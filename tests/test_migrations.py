@@ -27,7 +27,8 @@ from backend.errors import SchemaMismatch, StoreUnavailable
 from backend.jobs.notifier import NullNotifier
 from backend.jobs.schema import metadata
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.resources import Resources, utc_now
+from backend.periodic import utc_now
+from backend.resources import Resources
 from backend.storage import database as database_module
 from backend.storage import migrations
 from backend.storage.database import Database

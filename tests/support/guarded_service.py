@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request
+from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig, AgentRegistry
 from backend.auth.audit_log import AuditLog
 from backend.auth.hmac_signing import digest_body
@@ -128,7 +129,9 @@ class Service:
 
 
 def render(error: ServiceError) -> tuple[Response, int]:
-    return jsonify(code=error.code, retry_after=getattr(error, "retry_after", None), error=error.message), error.status
+    return jsonify(code=error.code, retry_after=getattr(error, "retry_after", None), error=error.message), status_of(
+        error
+    )
 
 
 @require_agent_token("generate")
