@@ -256,7 +256,7 @@ def test_no_step_is_sampled_twice_when_decoding_runs_out(stage: str) -> None:
         steps.append(len(x))
         return out
 
-    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign, assignment]
     processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert steps == ([4, 4] if stage == "decode" else [1] * 8)
 
@@ -394,7 +394,7 @@ def test_the_device_is_used_by_one_thread_at_a_time() -> None:
         inside.clear()
         return out
 
-    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign, assignment]
     results: list[ShapeResult] = []
 
     def one(seed: int) -> None:

@@ -60,7 +60,7 @@ class Day:
         self.artifacts = ArtifactStore(LocalFiles(self.folder / "artifacts", self.clock))
         self.nonces = SqlNonceStore(self.database)
         self.janitor = Janitor(
-            self.store, self.artifacts, self.images, self.clock, TTL, memories=[self.nonces], limit=100
+            self.store, self.artifacts, self.images, self.clock, TTL, prunables=[self.nonces], limit=100
         )
 
     def submit(self, agent: str) -> None:

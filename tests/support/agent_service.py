@@ -25,7 +25,8 @@ from backend.jobs.health import HealthReader
 from backend.main import create_app
 from backend.services import AgentServices
 from tests.support.fake_gpu import FakeProcessor
-from tests.support.hostile import BOUNDARY, FORM, Part, encode_form, good_png
+from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
+from tests.support.hostile_pictures import good_png
 from tests.support.store_backends import ManualClock
 
 API = "/api/agent"
@@ -73,7 +74,8 @@ class AgentService:
         return self.checked(self.app.test_client().open(target, method=method, data=body, headers=sent, buffered=True))
 
     def get(self, target: str, *, agent: str = "ann", **headers: str) -> TestResponse:
-        return self.call("GET", API + target, agent=agent, **headers)
+        """Send a signed GET of a target below the API's."""
+        return self.call("GET", API + target, b"", agent=agent, **headers)
 
     def generate(self, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
         """A request for one mesh; without parts of a good picture, asked for asynchronously."""
@@ -157,7 +159,7 @@ def refused(response: TestResponse) -> tuple[int, str]:
 
 def _may_ask_again(response: TestResponse) -> bool:
     if response.status_code in (429, 503):
-        return response.get_json()["code"] != "OUT_OF_MEMORY"
+        return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
         return "Retry-After" in response.headers
     unfinished = response.get_json().get("status") in ("queued", "processing")

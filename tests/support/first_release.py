@@ -36,9 +36,15 @@ _JOB: dict[str, Any] = {
     "error_code": None,
     "error_message": None,
 }
-_DONE = {"attempts": 1, "fence": 1, "started_at": _BEFORE + 2, "finished_at": _BEFORE + 3}
-_FAILURE = {"error_code": "NO_FOREGROUND", "error_message": "No object was found."}
-_LEASE = {"lease_owner": "w", "lease_expires_at": _LATER, "started_at": _BEFORE + 2, "attempts": 2, "fence": 3}
+_DONE: dict[str, Any] = {"attempts": 1, "fence": 1, "started_at": _BEFORE + 2, "finished_at": _BEFORE + 3}
+_FAILURE: dict[str, Any] = {"error_code": "NO_FOREGROUND", "error_message": "No object was found."}
+_LEASE: dict[str, Any] = {
+    "lease_owner": "w",
+    "lease_expires_at": _LATER,
+    "started_at": _BEFORE + 2,
+    "attempts": 2,
+    "fence": 3,
+}
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "schema_version": [{"version": 1}],

@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from tests.support.running import API, REPOSITORY, Answer, RunningService
 
-WIDE = {
+WIDE: dict[str, Any] = {
     # Tests show other addresses by X-Forwarded-For.
     "TRUSTED_PROXIES": "127.0.0.1",
     "UNAUTHENTICATED_RATE_LIMIT": 1_000_000,
