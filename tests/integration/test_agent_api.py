@@ -40,7 +40,7 @@ TAKEN = (202, "")
 
 @pytest.fixture
 def queue(waiting: WatchedService) -> Iterator[WatchedService]:
-    """The service in which jobs wait, without jobs; those that a test leaves are cancelled."""
+    """Provide the service in which jobs wait, without jobs; those that a test leaves are cancelled."""
     before = len(waiting.agents)
     yield waiting
     for agent in (waiting.agent, *waiting.agents[before:]):
@@ -58,7 +58,7 @@ def cancel(service: WatchedService, job_id: str, agent: Agent | None = None) -> 
 
 
 def made(answer: Answer) -> dict[str, Any]:
-    """What is said of a mesh that was waited for."""
+    """Return what is said of a mesh that was waited for."""
     assert answer.refusal == OK, answer.body
     return answer.json()
 
@@ -147,7 +147,7 @@ def test_one_of_many_at_the_same_moment_is_let_in(waiting: WatchedService) -> No
 
 
 def alterations() -> dict[str, Callable[[dict[str, Any]], None]]:
-    """Changes to a request after it was signed, one for each signed part."""
+    """Return changes to a request after it was signed, one for each signed part."""
 
     def header(name: str, change: Callable[[str], str]) -> Callable[[dict[str, Any]], None]:
         def alter(request: dict[str, Any]) -> None:
@@ -518,7 +518,7 @@ def test_no_path_leads_out(waiting: WatchedService, path: str, refusal: tuple[in
 
 @pytest.fixture(scope="module")
 def mug(service: WatchedService) -> dict[str, Any]:
-    """A mesh of the mug, as its caller was told who waited for it."""
+    """Provide a mesh of the mug, as the answer to a caller who waited for it."""
     return made(service.generate(sample("mug"), seed=7, **QUICK))
 
 

@@ -81,13 +81,13 @@ class WatchedService(RunningService):
 
 @cache
 def sample(name: str = "mug", side: int = 128) -> bytes:
-    """A sample picture, small, as a PNG."""
+    """Return a sample picture, small, as a PNG."""
     with Image.open(REPOSITORY / "samples" / f"{name}.png") as image:
         return png(image.convert("RGBA").resize((side, side)))
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as a file's bytes."""
+    """Return a picture as a file's bytes."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
