@@ -28,8 +28,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Shot:
-    """How a model is photographed. backdrop : RGB 0..1 of the paper behind it, or None to cut the object out.
-    lift : how far it floats above the paper."""
+    """How a model is photographed.
+
+    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out
+    lift : how far it floats above the paper
+    """
 
     yaw: float
     pitch: float
@@ -68,7 +71,7 @@ class Scene:
 
 
 def surface(part: Part) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """A part's vertices, faces and vertex normals, from its distance function."""
+    """Return a part's vertices, faces and vertex normals, from its distance function."""
     low, high = (np.asarray(corner, float) for corner in part.bounds)
     step = (high - low).max() / CELLS
     counts = np.ceil((high - low) / step).astype(int) + 5
@@ -119,7 +122,7 @@ def camera_axes(shot: Shot) -> Floats:
 
 
 def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floats, Floats]:
-    """A long lens, nine times the object's reach away."""
+    """Make a long lens, nine times the object's reach away."""
     steps = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
     x, y = np.meshgrid(steps, -steps)
     eye = scene.middle + 9.0 * scene.reach * axes[2]
