@@ -98,7 +98,7 @@ def build(parts: tuple[Part, ...]) -> Scene:
 
 
 def photograph(scene: Scene, shot: Shot) -> Image.Image:
-    """One picture, RGBA when the object is cut out, else RGB."""
+    """Render one picture, RGBA when the object is cut out, else RGB."""
     side = SIZE * SAMPLES
     axes = camera_axes(shot)
     origin, rays = camera_rays(scene, shot, axes, side)
@@ -157,7 +157,7 @@ def shade(
 
 
 def light_at(scene: Scene, start: Floats, normal: Floats, key: Floats) -> tuple[Floats, Floats]:
-    """Share (n,) of the key light that is seen, and the light (n, 3) from the room and off the floor."""
+    """Return the share (n,) of the key light that is seen, and the light (n, 3) from the room and off the floor."""
     sun = np.zeros(len(start))
     room = np.zeros_like(start)
     for _ in range(LIGHT_RAYS):
@@ -182,7 +182,7 @@ def backdrop(scene: Scene, shot: Shot, axes: Floats, side: int) -> Floats:
 
 
 def floor_shadow(scene: Scene, shot: Shot, axes: Floats, side: int = 256) -> Floats:
-    """Share of its light that the floor loses to the object, coarse and without grain: the files stay small."""
+    """Return the share of its light that the floor loses to the object, coarse and without grain: files stay small."""
     origin, rays = camera_rays(scene, shot, axes, side)
     floor = scene.floor - shot.lift
     depth = (floor - origin[:, 1]) / np.minimum(rays[:, 1], -1e-3)
@@ -209,7 +209,7 @@ def f32(*arrays: Floats) -> list[NDArray[np.float32]]:
 
 
 def blur(grid: Floats, reach: int = 1) -> Floats:
-    """Three box blurs: soft shadows need no grain, and the files stay small."""
+    """Blur three times with a box: soft shadows need no grain, and the files stay small."""
     for axis in (0, 1) * 3:
         padded = np.concatenate([np.repeat(grid.take([0], axis), reach, axis), grid], axis)
         padded = np.concatenate([padded, np.repeat(grid.take([-1], axis), reach + 1, axis)], axis)
