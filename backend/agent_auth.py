@@ -58,9 +58,9 @@ def require_agent_token(
 ) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
     """Let a view be called only by agents that were granted the operation.
 
-    The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start), its length in
-    `g.body_size`, its SHA-256 in `g.body_digest`; `request.stream` reads the same file. The guard runs before any other
-    decorator of the view, as long as those keep its attributes (functools.wraps does).
+    The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start);
+    `request.stream` reads the same file. The guard runs before any other decorator of the view, as long as those keep
+    its attributes (functools.wraps does).
     """
     if operation not in OPERATIONS:
         raise ConfigurationError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
@@ -68,7 +68,9 @@ def require_agent_token(
     def decorate(view: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
         @wraps(view)
         def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
-            _current_guard().admit(operation)
+            # A view that is called otherwise than by its route was not seen before the request.
+            if g.get("agent_operation") != operation:
+                _current_guard().admit(operation)
             return view(*args, **kwargs)
 
         setattr(guarded, _MARK, operation)
@@ -130,6 +132,9 @@ class AgentGuard:
         self._limits = limits
         self._audit = audit
         self._clock = clock
+        self._spool_dir = settings.spool_dir
+        self._max_body_bytes = {operation: settings.max_body_bytes(operation) for operation in OPERATIONS}
+        self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
         self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
         self._local = AgentConfig(
             LOCAL_AGENT_ID, self._dummy_keys, operations=frozenset(OPERATIONS), max_active_jobs=settings.max_active_jobs
@@ -171,7 +176,7 @@ class AgentGuard:
             visit.outcome = error.code
             raise
         visit.outcome = "admitted"
-        g.agent = agent
+        g.agent, g.agent_operation = agent, operation
 
     def _check_signed(self, visit: _Visit) -> AgentConfig:
         try:
@@ -195,10 +200,10 @@ class AgentGuard:
         visit.verified = True
         if not agent.enabled:
             raise AgentDisabled
-        if not is_allowed(visit.address, agent.allowed_ips):
+        if agent.allowed_ips and not is_allowed(visit.address, agent.allowed_ips):
             raise IpNotAllowed
         _require_operation(agent, visit.operation)
-        if not self._nonces.remember(agent.agent_id, signed.nonce, now, timedelta(seconds=self._settings.nonce_ttl)):
+        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl):
             raise AuthReplayed
         return signed, agent
 
@@ -213,11 +218,10 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        body = spool_body(environ, self._settings.spool_dir, self._settings.max_body_bytes(operation), digest)
-        g.body, g.body_size, g.body_digest = body.stream, body.size, body.digest
+        g.body, size = spool_body(environ, self._spool_dir, self._max_body_bytes[operation], digest)
         # Whatever parses the request from here on reads the bytes that were verified.
-        environ["wsgi.input"], environ["wsgi.input_terminated"] = body.stream, True
-        environ["CONTENT_LENGTH"] = str(body.size)
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
+        environ["CONTENT_LENGTH"] = str(size)
         environ.pop("HTTP_TRANSFER_ENCODING", None)
 
     def _admit_marked(self) -> None:
@@ -235,6 +239,7 @@ class AgentGuard:
         body = g.pop("body", None)
         # Requests made inside one app context share `g`: nothing of an agent may outlive its request.
         g.pop("agent", None)
+        g.pop("agent_operation", None)
         if body is not None:
             body.close()
         if visit is not None:

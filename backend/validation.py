@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -30,6 +30,7 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.jobs.models import NewJob
 from backend.limits import (
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_FORMAT,
@@ -48,9 +49,6 @@ from backend.limits import (
     BackgroundMode,
     MeshFormat,
 )
-
-if TYPE_CHECKING:
-    from backend.api.uploads import UploadedImage
 
 Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
 Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
@@ -193,9 +191,19 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         raise _refusal(name, values[name][0], known[name]) from error
 
 
+def new_job(fields: GenerationFields, image: str, model: str, draw_bits: Callable[[int], int]) -> NewJob:
+    """Return the job of one image of a form.
+
+    image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    """
+    request = resolve(fields, lambda: draw_bits(32))
+    return NewJob(request.to_json(), request.batch_key(model), image)
+
+
 def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:
-    """The request that the fields make: quality as octree resolution, and a seed drawn where none is given."""
-    return GenerationRequest(
+    """Return the request that the fields make: quality as octree resolution, a seed drawn where none is given."""
+    # The fields were checked when they were read.
+    return GenerationRequest.model_construct(
         format=fields.format,
         quality=fields.quality,
         octree_resolution=octree_resolution(fields.quality),
@@ -213,13 +221,13 @@ def octree_resolution(quality: int) -> int:
     return 16 * round((128 + 384 * (quality - 1) / 9) / 16)
 
 
-def fingerprint(operation: str, fields: GenerationFields, images: Iterable[UploadedImage]) -> str:
-    """A digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
+def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
+    """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
-    fields : those that were given count; pictures : their bytes as they came count, in order, and not their names
+    fields : those that were given count; digests : of the images' bytes as they came, in order
     """
     given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    parts = [operation, given, [image.digest for image in images]]
+    parts = [operation, given, list(digests)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ This module does not know which requests there are or what raises an error.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 
 from flask import Flask, Response, g, request
@@ -84,13 +85,13 @@ def handle_unnamed(error: Exception) -> Response:
     return error_response(ServiceError())
 
 
-def register_error_handlers(app: Flask, covers: Callable[[str], bool]) -> None:
-    """Answer every error of the paths that are covered; other paths keep what the app does with theirs."""
+def register_error_handlers(app: Flask, covered: re.Pattern[str]) -> None:
+    """Answer every error of the paths that begin as `covered` says; others keep what the app does with theirs."""
     earlier = dict(app.error_handler_spec[None].get(None, {}))
 
     def only_covered(kind: type[Exception], handler: Callable[..., ResponseReturnValue]) -> None:
         def handle(error: Exception) -> ResponseReturnValue:
-            if covers(request.path):
+            if covered.match(request.path):
                 return handler(error)
             if kind in earlier:
                 answer: ResponseReturnValue = app.ensure_sync(earlier[kind])(error)

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 from typing import Protocol
 
 from flask import Flask, Response, g, request
@@ -35,8 +34,8 @@ class RequestCounter(Protocol):
         """A request was answered; route : the rule it matched, "" for none; code : the error's, "" for none."""
 
 
-def give_requests_context(app: Flask, counter: RequestCounter, covers: Callable[[str], bool]) -> None:
-    """Frame the requests to the paths that are covered; needed before the guard's init_app."""
+def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Pattern[str]) -> None:
+    """Frame the requests to the paths that begin as `covered` says; needed before the guard's init_app."""
 
     def begin() -> None:
         g.request_id = _request_id()
@@ -44,7 +43,7 @@ def give_requests_context(app: Flask, counter: RequestCounter, covers: Callable[
         log_request(g.request_id)
 
     def finish(response: Response) -> Response:
-        if not covers(request.path):
+        if not covered.match(request.path):
             return response
         response.headers[REQUEST_ID_HEADER] = g.request_id
         for name, value in _HEADERS.items():
