@@ -120,14 +120,14 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
-    real = signing._hmac
+    real = signing.hmac_hex
 
     def counted(key: str, text: bytes) -> str:
         nonlocal made
         made += 1
         return real(key, text)
 
-    monkeypatch.setattr(signing, "_hmac", counted)
+    monkeypatch.setattr(signing, "hmac_hex", counted)
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "0" * 64)
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)

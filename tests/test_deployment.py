@@ -141,6 +141,7 @@ def test_nothing_else_is_copied(image: Path) -> None:
     assert sorted(path.name for path in image.iterdir()) == [
         "backend",
         "docker",
+        "orfeas_client",
         "requirements-cluster.txt",
         "requirements.txt",
     ]

@@ -89,8 +89,8 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
     assert metric(text, "orfeas_queue_jobs") == 2
     assert metric(text, "orfeas_active_jobs") == 0
     assert metric(text, "orfeas_queue_oldest_seconds") == 90
-    assert metric(text, "orfeas_workers", condition="ready") == 1
-    assert metric(text, "orfeas_workers", condition="failed") == 0
+    assert metric(text, "orfeas_workers", status="ready", condition="ready") == 1
+    assert metric(text, "orfeas_workers", status="failed", condition="failed") == 0
     assert metric(text, "orfeas_device_memory_bytes", worker="w", kind="total") == 100
     assert metric(text, "orfeas_device_memory_bytes", worker="w", kind="free") == 40
 

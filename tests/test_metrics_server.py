@@ -152,7 +152,7 @@ def ended(connection: socket.socket) -> bool:
 def test_a_taken_port_is_said_once_and_had_when_it_is_free(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(metrics_server, "_BETWEEN_TRIES", 0.05)
+    monkeypatch.setattr(metrics_server, "_RETRY_SECONDS", 0.05)
 
     def errors() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -52,7 +52,7 @@ def test_one_scrape_is_the_sum_and_the_queue_stands_in_it_once(service: RunningS
     assert {listed(service) for _ in range(12)} == {60}
     text = page(service)
     assert text.count(b"\norfeas_queue_jobs ") == 1
-    assert text.count(b'\norfeas_workers{condition="ready"} 1.0') == 1
+    assert text.count(b'\norfeas_workers{condition="ready",status="ready"} 1.0') == 1
     assert metric(text, "orfeas_store_up") == 1
     assert metric(text, "orfeas_request_seconds_count", route=JOBS) == 60
     assert metric(text, "process_resident_memory_bytes") is None

@@ -175,7 +175,7 @@ class Yard:
 
     def await_ready(self) -> None:
         """Wait for a worker that takes jobs."""
-        until(lambda: any(each.condition is WorkerStatus.READY for each in self.resources.registry.alive()), "ready")
+        until(lambda: any(each.status is WorkerStatus.READY for each in self.resources.registry.alive()), "ready")
 
     def await_running(self) -> None:
         """Wait until a batch is under way that began after the last kill."""

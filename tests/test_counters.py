@@ -80,7 +80,7 @@ def test_a_number_that_was_being_begun_by_a_dead_one_is_not_there() -> None:
 
 def test_a_place_is_free_when_nobody_has_it() -> None:
     table = SharedTable(3)
-    assert [table.free_place(taken) for taken in ([], [0], [0, 2], [2, 1, 0])] == [0, 1, 1, None]
+    assert [table.free_slot(taken) for taken in ([], [0], [0, 2], [2, 1, 0])] == [0, 1, 1, None]
 
 
 def test_a_process_has_a_place_of_its_own_or_one_that_a_dead_one_had() -> None:
@@ -94,7 +94,7 @@ def test_a_process_has_a_place_of_its_own_or_one_that_a_dead_one_had() -> None:
     workers[0].shared_counts.add([(("a",), 1.0)])
     del server.WORKERS[0]
     gunicorn_conf.pre_fork(server, workers[2])
-    assert [worker.shared_counts.place for worker in workers] == [0, 1, 0]
+    assert [worker.shared_counts.slot for worker in workers] == [0, 1, 0]
     assert workers[2].shared_counts.totals() == {("a",): 1.0}
 
 
