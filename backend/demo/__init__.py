@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, SERVICE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 FORMATS = ("glb", "stl", "obj", "ply")
-SAMPLES = Path(__file__).parents[2] / "samples"
+_INSTALLED_SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = _INSTALLED_SAMPLES if _INSTALLED_SAMPLES.exists() else Path(__file__).parents[2] / "samples"
+"""Inside the package where that was installed, else beside it in a checkout."""
 
 _MAX_IMAGES = 10
 _START_SECONDS = 900.0
@@ -67,7 +68,7 @@ def main(
     screen: Screen | None = None,
     terminal: Terminal | None = None,
 ) -> int:
-    """Run the demonstration; the exit code. arguments, environ : default this process's."""
+    """Run the demonstration; return the exit code. arguments, environ : default this process's."""
     screen, terminal = screen or Screen.standard(as_json=False), terminal or Terminal.standard()
     options = _parser().parse_args(arguments)
     try:
@@ -208,25 +209,25 @@ def _summary(plan: Plan, finished: Finished) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backend.demo",
+        prog="orfeas demo",
         description="Start the service, send it pictures as one signed batch, fetch and draw their meshes, stop it.",
         epilog="Exit codes: 0 all made, 1 some pictures failed, 2 bad parameters, 3 the service failed, "
         "130 interrupted. The model and the device are those of MODEL_PATH, DEVICE and their like.",
     )
     add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: samples/*.png)")
+    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: the samples)")
     add("-o", "--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
     add("--quality", type=int, default=3, choices=range(1, 11), metavar="Q", help="1 to 10 (default: %(default)s)")
     add("--seed", type=int, default=7, metavar="S", help="default: %(default)s")
     return parser
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def run_program(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the demonstration as this process's one task: however it is ended, the service it started ends with it."""
 
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
 
-if __name__ == "__main__":
-    # However it is ended, the service it started ends with it.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    sys.exit(main())
+        signal.signal(number, interrupt)
+    return main(arguments, environ)

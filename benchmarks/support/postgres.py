@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from benchmarks.support.programs import require
+
 _INSTALL = Path(__file__).with_name("install.sh")
 _SETTINGS = {
     "listen_addresses": "",
@@ -29,7 +31,7 @@ _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
 
 def _programs() -> Path:
     """The folder of the newest server's programs, installed when there is none."""
-    subprocess.run([_INSTALL], check=True)  # noqa: S603
+    require(_INSTALL)
     folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     return max(folders, key=lambda folder: int(folder.parent.name))
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import redis
 
+from benchmarks.support.programs import require
+
 from benchmarks.support.ports import free_port
 
 _INSTALL = Path(__file__).with_name("install.sh")
@@ -24,7 +26,7 @@ class RedisServer:
 
     def __init__(self, *options: str, wait_seconds: float = 30) -> None:
         """options : of redis-server, such as "--appendonly", "yes"; wait_seconds : how long it may take to come up."""
-        subprocess.run([_INSTALL], check=True)  # noqa: S603
+        require(_INSTALL)
         self._options = options
         self._wait_seconds = wait_seconds
         self._folder = Path(tempfile.mkdtemp(prefix="orfeas-redis-"))
