@@ -82,16 +82,14 @@ def require_agent_token(
 def verify(
     signed: Signed, agent: AgentConfig | None, now: datetime, tolerance: int, dummy_keys: Sequence[str]
 ) -> AgentConfig:
-    """The agent, when its key made the signature and the signature's time is neither over nor far away.
+    """Return the agent, when its key made the signature and the signature's time is neither over nor far away.
 
     tolerance : seconds that the timestamp may be from now, either way; an end that the signature names holds besides
-    agent : the one of the claimed id, None when there is none; decoys : MAX_KEYS keys that nobody has
+    agent : the one of the claimed id, None when there is none; dummy_keys : MAX_KEYS keys that nobody has
     Raises AuthInvalid alike for an unknown agent and a wrong signature, after as much work; AuthExpired.
     """
     keys = agent.api_keys if agent else ()
-    matches = signature_matches(signed, keys)
-    signature_matches(signed, dummy_keys[len(keys) :])
-    if agent is None or not matches:
+    if not signature_matches(signed, keys, dummy_keys[len(keys) :]) or agent is None:
         raise AuthInvalid
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
         raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})

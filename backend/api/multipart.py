@@ -53,7 +53,7 @@ class FormLimits:
 class FormFile:
     """A file of a form as it came, not yet looked into.
 
-    field : the form field it came under; number : its place among the files, from 1
+    field : the form field it came under; number : its index among the files, from 1
     label : what messages call it, short and printable: "Picture 2 (cat.png)"
     stream : its bytes, in the body; size : their number
     """
@@ -177,12 +177,15 @@ class _Source:
         while (end := self._buffer.find(self._delimiter)) < 0:
             # The end of what is here may be the start of a boundary.
             ready = max(0, len(self._buffer) - len(self._delimiter) + 1)
-            self._drop(ready)
+            del self._buffer[:ready]
+            self.position += ready
             skipped += ready
             if most is not None and skipped > most:
                 return skipped
             self._fill()
-        self._drop(end + len(self._delimiter))
+        passed = end + len(self._delimiter)
+        del self._buffer[:passed]
+        self.position += passed
         return skipped + end
 
     def take_head(self, most: int) -> list[bytes] | None:
@@ -198,16 +201,13 @@ class _Source:
                 raise InvalidForm(_LONG_HEAD)
             self._fill()
         padding, *lines = bytes(self._buffer[:end]).split(b"\r\n")
-        self._drop(end + 4)
+        del self._buffer[: end + 4]
+        self.position += end + 4
         if padding.strip(b" \t"):
             raise InvalidForm("A line starts with the boundary and goes on with something else.")
         if len(padding) > _MAX_PADDING or sum(map(len, lines)) > most:
             raise InvalidForm(_LONG_HEAD)
         return lines
-
-    def _drop(self, size: int) -> None:
-        del self._buffer[:size]
-        self.position += size
 
     def _fill(self) -> None:
         chunk = self._stream.read(_CHUNK_BYTES)
@@ -271,6 +271,9 @@ def _file(stream: BinaryIO, part: Part, number: int, limits: FormLimits) -> Form
             f"{label}: it is larger than {limits.max_file_bytes} bytes.",
             details={"image": number, "max_bytes": limits.max_file_bytes},
         )
+    if part.size <= _CHUNK_BYTES:
+        stream.seek(part.start)
+        return FormFile(part.name, number, label, io.BytesIO(stream.read(part.size)), part.size)
     section = io.BufferedReader(_Section(stream, part.start, part.size), _CHUNK_BYTES)
     return FormFile(part.name, number, label, cast(BinaryIO, section), part.size)
 

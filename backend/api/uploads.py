@@ -14,7 +14,7 @@ from backend.config import Settings
 from backend.errors import InvalidImage, MissingImage, ServiceError, TooFewImages
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES
-from backend.storage.files import FileStore, new_name
+from backend.storage.files import FileStore, put_new
 
 _decoders = threading.BoundedSemaphore(2)
 """A decoded image takes up to a gigabyte: however many requests there are, two are decoded at once."""
@@ -81,6 +81,4 @@ def check_and_store(image: FormFile, images: FileStore, limits: ImageLimits) -> 
         decoded.save(png, "PNG", compress_level=1)
         del decoded
     png.seek(0)
-    name = new_name("png")
-    images.put(name, png)
-    return name
+    return put_new(images, "png", png)
