@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backend.agent_auth import AgentGuard
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.jobs.health import HealthReader

@@ -78,13 +78,13 @@ _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.
 _NOT_READ = object()
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """A default of null says that the field may be left out, not that null may be sent."""
+def without_default(schema: dict[str, Any]) -> None:
+    """Take the default out of a schema: null says that a field may be left out, not that null may be sent."""
     schema.pop("default", None)
 
 
 def _optional(description: str) -> Any:
-    return Field(default=None, description=description, json_schema_extra=_without_default)
+    return Field(default=None, description=description, json_schema_extra=without_default)
 
 
 class GenerationFields(BaseModel):

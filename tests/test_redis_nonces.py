@@ -14,7 +14,7 @@ import pytest
 
 from backend.api.statuses import status_of
 from backend.auth.nonces import MemoryNonceStore
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.auth.redis_client import redis_options

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trimesh
 
-from orfeas_client import AgentClient, Batch, Job, ServiceRefused
 from benchmarks.support.programs import require
+from orfeas_client import AgentClient, Batch, Job, ServiceRefused
 from tests.support.running import REPOSITORY
 from tests.support.tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
 from tests.support.watched import WatchedService, sample
