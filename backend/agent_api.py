@@ -49,7 +49,7 @@ api = APIBlueprint(
 
 
 def register_agent_api(app: Flask, services: AgentServices | None = None, *, whole_app: bool = False) -> AgentServices:
-    """Put the API into an app, with /openapi.json, /docs and /metrics; gives the services, which are yet to be started.
+    """Put the API into an app, with /openapi.json, /docs and /metrics; return the services, not yet started.
 
     services : those that the environment describes when absent
     whole_app : whether request ids, security headers and errors in JSON are for every path and not for the API's alone
@@ -81,7 +81,7 @@ def metrics() -> Response:
 
 
 def services_of(app: Flask) -> AgentServices:
-    """The services of an app that has the API."""
+    """Return the services of an app that has the API."""
     services: AgentServices = app.extensions[_EXTENSION]
     return services
 
@@ -89,7 +89,7 @@ def services_of(app: Flask) -> AgentServices:
 @api.post("/generate-3d", provide_automatic_options=False, **calls.GENERATE)
 @require_agent_token("generate")
 def generate(header: SubmitHeaders) -> Response:
-    """Make a mesh of one picture."""
+    """Make a mesh of one image."""
     submitted, waits = _submit("generate", header)
     (job_id,) = submitted.job_ids
     job = _follow(job_id, waits) if waits or submitted.replayed else None
@@ -105,7 +105,7 @@ def generate(header: SubmitHeaders) -> Response:
 @api.post("/batch", provide_automatic_options=False, **calls.BATCH)
 @require_agent_token("batch")
 def batch(header: SubmitHeaders) -> Response:
-    """Make a mesh of each of several pictures."""
+    """Make a mesh of each of several images."""
     submitted, _ = _submit("batch", header)
     batch_id = submitted.batch_id or ""
     answer = out.BatchAcceptedAnswer(
@@ -120,7 +120,7 @@ def batch(header: SubmitHeaders) -> Response:
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
-    """How a job or batch is getting on."""
+    """Report how far a job or batch is."""
     found = _find(path.job_id)
     if isinstance(found, Batch):
         outlooks = {job.id: _outlook(job) for job in found.jobs}
@@ -129,14 +129,14 @@ def status(path: JobPath) -> Response:
         answer = out.answer_job(found, _links(), _outlook(found))
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(_next_look(answer.eta_seconds))
+        response.headers["Retry-After"] = str(_poll_after(answer.eta_seconds))
     return response
 
 
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
-    """The agent's jobs, newest first; their places in the queue are told by /status alone."""
+    """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
     page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
     items = tuple(out.describe_job(job, _links(), out.Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
     return json_response(out.JobsAnswer(jobs=items, next_cursor=page.next_cursor))
@@ -156,7 +156,7 @@ def cancel(path: JobPath) -> Response:
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """The file of a mesh, with ETag and ranges."""
+    """Send the file of a mesh, with ETag and ranges."""
     services = _services()
     job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
     log_jobs(job.id)
@@ -165,7 +165,7 @@ def download(path: FilePath) -> Response:
 
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
 def health() -> Response:
-    """Whether the service can serve; not signed."""
+    """Report whether the service can serve; not signed."""
     return answer_health(_services())
 
 
@@ -192,7 +192,7 @@ def _follow(job_id: str, waits: bool) -> Job | None:
 
 
 def _find(job_id: str) -> Job | Batch:
-    """The agent's job or batch of this id. Raises JobNotFound."""
+    """Return the agent's job or batch of this id. Raises JobNotFound."""
     store = _services().store
     log_jobs(job_id)
     try:
@@ -211,12 +211,12 @@ def _outlook(job: Job) -> out.Outlook:
     if job.status is not Status.QUEUED:
         return out.Outlook(eta_seconds=job.eta_seconds)
     services = _services()
-    place = services.store.queue_position(job)
-    return out.Outlook(place, queued_eta(place, services.health.read().workers) if place else None)
+    position = services.store.queue_position(job)
+    return out.Outlook(position, queued_eta(position, services.health.read().workers) if position else None)
 
 
-def _next_look(eta_seconds: float | None) -> int:
-    """Seconds after which another look is worth it: half of what is left, within bounds."""
+def _poll_after(eta_seconds: float | None) -> int:
+    """Return after how many seconds to poll again: half of what is left, within bounds."""
     shortest, longest = _POLL_SECONDS
     return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
 

@@ -100,7 +100,7 @@ def verify(
 
 @dataclass
 class _Visit:
-    """What the audit log will say of the request at hand."""
+    """Collects what the audit log will say of the request at hand."""
 
     operation: str
     address: IPAddress | None
@@ -140,7 +140,7 @@ class AgentGuard:
 
     @classmethod
     def from_settings(cls, settings: Settings, nonces: NonceStore, clock: Clock) -> AgentGuard:
-        """The guard that the settings describe. Raises AgentsFileError when there is no usable agents file."""
+        """Return the guard that the settings describe. Raises AgentsFileError without a usable agents file."""
         defaults = AgentDefaults(settings.rate_limit, settings.batch_rate_limit, settings.max_active_jobs)
         registry = AgentRegistry(settings.agents_file, defaults) if settings.auth_enabled else None
         audit = AuditLog(settings.audit_log, clock)
@@ -273,7 +273,7 @@ def _require_operation(agent: AgentConfig, operation: str) -> None:
 
 
 def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
-    """The signed parts of the request at hand, by the scheme it was signed with: never by two."""
+    """Return the signed parts of the request at hand, by the scheme it was signed with: never by two."""
     environ, header = request.environ, request.headers.get
     method, target = environ["REQUEST_METHOD"], _target(environ)
     if header(HEADER_INPUT) is None and header(HEADER_MESSAGE_SIGNATURE) is None:
@@ -294,18 +294,18 @@ def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
 
 
 def _target(environ: Mapping[str, Any]) -> str:
-    """The request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
+    """Return the request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
         raise ConfigurationError(
-            "This WSGI server does not tell RAW_URI or REQUEST_URI, without which no signature holds."
+            "This WSGI server does not report RAW_URI or REQUEST_URI, without which no signature holds."
         )
     # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
     return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")
 
 
 def main() -> int:
-    """The command line of `python -m backend.agent_auth`."""
+    """Run the command line of `python -m backend.agent_auth`."""
     from backend.auth.cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)

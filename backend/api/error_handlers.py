@@ -33,17 +33,17 @@ _NAMED: Mapping[int, type[ServiceError]] = {
 
 
 def json_response(answer: BaseModel, status: int = 200) -> Response:
-    """An answer as it is sent."""
+    """Return an answer as it is sent."""
     return Response(answer.model_dump_json(), status, content_type="application/json")
 
 
 def error_answer(error: ServiceError) -> ErrorAnswer:
-    """An error as an answer to the request at hand."""
+    """Return an error as an answer to the request at hand."""
     return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
 
 
 def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
-    """An error as it is sent; answer : in place of the plain one."""
+    """Return an error as it is sent; answer : in place of the plain one."""
     note_error_code(error.code)
     status = status_of(error)
     response = json_response(answer or error_answer(error), status)
@@ -55,7 +55,7 @@ def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Re
 
 
 def handle_service_error(error: ServiceError) -> Response:
-    """A named error; one that is the service's own fault is told to the log, not to the caller."""
+    """Answer a named error; the log is told of one that is the service's own fault, and the caller is not."""
     if status_of(error) == 500:
         logger.error("%s: %s", error.code, error.message, exc_info=error)
         return error_response(ServiceError())
@@ -63,7 +63,7 @@ def handle_service_error(error: ServiceError) -> Response:
 
 
 def handle_http_error(error: HTTPException) -> ResponseReturnValue:
-    """What Flask or Werkzeug refused."""
+    """Answer what Flask or Werkzeug refused."""
     status = error.code or 500
     # A redirect is an answer, not a refusal.
     if status < 400:
@@ -80,7 +80,7 @@ def handle_http_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def handle_unnamed(error: Exception) -> Response:
-    """What nobody foresaw."""
+    """Answer an error that nobody foresaw."""
     logger.error("An unforeseen error ended the request.", exc_info=error)
     return error_response(ServiceError())
 

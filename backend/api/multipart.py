@@ -51,7 +51,7 @@ class FormLimits:
 
 @dataclass(frozen=True)
 class FormFile:
-    """A file of a form as it came, not yet looked into.
+    """A file of a form as it came, not yet opened.
 
     field : the form field it came under; number : its index among the files, from 1
     label : what messages call it, short and printable: "Picture 2 (cat.png)"
@@ -138,7 +138,7 @@ def too_many_files(name: str, most: int) -> TooManyImages:
 
 
 def read_parts(stream: BinaryIO, content_type: str, max_head_bytes: int) -> Iterator[Part]:
-    """Yield the parts of a form, up to its last boundary, each before its bytes are looked at.
+    """Yield the parts of a form, up to its last boundary, each before its bytes are read.
 
     content_type : the request's header, "" when it has none
     max_head_bytes : of one part's head, and of what stands before the first part

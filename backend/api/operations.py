@@ -67,7 +67,7 @@ class PageQuery(BaseModel):
     limit: Annotated[
         str,
         WithJsonSchema(
-            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs to tell of."}
+            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs of a page."}
         ),
     ] = Field(default=str(DEFAULT_PAGE), json_schema_extra={"default": DEFAULT_PAGE})
 

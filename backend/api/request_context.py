@@ -28,14 +28,17 @@ access_log = logging.getLogger("backend.requests")
 
 
 class RequestCounter(Protocol):
-    """Who counts requests."""
+    """Counts requests."""
 
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
-        """A request was answered; route : the rule it matched, "" for none; code : the error's, "" for none."""
+        """Count an answer; route : the rule it matched, "" for none; code : the error's, "" for none."""
 
 
 def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Pattern[str]) -> None:
-    """Frame the requests to the paths that begin as `covered` says; needed before the guard's init_app."""
+    """Give each request its id, its headers and its line in the log; needed before the guard's init_app.
+
+    covered : matches the start of the paths whose answers get them
+    """
 
     def begin() -> None:
         g.request_id = _request_id()
@@ -65,7 +68,7 @@ def note_error_code(code: str) -> None:
 
 
 def _request_id() -> str:
-    """The caller's, where it can be written anywhere without harm: its log and ours then tell of the same request."""
+    """Return the caller's, where it can be written anywhere without harm: both logs then name the same request."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

@@ -38,7 +38,7 @@ class MemoryNonceStore:
         self._ends: list[tuple[datetime, tuple[str, str]]] = []
 
     def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
-        """See NonceStore."""
+        """Note a nonce, as NonceStore says."""
         key = (agent_id, nonce)
         with self._lock:
             while self._ends and self._ends[0][0] < now:
@@ -50,7 +50,7 @@ class MemoryNonceStore:
             return True
 
     def __len__(self) -> int:
-        """How many nonces are held."""
+        """Return how many nonces are held."""
         return len(self._used)
 
 

@@ -56,7 +56,7 @@ class RequestLimits:
         try:
             self._limiter.init_app(app)
         except ValueError:
-            # Neither the value nor the cause is told: they may carry a password.
+            # Neither the value nor the cause is shown: they may carry a password.
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
 
     def admit_agent(self, agent: AgentConfig, operation: str) -> None:
