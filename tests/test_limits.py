@@ -48,7 +48,7 @@ class Door:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time of the limits' storage, to be moved."""
+    """Give the time of the limits' storage, to be moved."""
     moment = SimpleNamespace(seconds=1_760_000_000.25)
     clock = SimpleNamespace(time=lambda: moment.seconds)
     for module in ("limits.storage.memory", "limits.strategies", "backend.auth.rate_limits"):

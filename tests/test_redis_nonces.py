@@ -119,7 +119,7 @@ def test_server_that_cannot_write_refuses(
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """The address of a server that says the same to everything."""
+    """Give the address of a server that says the same to everything."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

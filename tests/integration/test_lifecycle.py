@@ -19,7 +19,7 @@ LONG = {"quality": 1, "steps": 100}
 
 
 def job_of(service: WatchedService, job_id: str) -> Job:
-    """A job as the table has it, whether or not the service runs."""
+    """Return a job as the table has it, whether or not the service runs."""
     with service.database() as database:
         return JobStore(database, lambda: datetime.now(UTC)).get(job_id, service.agent.agent_id)
 
