@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, reindex
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -158,7 +158,7 @@ def test_every_accepted_key_signs_and_no_other(service: Service) -> None:
 
 def faulty_call(service: Service, faults: set[str]) -> TestResponse:
     """Return a request that is wrong in each of these ways at once."""
-    agent = reindex(
+    agent = replace(
         AGENT,
         enabled="disabled" not in faults,
         allowed_ips=(ip_network("192.0.2.0/24"),) if "address" in faults else (),
@@ -203,7 +203,7 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
     assert unknown.data == wrong.data
 
 
-@pytest.mark.parametrize("agent", [None, reindex(AGENT, api_keys=(KEY,)), AGENT])
+@pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     real = signing.hmac_hex
@@ -242,10 +242,10 @@ def test_nonce_of_one_scheme_is_used_in_the_other(service: Service) -> None:
 def test_request_signed_twice_is_refused_whichever_is_right(service: Service) -> None:
     sent = Sent().sign()
     both = {**service.headers("POST", "/generate"), **sent.headers}
-    assert answer(reindex(sent, headers=both).to(service)) == (401, "AUTH_MISSING")
+    assert answer(replace(sent, headers=both).to(service)) == (401, "AUTH_MISSING")
     for name in ("Signature", "Signature-Input"):
         left = {key: value for key, value in both.items() if key != name}
-        assert answer(reindex(sent, headers=left).to(service)) == (401, "AUTH_MISSING")
+        assert answer(replace(sent, headers=left).to(service)) == (401, "AUTH_MISSING")
 
 
 @pytest.mark.parametrize("name", ["Signature", "Signature-Input"])
@@ -303,10 +303,10 @@ COVERED = '"@method" "@target-uri"'
         (COVERED, f"{PARAMETERS};expires=-1", "the parameter expires"),
         (COVERED, f"{PARAMETERS};expires", "the parameter expires"),
         (COVERED, f"{PARAMETERS};created={NOW}", "no dictionary of structured fields"),
-        (COVERED, f"{PARAMETERS.reindex(str(NOW), '?1')}", "the parameter created"),
-        (COVERED, f"{PARAMETERS.reindex(str(NOW), f'@{NOW}')}", "the parameter created"),
-        (COVERED, f"{PARAMETERS.reindex(str(NOW), f'{NOW}.5')}", "the parameter created"),
-        (COVERED, f"{PARAMETERS.reindex(str(NOW), '999999999999999')}", "the parameter created"),
+        (COVERED, f"{PARAMETERS.replace(str(NOW), '?1')}", "the parameter created"),
+        (COVERED, f"{PARAMETERS.replace(str(NOW), f'@{NOW}')}", "the parameter created"),
+        (COVERED, f"{PARAMETERS.replace(str(NOW), f'{NOW}.5')}", "the parameter created"),
+        (COVERED, f"{PARAMETERS.replace(str(NOW), '999999999999999')}", "the parameter created"),
     ],
 )
 def test_malformed_input_says_what_is_wrong(covered: str, parameters: str, why: str) -> None:
@@ -341,7 +341,7 @@ def test_exactly_one_well_formed_signature_is_taken(given: str, signature: str, 
 
 def digest_field(**digests: bytes) -> str:
     return ", ".join(
-        f"{name.reindex('_', '-')}=:{base64.b64encode(value).decode()}:" for name, value in digests.items()
+        f"{name.replace('_', '-')}=:{base64.b64encode(value).decode()}:" for name, value in digests.items()
     )
 
 
@@ -360,7 +360,7 @@ SHA256, SHA512 = hashlib.sha256(b"hello").digest(), hashlib.sha512(b"hello").dig
 )
 def test_content_digest_must_hold_sha256_once(service: Service, value: str) -> None:
     sent = Sent(body=b"hello").sign()
-    signed = reindex(sent, headers={**sent.headers, "Content-Digest": value})
+    signed = replace(sent, headers={**sent.headers, "Content-Digest": value})
     response = signed.to(service)
     assert answer(response) == (401, "AUTH_MISSING")
     assert response.get_json()["error"].startswith("The header Content-Digest is malformed: ")
@@ -406,14 +406,14 @@ def test_scheme_behind_a_proxy_is_the_client_s_where_the_proxy_is_believed(
 ) -> None:
     service = Service(tmp_path, trusted_proxies=proxies)
     sent = Sent(url="https://meshes.example/generate").sign((*WHOLE, "@scheme", "@authority"))
-    arrived = reindex(sent, url="http://meshes.example/generate")
+    arrived = replace(sent, url="http://meshes.example/generate")
     assert (
-        reindex(arrived, headers={**sent.headers, "X-Forwarded-Proto": "HTTPS, http"}).to(service).status_code
+        replace(arrived, headers={**sent.headers, "X-Forwarded-Proto": "HTTPS, http"}).to(service).status_code
         == expected
     )
     # What covers no scheme holds behind any proxy.
     free = Sent(url="https://meshes.example/generate").sign(("@method", "@path", "@query"), nonce="nonce-000002")
-    assert reindex(free, url="http://meshes.example/generate").to(service).status_code == 200
+    assert replace(free, url="http://meshes.example/generate").to(service).status_code == 200
 
 
 def test_target_with_scheme_and_host_is_one_of_the_path_behind_it(service: Service) -> None:
@@ -474,7 +474,7 @@ def _altered(draw: st.DrawFn, value: str) -> str:
         lambda: value[:index],
         value.swapcase,
         lambda: value + value,
-        lambda: value.reindex("1", "2"),
+        lambda: value.replace("1", "2"),
     )
     return draw(st.sampled_from(ways))()
 
@@ -485,11 +485,11 @@ def _changes(draw: st.DrawFn) -> tuple[Sent, Sent]:
     sent = draw(_signed())
     part = draw(st.sampled_from(["method", "url", "Content-Type", "Content-Digest", "Signature-Input", "Signature"]))
     if part in sent.headers:
-        return sent, reindex(sent, headers={**sent.headers, part: _altered(draw, sent.headers[part])})
+        return sent, replace(sent, headers={**sent.headers, part: _altered(draw, sent.headers[part])})
     if part == "method":
-        return sent, reindex(sent, method=_altered(draw, sent.method))
+        return sent, replace(sent, method=_altered(draw, sent.method))
     base, _, target = sent.url.partition("example")
-    return sent, reindex(sent, url=f"{base}example{_altered(draw, target)}")
+    return sent, replace(sent, url=f"{base}example{_altered(draw, target)}")
 
 
 @pytest.mark.slow
