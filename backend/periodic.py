@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from backend.errors import ServiceError
@@ -20,9 +21,8 @@ _log = logging.getLogger(__name__)
 _Out = TypeVar("_Out")
 
 
-def utc_now() -> datetime:
-    """Return the present by this machine's clock."""
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
+"""Returns the present by this machine's clock."""
 
 
 @dataclass(frozen=True)
