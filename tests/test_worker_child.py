@@ -13,6 +13,7 @@ from backend.config import Settings
 from backend.errors import CheckpointError, DeviceLost
 from backend.jobs.models import NewJob, Status
 from backend.jobs.worker_registry import WorkerStatus
+from backend.periodic import RetryPolicy
 from backend.resources import Resources
 from backend.runner import watchdog as run_alarm
 from backend.runner.watchdog import Watchdog
@@ -168,7 +169,7 @@ def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest
         path.unlink()
     database.mkdir()
     assert shop.runner.run_batch() == 0
-    assert "This bell is not answered" in caplog.text
+    assert "No jobs can be run now" in caplog.text
     database.rmdir()
     database.write_bytes(kept)
     assert shop.runner.run_batch() == 1
@@ -194,7 +195,7 @@ def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
     monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
-    monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
+    monkeypatch.setattr(worker_child, "_START_RETRIES", RetryPolicy(0.01, 30.0))
     return asked
 
 

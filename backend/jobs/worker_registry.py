@@ -88,7 +88,8 @@ class WorkerRegistry:
 
 def _columns_of(state: WorkerState) -> dict[str, Any]:
     values = asdict(state)
-    return {**values, _STATUS_COLUMN: values.pop("status").value}
+    status = values.pop("status")
+    return {**values, _STATUS_COLUMN: status.value}
 
 
 def _state_of(row: RowMapping) -> WorkerState:
