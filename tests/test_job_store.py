@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
+from backend.api.statuses import status_of
 from backend.errors import (
     ArtifactNotFound,
     Cancelled,
@@ -130,7 +131,7 @@ def test_the_agents_bound_counts_waiting_and_running_jobs(store: JobStore) -> No
     running = run_one(store)
     with pytest.raises(TooManyActiveJobs) as refused:
         store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
-    assert (refused.value.status, refused.value.code) == (429, "RATE_LIMITED")
+    assert (status_of(refused.value), refused.value.code) == (429, "RATE_LIMITED")
     store.submit("bob", new_jobs(2), queue_limit=99, agent_limit=2)
     store.complete(running, "a.glb", "{}")
     store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
@@ -245,7 +246,7 @@ def test_a_page_that_ends_with_the_oldest_job_has_no_next(store: JobStore) -> No
 def test_a_made_up_cursor_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(InvalidCursor) as refused:
         store.list_jobs("ann", cursor, 2)
-    assert (refused.value.status, refused.value.code) == (400, "INVALID_CURSOR")
+    assert (status_of(refused.value), refused.value.code) == (400, "INVALID_CURSOR")
 
 
 def test_a_run_reports_progress_and_completes(store: JobStore, clock: ManualClock) -> None:

@@ -12,7 +12,7 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from backend.errors import RateLimited, ServiceError
+from backend.errors import ServiceError
 from backend.jobs.health import Health
 from backend.jobs.models import Clock
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
@@ -45,7 +45,7 @@ class ServiceMetrics(PrometheusMetrics):
         known = method if route else "other"
         self._tally.add(_REQUESTS.steps(route or "none", known, str(status), code))
         self._tally.add(_LATENCY.steps(seconds, route or "none"))
-        if status == RateLimited.status:
+        if status == 429:
             self._tally.add(_LIMITED.steps(route or "none"))
 
 

@@ -14,9 +14,9 @@ from backend.errors import CheckpointError
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import model_opener
-from tests.conftest import GOLDEN
-from tests.faults.harness import REAL_WORKER, until, yard
-from tests.faults.report import report
+from tests.support.faults.harness import REAL_WORKER, until, yard
+from tests.support.faults.report import report
+from tests.support.golden import GOLDEN
 from tests.support.redis_backend import redis_server
 from tests.support.store_backends import open_database
 from tests.support.workshop import Workshop, workshop

@@ -1,7 +1,7 @@
 """How memory is had from the system while large tensors come and go: in large pieces, and kept between two uses.
 
 Each block of a tensor is otherwise had anew, page by page, which costs a fifth to two fifths of all time on a CPU
-(benchmarks/results/heap.md). What is kept is given back by trim_heap, when whoever owns the process thinks it is time.
+(benchmarks/results/heap.md). Whoever owns the process gives back what is kept by trim_malloc.
 This module does not know what a tensor is.
 """
 
@@ -22,7 +22,7 @@ _PARAMETERS = {
     -8: 1,
     # M_MMAP_THRESHOLD: the largest that glibc takes. Larger blocks lie outside the heap.
     -3: 32 << 20,
-    # M_TRIM_THRESHOLD: the end of the heap stays until trim_heap.
+    # M_TRIM_THRESHOLD: the end of the heap stays until trim_malloc.
     -1: _MOST,
     # M_TOP_PAD: it grows by so much.
     -2: 64 << 20,
