@@ -13,7 +13,7 @@ from backend.config import Settings
 from backend.errors import CheckpointError, DeviceLost
 from backend.jobs.models import NewJob, Status
 from backend.jobs.worker_registry import WorkerStatus
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.resources import Resources
 from backend.runner import watchdog as run_alarm
 from backend.runner.watchdog import Watchdog
@@ -195,7 +195,7 @@ def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
     monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
-    monkeypatch.setattr(worker_child, "_START_RETRIES", RetryPolicy(0.01, 30.0))
+    monkeypatch.setattr(worker_child, "_START_RETRIES", endless_retries(0.01, 30.0))
     return asked
 
 
