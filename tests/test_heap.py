@@ -51,7 +51,8 @@ def test_tensors_find_the_memory_of_those_before() -> None:
 
 
 def test_the_environment_has_the_last_word() -> None:
-    program = "from backend.hunyuan3d.device.malloc import prepare_malloc; prepare_malloc(); import os; print(os.environ[NAME])"
+    setting = "import os; print(os.environ[NAME])"
+    program = f"from backend.hunyuan3d.device.malloc import prepare_malloc; prepare_malloc(); {setting}"
     name = "THP_MEM_ALLOC_ENABLE"
     rest = {key: value for key, value in os.environ.items() if key != name}
     for given, kept in (({}, "1"), ({name: "0"}, "0")):
