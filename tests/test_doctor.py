@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text
 
 from backend.auth.agents_file import add_agent, set_enabled
 from backend.cli import doctor
@@ -21,10 +21,8 @@ from backend.cli.doctor.checks import Check, WrongError, examine
 from backend.cli.doctor.environment import near_misses, read_settings
 from backend.config import Settings
 from backend.errors import AgentsFileError, CheckpointNotFound, ConfigurationError
-from backend.jobs.schema import SCHEMA_VERSION, schema_version
-from backend.jobs.store import JobStore
-from backend.resources import utc_now
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from benchmarks.support.redis import RedisServer
 from tests.support.s3 import S3Server
 from tests.support.tiny_service import TinyService
@@ -287,15 +285,21 @@ def test_agents_that_cannot_call_are_told(settings: Settings) -> None:
 
 def test_a_database_of_another_version_is_told(url: str, database: Database, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=url)
-    JobStore(database, utc_now).create_schema()
+    migrate(url)
     assert "as it is wanted" in stores.look_at_database(settings)
-    with database.write() as connection:
-        connection.execute(update(schema_version).values(version=99))
+    (current,) = set_revision(database, "99")
     try:
-        assert "version 99" in wrong(lambda: stores.look_at_database(settings))
+        assert "revision 99" in wrong(lambda: stores.look_at_database(settings))
     finally:
-        with database.write() as connection:
-            connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
+        set_revision(database, current)
+
+
+def set_revision(database: Database, revision: str) -> list[str]:
+    """Write another revision into the database; return the ones that were there."""
+    with database.write() as connection:
+        before = list(connection.execute(text("SELECT version_num FROM alembic_version")).scalars())
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+    return before
 
 
 def test_a_database_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:

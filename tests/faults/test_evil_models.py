@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from backend.errors import CheckpointError
-from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import model_opener
 from tests.support.faults.harness import REAL_WORKER, until, yard
 from tests.support.faults.report import report
 from tests.support.golden import GOLDEN
 from tests.support.redis_backend import redis_server
-from tests.support.store_backends import open_database
+from tests.support.store_backends import empty_database, open_database
 from tests.support.workshop import Workshop, workshop
 
 pytestmark = pytest.mark.slow
@@ -57,10 +56,11 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def shop(tmp_path: Path, model: Path) -> Iterator[Workshop]:
     """A worker's surroundings, with that checkpoint."""
-    with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
-        JobStore(database, lambda: pytest.fail("no clock is needed")).create_schema()
-        with workshop(tmp_path, database, model_path=str(model), device="cpu") as made:
-            yield made
+    with (
+        open_database(empty_database("sqlite", tmp_path)) as database,
+        workshop(tmp_path, database, model_path=str(model), device="cpu") as made,
+    ):
+        yield made
 
 
 def expect_refused(shop: Workshop, witness: Path) -> None:

@@ -79,7 +79,7 @@ class Day:
         self.keys.append(self.clock())
         batch = self.store.get_batch(str(answer.batch_id), agent)
         self.unfinished |= {job.id: job for job in batch.jobs}
-        self.images_left |= {job.id: job.input_path for job in batch.jobs}
+        self.images_left |= {job.id: job.image_name for job in batch.jobs}
         self.note_finished(self.store.cancel(answer.job_ids[-1], agent))
 
     def poll(self, agent: str, times: int) -> None:

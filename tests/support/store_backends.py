@@ -12,9 +12,10 @@ from pathlib import Path
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import LeaseLost
 from backend.jobs.models import Heartbeat, Job, NewJob, Report
-from backend.jobs.schema import create_schema, metadata
+from backend.jobs.schema import metadata
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from benchmarks.support.postgres import PostgresCluster
 
 BACKENDS = ("sqlite", "postgresql")
@@ -49,8 +50,8 @@ def postgres_cluster() -> PostgresCluster:
 def empty_database(backend: str, folder: Path) -> str:
     """The address of a database with empty tables."""
     url = f"sqlite:///{folder / 'jobs.sqlite3'}" if backend == "sqlite" else postgres_cluster().url
+    migrate(url)
     with open_database(url) as database:
-        create_schema(database)
         clear(database)
     return url
 
@@ -66,11 +67,10 @@ def open_database(url: str) -> Iterator[Database]:
 
 
 def clear(database: Database) -> None:
-    """Removes every row but the schema's version."""
+    """Remove every row."""
     with database.write() as connection:
         for table in metadata.tables.values():
-            if table.name != "schema_version":
-                connection.execute(table.delete())
+            connection.execute(table.delete())
 
 
 def new_jobs(count: int, batch_key: str = "demo/20/5.0/256") -> list[NewJob]:

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import inspect, make_url, select, text
+from sqlalchemy import make_url, text
 
 from backend.auth.agents import load_agents
 from backend.auth.redis_client import redis_options
 from backend.cli.doctor.checks import WrongError
 from backend.cli.doctor.machine import existing
 from backend.config import Settings
-from backend.errors import ServiceError
-from backend.jobs.schema import SCHEMA_VERSION, schema_version
+from backend.errors import SchemaMismatch, ServiceError
 from backend.storage.database import Database
 from backend.storage.files import new_name, open_files
+from backend.storage.migrations import pending
 
 
 def look_at_data_folder(settings: Settings) -> str:
@@ -64,7 +64,7 @@ def look_at_database(settings: Settings) -> str:
     database = Database.open(settings.database_url)
     try:
         where = _server_of(database, str(url.database), url.host)
-        return f"{where}; {_schema_of(database)}"
+        return f"{where}; {_schema_of(settings.database_url)}"
     except ServiceError as error:
         place = url.host or url.query.get("host") or url.database
         raise WrongError(
@@ -134,17 +134,15 @@ def _server_of(database: Database, name: str, host: str | None) -> str:
     return f"PostgreSQL {str(version).split()[0]}, {name} at {host or 'a local socket'}"
 
 
-def _schema_of(database: Database) -> str:
-    """Tell the schema's version. Raises WrongError for another than this program's."""
-    with database.read() as connection:
-        if not inspect(connection).has_table(schema_version.name):
-            return "no tables yet; the first start makes them."
-        found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
-    if found != SCHEMA_VERSION:
-        raise WrongError(
-            f"The job table is laid out as version {found}, and this program wants {SCHEMA_VERSION}: see CHANGELOG.md."
-        )
-    return f"its schema is {found}, as it is wanted."
+def _schema_of(url: str) -> str:
+    """Tell whether the schema is this program's. Raises WrongError for a later release's, ServiceError."""
+    try:
+        missing = pending(url)
+    except SchemaMismatch as error:
+        raise WrongError(error.message) from error
+    if missing:
+        return f"its schema lacks {len(missing)} revisions, which the next start brings (or `orfeas migrate`)."
+    return "its schema is as it is wanted."
 
 
 def _require_writable(folder: Path, variable: str) -> None:

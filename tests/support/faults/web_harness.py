@@ -229,8 +229,8 @@ class Behind:
     def rows(self) -> dict[str, tuple[str, str, str | None]]:
         """Status, picture and mesh of every job."""
         with self.database.read() as connection:
-            found = connection.execute(select(jobs.c.id, jobs.c.status, jobs.c.input_path, jobs.c.artifact)).all()
-        return {row.id: (row.status.value, row.input_path, row.artifact) for row in found}
+            found = connection.execute(select(jobs.c.id, jobs.c.status, jobs.c.image_name, jobs.c.artifact)).all()
+        return {row.id: (row.status.value, row.image_name, row.artifact) for row in found}
 
     def keys(self) -> dict[str, tuple[str, ...]]:
         """The jobs of every idempotency key."""
