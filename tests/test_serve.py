@@ -207,7 +207,7 @@ def test_the_client_that_is_named_can_be_called(tmp_path: Path, monkeypatch: pyt
 
 
 def copied(start: Start) -> list[str]:
-    """The lines to copy."""
+    """Return the lines to copy."""
     return [line.strip() for line in start.printed.splitlines() if line.startswith("  ")]
 
 
@@ -278,7 +278,7 @@ def served(folder: Path, port: int, printed: Path, logged: Path) -> Iterator[sub
 
 
 def health_status(port: int, process: subprocess.Popen[bytes], wanted: int) -> int:
-    """The health's status once it is the wanted one, or the last seen after two minutes."""
+    """Return the health's status once it is the wanted one, or the last seen after two minutes."""
     status = 0
     for _ in range(600):
         assert process.poll() is None, "the service ended"

@@ -32,7 +32,7 @@ _SAMPLE = Path("samples", "mug.png")
 
 
 def become_gunicorn(program: str, arguments: list[str]) -> None:
-    """Replace this process by another program, told to say when it is ready; does not return."""
+    """Replace this process by another program, which then says when it is ready; does not return."""
     os.execve(program, arguments, {**os.environ, SAY_READY: "1"})  # noqa: S606
 
 

@@ -98,7 +98,7 @@ def open_remote_files(url: str, part: str) -> RemoteFiles:
     scheme = url.partition("://")[0]
     try:
         filesystem, root = url_to_fs(url, use_listings_cache=False)
-    except (ImportError, ValueError, TypeError) as error:  # the URL itself is not told: it may carry a password
+    except (ImportError, ValueError, TypeError) as error:  # the URL itself is not shown: it may carry a password
         raise ConfigurationError(
             f"FILES_URL names a storage that cannot be used here ({scheme}://): {error}"
         ) from error

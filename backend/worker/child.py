@@ -167,7 +167,7 @@ class WorkerChild:
             self._runner.load()
 
     def _stop(self, orphaned: bool) -> None:
-        # Whoever starts a new worker in the dead one's place needs the device at once.
+        # Whoever starts a new worker instead of the dead one needs the device at once.
         seconds = 0.0 if orphaned else self._settings.drain_seconds
         if orphaned:
             logger.error("The worker's parent process has died; the child hands back what it runs, and ends.")

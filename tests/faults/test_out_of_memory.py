@@ -36,7 +36,7 @@ def four_images() -> list[bytes]:
 
 
 def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[str]:
-    """Runs four jobs on the tiny checkpoint, whose device has room for so many at that stage."""
+    """Run four jobs on the tiny checkpoint, whose device has room for so many at that stage."""
     processor = Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), FakeMemory(), JOBS)
     STAGES[stage](Shortage(fits), processor.pipeline)
     generate = add_batch_inference_to_processor(processor).generate_shape_batch
