@@ -14,6 +14,8 @@ from backend.storage.database import Database
 from tests.support.golden import GOLDEN, GOLDEN_NAMES, Golden, load_golden, load_pipeline
 from tests.support.store_backends import BACKENDS, ManualClock, empty_database, open_database
 
+pytest_plugins = ["tests.support.missing_programs"]
+
 
 @pytest.fixture(params=GOLDEN_NAMES)
 def golden(request: pytest.FixtureRequest) -> Golden:

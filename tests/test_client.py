@@ -446,7 +446,7 @@ def leave_nothing(folder: Path) -> list[str]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file that is there from before, alone in its folder."""
+    """Give a file that is there from before, alone in its folder."""
     path = tmp_path / "meshes" / "mesh.glb"
     path.parent.mkdir()
     path.write_bytes(b"old")

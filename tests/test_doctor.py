@@ -30,20 +30,20 @@ from tests.support.tiny_service import TinyService
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings of a service that was never started."""
+    """Give the settings of a service that was never started."""
     return Settings(data_dir=tmp_path / "data", port=0)
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Somebody who takes connections and never says a word."""
+    """Be somebody who takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis of the test's own."""
+    """Start a Redis of the test's own."""
     server = RedisServer()
     try:
         server.start()
@@ -58,7 +58,7 @@ def port_of(server: socket.socket) -> int:
 
 
 def wrong(look: Callable[[], str]) -> str:
-    """What a check finds wrong; it has to."""
+    """Return what a check finds wrong; it has to."""
     with pytest.raises(WrongError) as caught:
         look()
     return str(caught.value)
