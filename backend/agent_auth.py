@@ -302,7 +302,7 @@ def _target(environ: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """The command line of `python -m backend.agent_auth`."""
+    """The command line of `orfeas agents`."""
     from backend.auth.cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)

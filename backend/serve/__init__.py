@@ -122,7 +122,7 @@ def _welcome(settings: Settings, output: TextIO) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m backend.serve", description="Serve agents; settings: README.md.")
+    parser = argparse.ArgumentParser(prog="orfeas serve", description="Serve agents; settings: README.md.")
     parser.add_argument("--only-check", action="store_true", help="say whether the service can start, and end")
     return parser
 
