@@ -19,7 +19,7 @@ _ANOTHER_IMAGE = "Send another picture, or a cut-out with a transparent backgrou
 _LATER = "Try again after `Retry-After` seconds, with the same Idempotency-Key"
 _REPORT = "Send the operator the `request_id`"
 _CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
-_FIELD = "Correct the field; `details` tells what is allowed"
+_FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
     "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",

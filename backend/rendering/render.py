@@ -187,7 +187,7 @@ def _pattern_index(side: int) -> NDArray[np.int64]:
 
 
 def _visible_key(stage: _Stage, start: Floats, key: Floats, order: NDArray[np.int64]) -> Floats:
-    """Return the share (n,) that each point sees of the key light, a disc on the sky: one ray each, in a block all differ."""
+    """Return the share (n,) of the key light, a disc on the sky, that each point sees: one ray each, all different."""
     disc = _spiral(_PATTERN * _PATTERN)
     right = _unit(np.cross(key, np.array([0.0, 1.0, 0.01], np.float32)))
     rays = _unit(key + 0.16 * (disc[:, :1] * right + disc[:, 1:] * np.cross(right, key)))
