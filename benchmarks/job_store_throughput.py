@@ -195,7 +195,7 @@ def fill(url: str, depth: int) -> None:
 
 
 def signed_reads(folder: Path, seconds: float) -> float:
-    """Count signed calls for a status a second in one thread of a web process, on SQLite, nonces and limits in memory."""
+    """Count signed calls for a status a second in one thread of one web process, on SQLite, all else in memory."""
     settings = Settings(data_dir=folder, worker_enabled=False, nonce_store="memory", agents_file=folder / "agents.json")
     key = add_agent(settings.agents_file, "agent-0", rate_limit=1_000_000)
     app = create_app(settings)

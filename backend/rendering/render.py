@@ -42,7 +42,7 @@ class View:
     elevation: float
 
     def axes(self) -> Floats:
-        """Return the image's right, its up, and the direction towards the camera as rows (3, 3), in world coordinates."""
+        """Return as rows (3, 3) the image's right, its up, and the direction to the camera, in world coordinates."""
         a, e = math.radians(self.azimuth), math.radians(self.elevation)
         right = (math.cos(a), 0.0, -math.sin(a))
         up = (-math.sin(a) * math.sin(e), math.cos(e), -math.cos(a) * math.sin(e))
