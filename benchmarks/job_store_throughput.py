@@ -36,10 +36,11 @@ from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.jobs.models import Job, NewJob, Report, Status
-from backend.jobs.schema import create_schema, jobs, metadata
+from backend.jobs.schema import jobs, metadata
 from backend.jobs.store import JobStore
 from backend.main import create_app
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from benchmarks.support.postgres import PostgresCluster
 from benchmarks.support.redis import RedisServer
 
@@ -181,8 +182,7 @@ def fill(url: str, depth: int) -> None:
     database = database_at(url)
     with database.write() as connection:
         for table in metadata.tables.values():
-            if table.name != "schema_version":
-                connection.execute(table.delete())
+            connection.execute(table.delete())
     store = JobStore(database, now)
     each = depth // AGENTS
     for number in range(AGENTS):
@@ -233,7 +233,7 @@ def servers(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
         redis.start()
         urls = {"SQLite": f"sqlite:///{folder / 'jobs.sqlite3'}", "PostgreSQL": cluster.url}
         for url in urls.values():
-            create_schema(database_at(url))
+            migrate(url)
         yield urls, redis.url
     finally:
         cluster.destroy()

@@ -30,7 +30,8 @@ HERE = Path(__file__).parent
 class Shot:
     """How a model is photographed.
 
-    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out. lift : how far it floats above the paper.
+    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out
+    lift : how far it floats above the paper
     """
 
     yaw: float
@@ -121,7 +122,7 @@ def camera_axes(shot: Shot) -> Floats:
 
 
 def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floats, Floats]:
-    """Return a long lens, nine times the object's reach away."""
+    """Make a long lens, nine times the object's reach away."""
     steps = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
     x, y = np.meshgrid(steps, -steps)
     eye = scene.middle + 9.0 * scene.reach * axes[2]

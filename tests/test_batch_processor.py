@@ -215,7 +215,7 @@ def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> N
 
 def test_a_job_whose_picture_is_gone_fails_by_name(shop: Workshop) -> None:
     lost, fine = shop.submit(b"lost"), shop.submit(b"fine")
-    shop.images.delete(shop.job(lost).input_path)
+    shop.images.delete(shop.job(lost).image_name)
     assert shop.worker().run_once() == 2
     assert (shop.job(lost).status, shop.job(lost).error_code) == (Status.FAILED, "PICTURE_LOST")
     assert shop.job(fine).status is Status.COMPLETED

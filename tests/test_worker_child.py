@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,6 @@ from backend.errors import CheckpointError, DeviceLost
 from backend.jobs.models import NewJob, Status
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import Resources
-from backend.runner import watchdog as run_alarm
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import new_name
 from backend.validation import GenerationFields, resolve
@@ -193,7 +193,7 @@ class Child:
 def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
-    monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
+    monkeypatch.setattr(signal, "alarm", asked.append)
     monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
     return asked
 

@@ -41,7 +41,7 @@ from backend.jobs.models import (
     Status,
     Submitted,
 )
-from backend.jobs.schema import create_schema, jobs, status_value, time_value
+from backend.jobs.schema import jobs, status_value, time_value
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
@@ -70,10 +70,6 @@ class JobStore:
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
         self._observer = observer or NullQueueObserver()
-
-    def create_schema(self) -> None:
-        """Make the tables that are missing. Raises SchemaMismatch."""
-        create_schema(self._database)
 
     def submit(
         self,
@@ -389,7 +385,7 @@ def _row(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: dat
         "status": Status.QUEUED,
         "request": new.request,
         "batch_key": new.batch_key,
-        "input_path": new.input_path,
+        "image_name": new.image_name,
         "created_at": now,
         "updated_at": now,
         "attempts": 0,

@@ -214,7 +214,7 @@ class ResultRecorder:
 
     def _delete_image(self, job: Job) -> None:
         try:
-            self._images.delete(job.input_path)
+            self._images.delete(job.image_name)
         except ServiceError as error:  # the janitor finds it with its row
             _log.warning("the image of job %s stays: %s", job.id, error)
 

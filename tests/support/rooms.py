@@ -16,7 +16,7 @@ Arrow = tuple[str, str]
 
 
 def drawn_rooms(text: str) -> dict[str, str]:
-    """The drawn room that each room of the code belongs to."""
+    """Return the drawn room that each room of the code belongs to."""
     return {
         room: name
         for name, rooms in re.findall(r'^ +(\w+)\["([^"]+)"\]$', text, re.MULTILINE)
@@ -25,12 +25,12 @@ def drawn_rooms(text: str) -> dict[str, str]:
 
 
 def drawn_arrows(text: str) -> set[Arrow]:
-    """Every arrow, from the one who imports."""
+    """Read every arrow, from the one who imports."""
     return {(above, below) for above, below in re.findall(r"^ +(\w+) --> (\w+)$", text, re.MULTILINE)}
 
 
 def imported_rooms() -> dict[Arrow, str]:
-    """Every import between two rooms of the code, with one module that does it; late ones and those for types too."""
+    """Find every import between two rooms, late ones and those for types too, with one module that does it."""
     graph = grimp.build_graph("backend", "orfeas_client", exclude_type_checking_imports=False, cache_dir=None)
     found: dict[Arrow, str] = {}
     for module in sorted(graph.modules):
@@ -43,7 +43,7 @@ def imported_rooms() -> dict[Arrow, str]:
 
 
 def arrows_of(imports: Mapping[Arrow, str], belongs: Mapping[str, str]) -> dict[Arrow, str]:
-    """The arrows that imports between rooms make between drawn rooms, with one module that does it."""
+    """Make the arrows that imports between rooms make between drawn rooms, with one module that does it."""
     arrows: dict[Arrow, str] = {}
     for (above, below), reason in imports.items():
         ends = belongs[above], belongs[below]
