@@ -47,7 +47,7 @@ def grabcut_alone(image: Pixels) -> Pixels:
 
 
 def ours(image: Pixels) -> Pixels:
-    """What the pipeline does without rembg."""
+    """Do what the pipeline does without rembg."""
     try:
         return np.asarray(remove_background(Image.fromarray(image), cutter=None).image)[..., 3]
     except NoForeground:
@@ -58,7 +58,7 @@ CANDIDATES: dict[str, Candidate] = {"flood + tolerance": flood_tolerance, "GrabC
 
 
 def spoilt(photograph: Photograph) -> Iterator[Photograph]:
-    """The same photograph as worse cameras would give it: dark, light, noisy, poor JPEG, mirrored, soft."""
+    """Take the same photograph with worse cameras: dark, light, noisy, poor JPEG, mirrored, soft."""
     random = np.random.default_rng(5)
     image, mask = photograph.image, photograph.mask
     dim = image * 0.75 + random.normal(0, 5, image.shape)
@@ -79,7 +79,7 @@ def measure(candidate: Candidate, photograph: Photograph) -> tuple[float, float]
 
 
 def main() -> None:
-    """Measures every candidate on every picture and writes the table."""
+    """Measure every candidate on every picture and write the table."""
     cv2.setNumThreads(1)
     lines = ["# Background removal", "", "IoU against the drawn mask and milliseconds on one core, 640×480.", ""]
     lines += ["| picture | " + " | ".join(CANDIDATES) + " | ours, worst of 6 spoilt |"]

@@ -36,7 +36,7 @@ class RetryPolicy:
     first_pause, longest_pause : seconds; each pause is `factor` times the one before
     jitter : 0–1, the part of a pause that chance may take away, so that many callers do not come back at once
     longest_asked : seconds; a failure that asks for a longer wait is final
-    on_retry : told what failed and the seconds until the next try
+    on_retry : called with what failed and the seconds until the next try
     """
 
     sleep: Callable[[float], object] = time.sleep

@@ -29,7 +29,7 @@ def notifier_to(server: RedisServer) -> CeleryNotifier:
 
 def waiting(server: RedisServer) -> int:
     with server.client() as client:
-        return int(client.llen(QUEUE))  # type: ignore[arg-type]
+        return int(client.llen(QUEUE))
 
 
 class Broker:

@@ -23,7 +23,8 @@ START_MINUTES = timedelta(minutes=5)
 def scraped(service: AgentService) -> bytes:
     response = service.app.test_client().get("/metrics")
     assert response.status_code == 200
-    return response.data
+    page: bytes = response.data
+    return page
 
 
 def test_requests_are_counted_by_route_and_code(tmp_path: Path) -> None:

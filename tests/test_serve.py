@@ -24,7 +24,8 @@ import pytest
 from backend.auth.agents import load_agents
 from backend.auth.agents_file import add_agent, remove_agent
 from backend.errors import ConfigurationError
-from backend.serve import FIRST_AGENT_ID, GUNICORN, check_address, run
+from backend.serve import FIRST_AGENT_ID, GUNICORN, run
+from backend.serve.checks import check_address
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import subprocess
 import sys
+import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -108,10 +109,10 @@ class FullFile(io.BytesIO):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-class FailingStore:
+class FailingStore(LocalFiles):
     """Files that cannot be reached."""
 
-    def put(self, _name: str, _data: bytes | BinaryIO) -> None:
+    def put(self, name: str, data: bytes | BinaryIO) -> None:  # noqa: ARG002
         raise ArtifactStoreUnavailable
 
 
@@ -170,7 +171,7 @@ def test_a_form_without_pictures_makes_no_folder(tmp_path: Path) -> None:
 def test_ten_large_pictures_are_read_in_little_memory(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
-        upload = parse_form(LazyForm(10, 20 * MEGABYTE), FORM, BATCH, tmp_path)
+        upload = parse_form(cast(BinaryIO, LazyForm(10, 20 * MEGABYTE)), FORM, BATCH, tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -260,13 +261,13 @@ def test_an_empty_picture_is_named(filename: str | None, tmp_path: Path) -> None
 
 def test_files_are_let_go_when_a_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[BinaryIO] = []
-    plain = uploads.tempfile.TemporaryFile
+    plain = tempfile.TemporaryFile
 
-    def remember(**options: object) -> object:
-        opened.append(plain(**options))
+    def remember(**options: Any) -> BinaryIO:
+        opened.append(cast(BinaryIO, plain(**options)))
         return opened[-1]
 
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", remember)
+    monkeypatch.setattr(tempfile, "TemporaryFile", remember)
     with pytest.raises(InvalidForm):
         parse(encode_form(image_part(b"x"), image_part(b"y"))[:-10], tmp_path)
     assert [stream.closed for stream in opened] == [True, True]
@@ -274,7 +275,7 @@ def test_files_are_let_go_when_a_form_is_refused(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("size", [10, MEGABYTE])
 def test_a_full_disk_is_told(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", open_full_disk)
+    monkeypatch.setattr(tempfile, "TemporaryFile", open_full_disk)
     with pytest.raises(StorageFull):
         parse(encode_form(image_part(b"x" * size)), tmp_path)
 
@@ -335,9 +336,9 @@ def test_pixels_are_bounded_by_the_limits(store: LocalFiles, upload_one: Uploade
         check_and_store(upload_one(good_png()), store, limits)
 
 
-def test_a_store_that_is_away_is_told(upload_one: Uploader) -> None:
+def test_a_store_that_is_away_is_told(upload_one: Uploader, tmp_path: Path) -> None:
     with pytest.raises(ArtifactStoreUnavailable):
-        check_and_store(upload_one(good_png()), FailingStore(), BATCH)
+        check_and_store(upload_one(good_png()), FailingStore(tmp_path), BATCH)
 
 
 def test_two_pictures_are_decoded_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from backend.jobs.models import NewJob, Status
 from backend.jobs.worker_registry import WorkerStatus
 from backend.periodic import endless_retries
 from backend.resources import Resources
-from backend.runner import watchdog
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import new_name
 from backend.validation import GenerationFields, resolve
@@ -194,7 +194,7 @@ class Child:
 def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
-    monkeypatch.setattr(watchdog.signal, "alarm", asked.append)
+    monkeypatch.setattr(signal, "alarm", asked.append)
     monkeypatch.setattr(worker_child, "_START_RETRIES", endless_retries(0.01, 30.0))
     return asked
 

@@ -60,7 +60,7 @@ def latent_table(data: ShapeDataset, count: int, vae_folder: Path, device: str) 
 
 
 def encode_all(vae: ShapeVAE, data: ShapeDataset, count: int, sign: float, device: str) -> npt.NDArray[np.float32]:
-    """The mean latents (n, N, E) of the first `count` shapes, mirrored in x when sign is -1."""
+    """Return the mean latents (n, N, E) of the first `count` shapes, mirrored in x when sign is -1."""
     out = []
     for start in tqdm(range(0, count, 128), desc="latents"):
         # As many points as in training; the stored order is random.

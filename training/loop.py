@@ -24,7 +24,7 @@ class Task(Protocol):
     modules: nn.ModuleDict
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one step, drawn from the step's own seed, and figures for the log."""
+        """Return the loss of one step, drawn from the step's own seed, and figures for the log."""
 
     def evaluate(self) -> dict[str, float]:
         """Figures on held-out data."""

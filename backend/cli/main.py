@@ -64,9 +64,9 @@ def _generate(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
 
 
 def _demo(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    from backend.demo import main
+    from backend.demo import run_program
 
-    return main(arguments, environ)
+    return run_program(arguments, environ)
 
 
 def _agents(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -40,7 +40,7 @@ class NewJob:
 
     request : the GenerationRequest as JSON text
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
-    image_name : the stored image's
+    image_name : the stored image's name
     """
 
     request: str

@@ -127,7 +127,7 @@ class BatchRunner:
                 raise _AllOver
             if progress.stage in STAGES:
                 done = (progress.stage, progress.done, progress.total)
-                for index in progress.places:
+                for index in progress.indices:
                     runs[index].note(plan.progress(*done), _step_name(*done), plan.remaining(*done))
 
         return processor.generate_shape_batch(

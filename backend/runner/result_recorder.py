@@ -84,7 +84,7 @@ class ResultRecorder:
             if run.over:
                 return
             with self._watchdog.bounded():
-                result = pending.finish()
+                result = pending.build_mesh()
             metadata = with_shape(metadata, result.metadata)
             self._export(run, request, result.unwrap(), metadata)
         except ServiceError as error:

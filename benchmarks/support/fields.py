@@ -71,7 +71,7 @@ def _outside_box(q: Tensor) -> Tensor:
 
 
 def thin_plate(thickness: float, half: float = 0.7) -> Shape:
-    """A square plate, tilted so that it lies along no lattice plane."""
+    """Return a square plate, tilted so that it lies along no lattice plane."""
     turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.35, 0.2], [0.35, 0.0, -0.5], [-0.2, 0.5, 0.0]]))
     plate = box((half, thickness / 2, half))
 
@@ -82,7 +82,7 @@ def thin_plate(thickness: float, half: float = 0.7) -> Shape:
 
 
 def two_balls(gap: float, radius: float = 0.4) -> Shape:
-    """Two balls that nearly touch."""
+    """Return two balls that nearly touch."""
     direction = torch.tensor([0.62, 0.54, 0.57])
     x, y, z = (direction / norm(direction) * (radius + gap / 2)).tolist()
     one, other = sphere(radius, (x, y, z)), sphere(radius, (-x, -y, -z))
@@ -90,7 +90,7 @@ def two_balls(gap: float, radius: float = 0.4) -> Shape:
 
 
 def box_frame(bar: float, half: float = 0.7) -> Shape:
-    """The twelve edges of a cube as bars `bar` thick."""
+    """Return the twelve edges of a cube as bars `bar` thick."""
 
     def distance(p: Tensor) -> Tensor:
         outer = p.abs() - half
@@ -102,7 +102,7 @@ def box_frame(bar: float, half: float = 0.7) -> Shape:
 
 
 def gyroid_in_ball(radius: float = 0.9, frequency: float = 12.0, wall: float = 0.35) -> Shape:
-    """A thick gyroid sheet within a ball: a large surface of high genus."""
+    """Return a thick gyroid sheet within a ball: a large surface of high genus."""
 
     def value(p: Tensor) -> Tensor:
         x, y, z = (p * frequency).unbind(-1)
@@ -113,12 +113,12 @@ def gyroid_in_ball(radius: float = 0.9, frequency: float = 12.0, wall: float = 0
 
 
 def truncated(shape: Shape, distance: float = 0.05) -> Shape:
-    """The field that a truncated signed distance gives: between -1 and 1, flat beyond `distance`."""
+    """Return the field that a truncated signed distance gives: between -1 and 1, flat beyond `distance`."""
     return lambda p: (shape(p) / distance).clamp(-1, 1)
 
 
 def waves(seed: int, frequency: float, count: int = 12) -> Shape:
-    """A random sum of sines, of wave numbers around `frequency`."""
+    """Return a random sum of sines, of wave numbers around `frequency`."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(3, count, generator=generator) * frequency
     phase, weight = torch.rand(count, generator=generator) * 6.28, torch.randn(count, generator=generator)
@@ -130,7 +130,7 @@ def waves(seed: int, frequency: float, count: int = 12) -> Shape:
 
 
 def bumps(seed: int, width: float, count: int = 10) -> Shape:
-    """A random sum of gaussians from `width` to four times as wide; no distance, and flat far from them."""
+    """Return a random sum of gaussians from `width` to four times as wide; no distance, and flat far from them."""
     generator = torch.Generator().manual_seed(seed)
     centre = (torch.rand(count, 3, generator=generator) - 0.5) * 1.4
     sigma = width * (1 + 3 * torch.rand(count, generator=generator))
@@ -156,7 +156,7 @@ def small_balls(seed: int, radius: float, count: int = 15) -> Shape:
 
 
 def required_shapes(resolution: int) -> dict[str, Shape]:
-    """The shapes that coarse-to-fine decoding has to get right, thin parts measured in cells, plain and truncated."""
+    """Return the shapes that coarse-to-fine decoding has to get right, thin parts in cells, plain and truncated."""
     cell = 2.02 / resolution
     plain = {
         "sphere": sphere(),

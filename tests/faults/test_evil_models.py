@@ -42,20 +42,20 @@ class _Harm:
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Path:
-    """Name a file that comes to be when anything runs."""
+    """Provide a file that comes to be when anything runs."""
     return tmp_path / "witness"
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """Copy a sound checkpoint, to be spoilt."""
+    """Provide a sound checkpoint to be spoilt."""
     (source,) = (path.parent for path in (GOLDEN / "tiny-2.1").glob("*/config.yaml"))
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 
 @pytest.fixture
 def shop(tmp_path: Path, model: Path) -> Iterator[Workshop]:
-    """Put up a worker's surroundings, with that checkpoint."""
+    """Provide a worker's surroundings, with that checkpoint."""
     with (
         open_database(empty_database("sqlite", tmp_path)) as database,
         workshop(tmp_path, database, model_path=str(model), device="cpu") as made,
@@ -64,7 +64,7 @@ def shop(tmp_path: Path, model: Path) -> Iterator[Workshop]:
 
 
 def expect_refused(shop: Workshop, witness: Path) -> None:
-    """See that the worker cannot load it and says so in the registry, and that nothing ran."""
+    """Check that the worker cannot load it and says so in the registry, and that nothing ran."""
     worker = shop.worker(open_processor=model_opener(shop.settings))
     with pytest.raises(CheckpointError) as refused:
         worker.load()

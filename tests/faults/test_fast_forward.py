@@ -64,7 +64,7 @@ class Day:
         )
 
     def submit(self, agent: str) -> None:
-        """Submit a batch under an idempotency key; its last job is cancelled at once."""
+        """Submit a batch under an idempotency key, and cancel its last job at once."""
         names = [new_name("png") for _ in range(BATCH)]
         for name in names:
             self.images.put(name, b"picture")
@@ -145,7 +145,7 @@ class Day:
 
 @pytest.fixture
 def memory_folder(tmp_path: Path) -> Iterator[Path]:
-    """Make a folder, in memory where there is one: tens of thousands of flushes to a disk would take minutes."""
+    """Give a folder in memory where there is one: tens of thousands of flushes to a disk would take minutes."""
     fast = Path("/dev/shm")  # noqa: S108
     with TemporaryDirectory(dir=fast if fast.is_dir() else tmp_path) as folder:
         yield Path(folder)

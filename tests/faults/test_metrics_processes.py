@@ -109,7 +109,7 @@ def port() -> int:
 
 @pytest.fixture
 def made(tmp_path: Path, port: int) -> Iterator[Yard]:
-    """Make a worker that is not started."""
+    """Provide a worker, not started."""
     settings = {"CELERY_BROKER_URL": redis_server().url, "METRICS_PORT": port, "FAKE_STEP_SECONDS": 0.01}
     with yard(tmp_path, FAKE_WORKER, **settings) as found:
         yield found

@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image, ImageOps
@@ -44,7 +44,7 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
     def quickly(images: list[bytes], **options: Any) -> Any:
         return generate(images, **{**options, "octree_resolution": 16, "num_inference_steps": 3})
 
-    processor.generate_shape_batch = quickly  # type: ignore[method-assign]
+    processor.generate_shape_batch = cast(Any, quickly)
     ids = [shop.submit(content, quality=1, remove_background="never") for content in four_images()]
     assert shop.worker(open_processor=lambda: processor).run_once() == JOBS
     return ids

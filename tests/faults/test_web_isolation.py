@@ -121,12 +121,12 @@ def bare(answer: Answer, thing: str) -> tuple[Any, ...]:
 
 
 def never_given(thing: str) -> str:
-    """Make an id or name of the same form, and age, that nobody has."""
+    """Return an id or name of the same form, and age, that nobody has."""
     stem, dot, ending = thing.partition(".")
     return stem[:-8] + "".join("0" if digit != "0" else "1" for digit in stem[-8:]) + dot + ending
 
 
 def told(service: RunningService, agent: Agent) -> dict[str, tuple[str, bool, int]]:
-    """Return an agent's jobs as they are shown to it."""
+    """Return an agent's jobs as it may see them."""
     jobs: Iterator[dict[str, Any]] = iter(service.get("/jobs?limit=100", agent=agent).json()["jobs"])
     return {job["job_id"]: (job["status"], job["cancel_requested"], job["progress"]) for job in jobs}

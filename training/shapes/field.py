@@ -86,7 +86,7 @@ class DistanceField:
         return np.asarray(out, np.float32)
 
     def surface(self, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Points (count,3) on the surface, uniform by area, and outward unit normals (count,3).
+        """Draw points (count,3) on the surface, uniform by area, and outward unit normals (count,3).
 
         Points uniform in a thin shell of constant thickness are uniform by area once they are moved along the normal.
         """
@@ -115,7 +115,7 @@ class DistanceField:
 
     @staticmethod
     def _project(points: Array, here: Array) -> Array:
-        """One Newton step on to the surface, at most the distance itself long."""
+        """Take one Newton step on to the surface, at most the distance itself long."""
         slope = here[:, 1:]
         power = np.maximum((slope * slope).sum(1), 0.5)
         out: Array = points - slope * (here[:, 0] / power)[:, None]
@@ -136,7 +136,7 @@ def unit(vectors: Array) -> Array:
 
 
 def interpolation(points: Array, axis: Array) -> Array:
-    """The matrix (Q,n) that interpolates values given on an even axis (n,) linearly at the points."""
+    """Return the matrix (Q,n) that interpolates values given on an even axis (n,) linearly at the points."""
     n = len(axis)
     u = np.clip((points - axis[0]) / (axis[1] - axis[0]), 0, n - 1.001)
     k = u.astype(np.int64)
@@ -148,7 +148,7 @@ def interpolation(points: Array, axis: Array) -> Array:
 
 
 def build_field(values: Array, axis: Array) -> DistanceField:
-    """Makes values a true distance near the surface (divides by the gradient's length) and measures the correction."""
+    """Make values a true distance near the surface (divide by the gradient's length) and measure the correction."""
     gain = np.float32(0.5 / (axis[1] - axis[0]))
     table = np.zeros((*values.shape, 4), np.float32)
     gx, gy, gz = table[..., 1], table[..., 2], table[..., 3]

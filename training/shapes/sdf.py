@@ -52,7 +52,7 @@ class Placement:
     offset: Matrix = field(default_factory=lambda: np.zeros(3))
 
     def local(self, part: Part) -> tuple[Matrix, Matrix]:
-        """The matrix and shift taking world points to the part's frame."""
+        """Return the matrix and shift taking world points to the part's frame."""
         turn = part.rotation.T
         matrix = turn @ self.rotation.T / self.scale
         return matrix, turn @ (self.rotation.T @ self.offset - part.centre)
@@ -75,7 +75,7 @@ def rotation_about(axis: int, degrees: float) -> Matrix:
 
 
 def rotation_to(direction: Matrix) -> Matrix:
-    """A rotation (3,3) that takes +Y to `direction`."""
+    """Return a rotation (3,3) that takes +Y to `direction`."""
     y = direction / np.linalg.norm(direction)
     helper = np.array([0.0, 0.0, 1.0]) if abs(y[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
     x = np.cross(y, helper)
@@ -149,7 +149,7 @@ def tapered(length: float, bottom: float, top: float, rounding: float = 0.02, si
 
 
 def gable(a: float, rise: float, c: float) -> Solid:
-    """A ridge roof: triangle of half width a and height `rise` about the origin, ridge along Z, half length c."""
+    """Return a ridge roof: a triangle of half width a and height `rise` about the origin, extended to ±c along Z."""
     slope = rise / a
     lean = 1.0 / float(np.sqrt(1.0 + slope * slope))
 

@@ -20,7 +20,7 @@ from backend.config import Settings
 from backend.errors import SchemaMismatch, ServiceError
 from backend.storage.database import Database
 from backend.storage.files import new_name, open_files
-from backend.storage.migrations import pending
+from backend.storage.migrations import revisions
 
 
 def look_at_data_folder(settings: Settings) -> str:
@@ -64,7 +64,7 @@ def look_at_database(settings: Settings) -> str:
     database = Database.open(settings.database_url)
     try:
         where = _server_of(database, str(url.database), url.host)
-        return f"{where}; {_schema_of(settings.database_url)}"
+        return f"{where}; {_schema_of(database)}"
     except ServiceError as error:
         place = url.host or url.query.get("host") or url.database
         raise WrongError(
@@ -134,15 +134,21 @@ def _server_of(database: Database, name: str, host: str | None) -> str:
     return f"PostgreSQL {str(version).split()[0]}, {name} at {host or 'a local socket'}"
 
 
-def _schema_of(url: str) -> str:
-    """Tell whether the schema is this program's. Raises WrongError for a later release's, ServiceError."""
+def _schema_of(database: Database) -> str:
+    """Tell the schema's revision. Raises WrongError for another than this program's."""
     try:
-        missing = pending(url)
+        with database.read() as connection:
+            found = revisions.read(connection)
     except SchemaMismatch as error:
-        raise WrongError(error.message) from error
-    if missing:
-        return f"its schema lacks {len(missing)} revisions, which the next start brings (or `orfeas migrate`)."
-    return "its schema is as it is wanted."
+        raise WrongError(f"{error.message} See CHANGELOG.md.") from error
+    if found.empty:
+        return "no tables yet; the first start makes them."
+    if found.pending:
+        raise WrongError(
+            f"Its schema lacks the revisions {', '.join(found.pending)}: stop every process of the service, then run "
+            "`orfeas migrate`."
+        )
+    return f"its schema is at revision {found.current}, as it is wanted."
 
 
 def _require_writable(folder: Path, variable: str) -> None:

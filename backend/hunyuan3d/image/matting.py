@@ -92,7 +92,7 @@ def _mix(pixels: npt.NDArray[np.generic], edge: _Edge, where: slice) -> tuple[Ar
 
 
 def _raise_to_size(rgb: Pixels, edge: _Edge) -> tuple[Pixels, Pixels]:
-    """Solves the mixture at full size, but only in the narrow band around the outline."""
+    """Solve the mixture at full size, but only in the narrow band around the outline."""
     size = (rgb.shape[1], rgb.shape[0])
     scale = rgb.shape[0] / edge.inside.shape[0]
     depth = cv2.resize(edge.inside - edge.outside, size, interpolation=cv2.INTER_LINEAR)
@@ -111,7 +111,7 @@ def _raise_to_size(rgb: Pixels, edge: _Edge) -> tuple[Pixels, Pixels]:
 
 
 def _sample(edge: _Edge, y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> _Edge:
-    """The edge's maps at n points, bilinear; padded to whole rows, because OpenCV limits the length of one."""
+    """Sample the edge's maps at n points, bilinear; padded to whole rows, because OpenCV limits the length of one."""
     padding = -y.size % _ROW
     across = np.pad(x, (0, padding)).reshape(-1, _ROW).astype(np.float32)
     down = np.pad(y, (0, padding)).reshape(-1, _ROW).astype(np.float32)

@@ -11,12 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, NullPool, create_engine, event, exc, make_url, text
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, NullPool, create_engine, event, inspect, make_url, text
 
 from backend.storage.database import SESSION_NAME, translated
 
-_BUSY_MILLISECONDS = 200
+_BUSY_SECONDS = 0.2
 _MICROSECONDS = 1_000_000
 
 # Sessions of the first release have no name.
@@ -41,6 +40,8 @@ def expect_alone(connection: Connection, *, unnamed: bool) -> None:
     sessions = connection.execute(_SESSIONS, {"name": SESSION_NAME, "unnamed": unnamed}).scalar_one()
     if sessions:
         raise InUse(f"{sessions} sessions of other processes are open")
+    if not inspect(connection).has_table("workers"):
+        return
     worker = connection.execute(_WORKERS, {"now": int(time.time() * _MICROSECONDS)}).scalar_one_or_none()
     if worker is not None:
         raise InUse(f"the worker {worker} was alive a moment ago")
@@ -52,27 +53,28 @@ def alone_in_sqlite(url: str) -> Iterator[Connection]:
 
     Raises InUse when there is any, StoreUnavailable and StorageFull.
     """
-    engine = create_engine(make_url(url), poolclass=NullPool)
-    event.listen(engine, "connect", _lock_whole_file)
+    path = str(make_url(url).database)
+    engine = create_engine("sqlite://", poolclass=NullPool, creator=lambda: _lock_whole_file(path))
     event.listen(engine, "begin", _begin)
-    with translated(), engine.connect() as connection:
-        try:
-            connection.begin()
-        except exc.OperationalError as error:
-            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-                raise InUse("another process has it open") from error
-            raise
+    with translated(), engine.connect() as connection, connection.begin():
         yield connection
-        connection.commit()
 
 
-def _lock_whole_file(connection: DBAPIConnection, _record: object) -> None:
-    assert isinstance(connection, sqlite3.Connection)  # noqa: S101
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-    # Before the first read: only then does SQLite lock the file itself, which each connection to it holds a share of.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA synchronous = FULL")
+def _lock_whole_file(path: str) -> sqlite3.Connection:
+    # Not through SQLAlchemy: its errors hold on to a cursor, which would keep a part of the lock after the close.
+    connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    try:
+        # Before the first read: only then does SQLite lock the file itself, of which each connection holds a share.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")  # the lock stays until the close
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise InUse("another process has it open") from None
+        raise
+    return connection
 
 
 def _begin(connection: Connection) -> None:
