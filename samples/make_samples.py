@@ -30,7 +30,8 @@ HERE = Path(__file__).parent
 class Shot:
     """How a model is photographed.
 
-    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out. lift : how far it floats above the paper.
+    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out
+    lift : how far it floats above the paper
     """
 
     yaw: float
@@ -121,7 +122,7 @@ def camera_axes(shot: Shot) -> Floats:
 
 
 def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floats, Floats]:
-    """Return a long lens, nine times the object's reach away."""
+    """Make a long lens, nine times the object's reach away."""
     steps = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
     x, y = np.meshgrid(steps, -steps)
     eye = scene.middle + 9.0 * scene.reach * axes[2]
@@ -133,7 +134,7 @@ def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floa
 def shade(
     scene: Scene, shot: Shot, axes: Floats, origin: Floats, rays: Floats, hit: dict[str, NDArray[np.float32]]
 ) -> Floats:
-    """Linear RGB of each struck point: its part's paint under a soft key light, the room and a little gloss."""
+    """Return each struck point's linear RGB: its part's paint under a soft key light, the room and a little gloss."""
     point = origin + rays * hit["tfar"][:, None]
     face = hit["primID"]
     u, v = hit["u"][:, None], hit["v"][:, None]
@@ -170,7 +171,7 @@ def light_at(scene: Scene, start: Floats, normal: Floats, key: Floats) -> tuple[
 
 
 def backdrop(scene: Scene, shot: Shot, axes: Floats, side: int) -> Floats:
-    """Paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
+    """Paint paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
     if shot.backdrop is None:
         return np.zeros((side * side, 3))
     height = np.repeat(np.linspace(1.0, 0.0, side), side)[:, None]

@@ -77,7 +77,7 @@ def test_result_is_the_same_every_time() -> None:
 
 
 @pytest.mark.parametrize("draw", [blank_wall, leaves_only])
-def test_pictures_without_an_object_are_refused(draw: object) -> None:
+def test_images_without_an_object_are_refused(draw: object) -> None:
     assert callable(draw)
     with pytest.raises(NoForeground):
         _cut(draw())

@@ -44,11 +44,11 @@ class StandIn:
         self.problems = problems or {}
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
 
-    def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
-        self.calls.append(([path.name for path in images], output_options))
+    def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
+        self.calls.append(([path.name for path in images], options))
         for stage in ("preprocess", "encode", "sample", "decode", "mesh"):
-            output_options["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
-        return [self._one(path, output_options["seeds"], len(images)) for path in images]
+            options["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
+        return [self._one(path, options["seeds"], len(images)) for path in images]
 
     def _one(self, path: Path, seed: int | None, batch: int) -> ShapeResult:
         metadata = ShapeMetadata("stand-in", batch, seed=4711 if seed is None else seed)
@@ -95,7 +95,7 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def test_every_picture_gets_a_mesh_and_a_preview(shell: Shell) -> None:
+def test_every_image_gets_a_mesh_and_a_preview(shell: Shell) -> None:
     paths = [shell.image("mug.png"), shell.image("chair.jpg")]
     assert shell(*paths, "-o", shell.output) == 0
     assert shell.made() == ["chair.glb", "chair.preview.png", "mug.glb", "mug.preview.png"]
@@ -131,10 +131,10 @@ def test_scale_reaches_the_files(shell: Shell) -> None:
     assert trimesh.load(shell.output / "a.stl").extents.max() == pytest.approx(25.0, rel=1e-5)
 
 
-def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> None:
+def test_options_reach_the_model_and_images_come_in_batches(shell: Shell) -> None:
     stand_in = StandIn()
     paths = [shell.image(f"p{k}.png") for k in range(5)]
-    output_options = [
+    options = [
         "--steps",
         7,
         "--guidance-scale",
@@ -147,7 +147,7 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
         3,
     ]
     more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
-    assert shell(*paths, "-o", shell.output, *output_options, *more, processor=stand_in) == 0
+    assert shell(*paths, "-o", shell.output, *options, *more, processor=stand_in) == 0
     assert [names for names, _ in stand_in.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
     given = {key: value for key, value in stand_in.calls[0][1].items() if key != "on_progress"}
     assert given == {
@@ -163,13 +163,13 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
 def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
     stand_in = StandIn()
     shell(shell.image("a.png"), "-o", shell.output, "--no-preview", processor=stand_in)
-    output_options = stand_in.calls[0][1]
-    assert output_options["remove_background"] == "auto"
+    options = stand_in.calls[0][1]
+    assert options["remove_background"] == "auto"
     for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
-        assert output_options[name] is None
+        assert options[name] is None
 
 
-def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
+def test_one_bad_image_spoils_only_itself(shell: Shell) -> None:
     paths = [shell.image("good.png"), shell.image("blank.png"), shell.folder / "absent.png"]
     stand_in = StandIn({"blank.png": NoForeground()})
     assert shell(*paths, "-o", shell.output, "--contact-sheet", processor=stand_in) == 1
@@ -184,23 +184,23 @@ def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pyt
     pipeline = load_golden("tiny-2.1").pipeline()
     sample_shapes, sizes = pipeline.sample_shapes, []
 
-    def only_one(prepared: Sequence[Any], *output_options: Any) -> list[Any]:
+    def only_one(prepared: Sequence[Any], *options: Any) -> list[Any]:
         sizes.append(len(prepared))
         if len(prepared) > 1:
             raise OutOfMemory
-        return sample_shapes(prepared, *output_options)
+        return sample_shapes(prepared, *options)
 
     monkeypatch.setattr(pipeline, "sample_shapes", only_one)
     processor = add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, HostMemory(), 4))
     paths = [GOLDEN / f"image{k}.png" for k in range(3)]
-    output_options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
-    assert shell(*paths, "-o", shell.output, *output_options, processor=processor.generate_shape_batch) == 0
+    options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
+    assert shell(*paths, "-o", shell.output, *options, processor=processor.generate_shape_batch) == 0
     assert sizes == [3, 1, 1, 1]
     assert shell.made() == ["image0.glb", "image1.glb", "image2.glb"]
     assert "note: memory was short: batch 3→1" in shell.err.getvalue()
 
 
-def test_picture_too_large_for_the_device_is_reported(shell: Shell) -> None:
+def test_image_too_large_for_the_device_is_reported(shell: Shell) -> None:
     stand_in = StandIn({"p.png": OutOfMemory()})
     assert shell(shell.image("p.png"), "-o", shell.output, processor=stand_in) == 1
     assert "out of memory" in shell.out.getvalue()
@@ -215,7 +215,7 @@ def test_unnamed_failure_is_one_sentence(shell: Shell) -> None:
     assert "second line" not in shell.out.getvalue()
 
 
-def test_unwritable_mesh_is_that_pictures_problem(shell: Shell) -> None:
+def test_unwritable_mesh_is_that_images_problem(shell: Shell) -> None:
     (shell.output / "a.glb").mkdir(parents=True)
     paths = [shell.image("a.png"), shell.image("b.png")]
     assert shell(*paths, "-o", shell.output, "--no-preview") == 1
@@ -292,10 +292,10 @@ def test_model_that_cannot_be_loaded_exits_with_three(shell: Shell, failure: Exc
 
 def test_interruption_keeps_what_is_done(shell: Shell) -> None:
     class Interrupted(StandIn):
-        def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
+        def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
             if self.calls:
                 raise KeyboardInterrupt
-            return super().__call__(images, **output_options)
+            return super().__call__(images, **options)
 
     paths = [shell.image(f"p{k}.png") for k in range(3)]
     assert shell(*paths, "-o", shell.output, "--batch-size", 1, "--no-preview", processor=Interrupted()) == 130
@@ -304,7 +304,7 @@ def test_interruption_keeps_what_is_done(shell: Shell) -> None:
     assert "Interrupted" in shell.err.getvalue()
 
 
-def test_pictures_of_one_name_keep_apart(shell: Shell) -> None:
+def test_images_of_one_name_keep_apart(shell: Shell) -> None:
     paths = [shell.image(name) for name in ("a/mug.png", "b/mug.png", "c/Mug.jpg", "mug-2.png")]
     assert shell(*paths, "-o", shell.output, "--no-preview") == 0
     assert shell.made() == ["Mug-3.glb", "mug-2-2.glb", "mug-2.glb", "mug.glb"]
@@ -341,7 +341,7 @@ def test_help_needs_no_torch() -> None:
 @pytest.mark.slow
 def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
     paths = [str(GOLDEN / "image0.png"), str(GOLDEN / "image1.png")]
-    output_options = [
+    options = [
         "--checkpoint",
         str(GOLDEN),
         "--steps",
@@ -352,7 +352,7 @@ def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
         "2000",
     ]
     more = ["-o", str(shell.output), "-f", "glb,stl,obj,ply", "--seed", "5", "--contact-sheet", "--device", "cpu"]
-    ended = run_python("-m", "backend.hunyuan3d", *paths, *output_options, *more)
+    ended = run_python("-m", "backend.hunyuan3d", *paths, *options, *more)
     assert ended.returncode == 0, ended.stderr
     suffixes = ("glb", "obj", "ply", "preview.png", "stl")
     expected = ["contact-sheet.png", *(f"image{k}.{suffix}" for k in range(2) for suffix in suffixes)]

@@ -149,7 +149,7 @@ def test_child_of_a_forked_process_works() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_child_is_told_nothing_but_where_modules_lie(
+def test_child_is_given_nothing_but_where_modules_lie(
     interpreter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORFEAS_SECRET", "told to nobody")

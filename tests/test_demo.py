@@ -51,7 +51,7 @@ def service_processes() -> list[int]:
 
 
 @pytest.mark.slow
-def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demonstration_leaves_meshes_and_images_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -80,7 +80,7 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
     assert service_processes() == []
 
 
-def test_picture_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> None:
+def test_image_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> None:
     images = (SAMPLES / "mug.png", SAMPLES / "star.png")
     plan = Plan(images, plan_names(images, tmp_path, FORMATS), quality=1, seed=7)
     trimesh.creation.box().export(tmp_path / "mug.glb")
@@ -105,7 +105,7 @@ def test_picture_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) ->
         (["-o", "/dev/null/out"], "Not a directory"),
     ],
 )
-def test_bad_parameters_are_told_before_anything_starts(arguments: list[str | Path], said: str) -> None:
+def test_bad_parameters_are_reported_before_anything_starts(arguments: list[str | Path], said: str) -> None:
     person = Person()
     assert person.run(*arguments) == 2
     assert said in person.err.getvalue()
@@ -119,7 +119,7 @@ def test_service_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     person = Person()
     (tmp_path / "empty").mkdir()
     assert person.run("-o", tmp_path / "out", MODEL_PATH=str(tmp_path / "empty")) == 3
@@ -128,7 +128,7 @@ def test_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     assert service_processes() == []
 
 
-def test_service_that_goes_away_is_told() -> None:
+def test_service_that_goes_away_is_reported() -> None:
     def see_it_killed() -> None:
         with demo_service(os.environ, WORKER_ENABLED="false") as service:
             while not service._status():
@@ -142,7 +142,7 @@ def test_service_that_goes_away_is_told() -> None:
     assert service_processes() == []
 
 
-def test_service_that_is_not_ready_in_time_is_told() -> None:
+def test_service_that_is_not_ready_in_time_is_reported() -> None:
     def wait_for_it() -> None:
         with demo_service(os.environ, WORKER_ENABLED="false") as service:
             service.wait_until_ready(0)

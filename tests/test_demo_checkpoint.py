@@ -39,7 +39,7 @@ def test_latents_in_a_batch_are_those_made_alone() -> None:
         torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-4)
 
 
-def test_meshes_are_sound_and_the_same_alone_or_in_company() -> None:
+def test_meshes_are_sound_and_the_same_alone_or_in_a_batch() -> None:
     pipeline = demo()
     results = pipeline([*IMAGES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)
     assert [result.ok for result in results] == [True, True, True, False]

@@ -179,7 +179,7 @@ def test_faces_are_wound_as_the_reference_winds_them(golden: Golden, pipeline: H
         assert np.mean(agreement > 0) > 0.95
 
 
-def test_pictures_to_latents_in_one_go(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
+def test_images_to_latents_in_one_go(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
     batch = pipeline.preprocess(golden.images)
     cond = pipeline.encode_images(batch.image, batch.view_indices)
     latents = pipeline.sample_latents(cond, golden.steps, golden.guidance_scale, noise=golden.arrays["noise"])

@@ -123,7 +123,7 @@ def test_positions_that_fall_together_in_float32_are_kept_apart() -> None:
 
 @pytest.mark.parametrize("scale", [None, 73.0])
 @pytest.mark.parametrize("format", FORMATS)
-def test_bounds_and_unit_are_told_as_the_file_has_them(blob: trimesh.Trimesh, format: str, scale: float | None) -> None:
+def test_bounds_and_unit_are_as_the_file_has_them(blob: trimesh.Trimesh, format: str, scale: float | None) -> None:
     bounds = np.array(exported_bounds(blob, format, scale_mm=scale))
     np.testing.assert_allclose(
         bounds, reopen(export_mesh(blob, format, scale_mm=scale), format).bounds, rtol=1e-5, atol=1e-5

@@ -90,7 +90,7 @@ def test_other_modes_are_brought_to_rgb(mode: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["HSV", "YCbCr", "RGBX", "La", "RGBa", "PA", "LAB"])
-def test_modes_of_pictures_in_memory(mode: str) -> None:
+def test_modes_of_images_in_memory(mode: str) -> None:
     via = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, "RGB")
     source = Image.new(mode, (32, 24)) if mode == "LAB" else Image.fromarray(_ramp()).convert(via).convert(mode)
     assert open_image(source).mode == ("RGBA" if mode in ("La", "RGBa", "PA") else "RGB")
@@ -138,7 +138,7 @@ def test_arrays_are_scaled_by_their_type(array: np.ndarray, level: int) -> None:
     assert set(np.unique(np.asarray(opened))) == {level}
 
 
-def test_float_picture_in_memory_is_scaled() -> None:
+def test_float_image_in_memory_is_scaled() -> None:
     opened = open_image(Image.fromarray(np.full((16, 16), 0.25, np.float32)))
     assert np.asarray(opened).max() == 64
 
@@ -226,7 +226,7 @@ def test_truncated_files_are_refused_by_name(form: str, share: float, tmp_path: 
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_random_damage_gives_a_picture_or_a_named_error(form: str) -> None:
+def test_random_damage_gives_an_image_or_a_named_error(form: str) -> None:
     random = np.random.default_rng(2)
     whole = _encode(Image.fromarray(_ramp()), form, exif=Image.Exif(), icc_profile=b"\0" * 200)
     refused = 0
@@ -292,7 +292,7 @@ def test_webp_is_measured_before_its_canvas_is_laid_out() -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_a_file_gives_the_same_picture_as_its_bytes(form: str, tmp_path: Path) -> None:
+def test_a_file_gives_the_same_image_as_its_bytes(form: str, tmp_path: Path) -> None:
     data = _encode(Image.fromarray(_ramp()), form)
     (tmp_path / "picture").write_bytes(data)
     with (tmp_path / "picture").open("rb") as file:
@@ -354,7 +354,7 @@ def test_limits_are_options() -> None:
         ImageLimits(max_pixels=0)
 
 
-def test_large_pictures_are_shrunk() -> None:
+def test_large_images_are_shrunk() -> None:
     opened = open_image(np.full((100, 300, 3), 9, np.uint8), limits=ImageLimits(shrink_to=150))
     assert opened.size == (150, 50)
 
@@ -391,7 +391,7 @@ def test_other_kinds_of_source_are_refused(source: object) -> None:
         open_image(source)  # type: ignore[arg-type]
 
 
-def test_lazily_opened_picture_is_decoded_and_left_alone() -> None:
+def test_lazily_opened_image_is_decoded_and_left_alone() -> None:
     noise = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
     data = _encode(Image.fromarray(noise), "PNG")
     with pytest.raises(InvalidImage, match="truncated"):

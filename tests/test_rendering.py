@@ -69,7 +69,7 @@ def test_three_quarter_view_looks_from_above_and_drops_a_shadow() -> None:
     assert grey[88, 48] < grey[88, 2] - 8
 
 
-def test_views_fill_the_picture_up_to_the_margin() -> None:
+def test_views_fill_the_image_up_to_the_margin() -> None:
     ball = trimesh.creation.icosphere(subdivisions=4, radius=37.0).apply_translation((500, -3, 8))
     for image in render_views(ball, options=SMALL):
         columns = np.flatnonzero(shape_in(image).any(axis=0))
@@ -100,7 +100,7 @@ def test_edges_are_smoothed_by_supersampling() -> None:
     assert len(np.unique(np.asarray(fine)[32:34])) > len(np.unique(np.asarray(rough)[32:34]))
 
 
-def test_same_mesh_gives_the_same_picture() -> None:
+def test_same_mesh_gives_the_same_image() -> None:
     first, second = (render_views(pointer(), (THREE_QUARTER,), SMALL)[0] for _ in range(2))
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
 
@@ -145,7 +145,7 @@ def test_missing_ray_caster_is_a_named_error(monkeypatch: pytest.MonkeyPatch) ->
         render_views(pointer(), options=SMALL)
 
 
-def test_preview_shows_the_picture_beside_three_views() -> None:
+def test_preview_shows_the_image_beside_three_views() -> None:
     red = Image.new("RGB", (200, 100), (200, 20, 20))
     row = SheetRow(red, render_views(pointer(), options=SMALL), "red.png")
     image = contact_sheet([row], tile=SMALL.size)
@@ -159,13 +159,13 @@ def test_preview_shows_the_picture_beside_three_views() -> None:
     assert columns.max() < image.width / 4 + 4
 
 
-def test_see_through_picture_lies_on_a_light_card() -> None:
+def test_see_through_image_lies_on_a_light_card() -> None:
     clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     pixels = np.asarray(contact_sheet([SheetRow(clear, [])], tile=64, labels=[]))
     assert pixels.min() > 200
 
 
-def test_contact_sheet_has_a_place_for_every_row() -> None:
+def test_contact_sheet_has_room_for_every_row() -> None:
     tile = Image.new("RGB", (50, 50), (10, 90, 10))
     rows = [SheetRow(tile, [tile] * 3, f"row {k}") for k in range(5)]
     single, double = contact_sheet(rows, tile=50), contact_sheet(rows, tile=50, columns=2)

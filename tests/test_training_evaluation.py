@@ -192,7 +192,7 @@ def test_the_true_mesh_scores_full_marks() -> None:
     assert found.chamfer == pytest.approx(0.017, abs=0.003)
 
 
-def test_flat_and_broken_meshes_are_told_from_the_truth() -> None:
+def test_flat_and_broken_meshes_are_distinguished_from_the_truth() -> None:
     whole = ball(0.9, 4)
     shadow = metrics.cast_shadow(whole.vertices, whole.faces, 112)
     task = task_of(shadow.mask, shadow.span)
@@ -308,7 +308,7 @@ def test_a_missing_emoji_font_says_what_to_do(tmp_path: Path, monkeypatch: pytes
     assert held_out_images.emoji_font(tmp_path / "cache", root=tmp_path) == kept
 
 
-def test_a_failing_download_of_the_emoji_font_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_download_of_the_emoji_font_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = tmp_path / "apt-get"
     refusing.write_text("#!/bin/sh\necho 'no such package here' >&2\nexit 100\n")
     refusing.chmod(0o755)
@@ -327,7 +327,7 @@ def test_choices_are_spread_and_every_kind_is_shown() -> None:
 @pytest.mark.parametrize(("batch", "seed"), [(0, 0), (4, -1)])
 def test_impossible_choices_are_refused(batch: int, seed: int) -> None:
     with pytest.raises(ValueError, match="at least"):
-        Choices(batch=batch, seed=seed)
+        Choices(batch_size=batch, seed=seed)
 
 
 def test_shares_are_never_rounded_up_to_all() -> None:
@@ -364,14 +364,19 @@ def test_contact_sheet_shows_images_beside_meshes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Path) -> None:
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
-    choices = Choices(steps=2, guidance=1.0, resolution=16, batch=2)
+    choices = Choices(num_inference_steps=2, guidance_scale=1.0, octree_resolution=16, batch_size=2)
     results = evaluate(pipeline, held_out, glyph_images()[:3], choices, vae_iou=0.91)
     assert [len(run.scores) for run in (results.shapes, results.images)] == [3, 3]
     assert [len(run.exhibits) for run in (results.shapes, results.images)] == [3, 3]
     assert len(results.shapes.stages) == 2
     assert results.shapes.seconds_per_image > 0
     assert 0 < results.chamfer_floor < 0.02
-    alone = evaluate(pipeline, held_out, glyph_images()[:3], Choices(steps=2, guidance=1.0, resolution=16, batch=1))
+    alone = evaluate(
+        pipeline,
+        held_out,
+        glyph_images()[:3],
+        Choices(num_inference_steps=2, guidance_scale=1.0, octree_resolution=16, batch_size=1),
+    )
     for one, many in zip(alone.shapes.scores, results.shapes.scores, strict=True):
         assert one.iou == pytest.approx(many.iou, abs=0.01)
     report.write_results(results, tmp_path)
@@ -382,14 +387,19 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     assert (tmp_path / "contact_sheet.png").stat().st_size < 3_000_000
 
 
-def test_a_sweep_tells_every_pair_of_steps_and_guidance(
+def test_a_sweep_reports_every_pair_of_steps_and_guidance(
     held_out: ShapeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.evaluate.SWEEP_STEPS", (1, 2))
     monkeypatch.setattr("training.evaluate.SWEEP_GUIDANCE", (1.0, 2.0))
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
-    results = evaluate(pipeline, held_out, glyph_images()[:2], Choices(resolution=16), limit=1, with_sweep=True)
-    assert [(row.steps, row.guidance) for row in results.sweep] == [(1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0)]
+    results = evaluate(pipeline, held_out, glyph_images()[:2], Choices(octree_resolution=16), limit=1, with_sweep=True)
+    assert [(row.num_inference_steps, row.guidance_scale) for row in results.sweep] == [
+        (1, 1.0),
+        (1, 2.0),
+        (2, 1.0),
+        (2, 2.0),
+    ]
     assert "## Steps and guidance\n\nOn 1 of the shapes and 1 of the pictures." in report.page(results)
 
 

@@ -41,14 +41,14 @@ FLOOR_SHAPES = 16
 class Choices:
     """How meshes are asked for; None leaves the checkpoint's own default. Image k of a set gets the seed `seed` + k."""
 
-    steps: int | None = None
-    guidance: float | None = None
-    resolution: int = 96
-    batch: int = 16
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    octree_resolution: int = 96
+    batch_size: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.seed < 0:
+        if self.batch_size < 1 or self.seed < 0:
             raise ValueError("the batch must be at least 1 and the seed at least 0")
 
 
@@ -87,10 +87,10 @@ def evaluate(
         checkpoint=pipeline.name,
         date=datetime.now(UTC).date(),
         machine=describe_machine(pipeline),
-        steps=choices.steps or defaults.num_inference_steps,
-        guidance=defaults.guidance_scale if choices.guidance is None else choices.guidance,
-        resolution=choices.resolution,
-        batch=choices.batch,
+        num_inference_steps=choices.num_inference_steps or defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale if choices.guidance_scale is None else choices.guidance_scale,
+        octree_resolution=choices.octree_resolution,
+        batch_size=choices.batch_size,
         first_seed=choices.seed,
         shapes=shapes,
         images=drawn,
@@ -112,7 +112,7 @@ def run(
     exhibits: list[Exhibit] = []
     stages: list[StageSeconds] = []
     waiting = iter(tasks)
-    while batch := list(islice(waiting, choices.batch)):
+    while batch := list(islice(waiting, choices.batch_size)):
         results = make(pipeline, batch, choices, len(scores))
         stages.append(results[0].metadata.seconds)
         for task, result in zip(batch, results, strict=True):
@@ -127,10 +127,10 @@ def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choic
     """Call the pipeline once; the batch's first image is number `first`."""
     return pipeline(
         [task.image for task in batch],
-        num_inference_steps=choices.steps,
-        guidance_scale=choices.guidance,
+        num_inference_steps=choices.num_inference_steps,
+        guidance_scale=choices.guidance_scale,
         seeds=[choices.seed + first + k for k in range(len(batch))],
-        octree_resolution=choices.resolution,
+        octree_resolution=choices.octree_resolution,
         remove_background="never",
     )
 
@@ -143,7 +143,7 @@ def sweep(
     rows = []
     with progress("sweep", len(settings) * (len(shapes) + len(images))) as bar:
         for steps, guidance in settings:
-            chosen = replace(choices, steps=steps, guidance=guidance)
+            chosen = replace(choices, num_inference_steps=steps, guidance_scale=guidance)
             of_shapes, of_images = (run(pipeline, tasks, chosen, frozenset(), bar) for tasks in (shapes, images))
             rows.append(SweepRow(steps, guidance, of_shapes, of_images))
     return tuple(rows)
@@ -185,8 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sweep", action="store_true", help="also compare steps and guidance scales")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--resolution", type=int, default=Choices.resolution)
-    parser.add_argument("--batch", type=int, default=Choices.batch)
+    parser.add_argument("--resolution", type=int, default=Choices.octree_resolution)
+    parser.add_argument("--batch", type=int, default=Choices.batch_size)
     parser.add_argument("--seed", type=int, default=Choices.seed)
     parser.add_argument("--device")
     parser.add_argument("--vae-iou", type=float, help="the VAE's own IoU, from its training log")

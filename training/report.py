@@ -40,8 +40,8 @@ class Run:
 class SweepRow:
     """One number of steps with one guidance scale."""
 
-    steps: int
-    guidance: float
+    num_inference_steps: int
+    guidance_scale: float
     shapes: Run
     images: Run
 
@@ -53,10 +53,10 @@ class Results:
     checkpoint: str
     date: date
     machine: str
-    steps: int
-    guidance: float
-    resolution: int
-    batch: int
+    num_inference_steps: int
+    guidance_scale: float
+    octree_resolution: int
+    batch_size: int
     first_seed: int
     shapes: Run
     images: Run
@@ -73,7 +73,7 @@ def write_results(results: Results, folder: Path) -> None:
 
 
 def page(results: Results) -> str:
-    """RESULTS.md."""
+    """Write out RESULTS.md."""
     sections = [
         introduction(results),
         "## What was aimed at\n\n" + aims(results),
@@ -95,8 +95,9 @@ def introduction(results: Results) -> str:
         f"- Checkpoint: `{results.checkpoint}`\n"
         f"- Date: {results.date.isoformat()}\n"
         f"- Machine: {results.machine}\n"
-        f"- Steps {results.steps}, guidance {results.guidance:g}, resolution {results.resolution}, "
-        f"batches of {results.batch}, seeds from {results.first_seed} on\n"
+        f"- Steps {results.num_inference_steps}, "
+        f"guidance {results.guidance_scale:g}, resolution {results.octree_resolution}, "
+        f"batches of {results.batch_size}, seeds from {results.first_seed} on\n"
         f"- {len(results.shapes.scores)} held-out shapes, {len(results.images.scores)} held-out pictures\n\n"
         "![Picture, then the mesh from the front, at three quarters and from the side](contact_sheet.png)"
     )
@@ -175,11 +176,12 @@ def images_section(scores: Sequence[Score]) -> str:
 
 
 def sweep_section(rows: Sequence[SweepRow]) -> str:
-    """Overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
+    """Report overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
     cells = []
     for row in rows:
         shapes, images = summarise(row.shapes.scores), summarise(row.images.scores)
-        cells.append([str(row.steps), f"{row.guidance:g}", number(shapes.iou), number(shapes.silhouette),
+        settings = [str(row.num_inference_steps), f"{row.guidance_scale:g}"]
+        cells.append([*settings, number(shapes.iou), number(shapes.silhouette),
                       share(shapes.one_piece), number(images.silhouette), share(images.one_piece), slabs(images),
                       number(row.shapes.seconds_per_image)])  # fmt: skip
     counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].images.scores)} of the pictures."

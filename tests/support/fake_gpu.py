@@ -73,7 +73,7 @@ class FakePending:
 
 
 def nothing(*_: object) -> None:
-    """What a fake does when a test wants nothing special."""
+    """Do nothing: what a fake does when a test wants nothing special."""
 
 
 @dataclass(eq=False)
@@ -89,7 +89,7 @@ class FakeProcessor:
     calls: list[FakeCall] = field(default_factory=list)
     before_call: Callable[[FakeCall], None] = nothing
     at_step: Callable[[int], None] = nothing
-    before_finish: Callable[[bytes], None] = nothing
+    before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     lost: bool = False
@@ -162,6 +162,6 @@ class FakeProcessor:
 
 
 def sphere(target_faces: int | None) -> trimesh.Trimesh:
-    """A watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
+    """Return a watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
     ball = trimesh.creation.icosphere(subdivisions=1 if target_faces is not None and target_faces < 320 else 2)
     return trimesh.Trimesh(ball.vertices * (0.9, 0.6, 0.3) + (0.05, 0.1, 0.2), ball.faces, process=False)
