@@ -47,6 +47,7 @@ class FakeCall:
     resolution: int | None
     target_faces: list[int | None]
     background: list[str]
+    acceleration: str = "none"
     steps_done: int = 0
     ended: BaseException | None = None
 
@@ -114,6 +115,7 @@ class FakeProcessor:
         octree_resolution: int | None,
         target_faces: Sequence[int | None],
         remove_background: Sequence[str],
+        acceleration: str,
         on_progress: Callable[[ShapeProgress], None],
         finish: bool,
     ) -> list[FakePending]:
@@ -121,7 +123,7 @@ class FakeProcessor:
         assert self._busy.acquire(blocking=False), "two device calls at once"
         call = FakeCall(
             list(images), list(seeds), num_inference_steps, guidance_scale, octree_resolution, list(target_faces),
-            list(remove_background),
+            list(remove_background), acceleration,
         )  # fmt: skip
         self.calls.append(call)
         try:
