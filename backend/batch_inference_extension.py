@@ -23,6 +23,7 @@ from backend.hunyuan3d.options import BackgroundModes, Seeds, TargetFaces
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
+from backend.limits import DEFAULT_ACCELERATION, Acceleration
 
 Out = TypeVar("Out")
 

@@ -10,6 +10,7 @@ import trimesh
 
 from backend.errors import ServiceError
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
+from backend.limits import Acceleration
 from backend.runner.processor_protocol import ShapeProgress
 
 GIB = 1 << 30
@@ -47,7 +48,7 @@ class FakeCall:
     resolution: int | None
     target_faces: list[int | None]
     background: list[str]
-    acceleration: str = "none"
+    acceleration: Acceleration = "none"
     steps_done: int = 0
     ended: BaseException | None = None
 
@@ -115,7 +116,7 @@ class FakeProcessor:
         octree_resolution: int | None,
         target_faces: Sequence[int | None],
         remove_background: Sequence[str],
-        acceleration: str,
+        acceleration: Acceleration,
         on_progress: Callable[[ShapeProgress], None],
         finish: bool,
     ) -> list[FakePending]:
@@ -159,6 +160,9 @@ class FakeProcessor:
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
             background="alpha",
+            acceleration=call.acceleration,
+            evaluations=2,
+            evaluations_needed=3,
             seconds=StageSeconds(0.01, 0.02, 0.4, 0.1, 0.05),
         )
 
