@@ -100,7 +100,7 @@ OPERATORS: Mapping[str, str] = {
     "SCHEMA_MISMATCH": "Older: stop every process, then `orfeas migrate`. Newer: run the version that made it.",
     "AGENTS_FILE_ERROR": "The sentence says what: mostly `chmod 600` on the file.",
     "AGENT_EXISTS": "Choose another id, or rotate its key.",
-    "AGENT_NOT_FOUND": "See `python -m backend.agent_auth list`.",
+    "AGENT_NOT_FOUND": "See `orfeas agents list`.",
     "CHECKPOINT_ERROR": f"{_CHECKPOINT}.",
     "CHECKPOINT_NOT_FOUND": f"{_CHECKPOINT}.",
     "CHECKPOINT_UNREADABLE": f"{_CHECKPOINT}.",
