@@ -4,8 +4,9 @@
 
 ROOT is the checkout that is walked, this one when absent, so that two versions can be compared. The request is signed,
 asks for its answer at once, and goes through Flask's test client into the whole service, whose worker never starts:
-what is counted is the thread that answers. Another request of the same kind goes first, so that nothing is counted
-that happens once. `--list` prints every call, each under the one that made it.
+what is counted is the thread that answers, with an image of 3 KB and, in brackets, with one of 4 MB. Another request
+of the same kind goes first, so that nothing is counted that happens once. `--list` prints every call for the small
+image, each under the one that made it.
 """
 
 from __future__ import annotations
@@ -198,8 +199,8 @@ def walk(root: Path) -> tuple[Walk, dict[str, str]]:
         quick = (time.perf_counter() - began) / REPEATS
     modules = {module for _, module, _ in counted.calls}
     return counted, {
-        "calls": str(len(counted.calls)),
-        "switches between modules": str(counted.switches),
+        "calls": f"{len(counted.calls)} ({len(streamed.calls)})",
+        "switches between modules": f"{counted.switches} ({streamed.switches})",
         "different functions": str(len({call[1:] for call in counted.calls})),
         "modules": str(len(modules)),
         "files opened to write, audit log included": str(len(counted.opened)),
@@ -233,7 +234,7 @@ def main() -> None:
             print(f"{'  ' * depth}{module} {function}")
         print(*walked.opened, "", sep="\n")
     for name, value in numbers.items():
-        print(f"{name:42} {value:>6}")
+        print(f"{name:42} {value:>10}")
 
 
 if __name__ == "__main__":

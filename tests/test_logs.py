@@ -17,7 +17,7 @@ from backend.errors import ArtifactStoreUnavailable
 from backend.runner.export_pool import ExportPool
 from backend.telemetry.logs import JsonFormatter, configure_logging, log_context, log_jobs, log_request
 from tests.support.store_backends import empty_database, open_database
-from tests.support.workshop import workshop
+from tests.support.workshop import Workshop, workshop
 
 
 @pytest.fixture
@@ -162,12 +162,7 @@ def test_every_line_about_a_run_names_its_job(tmp_path: Path, monkeypatch: pytes
             shop.worker().run_once()
             taken = shop.submit(b"taken")
             shop.fake.before_call = lambda _call: logging.getLogger("somebody.else").warning("on the device")
-
-            def cancel_slowly(_step: int) -> None:
-                shop.store.cancel(taken, "ann")
-                time.sleep(0.8)
-
-            shop.fake.at_step = cancel_slowly
+            shop.fake.at_step = lambda _step: cancel_and_wait(shop, taken)
             shop.worker().run_once()
     finally:
         root.removeHandler(lines)
@@ -178,6 +173,11 @@ def test_every_line_about_a_run_names_its_job(tmp_path: Path, monkeypatch: pytes
     for job_id in (good, bad, taken):
         # Of the last one the heartbeats' thread says it.
         assert found[f"the image of job {job_id} stays: {ArtifactStoreUnavailable()}"] == [job_id]
+
+
+def cancel_and_wait(shop: Workshop, job_id: str) -> None:
+    shop.store.cancel(job_id, "ann")
+    time.sleep(0.8)
 
 
 def refuse(_name: str) -> None:

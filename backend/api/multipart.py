@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _CHUNK_BYTES = 1 << 16
+_FILE_BUFFER_BYTES = 1 << 18
 _MAX_BOUNDARY = 70
 # Blanks that may follow a boundary on its line (RFC 2046, 5.1.1).
 _MAX_PADDING = 64
@@ -274,7 +275,7 @@ def _file(stream: BinaryIO, part: Part, number: int, limits: FormLimits) -> Form
     if part.size <= _CHUNK_BYTES:
         stream.seek(part.start)
         return FormFile(part.name, number, label, io.BytesIO(stream.read(part.size)), part.size)
-    section = io.BufferedReader(_Section(stream, part.start, part.size), _CHUNK_BYTES)
+    section = io.BufferedReader(_Section(stream, part.start, part.size), _FILE_BUFFER_BYTES)
     return FormFile(part.name, number, label, cast(BinaryIO, section), part.size)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -44,7 +45,7 @@ class ServiceMetrics(PrometheusMetrics):
         # A caller makes up routes and methods; only those that exist become names that are kept.
         known = method if route else "other"
         counted = _REQUESTS.steps(route or "none", known, str(status), code)
-        self._tally.add([*counted, *_LATENCY.steps(seconds, route or "none")])
+        self._tally.add(chain(counted, _LATENCY.steps(seconds, route or "none")))
         if status == 429:
             self._tally.add(_LIMITED.steps(route or "none"))
 
