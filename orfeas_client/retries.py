@@ -50,11 +50,14 @@ class RetryPolicy:
     longest_asked: float = 120.0
 
     def persist(
-        self, attempt: Callable[[], _Result], passing: type[Exception] | tuple[type[Exception], ...] = PassingFailure
+        self,
+        attempt: Callable[[], _Result],
+        passing: type[Exception] | tuple[type[Exception], ...] = PassingFailure,
+        may_retry: Callable[[], bool] = lambda: True,
     ) -> _Result:
         """Return what the first try gives that does not fail in passing.
 
-        passing : the failures after which another try may help
+        passing : the failures after which another try may help; may_retry : asked then whether one is wanted
         Raises what the last try met; of a PassingFailure, its error.
         """
         for failures in itertools.count():
@@ -62,7 +65,7 @@ class RetryPolicy:
                 return attempt()
             except passing as failure:
                 error, asked = _evidence(failure)
-                if not self._goes_on(failures, asked):
+                if not (self._goes_on(failures, asked) and may_retry()):
                     raise error from failure.__cause__
                 pause = self.pause(failures, asked)
                 if self.on_retry:

@@ -58,7 +58,7 @@ class Served:
         }
 
     def get(self, signed: str, sent: str | None = None) -> RawAnswer:
-        """The answer to a target that is sent as it was signed, or otherwise."""
+        """Return the answer to a target that is sent as it was signed, or otherwise."""
         return self.server.ask(raw_request("GET", sent or signed, self.headers("GET", signed)))
 
 

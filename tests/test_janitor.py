@@ -60,7 +60,7 @@ class House:
         return job
 
     def finish_one(self) -> Job:
-        """A finished job, its picture left where it is."""
+        """Finish a job, with its image left where it is."""
         self.submit()
         return self.store.complete(self.run_one(), self.artifacts.write(b"mesh", "glb"), "{}")
 

@@ -97,7 +97,7 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
 
 
 def scraped_fresh(service: AgentService) -> bytes:
-    """What a registry of its own tells of the service now, whatever was read a moment ago."""
+    """Return what a registry of its own shows of the service now, whatever was read a moment ago."""
     metrics = ServiceMetrics()
     metrics.watch(service.services.health.read, service.clock)
     return metrics.exposition()

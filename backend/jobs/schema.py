@@ -42,11 +42,11 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Datetime to number; a naive one is refused (SQLAlchemy's StatementError)."""
+        """Turn a datetime into a number; a naive one is refused (SQLAlchemy's StatementError)."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Number to datetime."""
+        """Turn a number into a datetime."""
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
@@ -147,10 +147,10 @@ workers = Table(
 
 
 def time_value(time: datetime) -> BindParameter[datetime]:
-    """A time as part of an expression, where its column's type would not reach it."""
+    """Return a time as part of an expression, where its column's type would not reach it."""
     return literal(time, UtcTime())
 
 
 def status_value(status: Status) -> BindParameter[Status]:
-    """A status as part of an expression, where its column's type would not reach it."""
+    """Return a status as part of an expression, where its column's type would not reach it."""
     return literal(status, _STATUS)

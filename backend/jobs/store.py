@@ -25,7 +25,7 @@ from backend.errors import (
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs.ids import JobIds, is_job_id
-from backend.jobs.leases import LeaseTerms, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
+from backend.jobs.leases import LeaseRequest, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
 from backend.jobs.models import (
     Batch,
     Clock,
@@ -161,7 +161,7 @@ class JobStore:
             return position(connection, job.id)
 
     def counts(self) -> QueueCounts:
-        """What is waiting and running now."""
+        """Return how much is waiting and running now."""
         query = (
             select(jobs.c.status, func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
             .where(jobs.c.status.in_(_ACTIVE))
@@ -177,7 +177,7 @@ class JobStore:
         )
 
     def has_work(self) -> bool:
-        """Whether a lease would find a job: one that waits, or one whose run has died."""
+        """Return whether a lease would find a job: one that waits, or one whose run has died."""
         died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
         with self._database.read() as connection:
             return bool(
@@ -215,13 +215,13 @@ class JobStore:
         ended are reclaimed first; a job whose runs died twice comes alone.
         """
         now = self._clock()
-        terms = LeaseTerms(owner, now, now + timedelta(seconds=lease_seconds))
+        wanted = LeaseRequest(owner, now, now + timedelta(seconds=lease_seconds))
         with self._database.write() as connection:
             died = reclaim(connection, now, self._max_attempts)
             if batch_mates_of is not None:
-                leased = lease_batch_mates(connection, terms, batch_mates_of, limit)
+                leased = lease_batch_mates(connection, wanted, batch_mates_of, limit)
             else:
-                leased = lease_next(connection, terms, limit)
+                leased = lease_next(connection, wanted, limit)
         self._report_died(died)
         return leased
 
@@ -275,7 +275,7 @@ class JobStore:
     def release_unknown(self, owner: str, known: Sequence[Job]) -> list[Job]:
         """Hand back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
 
-        It knows nothing of those that were leased to it in the moment in which it was told to end.
+        It knows nothing of those that were leased to it in the moment in which it was asked to end.
         """
         unknown = (jobs.c.lease_owner == owner) & jobs.c.id.not_in([job.id for job in known])
         statement = (

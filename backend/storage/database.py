@@ -1,4 +1,4 @@
-"""One database for several rooms: how it is opened, read and written, on SQLite or PostgreSQL.
+"""The database that all stores share: how it is opened, read and written, on SQLite or PostgreSQL.
 
 Whatever keeps the database from answering comes out as StoreUnavailable, a full disk as StorageFull. This module does
 not know which tables there are.
@@ -66,13 +66,13 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads; raises StoreUnavailable."""
+        """Begin a transaction that only reads. Raises StoreUnavailable."""
         with translated(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes; all of it stays when the block ends, nothing when it raises. Not to be nested.
+        """Begin a transaction that writes: all of it stays when the block ends, nothing when it raises; never nested.
 
         Raises StorageFull and StoreUnavailable; after the latter it is unknown whether it stayed when the connection
         broke at the very end.
@@ -85,12 +85,12 @@ class Database:
                 yield connection
 
     def one_at_a_time(self, connection: Connection, lock: int) -> None:
-        """Lets no other transaction pass this line with the same number until this one ends."""
+        """Let no other transaction pass this line with the same number until this one ends."""
         if not self.is_sqlite:  # there BEGIN IMMEDIATE has done it
             connection.execute(select(func.pg_advisory_xact_lock(lock)))
 
     def close(self) -> None:
-        """Closes every connection that is not in use."""
+        """Close every connection that is not in use."""
         self._reader.dispose()
 
 
@@ -109,7 +109,7 @@ def translated() -> Iterator[None]:
 
 
 def _named(error: exc.DBAPIError) -> ServiceError | None:
-    """The failure in our terms; None for one that would be the same on every try."""
+    """Return the ServiceError for a failure; None for one that would be the same on every try."""
     if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StorageFull()
     if getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:

@@ -1,4 +1,4 @@
-"""Thirty hours of traffic with a moved clock: rows, files and memories stay bounded, and expiry is exact.
+"""Thirty hours of traffic with a moved clock: rows, files and nonces stay bounded, and expiry is exact.
 
 A model in plain Python says after each step what must be there. The day is not a quiet one: workers die between the
 file and the row, agents cancel, and for three hours no worker comes at all.
