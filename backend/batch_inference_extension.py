@@ -152,15 +152,13 @@ class FittingBatches:
         capacity = processor.batch_capacity(octree_resolution)
         self._ran_out = False
         self._fallbacks: list[str] = []
-        self._ladders = {
-            "sample": _Ladder("batch", capacity, self._fallbacks),
-            "decode": _Ladder("decode batch", capacity, self._fallbacks, processor.pipeline.decode_options),
-        }
+        self._sampling = _Ladder("batch", capacity, self._fallbacks)
+        self._decoding = _DecodeLadder("decode batch", capacity, self._fallbacks, processor.pipeline.decode_options)
 
     @property
     def decode_options(self) -> DecodeOptions:
         """How fields are to be searched now."""
-        return self._ladders["decode"].decode_options or DecodeOptions()
+        return self._decoding.decode_options
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
@@ -174,7 +172,7 @@ class FittingBatches:
 
         OutOfMemory only comes with a part of one.
         """
-        ladder = self._ladders[stage]
+        ladder = self._sampling if stage == "sample" else self._decoding
         while indices:
             part = indices[: ladder.size]
             outcome = _attempt(work, part)
@@ -189,7 +187,7 @@ class FittingBatches:
     def note_outcome(self) -> None:
         """Let later calls begin with what went through."""
         if self._ran_out:
-            self._sizer.ran_out(self._octree_resolution, min(ladder.size for ladder in self._ladders.values()))
+            self._sizer.ran_out(self._octree_resolution, min(self._sampling.size, self._decoding.size))
         else:
             self._sizer.ran_well()
 
@@ -197,24 +195,36 @@ class FittingBatches:
 class _Ladder:
     """How much one stage asks of the device at once, which only gets less.
 
-    size : images at a time. decode_options : how fields are searched, for the stage that does. fallbacks : the steps
-    down of a whole call, which its ladders share.
+    size : images at a time. fallbacks : the steps down of a whole call, which its ladders share.
     """
 
-    def __init__(self, name: str, size: int, fallbacks: list[str], decode_options: DecodeOptions | None = None) -> None:
+    def __init__(self, name: str, size: int, fallbacks: list[str]) -> None:
         self._name = name
         self.size = size
-        self.decode_options = decode_options
         self._fallbacks = fallbacks
 
     def step_down(self, ran: int) -> bool:
         """Ask for less than `ran` images at once took; return False when there is no less."""
         self.size = max(ran // 2, 1)
-        if ran > 1:
-            self._fallbacks.append(f"{self._name} {ran}→{self.size}")
+        if ran == 1:
+            return False
+        self._fallbacks.append(f"{self._name} {ran}→{self.size}")
+        return True
+
+
+class _DecodeLadder(_Ladder):
+    """The ladder of decoding, which has further steps below one image: fewer points of the field at a time."""
+
+    def __init__(self, name: str, size: int, fallbacks: list[str], decode_options: DecodeOptions) -> None:
+        super().__init__(name, size, fallbacks)
+        self.decode_options = decode_options
+
+    def step_down(self, ran: int) -> bool:
+        """Ask for fewer images, or else for fewer points of one; return False when there is no less."""
+        if super().step_down(ran):
             return True
-        options = self.decode_options
-        if options is None or (smaller := options.halved()) is options:
+        options, smaller = self.decode_options, self.decode_options.halved()
+        if smaller is options:
             return False
         self._fallbacks.append(f"decode chunk {options.max_points_per_call}→{smaller.max_points_per_call}")
         self.decode_options = smaller

@@ -236,7 +236,7 @@ class Settings:
         if not self.auth_enabled and not is_loopback(self.host):
             raise ConfigurationError(
                 f"AGENT_AUTH_ENABLED=false would let anyone who can reach {self.host!r} use this service: "
-                "set HOST=127.0.0.1, or remove it and create agents with `python -m backend.agent_auth add`."
+                "set HOST=127.0.0.1, or remove it and create agents with `orfeas agents add`."
             )
         if self.nonce_ttl < 2 * self.timestamp_tolerance:
             raise ConfigurationError(

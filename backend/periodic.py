@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from backend.errors import ServiceError
 from orfeas_client.retries import RetryPolicy
@@ -16,9 +17,8 @@ from orfeas_client.retries import RetryPolicy
 _log = logging.getLogger(__name__)
 
 
-def utc_now() -> datetime:
-    """Return the present by this machine's clock."""
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
+"""Returns the present by this machine's clock."""
 
 
 def endless_retries(first_pause: float, longest_pause: float) -> RetryPolicy:

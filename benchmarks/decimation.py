@@ -72,7 +72,7 @@ def held(work: Callable[[], object]) -> Held:
 
 
 def median(work: Callable[[], object], repeats: int) -> Held:
-    """Medians of several runs, after one that does not count."""
+    """Return the medians of several runs, after one that does not count."""
     work()
     runs = [held(work) for _ in range(repeats)]
     return Held(statistics.median(run.gap for run in runs), statistics.median(run.took for run in runs))
@@ -86,13 +86,13 @@ def volume_of(resolution: int) -> SparseVolume:
 
 
 def mesh_of(volume: SparseVolume) -> trimesh.Trimesh:
-    """Its surface, as extracted."""
+    """Return its surface, as extracted."""
     vertices, faces = extract_surface(volume)
     return trimesh.Trimesh(vertices.double().numpy(), faces.numpy(), process=False)
 
 
 def contraction_row(mesh: trimesh.Trimesh, repeats: int) -> str:
-    """Contraction to a quarter of the faces, here and in a child; the results must be one."""
+    """Time contraction to a quarter of the faces, here and in a child; the results must be one."""
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     target = len(faces) // 4
     both = [contract(vertices, faces, target, 7.0, rules) for rules in (HERE, CHILD)]

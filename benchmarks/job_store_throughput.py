@@ -104,7 +104,7 @@ def submitting(url: str, number: int) -> Action:
 
 
 def leasing(url: str, number: int) -> Action:
-    """Leases a batch and puts it back, so that the queue stays as deep as it is: two transactions."""
+    """Lease a batch and put it back, so that the queue stays as deep as it is: two transactions."""
     database = database_at(url)
     store = JobStore(database, now)
     waiting = {"status": Status.QUEUED, "lease_owner": null(), "lease_expires_at": null()}
@@ -195,7 +195,7 @@ def fill(url: str, depth: int) -> None:
 
 
 def signed_reads(folder: Path, seconds: float) -> float:
-    """Signed looks at a status a second in one thread of one web process, on SQLite, nonces and limits in memory."""
+    """Count signed calls for a status a second in one thread of one web process, on SQLite, all else in memory."""
     settings = Settings(data_dir=folder, worker_enabled=False, nonce_store="memory", agents_file=folder / "agents.json")
     key = add_agent(settings.agents_file, "agent-0", rate_limit=1_000_000)
     app = create_app(settings)
@@ -250,7 +250,7 @@ def table(title: str, head: str, rows: list[tuple[str, list[float]]]) -> list[st
 
 
 def by_depth(pool: Pool, urls: dict[str, str], action: str, seconds: float) -> list[tuple[str, list[float]]]:
-    """Rates of something that hangs on how many jobs wait."""
+    """Measure rates of something that depends on how many jobs wait."""
     rows = []
     for (name, url), depth in itertools.product(urls.items(), DEPTHS):
         fill(url, depth)

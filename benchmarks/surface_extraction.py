@@ -51,13 +51,13 @@ def dense_values(shape: Shape, resolution: int) -> Tensor:
 
 
 def scikit_image(values: npt.NDArray[np.float32], method: str) -> Mesh:
-    """skimage.measure.marching_cubes."""
+    """Call skimage.measure.marching_cubes."""
     vertices, faces, _, _ = marching_cubes(values, 0.0, method=method)
     return vertices, faces
 
 
 def flying_edges(values: npt.NDArray[np.float32]) -> Mesh:
-    """vtkFlyingEdges3D without normals and gradients."""
+    """Call vtkFlyingEdges3D without normals and gradients."""
     image = vtkImageData()
     image.SetDimensions(*values.shape)
     image.GetPointData().SetScalars(numpy_to_vtk(values.reshape(-1)))
@@ -74,7 +74,7 @@ def flying_edges(values: npt.NDArray[np.float32]) -> Mesh:
 
 
 def ours(volume: SparseVolume) -> Mesh:
-    """extract_surface."""
+    """Call extract_surface."""
     vertices, faces = extract_surface(volume)
     return vertices.numpy(), faces.numpy()
 

@@ -134,7 +134,7 @@ def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floa
 def shade(
     scene: Scene, shot: Shot, axes: Floats, origin: Floats, rays: Floats, hit: dict[str, NDArray[np.float32]]
 ) -> Floats:
-    """Linear RGB of each struck point: its part's paint under a soft key light, the room and a little gloss."""
+    """Return each struck point's linear RGB: its part's paint under a soft key light, the room and a little gloss."""
     point = origin + rays * hit["tfar"][:, None]
     face = hit["primID"]
     u, v = hit["u"][:, None], hit["v"][:, None]
@@ -171,7 +171,7 @@ def light_at(scene: Scene, start: Floats, normal: Floats, key: Floats) -> tuple[
 
 
 def backdrop(scene: Scene, shot: Shot, axes: Floats, side: int) -> Floats:
-    """Paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
+    """Paint paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
     if shot.backdrop is None:
         return np.zeros((side * side, 3))
     height = np.repeat(np.linspace(1.0, 0.0, side), side)[:, None]

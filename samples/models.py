@@ -71,7 +71,7 @@ def ring(centre: Corner, axis: int, major: float, minor: float) -> Distance:
 
 
 def plate(outline: Floats, across: Floats, half: float, bevel: float = 0.03) -> Floats:
-    """Distance to a plate with rounded rims, from the distance to its outline and the one to its middle plane."""
+    """Return the distance to a plate with rounded rims, from those to its outline and to its middle plane."""
     both = np.stack([outline, np.abs(across) - half], axis=-1) + bevel
     return np.minimum(both.max(axis=-1), 0) + length(np.maximum(both, 0)) - bevel
 

@@ -274,7 +274,7 @@ def test_the_entrypoint_makes_no_agent_whose_key_would_be_logged(image: Path, fa
     done = call(image / "docker/entrypoint.sh", environ=environment(fakes, tmp_path))
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "python -m backend.agent_auth add" in done.stderr
+    assert "orfeas agents add" in done.stderr
     assert list(tmp_path.glob("agents.json")) == []
 
 

@@ -257,7 +257,7 @@ def test_a_setting_that_makes_no_sense_is_told(tmp_path: Path, capsys: pytest.Ca
 def test_only_check_makes_nothing_and_becomes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     without = Start(tmp_path, "--only-check")
     assert (without.status, without.printed, without.became) == (2, "", [])
-    assert "python -m backend.agent_auth add" in capsys.readouterr().err
+    assert "orfeas agents add" in capsys.readouterr().err
 
     add_agent(tmp_path / "agents.json", "someone")
     with_one = Start(tmp_path, "--only-check")

@@ -135,6 +135,6 @@ class ShapeDataset:
         return out
 
     def occupancy(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Unpacked occupancy (K,64,64,64) [x,y,z] at the cell centres of the box ±1.01."""
+        """Return the unpacked occupancy (K,64,64,64) [x,y,z] at the cell centres of the box ±1.01."""
         packed = self.column("occupancy", indices).astype(np.uint8)
         return np.unpackbits(packed, axis=1).reshape(-1, 64, 64, 64).astype(bool)

@@ -101,7 +101,7 @@ def held_out_images(cache: Path) -> list[HeldOutImage]:
 
 
 def glyph_images() -> list[HeldOutImage]:
-    """Letters, digits and signs, each in one plain colour. Raises FontNotFoundError."""
+    """Draw letters, digits and signs, each in one plain colour. Raises FontNotFoundError."""
     font = ImageFont.truetype(glyph_font(), GLYPH_POINTS)
     return [
         HeldOutImage(glyph_name(text), "glyph", draw_glyph(font, text, GLYPH_SIDE, _COLOURS[k % len(_COLOURS)]))
@@ -153,7 +153,7 @@ def emoji_font(cache: Path, root: Path = Path("/")) -> Path:
 
 
 def glyph_font(root: Path = Path("/")) -> Path:
-    """DejaVu Sans Bold, from matplotlib's own copy (vtk brings it) or installed. Raises FontNotFoundError."""
+    """Find DejaVu Sans Bold, from matplotlib's own copy (vtk brings it) or installed. Raises FontNotFoundError."""
     found = importlib.util.find_spec("matplotlib")
     candidates = [root / GLYPH_FONT]
     if found is not None and found.origin is not None:

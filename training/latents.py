@@ -38,7 +38,7 @@ class LatentTable:
         return self.values.shape[2], self.values.shape[3]
 
     def read(self, rows: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_]) -> Tensor:
-        """Latents (B, N, E) float32 of the given shapes."""
+        """Return the latents (B, N, E) float32 of the given shapes."""
         return torch.from_numpy(self.values[mirrored.astype(np.int64), rows]).float()
 
 

@@ -40,7 +40,7 @@ class Crossings:
 
 
 def cell_centres(cells: int, bounds: float = BOUNDS) -> Array:
-    """Centres (cells,) of equal cells of the interval from -bounds to bounds."""
+    """Return the centres (cells,) of equal cells of the interval from -bounds to bounds."""
     return ((np.arange(cells) + 0.5) / cells * 2 - 1) * bounds
 
 
@@ -124,7 +124,7 @@ def round_span(mask: Mask, half_width: float) -> float:
 
 
 def iou(found: Mask, truth: Mask) -> float:
-    """Intersection over union of two masks of one shape; 1 when both are empty."""
+    """Return the intersection over union of two masks of one shape; 1 when both are empty."""
     if found.shape != truth.shape:
         raise ValueError(f"masks of different shapes {found.shape} and {truth.shape} cannot be compared")
     union = int(np.count_nonzero(found | truth))
@@ -144,7 +144,7 @@ def surface_points(vertices: Array, faces: Indices, count: int, rng: np.random.G
 
 
 def chamfer(found: Array, truth: Array) -> float:
-    """Symmetric Chamfer distance of point sets (P, 3) and (Q, 3), in the points' unit.
+    """Return the symmetric Chamfer distance of point sets (P, 3) and (Q, 3), in the points' unit.
 
     The mean of two means: of each found point's distance to the nearest true one, and of each true point's distance to
     the nearest found one. Distances are not squared.
@@ -155,18 +155,18 @@ def chamfer(found: Array, truth: Array) -> float:
 
 
 def extent(vertices: Array) -> Sides:
-    """Sides of the axis-aligned box around points (V, 3)."""
+    """Return the sides of the axis-aligned box around points (V, 3)."""
     x, y, z = np.ptp(np.asarray(vertices, np.float64), axis=0)
     return float(x), float(y), float(z)
 
 
 def depth_ratio(sides: Sides) -> float:
-    """Depth over the larger side of the silhouette: about 1 for a ball, near 0 for a slab."""
+    """Return the depth over the larger side of the silhouette: about 1 for a ball, near 0 for a slab."""
     return sides[2] / max(sides[0], sides[1])
 
 
 def _turn(a: Array, b: Array, p: Array) -> Array:
-    """Twice the signed area (K,) of the triangles a, b, p in the plane; positive when they turn left."""
+    """Return twice the signed area (K,) of the triangles a, b, p in the plane; positive when they turn left."""
     along, towards = b - a, p - a
     return np.asarray(along[:, 0] * towards[:, 1] - along[:, 1] * towards[:, 0])
 

@@ -20,7 +20,7 @@ TRUNCATION = 0.1
 
 
 def vae_config(scale_factor: float = 1.0) -> ShapeVAEConfig:
-    """64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
+    """Return the sizes: 64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
     return ShapeVAEConfig(
         num_latents=GRID * GRID,
         embed_dim=16,

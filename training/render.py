@@ -50,7 +50,7 @@ class Style:
 
 
 def _columns(field: DistanceField, size: int) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], Array]:
-    """Distances (rows,cols,nz) along z columns under the pixels that can hit, those pixels' rows and columns."""
+    """Return distances (rows,cols,nz) along z columns under the pixels that can hit, and their rows and columns."""
     pixel = ((np.arange(size) + 0.5) / size * 2 - 1) * REACH
     centre = field.centre
     spans = []
@@ -111,7 +111,7 @@ def _owners(shape: ProceduralShape, points: Array) -> tuple[NDArray[np.int64], A
 
 
 def _paint(paint: Paint, local: Array) -> Array:
-    """Colours (K,3) of a paint at points of its part's frame."""
+    """Return the colours (K,3) of a paint at points of its part's frame."""
     first, second = np.asarray(paint.colour, np.float32), np.asarray(paint.second, np.float32)
     x, y = local[:, 0], local[:, 1]
     if paint.pattern == "gradient":
@@ -181,7 +181,7 @@ def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.
 
 
 def _lines(view: FrontView, width: float) -> Array:
-    """Darkness (S,S) of outlines: the silhouette's rim, jumps in depth and borders between parts."""
+    """Return the darkness (S,S) of outlines: the silhouette's rim, jumps in depth and borders between parts."""
     size = view.alpha.shape[0]
     depth = np.full(size * size, -1.0, np.float32)
     depth[view.pixels] = view.points[:, 2]
@@ -198,7 +198,7 @@ def _lines(view: FrontView, width: float) -> Array:
 
 
 def render_images(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> Pixels:
-    """`count` pictures (P,S,S,4) of one shape in different styles, a function of its seed."""
+    """Render `count` pictures (P,S,S,4) of one shape in different styles, a function of its seed."""
     view = front_view(shape, size)
     out = []
     for number in range(count):

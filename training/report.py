@@ -73,7 +73,7 @@ def write_results(results: Results, folder: Path) -> None:
 
 
 def page(results: Results) -> str:
-    """RESULTS.md."""
+    """Write out RESULTS.md."""
     sections = [
         introduction(results),
         "## What was aimed at\n\n" + aims(results),
@@ -176,7 +176,7 @@ def images_section(scores: Sequence[Score]) -> str:
 
 
 def sweep_section(rows: Sequence[SweepRow]) -> str:
-    """Overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
+    """Report overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
     cells = []
     for row in rows:
         shapes, images = summarise(row.shapes.scores), summarise(row.images.scores)

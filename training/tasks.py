@@ -56,7 +56,7 @@ class Task:
 
 
 def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> Iterator[Task]:
-    """Held-out shapes, each with the first of its pictures.
+    """Yield held-out shapes, each with the first of its pictures.
 
     dense : with the surface points that the Chamfer distance needs. Raises StaleDataError.
     """
@@ -103,7 +103,7 @@ def image_tasks(images: Iterable[HeldOutImage], processor: ImageProcessor) -> It
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """At most `count` numbers, spread evenly over 0 to total - 1."""
+    """Spread at most `count` numbers evenly over 0 to total - 1."""
     return sorted({int(k) for k in np.linspace(0, total - 1, min(count, total)).round()})
 
 

@@ -85,7 +85,7 @@ class DenoiserTask:
         return (colour_jitter(drawn, generator) * 2 - 1).to(self.device), latents.to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """IoU of sampled shapes on held-out pictures, over uniform query points, for two guidance scales."""
+        """Return the IoU of sampled shapes on held-out pictures, over uniform query points, for two guidance scales."""
         rows = torch.arange(min(128, len(self.held_out)))
         images = read_images(self.held_out, rows, torch.Generator().manual_seed(0))
         uniform = read(self.held_out, "uniform", rows).to(self.device)
@@ -102,7 +102,7 @@ class DenoiserTask:
         return figures
 
     def sample(self, cond: Tensor, guidance: float, steps: int = 10) -> Tensor:
-        """Euler steps from noise to latents (B, N, E)."""
+        """Take Euler steps from noise to latents (B, N, E)."""
         shape = (len(cond), *self.latents.shape)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         times = torch.linspace(0, 1, steps)

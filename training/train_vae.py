@@ -32,7 +32,7 @@ def encode_surface(vae: ShapeVAE, surface: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def truncate(distance: Tensor) -> Tensor:
-    """Signed distance to the field the VAE learns: in units of the truncation, within [-1, 1]."""
+    """Return the signed distance to the field the VAE learns: in units of the truncation, within [-1, 1]."""
     return (distance / TRUNCATION).clamp(-1, 1)
 
 
@@ -84,7 +84,7 @@ class VAETask:
         return surface.to(self.device), queries.to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """IoU of reconstructions of held-out shapes, over uniform query points."""
+        """Return the IoU of reconstructions of held-out shapes, over uniform query points."""
         rows = torch.arange(min(128, len(self.held_out)))
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16):
             mean, logvar = encode_surface(self.vae, read(self.held_out, "surface", rows).to(self.device))

@@ -35,7 +35,7 @@ class StageSeconds:
         return self.preprocess + self.encode + self.sample + self.decode + self.mesh
 
     def __add__(self, later: StageSeconds) -> StageSeconds:
-        """Stage by stage."""
+        """Add stage by stage."""
         mine, more = astuple(self), astuple(later)
         return StageSeconds(*(a + b for a, b in zip(mine, more, strict=True)))
 

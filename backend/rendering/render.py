@@ -42,7 +42,7 @@ class View:
     elevation: float
 
     def axes(self) -> Floats:
-        """Rows: the picture's right, its up, and the direction towards the camera, in world coordinates (3, 3)."""
+        """Return as rows (3, 3) the image's right, its up, and the direction to the camera, in world coordinates."""
         a, e = math.radians(self.azimuth), math.radians(self.elevation)
         right = (math.cos(a), 0.0, -math.sin(a))
         up = (-math.sin(a) * math.sin(e), math.cos(e), -math.cos(a) * math.sin(e))
@@ -187,7 +187,7 @@ def _pattern_index(side: int) -> NDArray[np.int64]:
 
 
 def _visible_key(stage: _Stage, start: Floats, key: Floats, order: NDArray[np.int64]) -> Floats:
-    """Return the share (n,) that each point sees of the key light, a disc on the sky: one ray each, in a block all differ."""
+    """Return the share (n,) that each point sees of the key light, a disc on the sky; a block's rays all differ."""
     disc = _spiral(_PATTERN * _PATTERN)
     right = _unit(np.cross(key, np.array([0.0, 1.0, 0.01], np.float32)))
     rays = _unit(key + 0.16 * (disc[:, :1] * right + disc[:, 1:] * np.cross(right, key)))
@@ -210,7 +210,7 @@ def _room_light(stage: _Stage, start: Floats, normal: Floats, order: NDArray[np.
 
 
 def _open_sky(stage: _Stage, start: Floats, direction: Floats) -> Floats:
-    """1 where a ray leaves the mesh behind, 0 where it is stopped, (n,)."""
+    """Return 1 where a ray leaves the mesh behind, 0 where it is stopped, (n,)."""
     if not len(start):
         return np.zeros(0, np.float32)
     rays = np.ascontiguousarray(np.broadcast_to(direction, start.shape), np.float32)
@@ -261,7 +261,7 @@ def _smooth(values: Floats, where: NDArray[np.bool_]) -> Floats:
 
 
 def _develop(light: Floats, options: RenderOptions) -> Image.Image:
-    """Linear light to an 8-bit sRGB-like picture; samples are averaged after the highlights' roll-off."""
+    """Turn linear light into an 8-bit sRGB-like image; samples are averaged after the highlights' roll-off."""
     rolled = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), np.maximum(light, 0.0))
     shown = rolled ** (1 / 2.2)
     pixels = shown.reshape(options.size, options.samples, options.size, options.samples, 3).mean(axis=(1, 3))

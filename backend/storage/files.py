@@ -70,6 +70,13 @@ def new_name(extension: str) -> str:
     return f"{secrets.token_hex(16)}.{extension}"
 
 
+def put_new(files: FileStore, extension: str, data: bytes | BinaryIO) -> str:
+    """Keep bytes, or what is left of a stream, under a new name; return that. Raises what FileStore.put raises."""
+    name = new_name(extension)
+    files.put(name, data)
+    return name
+
+
 def require_name(name: str, *, temporary: bool = False) -> str:
     """Return the name, when the server can have made it. Raises ArtifactNotFound.
 

@@ -43,12 +43,12 @@ class AnalyticField:
 
 
 def norm(vectors: Tensor) -> Tensor:
-    """Length of vectors (...,3)."""
+    """Return the length of vectors (...,3)."""
     return vectors.square().sum(-1).sqrt()
 
 
 def sphere(radius: float = 0.8, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Shape:
-    """Signed distance to a ball."""
+    """Return the signed distance to a ball."""
 
     def distance(p: Tensor) -> Tensor:
         return radius - norm(p - torch.tensor(centre, device=p.device))
@@ -57,12 +57,12 @@ def sphere(radius: float = 0.8, centre: tuple[float, float, float] = (0.0, 0.0, 
 
 
 def torus(notify: float = 0.6, tube: float = 0.22) -> Shape:
-    """Signed distance to a torus around the Y axis."""
+    """Return the signed distance to a torus around the Y axis."""
     return lambda p: tube - torch.hypot(torch.hypot(p[..., 0], p[..., 2]) - notify, p[..., 1])
 
 
 def box(half: tuple[float, float, float]) -> Shape:
-    """Signed distance to a box."""
+    """Return the signed distance to a box."""
     return lambda p: -_outside_box(p.abs() - torch.tensor(half, device=p.device))
 
 
@@ -144,7 +144,7 @@ def bumps(seed: int, width: float, count: int = 10) -> Shape:
 
 
 def small_balls(seed: int, radius: float, count: int = 15) -> Shape:
-    """Signed distance to balls from `radius` to three times as large, strewn about."""
+    """Return the signed distance to balls from `radius` to three times as large, strewn about."""
     generator = torch.Generator().manual_seed(seed)
     centre = (torch.rand(count, 3, generator=generator) - 0.5) * 1.6
     radii = radius * (1 + 2 * torch.rand(count, generator=generator))
@@ -177,7 +177,7 @@ class Topology:
 
 
 def topology(vertices: Tensor, faces: Tensor) -> Topology:
-    """Components and genus of a watertight mesh, from Euler's formula V - E + F = 2 (components - genus)."""
+    """Return components and genus of a watertight mesh, from Euler's formula V - E + F = 2 (components - genus)."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).numpy()
     links = coo_matrix((torch.ones(len(edges)).numpy(), (edges[:, 0], edges[:, 1])), shape=(len(vertices),) * 2)
     components = int(connected_components(links, directed=False)[0])
@@ -186,7 +186,7 @@ def topology(vertices: Tensor, faces: Tensor) -> Topology:
 
 
 def hausdorff(one: Tensor, other: Tensor) -> float:
-    """Symmetric Hausdorff distance between the vertices (V,3) of two meshes, world units."""
+    """Return the symmetric Hausdorff distance between the vertices (V,3) of two meshes, world units."""
     there, _ = cKDTree(other.numpy()).query(one.numpy())
     back, _ = cKDTree(one.numpy()).query(other.numpy())
     return max(float(there.max()), float(back.max()))

@@ -40,11 +40,11 @@ class Scene:
         self.mask: Array = np.zeros((2 * height, 2 * width), np.float32)
 
     def light(self, factor: Array) -> None:
-        """Multiplies what is drawn so far by a light field (2H, 2W)."""
+        """Multiply what is drawn so far by a light field (2H, 2W)."""
         self.image *= factor[..., None]
 
     def shadow(self, centre: tuple[float, float], radii: tuple[float, float], strength: float, softness: float) -> None:
-        """Darkens an ellipse with a blurred edge; softness is the blur's sigma in half heights."""
+        """Darken an ellipse with a blurred edge; softness is the blur's sigma in half heights."""
         inside = ellipse(self, centre, radii)
         blurred = cv2.GaussianBlur(inside, (0, 0), softness * self.height)
         self.light(1 - strength * blurred.astype(np.float32))
@@ -56,7 +56,7 @@ class Scene:
         self.mask = np.maximum(self.mask, cover)
 
     def wear(self, cover: Array, colour: Array | Colour) -> None:
-        """Paints a decoration that changes no mask: a stain on the backdrop or a print on the object."""
+        """Paint a decoration that changes no mask: a stain on the backdrop or a print on the object."""
         self.image = self.image * (1 - cover[..., None]) + _values(colour) * cover[..., None]
 
     def shoot(
@@ -81,20 +81,20 @@ def _values(values: npt.ArrayLike) -> Array:
 
 
 def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float]) -> Array:
-    """Cover of an axis-aligned ellipse."""
+    """Return the cover of an axis-aligned ellipse."""
     across = (scene.x - centre[0]) / radii[0]
     down = (scene.y - centre[1]) / radii[1]
     return _values(across**2 + down**2 < 1)
 
 
 def box(scene: Scene, left: float, top: float, right: float, bottom: float) -> Array:
-    """Cover of an axis-aligned rectangle."""
+    """Return the cover of an axis-aligned rectangle."""
     inside = (scene.x > left) & (scene.x < right) & (scene.y > top) & (scene.y < bottom)
     return _values(inside)
 
 
 def polygon(scene: Scene, corners: list[tuple[float, float]]) -> Array:
-    """Cover of a polygon given by its corners."""
+    """Return the cover of a polygon given by its corners."""
     cover = np.zeros(scene.x.shape, np.uint8)
     points = np.array([[x * scene.height + scene.width, y * scene.height + scene.height] for x, y in corners])
     cv2.fillPoly(cover, [np.rint(points).astype(np.int32)], 1)
@@ -102,7 +102,7 @@ def polygon(scene: Scene, corners: list[tuple[float, float]]) -> Array:
 
 
 def ball_shade(scene: Scene, centre: tuple[float, float], radius: float, ambient: float = 0.35) -> Array:
-    """Lambert shading of a ball lit from the upper left."""
+    """Return the Lambert shading of a ball lit from the upper left."""
     x, y = (scene.x - centre[0]) / radius, (scene.y - centre[1]) / radius
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     shade = ambient + (1 - ambient) * np.clip((-0.5 * x - 0.6 * y + 0.62 * z), 0, 1)
@@ -110,14 +110,14 @@ def ball_shade(scene: Scene, centre: tuple[float, float], radius: float, ambient
 
 
 def cylinder_shade(scene: Scene, centre: float, radius: float, ambient: float = 0.5) -> Array:
-    """Lambert shading of an upright cylinder lit from the left front."""
+    """Return the Lambert shading of an upright cylinder lit from the left front."""
     x = np.clip((scene.x - centre) / radius, -1, 1)
     shade = ambient + (1 - ambient) * np.clip(-0.5 * x + 0.87 * np.sqrt(1 - x**2), 0, 1)
     return _values(shade)
 
 
 def texture(scene: Scene, grain: float) -> Array:
-    """Smooth random field in [-1, 1]; grain is its feature size in half heights."""
+    """Return a smooth random field in [-1, 1]; grain is its feature size in half heights."""
     field = _values(cv2.GaussianBlur(scene.random.normal(0, 1, scene.x.shape), (0, 0), grain * scene.height))
     return _values(np.clip(field / (2.5 * field.std()), -1, 1))
 
@@ -408,7 +408,7 @@ def blank_wall(seed: int = 30) -> npt.NDArray[np.uint8]:
 
 
 def leaves_only(seed: int = 31) -> npt.NDArray[np.uint8]:
-    """Leaves from border to border, with no object among them: (H, W, 3) uint8."""
+    """Draw leaves from border to border, with no object among them: (H, W, 3) uint8."""
     scene = Scene((0.35, 0.45, 0.25), seed)
     leaves = np.stack([texture(scene, 0.05) * k for k in (0.16, 0.24, 0.12)], axis=-1)
     scene.image = np.clip(scene.image + leaves, 0, 1)
@@ -416,6 +416,6 @@ def leaves_only(seed: int = 31) -> npt.NDArray[np.uint8]:
 
 
 def mask_iou(alpha: npt.NDArray[np.uint8], mask: Array) -> float:
-    """Intersection over union of two soft masks, each cut at one half."""
+    """Return the intersection over union of two soft masks, each cut at one half."""
     ours, theirs = alpha >= 128, mask >= 0.5
     return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))

@@ -40,7 +40,7 @@ class PostgresCluster:
     """One server; `start` and `stop` may be called again and again, `destroy` ends it with its data."""
 
     def __init__(self, wait_seconds: float = 60, *, durable: bool = False) -> None:
-        """wait_seconds : how long it may take to come up; durable : whether it waits for the disk, as in earnest."""
+        """Keep how it is to start. wait_seconds : to come up; durable : whether it waits for the disk, as in use."""
         self._programs = _programs()
         self._wait_seconds = wait_seconds
         self._settings = {**_SETTINGS, **(_DURABLE if durable else {})}

@@ -102,8 +102,10 @@ def test_an_unknown_agent_and_a_wrong_key_are_answered_alike(waiting: WatchedSer
     wrong = waiting.get("/jobs", agent=Agent(waiting.agent.agent_id, "k" * 43))
     unknown = waiting.get("/jobs", agent=Agent("nobody", waiting.agent.api_key))
     assert wrong.refusal == unknown.refusal == (401, "AUTH_INVALID")
-    told = [{name: text for name, text in answer.json().items() if name != "request_id"} for answer in (wrong, unknown)]
-    assert told[0] == told[1]
+    answers = [
+        {name: text for name, text in answer.json().items() if name != "request_id"} for answer in (wrong, unknown)
+    ]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(
@@ -508,7 +510,7 @@ NO_FILE, NO_JOB, NOWHERE, NO_REQUEST = (
 )
 def test_no_path_leads_out(waiting: WatchedService, path: str, refusal: tuple[int, str]) -> None:
     target = API + path
-    # A target that cannot be signed is refused before its signature is looked at.
+    # A target that cannot be signed is refused before its signature is checked.
     signed = waiting.sign("GET", target if refusal != NO_REQUEST else f"{API}/jobs")
     assert waiting.send("GET", target, signed).refusal == refusal
 
@@ -579,12 +581,12 @@ def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: Watch
     meshes = [service.call("GET", item["download_url"]).body for item in batch["items"]]
     assert len(set(meshes)) == 3
     # The same picture and seed: the same mesh, whoever else was in the batch.
-    alone, company = (
+    alone, together = (
         trimesh.load_mesh(io.BytesIO(content), file_type="glb", process=False)
         for content in (service.call("GET", mug["download_url"]).body, meshes[0])
     )
-    assert len(company.faces) == len(alone.faces)
-    assert np.abs(company.vertices - alone.vertices).max() < 1e-3
+    assert len(together.faces) == len(alone.faces)
+    assert np.abs(together.vertices - alone.vertices).max() < 1e-3
 
 
 def test_a_picture_of_nothing_fails_with_its_reason(service: WatchedService) -> None:
@@ -647,13 +649,13 @@ def test_a_file_comes_in_parts_and_not_twice(service: WatchedService, mug: dict[
 def test_a_waiting_job_is_cancelled_at_once_and_its_picture_goes(queue: WatchedService) -> None:
     agent = queue.add_agent()
     first, second = queue.batch(good_png(), good_png(), agent=agent).json()["job_ids"]
-    places = [queue.status(job_id, agent)["queue_position"] for job_id in (first, second)]
+    positions = [queue.status(job_id, agent)["queue_position"] for job_id in (first, second)]
     # Between them come jobs that other tests left for other agents, who take turns with this one.
-    assert places[1] > places[0]
+    assert positions[1] > positions[0]
     kept = set(queue.files("inputs"))
     answer = cancel(queue, first, agent)
     assert (answer.refusal, answer.json()["status"]) == (OK, "cancelled")
-    assert queue.status(second, agent)["queue_position"] == places[0]
+    assert queue.status(second, agent)["queue_position"] == positions[0]
     assert cancel(queue, first, agent).json()["status"] == "cancelled"
     queue.wait_until(lambda: len(kept - set(queue.files("inputs"))) == 1)
 

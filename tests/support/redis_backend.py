@@ -12,8 +12,7 @@ from pathlib import Path
 from flask import Flask
 
 from backend.auth.agents import AgentConfig
-from backend.auth.nonces import NonceStore
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import NonceStore, open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.rate_limits import RequestLimits
 from backend.config import Settings

@@ -1,4 +1,7 @@
-"""The rooms as docs/rooms.md draws them, and as the code's imports make them."""
+"""The rooms as docs/rooms.md draws them, and as the code's imports make them.
+
+`python -m tests.support.rooms` draws the arrows anew.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,19 @@ def arrows_of(imports: Mapping[Arrow, str], belongs: Mapping[str, str]) -> dict[
 def _room(module: str) -> str:
     top, *rest = module.split(".")
     return rest[0] if rest and top == "backend" else top
+
+
+def redrawn(text: str) -> str:
+    """Return the picture with the arrows that the code makes, in the order of its rooms."""
+    belongs = drawn_rooms(text)
+    order = list(dict.fromkeys(belongs.values()))
+    made = arrows_of(imported_rooms(), belongs)
+    arrows = sorted(made, key=lambda arrow: (order.index(arrow[0]), order.index(arrow[1])))
+    without = re.sub(r"^ +\w+ --> \w+\n", "", text, flags=re.MULTILINE)
+    head, fence, tail = without.partition("```mermaid\n")
+    body, end, rest = tail.partition("```\n")
+    return head + fence + body + "".join(f"    {above} --> {below}\n" for above, below in arrows) + end + rest
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(redrawn(PICTURE.read_text()))

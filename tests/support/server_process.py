@@ -106,7 +106,7 @@ class ServerProcess:
 
 
 def raw_request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """Return a request's bytes; in its target, what isn't ASCII as UTF-8, a surrogate as the byte that it stands for."""
+    """Return a request's bytes; its target's non-ASCII as UTF-8, a surrogate as the byte that it stands for."""
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     if body:
         lines.append(f"Content-Length: {len(body)}")

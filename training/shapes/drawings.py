@@ -87,7 +87,7 @@ def moon(pen: Pen) -> None:
 
 
 def cloud(pen: Pen) -> None:
-    """Puffs on a flat base."""
+    """Draw puffs on a flat base."""
     n = int(pen.rng.integers(3, 6))
     xs = np.linspace(-0.65, 0.65, n)
     for x in xs:
@@ -145,7 +145,7 @@ def bottle(pen: Pen) -> None:
 
 
 def strokes(pen: Pen) -> None:
-    """Letter-like figures: strokes between the points of a 3 x 3 lattice, straight or as half rings."""
+    """Draw letter-like figures: strokes between the points of a 3 x 3 lattice, straight or as half rings."""
     width = pen.between(0.22, 0.4)
     xs, ys = [-0.5, 0.0, 0.5], [-0.8, 0.0, 0.8]
     x, y = int(pen.rng.integers(3)), int(pen.rng.integers(3))
@@ -165,7 +165,7 @@ def strokes(pen: Pen) -> None:
 
 
 def letter(pen: Pen) -> None:
-    """Well-known stroke skeletons (bars, bows and rings, as in block capitals and digits), varied in weight."""
+    """Draw well-known stroke skeletons (bars, bows and rings, as in block capitals and digits), varied in weight."""
     w = pen.between(0.24, 0.42)
     x = pen.between(0.45, 0.65)
     t = np.linspace(0, 2 * np.pi, 40)

@@ -17,12 +17,12 @@ CELLS = 64
 
 
 def axis_of(cells: int) -> Array:
-    """Cell centres (cells,) of the interval ±BOUNDS."""
+    """Return the cell centres (cells,) of the interval ±BOUNDS."""
     return (((np.arange(cells) + 0.5) / cells * 2 - 1) * BOUNDS).astype(np.float32)
 
 
 def extents(values: Array, axis: Array) -> tuple[Matrix, Matrix]:
-    """Lower and upper corners of the solid, finer than a cell: where each axis's least distance changes its sign.
+    """Return the solid's lower and upper corners, finer than a cell: where an axis's least distance changes its sign.
 
     Raises ValueError if nothing is inside.
     """
@@ -61,11 +61,11 @@ class DistanceField:
         return float(self.axis[1] - self.axis[0]) * self.scale
 
     def to_grid(self, points: Array) -> Array:
-        """World points to grid points."""
+        """Turn world points into grid points."""
         return points * np.float32(1 / self.scale) + self.centre.astype(np.float32)
 
     def lookup(self, points: Array) -> Array:
-        """World points (Q,3) -> (Q,4): distance, negative inside, and its gradient, by trilinear interpolation."""
+        """Return (Q,4) at world points (Q,3): distance, negative inside, and its gradient, interpolated trilinearly."""
         n = len(self.axis)
         step = self.axis[1] - self.axis[0]
         u = (self.to_grid(points) - self.axis[0]) * (1 / step)
@@ -122,7 +122,7 @@ class DistanceField:
         return out
 
     def occupancy(self) -> Array:
-        """Distances resampled to the world's own grid of the same resolution, for exact occupancy."""
+        """Resample distances to the world's own grid of the same resolution, for exact occupancy."""
         weights = [interpolation(self.to_grid(np.repeat(self.axis[:, None], 3, 1))[:, i], self.axis) for i in range(3)]
         out = np.einsum("ai,ijk->ajk", weights[0], self.values, optimize=True)
         out = np.einsum("bj,ajk->abk", weights[1], out, optimize=True)
@@ -130,7 +130,7 @@ class DistanceField:
 
 
 def unit(vectors: Array) -> Array:
-    """Vectors (Q,3) scaled to length one."""
+    """Scale vectors (Q,3) to length one."""
     out: Array = vectors / np.maximum(np.sqrt((vectors * vectors).sum(1, keepdims=True)), np.float32(1e-6))
     return out
 

@@ -100,7 +100,7 @@ class Scene:
         self.bone((-start[0], start[1], start[2]), (-end[0], end[1], end[2]), radius, end_radius, paint, smooth)
 
     def eye(self, at: Point, radius: float, paint: int) -> None:
-        """Paints a ball-shaped region without changing the solid."""
+        """Paint a ball-shaped region without changing the solid."""
         self.add(ellipsoid(radius, radius, radius), at, paint, mode="decal")
 
     def eyes(self, at: Point, radius: float, paint: int) -> None:

@@ -105,7 +105,7 @@ def close(mask: Mask) -> Silhouette:
 
 
 def _read(table: Array, x: Array, y: Array) -> Array:
-    """Bilinear values of a table at canvas points; the border value beyond it."""
+    """Return bilinear values of a table at canvas points; the border value beyond it."""
     n = table.shape[0]
     gain, shift = np.float32(n / (2 * REACH)), np.float32((n - 1) / 2)
     shape = np.broadcast(x, y).shape
@@ -149,7 +149,7 @@ def extrude(outline: Silhouette, thickness: float, rounding: float, size: float 
 
 
 def extrusion_thickness(outline: Silhouette) -> float:
-    """Thickness as a function of the outline: 0.35 of its area's root, so that a front view determines it."""
+    """Return the thickness, a function of the outline: 0.35 of its area's root, so that a front view determines it."""
     return max(0.35 * float(np.sqrt(outline.area)), 0.14)
 
 

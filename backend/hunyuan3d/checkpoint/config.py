@@ -227,7 +227,7 @@ def _target(sections: Mapping[str, object], name: str, where: str) -> tuple[Targ
 
 
 def _conditioner(sections: Mapping[str, object], source: str) -> ConditionerConfig:
-    """main_image_encoder: {type, kwargs: {config or version, image_size, use_cls_token, view_num}}."""
+    """Read main_image_encoder: {type, kwargs: {config or version, image_size, use_cls_token, view_num}}."""
     where = f"{source}: section conditioner"
     _, params = _target(sections, "conditioner", where)
     encoder = _mapping(params.get("main_image_encoder"), f"{where}: main_image_encoder")
@@ -256,7 +256,7 @@ def _defaults(sections: Mapping[str, object], scheduler: Scheduler, source: str)
 
 
 def settings_from(target: Target, params: Mapping[str, object], where: str, **given: object) -> Any:
-    """Strictly typed settings from a file's params; options that are not known are named in one warning.
+    """Make strictly typed settings of a file's params; name options that are not known in one warning.
 
     given : fields that are known already. Raises CheckpointConfigError.
     """

@@ -174,7 +174,7 @@ def _grow(mask: Mask, within: Mask, steps: int) -> Mask:
 
 
 def _depth(mask: Mask) -> Array:
-    """Distance to the nearest pixel outside the mask; the mask goes on beyond the picture's border."""
+    """Return the distance to the nearest pixel outside the mask; the mask goes on beyond the picture's border."""
     pad = _NECKS[-1] + 24
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     distance: Array = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[pad:-pad, pad:-pad]
@@ -206,7 +206,7 @@ def _flood(evidence: _Evidence, suspects: Mask) -> tuple[Mask, Mask]:
 
 
 def _unlike(evidence: _Evidence, regions: Mask) -> Mask:
-    """Those components of the regions that do not match the backdrop."""
+    """Keep those components of the regions that do not match the backdrop."""
     count, labels = cv2.connectedComponents(regions.astype(np.uint8))
     size = np.bincount(labels.ravel(), minlength=count)
     matching = np.bincount(labels.ravel(), weights=evidence.match.ravel(), minlength=count)
@@ -236,7 +236,7 @@ def _has_leaked(evidence: _Evidence, reached: Mask) -> bool:
 
 
 def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
-    """Regions that resemble shadow and hang on the backdrop by a neck much narrower than themselves.
+    """Find regions that resemble shadow and hang on the backdrop by a neck much narrower than themselves.
 
     They are the insides of objects of the backdrop's own hue whose outline fades somewhere. Regions of which a share
     of least_match has the backdrop's very colour are no pockets: they are backdrop between the parts of an object.
@@ -292,7 +292,7 @@ def spread(values: Array, known: Mask) -> Array:
 
 
 def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, tolerance: float) -> Mask:
-    """Enclosed regions that show the backdrop: its very colour, bounded by sharp steps (a highlight's rim is soft).
+    """Find enclosed regions that show the backdrop: its very colour within sharp steps (a highlight's rim is soft).
 
     A small one is more often a print on the object: it must match more closely, and be as flat as the backdrop.
     """
@@ -361,7 +361,7 @@ def _grab(rgb: Pixels, reach: float) -> Mask:
 
 
 def _colour_overlap(rgb: Pixels, mask: Mask) -> float:
-    """Shared part of the two sides' colour histograms, 0..1."""
+    """Return the shared part of the two sides' colour histograms, 0..1."""
     bins = (rgb // 32).astype(np.int64) @ np.array([64, 8, 1])
     inside = np.bincount(bins[mask], minlength=512) / max(int(mask.sum()), 1)
     outside = np.bincount(bins[~mask], minlength=512) / max(int((~mask).sum()), 1)

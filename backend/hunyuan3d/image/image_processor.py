@@ -119,5 +119,5 @@ def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
 
 
 def _to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """(S, S, c) uint8 -> (c, S, S) float32 in [-1, 1]."""
+    """Turn (S, S, c) uint8 into (c, S, S) float32 in [-1, 1]."""
     return torch.from_numpy(pixels.astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1).contiguous()

@@ -191,7 +191,7 @@ def _count_scans(stream: BinaryIO) -> int:
 
 
 def _webp_size(start: bytes, size: int, label: str) -> tuple[int, int]:
-    """Canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
+    """Read the canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
     head = start[12:30].ljust(18, b"\0")
     kind, body = head[:4], head[8:]
     if int.from_bytes(start[4:8], "little") + 8 > size:
@@ -258,7 +258,7 @@ def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uin
 
 
 def _halve_depth(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """16 bits to 8, rounded; by table and some rows at a time: as floats a large picture takes gigabytes."""
+    """Halve 16 bits to 8, rounded; by table and some rows at a time: as floats a large picture takes gigabytes."""
     table = np.rint(np.arange(65536) * (255 / 65535)).astype(np.uint8)
     result = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):
@@ -282,7 +282,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, label: str) -> Image.Image:
-    """Any mode to RGB or RGBA in sRGB, transparency kept, without what else the file carried."""
+    """Convert any mode to RGB or RGBA in sRGB, transparency kept, without what else the file carried."""
     alpha = None
     if image.mode.startswith("I") or image.mode == "F":
         numbers = np.asarray(image)
