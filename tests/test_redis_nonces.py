@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.api.statuses import status_of
-from backend.auth.nonces import MemoryNonceStore
-from backend.auth.nonces import open_nonce_store
+from backend.auth.nonces import MemoryNonceStore, open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.auth.redis_client import redis_options
