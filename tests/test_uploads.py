@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ from backend.errors import (
     UnsupportedImage,
 )
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
-from backend.storage.files import LocalFiles
+from backend.storage.files import FileStore, LocalFiles
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import encode, good_png, png_chunk
 
@@ -308,7 +308,7 @@ def test_pixels_are_bounded_by_the_limits(store: LocalFiles) -> None:
 
 def test_a_store_that_is_away_is_told() -> None:
     with pytest.raises(ArtifactStoreUnavailable):
-        check_and_store(upload_one(good_png()), FailingStore(), IMAGES)
+        check_and_store(upload_one(good_png()), cast(FileStore, FailingStore()), IMAGES)
 
 
 def test_two_pictures_are_decoded_at_once(store: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
