@@ -51,8 +51,8 @@ train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo
 
 $(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	@echo "Making the virtual environment $(VENV) with $$($(PYTHON) --version)."
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12" * (sys.version_info < (3, 11)))'
 	@$(PYTHON) -m venv $(VENV)
 
 # The commands `orfeas` and `orfeas-client` run what lies here.

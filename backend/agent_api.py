@@ -149,7 +149,7 @@ def cancel(path: JobPath) -> Response:
     log_jobs(path.job_id)
     job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
     if job.status is Status.CANCELLED:
-        discard_images([job.input_path], _services().images)
+        discard_images([job.image_name], _services().images)
     return json_response(out.answer_job(job, _links(), _outlook(job)))
 
 

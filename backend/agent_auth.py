@@ -305,7 +305,7 @@ def _target(environ: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the command line of `python -m backend.agent_auth`."""
+    """Run the command line of `orfeas agents`."""
     from backend.auth.cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)

@@ -124,17 +124,20 @@ class AgentServices:
         """Which workers are alive."""
         return self.resources.registry
 
-    def start(self, *, alone: bool = False) -> None:
+    def start(self, *, alone: bool = False, on_ready: Callable[[], None] | None = None) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over.
 
         alone : the process is the service's own, and is ended when a batch outlasts BATCH_SECONDS; whoever watches it
             starts a new one
+        on_ready : called once jobs can be taken, on the worker's thread if this process has one
         """
         if self.worker is not None:
             if alone:
                 self.watchdog.begin()
-            self.worker.start()
+            self.worker.start(on_ready)
         self.resources.start()
+        if self.worker is None and on_ready is not None:
+            on_ready()
 
     def begin_stop(self) -> None:
         """Take no more jobs to run, and let nobody wait; at once, and safe in a signal handler."""

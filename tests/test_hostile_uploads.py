@@ -101,7 +101,7 @@ def test_each_upload_gets_its_answer_and_leaves_nothing_else(
     data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    body = hostile.body
+    body: bytes = hostile.body
     names: tuple[str, ...] = ()
     with WATCH.watching() as touched:
         try:

@@ -25,14 +25,11 @@ def read(body: bytes, content_type: str = FORM, head_bytes: int = HEAD_BYTES) ->
     return [(part.name, part.filename, body[part.start : part.start + part.size]) for part in parts]
 
 
-class Dribble(io.RawIOBase):
-    """Gives a byte at a time."""
+class Dribble(io.BytesIO):
+    """A stream that gives a byte at a time."""
 
-    def __init__(self, content: bytes) -> None:
-        self._content = io.BytesIO(content)
-
-    def read(self, size: int = -1) -> bytes:
-        return self._content.read(min(size, 1))
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(1 if size is None or size < 0 else min(size, 1))
 
 
 @settings(max_examples=200, deadline=None)

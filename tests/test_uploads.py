@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ from backend.errors import (
     UnsupportedImage,
 )
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
-from backend.storage.files import FileStore, LocalFiles
+from backend.storage.files import LocalFiles
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import encode, good_png, png_chunk
 
@@ -92,10 +92,10 @@ class LazyForm(io.RawIOBase):
         yield b"--" + BOUNDARY.encode() + b"--\r\n"
 
 
-class FailingStore:
+class FailingStore(LocalFiles):
     """Files that cannot be reached."""
 
-    def put(self, _name: str, _data: bytes | BinaryIO) -> None:
+    def put(self, name: str, data: bytes | BinaryIO) -> None:  # noqa: ARG002
         raise ArtifactStoreUnavailable
 
 
@@ -306,9 +306,9 @@ def test_pixels_are_bounded_by_the_limits(store: LocalFiles) -> None:
         check_and_store(upload_one(good_png()), store, limits)
 
 
-def test_a_store_that_is_away_is_told() -> None:
+def test_a_store_that_is_away_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactStoreUnavailable):
-        check_and_store(upload_one(good_png()), cast(FileStore, FailingStore()), IMAGES)
+        check_and_store(upload_one(good_png()), FailingStore(tmp_path), IMAGES)
 
 
 def test_two_pictures_are_decoded_at_once(store: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_every_field_is_read() -> None:
         target_faces=2_000_000,
         remove_background="never",
         scale_mm=120.5,
-        run_async=True,
+        **{"async": True},
     )
 
 

@@ -17,7 +17,7 @@ from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceL
 from backend.jobs.models import Heartbeat, Job, Report, Status
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import LocalFiles
 from tests.support.fake_gpu import FakeCall, FakeProcessor
@@ -288,7 +288,7 @@ def test_a_picture_that_loses_the_device_each_time_fails_after_three_runs_and_no
 
 
 def test_the_registry_says_whether_the_worker_can_serve(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.batch_processor._LOAD_RETRIES", RetryPolicy(0.3, 60.0))
+    monkeypatch.setattr("backend.batch_processor._LOAD_RETRIES", endless_retries(0.3, 60.0))
     let_load = threading.Event()
     failures = [CheckpointNotFound()]
 

@@ -97,10 +97,10 @@ JOBS: Mapping[str, str] = {
 OPERATORS: Mapping[str, str] = {
     "CONFIGURATION_ERROR": "Correct the setting that the sentence names.",
     "DATABASE_URL": "Correct DATABASE_URL.",
-    "SCHEMA_MISMATCH": "Run the version that made the database, or give a new one.",
+    "SCHEMA_MISMATCH": "Older: stop every process, then `orfeas migrate`. Newer: run the version that made it.",
     "AGENTS_FILE_ERROR": "The sentence says what: mostly `chmod 600` on the file.",
     "AGENT_EXISTS": "Choose another id, or rotate its key.",
-    "AGENT_NOT_FOUND": "See `python -m backend.agent_auth list`.",
+    "AGENT_NOT_FOUND": "See `orfeas agents list`.",
     "CHECKPOINT_ERROR": f"{_CHECKPOINT}.",
     "CHECKPOINT_NOT_FOUND": f"{_CHECKPOINT}.",
     "CHECKPOINT_UNREADABLE": f"{_CHECKPOINT}.",

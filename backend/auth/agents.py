@@ -137,7 +137,7 @@ def read_entries(path: Path) -> dict[str, Any]:
         document = json.loads(content)
     except FileNotFoundError as error:
         raise AgentsFileError(
-            f"There is no agents file {path}: create the first agent with `python -m backend.agent_auth add AGENT_ID`."
+            f"There is no agents file {path}: create the first agent with `orfeas agents add AGENT_ID`."
         ) from error
     except OSError as error:
         raise AgentsFileError(f"The agents file {path} cannot be read: {error.strerror}.") from error

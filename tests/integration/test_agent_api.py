@@ -20,12 +20,13 @@ from PIL import Image
 
 from backend.auth.agents_file import rotate_agent, set_enabled
 from backend.auth.hmac_signing import digest_body
-from tests.support.hostile import FORM, Part, encode_form, good_png
+from tests.support.hostile import FORM, Part, encode_form
+from tests.support.hostile_pictures import good_png
 from tests.support.running import API, Agent, Answer, running_service
 from tests.support.watched import WatchedService, png, sample
 
 UNKNOWN = "0" * 32
-QUICK = {"quality": 1, "steps": 10}
+QUICK: dict[str, Any] = {"quality": 1, "steps": 10}
 SIGNING_HEADERS = (
     "X-Agent-ID",
     "X-Agent-Timestamp",
@@ -39,7 +40,7 @@ TAKEN = (202, "")
 
 @pytest.fixture
 def queue(waiting: WatchedService) -> Iterator[WatchedService]:
-    """Give the service in which jobs wait, without jobs; those that a test leaves are cancelled."""
+    """Provide the service in which jobs wait, without jobs; those that a test leaves are cancelled."""
     before = len(waiting.agents)
     yield waiting
     for agent in (waiting.agent, *waiting.agents[before:]):
@@ -177,7 +178,7 @@ def test_a_change_of_a_signed_part_is_refused(waiting: WatchedService, part: str
         waiting.add_agent("agent-1")
     target, body = f"{API}/generate-3d?a=1&b=2", encode_form(Part("async", b"true"), image())
     headers = {**waiting.sign("POST", target, body), "Content-Type": FORM}
-    request = {"method": "POST", "target": target, "headers": headers, "body": body}
+    request: dict[str, Any] = {"method": "POST", "target": target, "headers": headers, "body": body}
     alterations()[part](request)
     assert waiting.send(**request).refusal == (401, "AUTH_INVALID")
 
@@ -252,7 +253,7 @@ def test_unfinished_jobs_of_an_agent_are_bounded(queue: WatchedService) -> None:
 
 
 def test_a_full_queue_and_floods_and_a_missing_worker(tmp_path: Path) -> None:
-    narrow = {"QUEUE_LIMIT": 3, "UNAUTHENTICATED_RATE_LIMIT": 5, "WORKER_ENABLED": "false"}
+    narrow: dict[str, Any] = {"QUEUE_LIMIT": 3, "UNAUTHENTICATED_RATE_LIMIT": 5, "WORKER_ENABLED": "false"}
     service = WatchedService(tmp_path, **narrow)
     try:
         service.start(health=503)
@@ -329,7 +330,7 @@ GOOD_VALUES = {
     ("field", "value", "code"),
     [(field, value, code) for field, (code, values) in BAD_VALUES.items() for value in values],
 )
-def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: str, code: str) -> None:
+def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: Any, code: str) -> None:
     single = waiting.generate(good_png(), async_="true", **{field: value})
     several = waiting.batch(good_png(), good_png(), **{field: value})
     assert single.refusal == several.refusal == (400, code)
@@ -344,13 +345,14 @@ def test_whether_to_wait_is_true_or_false(waiting: WatchedService, value: str) -
 @pytest.mark.parametrize(
     ("field", "value"), [(name, value) for name, values in GOOD_VALUES.items() for value in values]
 )
-def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: str) -> None:
+def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: Any) -> None:
     assert queue.generate(good_png(), async_="True", **{field: value}).refusal == TAKEN
 
 
 @pytest.mark.parametrize("field", ["colour", "Quality", "octree_resolution", "images", "quality[]"])
 def test_an_unknown_field_is_refused(waiting: WatchedService, field: str) -> None:
-    assert waiting.generate(good_png(), **{field: "7"}).refusal == (400, "UNKNOWN_FIELD")
+    fields: dict[str, Any] = {field: "7"}
+    assert waiting.generate(good_png(), **fields).refusal == (400, "UNKNOWN_FIELD")
 
 
 def test_a_batch_is_never_waited_for_so_it_cannot_be_asked_to_be(waiting: WatchedService) -> None:
@@ -518,7 +520,7 @@ def test_no_path_leads_out(waiting: WatchedService, path: str, refusal: tuple[in
 
 @pytest.fixture(scope="module")
 def mug(service: WatchedService) -> dict[str, Any]:
-    """Return a mesh of the mug, as the answer described it to the caller who waited for it."""
+    """Provide a mesh of the mug, as the answer to a caller who waited for it."""
     return made(service.generate(sample("mug"), seed=7, **QUICK))
 
 

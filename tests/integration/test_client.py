@@ -25,7 +25,7 @@ def client_of(service: WatchedService, port: int | None = None) -> AgentClient:
 
 @pytest.fixture
 def wire(waiting: WatchedService) -> Iterator[Wire]:
-    """Give a line to the service whose jobs wait; it breaks on command."""
+    """Provide a line to the service whose jobs wait; it breaks where a test says so."""
     found = Wire(waiting.port)
     yield found
     found.close()

@@ -19,7 +19,7 @@ _LENT = Path(sysconfig.get_path("purelib"))
 
 
 def tracked_files(*under: str) -> list[Path]:
-    """The repository's files below some folders, as git knows them, by their paths in it."""
+    """List the repository's files below some folders, as git knows them, by their paths in it."""
     listed = subprocess.run(  # noqa: S603
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *under],  # noqa: S607
         cwd=REPOSITORY,

@@ -14,13 +14,13 @@ from benchmarks.support.programs import ProgramsMissing
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_setup() -> Generator[None, object, object]:
     """Leave a test out whose fixtures lack a program."""
     return (yield from _left_out())
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_call() -> Generator[None, object, object]:
     """Leave a test out that lacks a program itself."""
     return (yield from _left_out())
 

@@ -1,4 +1,7 @@
-"""The rooms as docs/rooms.md draws them, and as the code's imports make them."""
+"""The rooms as docs/rooms.md draws them, and as the code's imports make them.
+
+`python -m tests.support.rooms` draws the arrows anew.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Arrow = tuple[str, str]
 
 
 def drawn_rooms(text: str) -> dict[str, str]:
-    """The drawn room that each room of the code belongs to."""
+    """Return the drawn room that each room of the code belongs to."""
     return {
         room: name
         for name, rooms in re.findall(r'^ +(\w+)\["([^"]+)"\]$', text, re.MULTILINE)
@@ -25,12 +28,12 @@ def drawn_rooms(text: str) -> dict[str, str]:
 
 
 def drawn_arrows(text: str) -> set[Arrow]:
-    """Every arrow, from the one who imports."""
+    """Read every arrow, from the one who imports."""
     return {(above, below) for above, below in re.findall(r"^ +(\w+) --> (\w+)$", text, re.MULTILINE)}
 
 
 def imported_rooms() -> dict[Arrow, str]:
-    """Every import between two rooms of the code, with one module that does it; late ones and those for types too."""
+    """Find every import between two rooms, late ones and those for types too, with one module that does it."""
     graph = grimp.build_graph("backend", "orfeas_client", exclude_type_checking_imports=False, cache_dir=None)
     found: dict[Arrow, str] = {}
     for module in sorted(graph.modules):
@@ -43,7 +46,7 @@ def imported_rooms() -> dict[Arrow, str]:
 
 
 def arrows_of(imports: Mapping[Arrow, str], belongs: Mapping[str, str]) -> dict[Arrow, str]:
-    """The arrows that imports between rooms make between drawn rooms, with one module that does it."""
+    """Make the arrows that imports between rooms make between drawn rooms, with one module that does it."""
     arrows: dict[Arrow, str] = {}
     for (above, below), reason in imports.items():
         ends = belongs[above], belongs[below]
@@ -55,3 +58,19 @@ def arrows_of(imports: Mapping[Arrow, str], belongs: Mapping[str, str]) -> dict[
 def _room(module: str) -> str:
     top, *rest = module.split(".")
     return rest[0] if rest and top == "backend" else top
+
+
+def redrawn(text: str) -> str:
+    """Return the picture with the arrows that the code makes, in the order of its rooms."""
+    belongs = drawn_rooms(text)
+    order = list(dict.fromkeys(belongs.values()))
+    made = arrows_of(imported_rooms(), belongs)
+    arrows = sorted(made, key=lambda arrow: (order.index(arrow[0]), order.index(arrow[1])))
+    without = re.sub(r"^ +\w+ --> \w+\n", "", text, flags=re.MULTILINE)
+    head, fence, tail = without.partition("```mermaid\n")
+    body, end, rest = tail.partition("```\n")
+    return head + fence + body + "".join(f"    {above} --> {below}\n" for above, below in arrows) + end + rest
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(redrawn(PICTURE.read_text()))

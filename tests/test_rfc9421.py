@@ -207,7 +207,12 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     real = signing.hmac_hex
-    monkeypatch.setattr(signing, "hmac_hex", lambda key, text: made.append(key) or real(key, text))
+
+    def counted(key: str, text: bytes) -> str:
+        made.append(key)
+        return real(key, text)
+
+    monkeypatch.setattr(signing, "hmac_hex", counted)
     signed = Sent().sign(key=OTHER_KEY).read()
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["dummy-key-0123456789abcdef"] * MAX_KEYS)
