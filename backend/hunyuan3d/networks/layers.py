@@ -26,6 +26,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def attention_over_rows(q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
+    """Softmax attention of tokens that are kept as rows, the images one after the other.
+
+    q, k, v : (B, T, H, d) or (B * T, H, d), any strides with whole heads. Returns (B * T, H * d).
+    """
+    q, k, v = (heads.reshape(batch, -1, *heads.shape[-2:]).transpose(1, 2) for heads in (q, k, v))
+    return attention(q, k, v).flatten(0, 1)
+
+
+def cut_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Cut channels into heads first and each head into parts, without moving them.
+
+    x : (..., parts * C). Returns `parts` views (..., H, d), cut as `split_heads` cuts.
+    """
+    return x.unflatten(-1, (heads, parts, -1)).unbind(-2)
+
+
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """Cut channels into heads first and each head into parts (the layout of v2.1 and of the ShapeVAE).
 

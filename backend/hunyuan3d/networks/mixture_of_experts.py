@@ -6,6 +6,8 @@ products whose group borders stay on the device.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
@@ -14,8 +16,20 @@ from torch.nn import functional as F
 from backend.hunyuan3d.networks.layers import share_storage
 
 
+class GroupedProduct(Protocol):
+    """One layer of all experts: rows sorted by expert in, products without bias out."""
+
+    bias: Tensor
+
+    def __call__(self, rows: Tensor, ends: Tensor) -> Tensor:
+        """rows : (M, K); ends : (experts,) int32 -> (M, N)."""
+        ...
+
+
 class MixtureOfExperts(nn.Module):
     """shared(x) + sum over the top-k experts of p_e(x) expert_e(x), p a softmax over all experts, not renormalised."""
+
+    pieces = ("activate", "add_bias", "combine")
 
     def __init__(self, width: int, num_experts: int, top_k: int) -> None:
         super().__init__()
@@ -24,6 +38,8 @@ class MixtureOfExperts(nn.Module):
         self.gate = nn.Linear(width, num_experts, bias=False)
         self.shared_experts = self.feed_forward()
         self.fused: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        # Both layers' products in another precision (fp8.py).
+        self.grouped: tuple[GroupedProduct, GroupedProduct] | None = None
 
     def feed_forward(self) -> FeedForward:
         """Linear(C, 4C), GELU, Linear(4C, C) under the released names net.0.proj and net.2."""
@@ -46,16 +62,29 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x : (B, T, C) -> (B, T, C)."""
         tokens = x.flatten(0, 1)
+        return self.add_routed(torch.zeros_like(tokens), self.shared_experts(tokens), tokens).view_as(x)
+
+    def add_routed(self, x: Tensor, shared: Tensor, tokens: Tensor) -> Tensor:
+        """x + (shared + the chosen experts' outcome for `tokens`), each (M, C)."""
         weights, chosen = torch.softmax(self.gate(tokens), dim=-1).topk(self.top_k, dim=-1)
         expert, order = chosen.flatten().sort(stable=True)
         by_expert = self.run_experts(tokens[order // self.top_k], expert)
-        # Undoing the sort by a gather keeps the sum's order fixed; scattered additions on CUDA would not.
-        by_token = by_expert[order.argsort()].view(*chosen.shape, -1)
-        out: Tensor = self.shared_experts(tokens) + (by_token * weights[..., None]).sum(1).to(x.dtype)
-        return out.view_as(x)
+        # Where each (token, choice) went: undoing the sort by a gather keeps the sum's order fixed.
+        index = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return self.combine(x, shared, by_expert, index.view(chosen.shape), weights)
+
+    def combine(self, x: Tensor, shared: Tensor, by_expert: Tensor, index: Tensor, weights: Tensor) -> Tensor:
+        """Sum each token's experts with its weights. by_expert : (M * k, C); index, weights : (M, k)."""
+        routed = sum(by_expert[index[:, choice]] * weights[:, choice, None] for choice in range(self.top_k))
+        out: Tensor = x + (shared + routed)
+        return out
 
     def run_experts(self, rows: Tensor, expert: Tensor) -> Tensor:
         """rows : (M, C) sorted by expert; expert : (M,) int64, rising -> (M, C)."""
+        if self.grouped is not None:
+            ends = self.ends_of(expert)
+            hidden = self.activate(self.grouped[0](rows, ends), self.grouped[0].bias, expert)
+            return self.add_bias(self.grouped[1](hidden, ends), self.grouped[1].bias, expert)
         if self.fused is not None and rows.device.type == "cuda" and rows.dtype == torch.bfloat16:
             return self.run_grouped(rows, expert, self.fused)
         counts = torch.bincount(expert, minlength=self.num_experts).tolist()
@@ -65,8 +94,19 @@ class MixtureOfExperts(nn.Module):
     def run_grouped(self, rows: Tensor, expert: Tensor, fused: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
         """The experts as two grouped products, without asking the device how many rows each one has."""
         w1, b1, w2, b2 = fused
-        ends = torch.searchsorted(expert, torch.arange(self.num_experts, device=rows.device), right=True)
-        ends = ends.to(torch.int32)
-        hidden = F.gelu(F.grouped_mm(rows, w1.transpose(-2, -1), offs=ends) + b1[expert])
-        out: Tensor = F.grouped_mm(hidden, w2.transpose(-2, -1), offs=ends) + b2[expert]
-        return out
+        ends = self.ends_of(expert)
+        hidden = self.activate(F.grouped_mm(rows, w1.transpose(-2, -1), offs=ends), b1, expert)
+        return self.add_bias(F.grouped_mm(hidden, w2.transpose(-2, -1), offs=ends), b2, expert)
+
+    def ends_of(self, expert: Tensor) -> Tensor:
+        """expert : (M,) rising -> where each expert's rows end, (num_experts,) int32, on the device."""
+        experts = torch.arange(self.num_experts, device=expert.device)
+        return torch.searchsorted(expert, experts, right=True).to(torch.int32)
+
+    def activate(self, hidden: Tensor, bias: Tensor, expert: Tensor) -> Tensor:
+        """GELU of each row with its expert's bias. hidden : (M, 4C); bias : (experts, 4C)."""
+        return F.gelu(hidden + bias[expert])
+
+    def add_bias(self, rows: Tensor, bias: Tensor, expert: Tensor) -> Tensor:
+        """rows : (M, C) with each one's expert's bias (experts, C) added."""
+        return rows + bias[expert]
