@@ -7,6 +7,7 @@ Shapes: M rows (tokens of all images), H heads, d channels a head.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -40,6 +41,7 @@ def _kernel_serves(q: Tensor, k: Tensor) -> bool:
     return q.stride() == k.stride() and q.stride(-1) == 1 and _has_triton()
 
 
+@cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
 

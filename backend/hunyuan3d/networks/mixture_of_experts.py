@@ -6,24 +6,12 @@ products whose group borders stay on the device.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.layers import share_storage
-
-
-class GroupedProduct(Protocol):
-    """One layer of all experts: rows sorted by expert in, products without bias out."""
-
-    bias: Tensor
-
-    def __call__(self, rows: Tensor, ends: Tensor) -> Tensor:
-        """rows : (M, K); ends : (experts,) int32 -> (M, N)."""
-        ...
 
 
 class MixtureOfExperts(nn.Module):
@@ -39,7 +27,7 @@ class MixtureOfExperts(nn.Module):
         self.shared_experts = self.feed_forward()
         self.fused: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         # Both layers' products in another precision (fp8.py).
-        self.grouped: tuple[GroupedProduct, GroupedProduct] | None = None
+        self.grouped: nn.ModuleList | None = None
 
     def feed_forward(self) -> FeedForward:
         """Linear(C, 4C), GELU, Linear(4C, C) under the released names net.0.proj and net.2."""
@@ -83,8 +71,9 @@ class MixtureOfExperts(nn.Module):
         """rows : (M, C) sorted by expert; expert : (M,) int64, rising -> (M, C)."""
         if self.grouped is not None:
             ends = self.ends_of(expert)
-            hidden = self.activate(self.grouped[0](rows, ends), self.grouped[0].bias, expert)
-            return self.add_bias(self.grouped[1](hidden, ends), self.grouped[1].bias, expert)
+            first, second = self.grouped
+            hidden = self.activate(first(rows, ends), first.bias, expert)
+            return self.add_bias(second(hidden, ends), second.bias, expert)
         if self.fused is not None and rows.device.type == "cuda" and rows.dtype == torch.bfloat16:
             return self.run_grouped(rows, expert, self.fused)
         counts = torch.bincount(expert, minlength=self.num_experts).tolist()
