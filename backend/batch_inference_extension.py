@@ -8,7 +8,6 @@ does not change. Knows nothing of jobs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,7 +59,7 @@ class ShapeBatch:
 
     def __init__(self, processor: Hunyuan3DProcessor) -> None:
         self._processor = processor
-        self._device = threading.Lock()
+        self._device = processor.device_lock
 
     @overload
     def __call__(
