@@ -261,7 +261,9 @@ def measure_stages(report: denoise_variants.Report, work: list[tuple[str, int, i
                 design = name.removesuffix(" fp8")
                 pipeline, built = compiled_pipeline(design, device, dtype, fp8=design != name), name
             assert pipeline is not None
-            rows.append(replace(measure(pipeline, built.removesuffix(" fp8"), batch, steps, 5.0, resolution), design=name))
+            rows.append(
+                replace(measure(pipeline, built.removesuffix(" fp8"), batch, steps, 5.0, resolution), design=name)
+            )
             report.say(rows[-1])
     return rows
 

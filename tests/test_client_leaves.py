@@ -62,7 +62,7 @@ def test_a_try_that_succeeds_is_the_last() -> None:
     pauses: list[float] = []
 
     def attempt() -> str:
-        result = next(results)
+        result: PassingFailure | str = next(results)
         if isinstance(result, PassingFailure):
             raise result
         return result

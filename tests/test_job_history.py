@@ -268,6 +268,6 @@ class JobHistory(RuleBasedStateMachine):
 def test_no_history_loses_a_job_or_finishes_one_twice(backend: str, tmp_path: Path) -> None:
     database = Database.open(empty_database(backend, tmp_path))
     try:
-        run_state_machine_as_test(lambda: JobHistory(database), settings=SIZES)
+        run_state_machine_as_test(cast(type[JobHistory], lambda: JobHistory(database)), settings=SIZES)
     finally:
         database.close()

@@ -262,8 +262,8 @@ def test_files_are_let_go_when_a_form_is_refused(tmp_path: Path, monkeypatch: py
     opened: list[BinaryIO] = []
     plain = uploads.tempfile.TemporaryFile
 
-    def remember(**options: object) -> object:
-        opened.append(plain(**options))
+    def remember(**options: Any) -> BinaryIO:
+        opened.append(cast(BinaryIO, plain(**options)))
         return opened[-1]
 
     monkeypatch.setattr(uploads.tempfile, "TemporaryFile", remember)

@@ -327,7 +327,7 @@ GOOD_VALUES = {
     ("field", "value", "code"),
     [(field, value, code) for field, (code, values) in BAD_VALUES.items() for value in values],
 )
-def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: str, code: str) -> None:
+def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: Any, code: str) -> None:
     single = waiting.generate(good_png(), async_="true", **{field: value})
     several = waiting.batch(good_png(), good_png(), **{field: value})
     assert single.refusal == several.refusal == (400, code)
@@ -342,13 +342,14 @@ def test_whether_to_wait_is_true_or_false(waiting: WatchedService, value: str) -
 @pytest.mark.parametrize(
     ("field", "value"), [(name, value) for name, values in GOOD_VALUES.items() for value in values]
 )
-def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: str) -> None:
+def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: Any) -> None:
     assert queue.generate(good_png(), async_="True", **{field: value}).refusal == TAKEN
 
 
 @pytest.mark.parametrize("field", ["colour", "Quality", "octree_resolution", "images", "quality[]"])
 def test_an_unknown_field_is_refused(waiting: WatchedService, field: str) -> None:
-    assert waiting.generate(good_png(), **{field: "7"}).refusal == (400, "UNKNOWN_FIELD")
+    fields: dict[str, Any] = {field: "7"}
+    assert waiting.generate(good_png(), **fields).refusal == (400, "UNKNOWN_FIELD")
 
 
 def test_a_batch_is_never_waited_for_so_it_cannot_be_asked_to_be(waiting: WatchedService) -> None:

@@ -6,6 +6,7 @@ serves every batch size with the same kernels. Knows nothing of what the network
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import shutil
@@ -43,7 +44,7 @@ class CompiledPieces:
         self.failed = False
         self._places = [(module, name) for network in networks for module, name in pieces_of(network)]
         for module, name in self._places:
-            setattr(module, name, Piece(self, getattr(module, name), self._compiler))
+            setattr(module, name, Piece(self, getattr(module, name), type(module).pieces[name], self._compiler))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -74,9 +75,12 @@ class CompiledPieces:
 class Piece:
     """One function, eager or compiled."""
 
-    def __init__(self, owner: CompiledPieces, eager: Function, compiler: Compiler) -> None:
+    def __init__(self, owner: CompiledPieces, eager: Function, rows: tuple[str, ...], compiler: Compiler) -> None:
+        """rows : names of the arguments whose first dimension may have any size."""
         self._owner = owner
         self._eager = eager
+        names = list(inspect.signature(eager).parameters)
+        self._rows = tuple(names.index(name) for name in rows)
         self._compiler = compiler
         self._compiled: Function | None = None
 
@@ -87,6 +91,10 @@ class Piece:
         try:
             if self._compiled is None:
                 self._compiled = self._compiler(self._eager)
+            for index in self._rows:
+                if args[index] is not None:
+                    # Any size from the first call on; said of the tensor, for a weight's sizes are to be constants.
+                    torch._dynamo.maybe_mark_dynamic(args[index], 0)
             return self._compiled(*args)
         except Exception as failure:
             # A compiler may raise anything; what is not its fault comes again without it.
@@ -98,16 +106,19 @@ class Piece:
 
 def pieces_of(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """Return every (module, method name) of a network that may be compiled by itself."""
-    return [(module, name) for module in network.modules() for name in getattr(type(module), "pieces", ())]
+    return [(module, name) for module in network.modules() for name in getattr(type(module), "pieces", {})]
 
 
 def compile_rows(function: Function) -> Function:
     """Compile a piece for any number of rows; the first call does the work."""
     import torch._dynamo
+    import torch.fx.experimental._config
 
+    # Two sizes that are equal by chance, rows and width say, are not to be equal for ever.
+    torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _VERSIONS_OF_A_PIECE)
     # One graph or none: a piece that torch would cut up is not what was measured.
-    compiled: Function = torch.compile(function, dynamic=True, fullgraph=True)
+    compiled: Function = torch.compile(function, fullgraph=True)
     return compiled
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.head_norms import normed_queries_keys
-from backend.hunyuan3d.networks.layers import attention_over_rows
+from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, inference
 
 TIME_CHANNELS = 256
 TIME_FACTOR = 1000.0
@@ -23,8 +24,6 @@ TIME_PERIOD = 1000.0
 
 
 Heads = tuple[Tensor, Tensor, Tensor]
-# Shifts, scales and gates, each (1, C) for all rows or (B, 1, C), one for each image.
-Modulations = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,21 @@ class QKNorm(nn.Module):
 
 
 class ModulationHead(nn.Module):
-    """lin(SiLU(vec)), cut into `count` modulations."""
+    """lin(SiLU(vec)): shift, scale and gate of `count` modulations side by side."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.count = count
         self.lin = nn.Linear(width, 3 * count * width)
 
-    def forward(self, vec: Tensor) -> tuple[Tensor, ...]:
-        """vec : (1, C) or (B, 1, C) -> shift, scale and gate of each modulation in turn, of the same shape."""
-        parts: tuple[Tensor, ...] = self.lin(F.silu(vec)).chunk(3 * self.count, dim=-1)
-        return parts
+    def forward(self, vec: Tensor) -> Tensor:
+        """vec : (1, C) or (B, 1, C) -> (1, 3C count) or (B, 1, 3C count)."""
+        out: Tensor = self.lin(F.silu(vec))
+        return out
+
+    def cut(self, mods: Tensor) -> tuple[Tensor, ...]:
+        """mods : what `forward` returns -> shift, scale and gate of each modulation in turn."""
+        return mods.chunk(3 * self.count, dim=-1)
 
 
 class StreamAttention(nn.Module):
@@ -153,7 +156,9 @@ class StreamMLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """x : (..., C) -> (..., C)."""
         first = self[0]
-        out: Tensor = self[2](linear_gelu(x, first.weight, first.bias) if type(first) is nn.Linear else self[1](first(x)))
+        out: Tensor = self[2](
+            linear_gelu(x, first.weight, first.bias) if type(first) is nn.Linear else self[1](first(x))
+        )
         return out
 
 
@@ -173,7 +178,7 @@ class DoubleBlock(nn.Module):
     `pieces` are what a compiler takes, each by itself; attention lies between them.
     """
 
-    pieces = ("enter", "leave")
+    pieces: ClassVar[Pieces] = {"enter": ("img", "txt"), "leave": ("img", "txt", "img_out", "txt_out")}
 
     def __init__(self, config: DenoiserV20Config) -> None:
         super().__init__()
@@ -190,24 +195,28 @@ class DoubleBlock(nn.Module):
         img_mods, txt_mods, img_qkv, txt_qkv = self.enter(img, txt, vec)
         joint = [join_tokens(a, b, batch) for a, b in zip(txt_qkv, img_qkv, strict=True)]
         attended = attention_over_rows(*joint, batch).unflatten(0, (batch, -1))
-        txt_out, img_out = attended.tensor_split([txt_qkv[0].numel() // (batch * txt.shape[-1])], dim=1)
-        return self.leave(img, txt, img_out.reshape(img.shape), txt_out.reshape(txt.shape), img_mods, txt_mods)
+        parts = attended.tensor_split([txt.numel() // (batch * txt.shape[-1])], dim=1)
+        # Copied also where a view would do, so that what is compiled always gets the same kind of tensor.
+        txt_out, img_out = (part.clone(memory_format=torch.contiguous_format) for part in parts)
+        return self.leave(img, txt, img_out.view(img.shape), txt_out.view(txt.shape), img_mods, txt_mods)
 
-    def enter(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Modulations, Modulations, Heads, Heads]:
+    def enter(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor, Heads, Heads]:
         """Both streams' modulations (for `leave`), and queries, keys and values (..., H, d)."""
         img_mods, txt_mods = self.img_mod(vec), self.txt_mod(vec)
-        img_qkv = self.img_attn.queries_keys_values(modulated_norm(img, *img_mods[:2]))
-        txt_qkv = self.txt_attn.queries_keys_values(modulated_norm(txt, *txt_mods[:2]))
-        return img_mods[2:], txt_mods[2:], img_qkv, txt_qkv
+        img_qkv = self.img_attn.queries_keys_values(modulated_norm(img, *self.img_mod.cut(img_mods)[:2]))
+        txt_qkv = self.txt_attn.queries_keys_values(modulated_norm(txt, *self.txt_mod.cut(txt_mods)[:2]))
+        return img_mods, txt_mods, img_qkv, txt_qkv
 
     def leave(
-        self, img: Tensor, txt: Tensor, img_out: Tensor, txt_out: Tensor, img_mods: Modulations, txt_mods: Modulations
+        self, img: Tensor, txt: Tensor, img_out: Tensor, txt_out: Tensor, img_mods: Tensor, txt_mods: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Add attention's and the MLP's outcome to both streams. img_mods, txt_mods : gate, then shift, scale, gate."""
-        img = torch.addcmul(img, img_mods[0], self.img_attn.proj(img_out))
-        txt = torch.addcmul(txt, txt_mods[0], self.txt_attn.proj(txt_out))
-        img = torch.addcmul(img, img_mods[3], self.img_mlp(modulated_norm(img, *img_mods[1:3])))
-        txt = torch.addcmul(txt, txt_mods[3], self.txt_mlp(modulated_norm(txt, *txt_mods[1:3])))
+        """Add attention's and the MLP's outcome to both streams. img_mods, txt_mods : as `enter` returned them."""
+        _, _, gate1, shift, scale, gate2 = self.img_mod.cut(img_mods)
+        img = torch.addcmul(img, gate1, self.img_attn.proj(img_out))
+        img = torch.addcmul(img, gate2, self.img_mlp(modulated_norm(img, shift, scale)))
+        _, _, gate1, shift, scale, gate2 = self.txt_mod.cut(txt_mods)
+        txt = torch.addcmul(txt, gate1, self.txt_attn.proj(txt_out))
+        txt = torch.addcmul(txt, gate2, self.txt_mlp(modulated_norm(txt, shift, scale)))
         return img, txt
 
 
@@ -223,7 +232,7 @@ class SingleBlock(nn.Module):
     `pieces` are what a compiler takes, each by itself; attention lies between them.
     """
 
-    pieces = ("enter", "leave")
+    pieces: ClassVar[Pieces] = {"enter": ("x",), "leave": ("x", "attended", "hidden")}
 
     def __init__(self, config: DenoiserV20Config) -> None:
         super().__init__()
@@ -237,14 +246,15 @@ class SingleBlock(nn.Module):
 
     def forward(self, x: Tensor, vec: Tensor, batch: int) -> Tensor:
         """x : (M, C) with vec (1, C), or (B, T, C) with vec (B, 1, C)."""
-        gate, hidden, qkv = self.enter(x, vec)
+        mods, hidden, qkv = self.enter(x, vec)
         attended = attention_over_rows(*qkv, batch).view_as(x)
-        out: Tensor = self.leave(x, attended, hidden, gate)
+        out: Tensor = self.leave(x, attended, hidden, mods)
         return out
 
     def enter(self, x: Tensor, vec: Tensor) -> tuple[Tensor, Tensor, Heads]:
-        """The gate, the MLP's hidden values (..., 4C), and queries, keys and values (..., H, d)."""
-        shift, scale, gate = self.modulation(vec)
+        """The modulation (for `leave`), the MLP's hidden values (..., 4C), and queries, keys and values (..., H, d)."""
+        mods = self.modulation(vec)
+        shift, scale, _ = self.modulation.cut(mods)
         normed = modulated_norm(x, shift, scale)
         if type(self.linear1) is nn.Linear:
             weights, biases = self.linear1.weight.split(self.sizes), self.linear1.bias.split(self.sizes)
@@ -252,10 +262,11 @@ class SingleBlock(nn.Module):
         else:
             qkv, hidden = self.linear1(normed).split(self.sizes, dim=-1)
             hidden = F.gelu(hidden, approximate="tanh")
-        return gate, hidden, self.norm.cut(qkv, self.heads)
+        return mods, hidden, self.norm.cut(qkv, self.heads)
 
-    def leave(self, x: Tensor, attended: Tensor, hidden: Tensor, gate: Tensor) -> Tensor:
+    def leave(self, x: Tensor, attended: Tensor, hidden: Tensor, mods: Tensor) -> Tensor:
         """Add the gated projection of attention's outcome and the hidden values."""
+        gate = self.modulation.cut(mods)[2]
         return torch.addcmul(x, gate, self.linear2(torch.cat([attended, hidden], dim=-1)))
 
 
@@ -305,9 +316,10 @@ class Hunyuan3DDiT(nn.Module):
 
         cond : (B, T, D). With `classifier_free` the unconditional rows (a context of zeros) follow the B given ones.
         """
-        if classifier_free:
-            cond = torch.cat([cond, torch.zeros_like(cond)])
-        return ContextV20(self.cond_in(cond.to(self.cond_in.weight.dtype)), classifier_free)
+        with inference():
+            if classifier_free:
+                cond = torch.cat([cond, torch.zeros_like(cond)])
+            return ContextV20(self.cond_in(cond.to(self.cond_in.weight.dtype)), classifier_free)
 
     def velocity(self, x: Tensor, t: Tensor, context: ContextV20, guidance: Tensor | None = None) -> Tensor:
         """Velocity at x.
@@ -315,7 +327,10 @@ class Hunyuan3DDiT(nn.Module):
         x : (B, N, E). t : () or (B,) float in [0, 1]. guidance : () or (B,) float, when `guidance_embed`. Returns
         (B, N, E), or (2B, N, E) for a classifier-free context: first the conditional rows, then the unconditional.
         """
-        vec = self._vector(t, guidance)
+        with inference():
+            return self._velocity(x, self._vector(t, guidance), context)
+
+    def _velocity(self, x: Tensor, vec: Tensor, context: ContextV20) -> Tensor:
         if context.classifier_free:
             x = torch.cat([x, x])
             vec = vec if vec.shape[0] == 1 else torch.cat([vec, vec])

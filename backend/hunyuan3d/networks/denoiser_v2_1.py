@@ -7,13 +7,14 @@ shapes. B images, N latent tokens, E latent channels, C width, T context tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.head_norms import head_norm, normed_queries_keys
-from backend.hunyuan3d.networks.layers import attention_over_rows, cut_heads, share_storage, sinusoid
+from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, cut_heads, inference, share_storage, sinusoid
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 
 KeysValues = tuple[Tensor, Tensor]
@@ -175,7 +176,7 @@ class Block(nn.Module):
     products lie between them.
     """
 
-    pieces = ("enter", "between", "leave")
+    pieces: ClassVar[Pieces] = {"enter": ("x", "skip"), "between": ("x", "attended"), "leave": ("x", "crossed")}
 
     def __init__(self, config: DenoiserV21Config, layer: int) -> None:
         super().__init__()
@@ -222,9 +223,7 @@ class Block(nn.Module):
         rows = x[: x.shape[0] // 2] if has_unconditional else x
         return x, self.attn2.queries(self.norm2(rows))
 
-    def leave(
-        self, x: Tensor, crossed: Tensor, unconditional: Tensor | None
-    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    def leave(self, x: Tensor, crossed: Tensor, unconditional: Tensor | None) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Add attn2's outcome, or its constant where there is no context, and the feed-forward's.
 
         Before experts: x, its normed rows, and the shared expert's outcome, each (M, C).
@@ -280,10 +279,11 @@ class HunYuanDiTPlain(nn.Module):
 
         cond : (B, T, D). classifier_free : whether `velocity` shall also return the unconditional rows.
         """
-        cond = cond.to(self.x_embedder.weight.dtype)
-        keys_values = tuple(block.attn2.keys_values(cond) for block in self.layers)
-        unconditional = tuple(block.attn2.without_context() for block in self.layers) if classifier_free else None
-        return V21Context(keys_values, unconditional)
+        with inference():
+            cond = cond.to(self.x_embedder.weight.dtype)
+            keys_values = tuple(block.attn2.keys_values(cond) for block in self.layers)
+            unconditional = tuple(block.attn2.without_context() for block in self.layers) if classifier_free else None
+            return V21Context(keys_values, unconditional)
 
     def velocity(self, x: Tensor, t: Tensor, context: V21Context, guidance: Tensor | None = None) -> Tensor:
         """The velocity at x, for both branches of guidance in one pass.
@@ -292,6 +292,10 @@ class HunYuanDiTPlain(nn.Module):
         with the unconditional rows last when the context was prepared with classifier_free.
         """
         del guidance
+        with inference():
+            return self._velocity(x, t, context)
+
+    def _velocity(self, x: Tensor, t: Tensor, context: V21Context) -> Tensor:
         x = x.to(self.x_embedder.weight.dtype)
         t = t.expand(x.shape[0])
         unconditional: tuple[Tensor | None, ...] = (None,) * len(self.layers)

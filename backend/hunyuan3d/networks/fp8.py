@@ -8,12 +8,14 @@ values. Knows nothing of sampling.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from backend.hunyuan3d.networks.denoiser_v2_0 import Hunyuan3DDiT
 from backend.hunyuan3d.networks.denoiser_v2_1 import Block, HunYuanDiTPlain
+from backend.hunyuan3d.networks.layers import Pieces
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 
 E4M3_MAX = 448.0
@@ -61,6 +63,7 @@ class Fp8Linear(nn.Module):
 class Fp8Experts(nn.Module):
     """One layer of all experts in fp8, as grouped products (mixture_of_experts.GroupedProduct)."""
 
+    pieces: ClassVar[Pieces] = {"quantise_rows": ("rows",)}
     bias: nn.Parameter
 
     def __init__(self, weights: Iterable[Tensor], biases: Iterable[Tensor]) -> None:
@@ -83,8 +86,6 @@ class Fp8Experts(nn.Module):
         parts = zip(values.float().split(sizes), self.weight, self.scale, strict=True)
         out = torch.cat([(part @ weight.float().t()) * row for part, weight, row in parts])
         return (out * scale[:, None]).to(rows.dtype)
-
-    pieces = ("quantise_rows",)
 
     def quantise_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """rows : (M, K) -> e4m3 values (M, K) and scale (M,)."""

@@ -5,11 +5,21 @@ Knows tensors only: no checkpoint, no sampling, no image. Shapes: B batch, T tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+# Methods that a compiler may take by themselves, and which of their arguments have a row for each token.
+Pieces = Mapping[str, tuple[str, ...]]
+
+
+def inference() -> AbstractContextManager[object]:
+    """Work in inference mode unless gradients are wanted; there a view is a plain tensor, which compiled code asks."""
+    return torch.inference_mode(not torch.is_grad_enabled())
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -6,18 +6,24 @@ products whose group borders stay on the device.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.layers import share_storage
+from backend.hunyuan3d.networks.layers import Pieces, share_storage
 
 
 class MixtureOfExperts(nn.Module):
     """shared(x) + sum over the top-k experts of p_e(x) expert_e(x), p a softmax over all experts, not renormalised."""
 
-    pieces = ("activate", "add_bias", "combine")
+    pieces: ClassVar[Pieces] = {
+        "activate": ("hidden", "expert"),
+        "add_bias": ("rows", "expert"),
+        "combine": ("x", "shared", "by_expert", "index", "weights"),
+    }
 
     def __init__(self, width: int, num_experts: int, top_k: int) -> None:
         super().__init__()
