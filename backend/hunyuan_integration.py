@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -22,9 +22,9 @@ from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.device.background_compile import BackgroundCompile
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
 from backend.hunyuan3d.device.compile import CompiledPieces, compiler_missing, keep_compiled_in
+from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
 from backend.hunyuan3d.finishing import draw_ball
-from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser

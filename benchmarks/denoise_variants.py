@@ -8,10 +8,7 @@ the same latents to the bit alone and in a batch.
 from __future__ import annotations
 
 import gc
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo.utils
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from backend.hunyuan3d.device.compile import CompiledPieces
 from backend.hunyuan3d.device.graphs import GraphedDenoiser
-from backend.hunyuan3d.networks import denoiser_v2_1, head_norms
-from backend.hunyuan3d.networks.denoiser_v2_0 import linear_gelu
+from backend.hunyuan3d.networks import gelu_rows, head_norms
 from backend.hunyuan3d.networks.fp8 import quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
@@ -125,10 +122,10 @@ class Bench:
         cond = self.cond[:batch].to(self.pipeline.device, self.pipeline.dtype)
         return denoiser.prepare(cond, classifier_free=not denoiser.guidance_embed)
 
-    def measure(self, variant: str) -> None:
+    def measure(self, variant: str, batches: tuple[int, ...] | None = None) -> None:
         """Time an evaluation at every batch size and compare it; the first variant measured is the reference."""
         denoiser = self.pipeline.denoiser
-        for batch in self.batches:
+        for batch in batches or self.batches:
             context, x = self.context(batch), self.noise[:batch]
 
             def evaluate(x: Tensor = x, context: Any = context) -> Tensor:
@@ -190,10 +187,16 @@ class Bench:
         with profile(activities=activities) as profiler:
             self.pipeline.denoiser.velocity(self.noise[:batch], self.t, context, self.guidance)
             synchronize()
-        order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
-        text = profiler.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=90)
+        device_time = "self_device_time_total" if cuda else "self_cpu_time_total"
+        kernels = [event for event in profiler.key_averages() if not (cuda and event.key.startswith("aten::"))]
+        kernels.sort(key=lambda event: getattr(event, device_time), reverse=True)
+        whole = sum(getattr(event, device_time) for event in kernels)
+        lines = [f"# {file}: {whole / 1e3:.2f} ms"]
+        for event in kernels[:32]:
+            spent = getattr(event, device_time)
+            lines.append(f"{spent / 1e3:9.3f} ms {event.count:5d} x {spent / event.count:9.1f} us  {event.key[-110:]}")
         with (self.report.out / "profiles.txt").open("a") as out:
-            out.write(f"# {file}\n{text}\n\n")
+            out.write("\n".join(lines) + "\n\n")
 
     @contextmanager
     def graphs(self) -> Iterator[None]:
@@ -221,17 +224,6 @@ def patched(module: object, name: str, value: object) -> Iterator[None]:
         setattr(module, name, own)
 
 
-def gelu_in_the_product(self: denoiser_v2_1.FeedForward, x: Tensor) -> Tensor:
-    """FeedForward with cuBLAS's GELU, the tanh form: what it would give and what it would cost in accuracy."""
-    out: Tensor = self.fc2(linear_gelu(x, self.fc1.weight, self.fc1.bias))
-    return out
-
-
-def kernel_in_compiled(q: Tensor, k: Tensor) -> bool:
-    """The norm kernel everywhere, inside compiled pieces too."""
-    return q.device.type == "cuda" and q.dim() == 3 and q.stride() == k.stride()
-
-
 @torch.no_grad()
 def measure_design(
     report: Report, name: str, build: Callable[[], Hunyuan3DShapePipeline], batches: tuple[int, ...], profiled: int
@@ -240,56 +232,44 @@ def measure_design(
     bench: Bench | None = None
     with report.attempt(f"{name} eager", 60):
         bench = Bench(report, name, build(), batches)
-        with patched(head_norms, "_has_triton", lambda: False):
+        with patched(head_norms, "_is_for_kernel", _never), patched(gelu_rows, "_is_for_kernel", _never):
             bench.measure("eager")
-            bench.say_equality("eager")
-            bench.profile(profiled, f"{name} b{profiled} eager")
     if bench is None:
         return
-    cuda = bench.pipeline.device.type == "cuda"
-    if cuda:
-        with report.attempt(f"{name} eager + kernel", 30):
-            bench.measure("eager + norm kernel")
     network = bench.pipeline.denoiser
     assert isinstance(network, nn.Module)
     with report.attempt(f"{name} compiled", 90):
         _compiled(bench, network, "compiled", profiled)
-    if cuda and name == "2.1":
-        with report.attempt(f"{name} compiled + gelu", 60):
-            with patched(denoiser_v2_1.FeedForward, "forward", gelu_in_the_product):
-                _compiled(bench, network, "compiled + tanh GELU in cuBLAS", None)
-    if cuda:
-        with report.attempt(f"{name} compiled + kernel", 60):
-            with patched(head_norms, "_kernel_serves", kernel_in_compiled):
-                _compiled(bench, network, "compiled + norm kernel", None)
     with report.attempt(f"{name} fp8", 90):
         _plain(network)
         quantise_denoiser(network)  # type: ignore[arg-type]
         _collect()
         report.say(f"{name} weights in fp8: {sum(p.nbytes for p in network.parameters()) / 2**30:.2f} GiB")
-        bench.measure("fp8 eager")
         _compiled(bench, network, "fp8 compiled", profiled)
 
 
-def _compiled(bench: Bench, network: nn.Module, variant: str, profiled: int | None) -> None:
+def _never(*_: object) -> bool:
+    return False
+
+
+def _compiled(bench: Bench, network: nn.Module, variant: str, profiled: int) -> None:
     """Compile anew and measure, then the same from graphs."""
     _plain(network)
     torch._dynamo.reset()
     pieces = CompiledPieces([network])
     pieces.use()
     bench.measure(variant)
+    bench.report.say(f"{bench.name} {variant}: {torch._dynamo.utils.counters['stats']['unique_graphs']} graphs so far")
     if pieces.failed:
         bench.report.say("FAILED", bench.name, variant, "was given up")
         return
     bench.say_equality(variant)
-    if profiled is not None:
-        bench.profile(profiled, f"{bench.name} b{profiled} {variant}")
-        if bench.pipeline.device.type == "cuda":
-            without = bench.latents()
-            with bench.graphs():
-                bench.measure(f"{variant} + graphs")
-                bench.say_against(f"{variant} + graphs", without)
-                bench.say_equality(f"{variant} + graphs")
+    if bench.pipeline.device.type == "cuda":
+        without = bench.latents()
+        with bench.graphs():
+            bench.measure(f"{variant} + graphs", (min(bench.batches),))
+            bench.say_against(f"{variant} + graphs", without)
+    bench.profile(profiled, f"{bench.name} b{profiled} {variant}")
 
 
 def _plain(network: nn.Module) -> None:
@@ -303,24 +283,3 @@ def _collect() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def say_second_start(report: Report, design: str, cache: Path) -> None:
-    """Start another process that compiles the same design with this process's cache, and say what it took."""
-    code = (
-        "import time; t = time.perf_counter()\n"
-        "import torch; from benchmarks.full_size import random_pipeline, device_and_dtype\n"
-        "from benchmarks.denoise_variants import Bench, CompiledPieces, Report, synchronize; from pathlib import Path\n"
-        "torch.set_grad_enabled(False); device, dtype = device_and_dtype()\n"
-        "report = Report(Path('.'), 100); report.say('imports', round(time.perf_counter() - t, 1))\n"
-        f"pipeline = random_pipeline({design!r}, device, dtype); bench = Bench(report, {design!r}, pipeline, (2,))\n"
-        "synchronize(); report.say('built and encoded', round(time.perf_counter() - t, 1))\n"
-        "pieces = CompiledPieces([pipeline.denoiser]); pieces.use(); t = time.perf_counter()\n"
-        "bench.measure('compiled, second start'); report.say('SECOND START', round(time.perf_counter() - t, 1), pieces.failed)\n"
-    )  # fmt: skip
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
-                   "TRITON_CACHE_DIR": str(cache / "triton")}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=90,
-                          check=False)  # fmt: skip
-    for line in (done.stdout if done.returncode == 0 else done.stdout + done.stderr[-1500:]).splitlines():
-        report.say("second process:", line)

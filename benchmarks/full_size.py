@@ -13,7 +13,6 @@ import argparse
 import gc
 import json
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -218,11 +217,10 @@ def device_and_dtype() -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def measure_variants(report: denoise_variants.Report, designs: list[str], cache: Path) -> None:
-    """Try every way to run the denoisers, then a second start with what the first has compiled."""
+def measure_variants(report: denoise_variants.Report, designs: list[str]) -> None:
+    """Try every way to run the denoisers."""
     device, dtype = device_and_dtype()
     torch.set_grad_enabled(False)
-    keep_compiled_in(cache)
     report.say("a large product runs at", f"{matmul_rate(device, dtype):.1f} TFLOP/s in {dtype}")
     for name in designs:
         batches = (1,) if name == "mini turbo" else (1, 4)
@@ -232,8 +230,6 @@ def measure_variants(report: denoise_variants.Report, designs: list[str], cache:
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    with report.attempt("second start", 100):
-        denoise_variants.say_second_start(report, designs[0], cache)
 
 
 def compiled_pipeline(name: str, device: torch.device, dtype: torch.dtype, *, fp8: bool) -> Hunyuan3DShapePipeline:
@@ -260,6 +256,8 @@ def measure_stages(report: denoise_variants.Report, work: list[tuple[str, int, i
                 gc.collect()
                 design = name.removesuffix(" fp8")
                 pipeline, built = compiled_pipeline(design, device, dtype, fp8=design != name), name
+                assert pipeline is not None
+                report.say(f"{name}: first batch after", f"{timed(device, partial(first_batch, pipeline)):.1f} s")
             assert pipeline is not None
             rows.append(
                 replace(measure(pipeline, built.removesuffix(" fp8"), batch, steps, 5.0, resolution), design=name)
@@ -268,9 +266,16 @@ def measure_stages(report: denoise_variants.Report, work: list[tuple[str, int, i
     return rows
 
 
+def first_batch(pipeline: Hunyuan3DShapePipeline) -> None:
+    """One image through everything that is compiled: seconds where the compilers' cache is warm."""
+    size = pipeline.image_processor.size
+    cond = pipeline.encode_images(torch.rand(1, 3, size, size) * 2 - 1)
+    pipeline.decode_volumes(pipeline.sample_latents(cond, 2, 5.0, seeds=0), 32)
+
+
 FULL_WORK = [
-    ("2.1", 1, 30), ("2.1", 4, 30), ("2.1 fp8", 1, 30), ("2.1 fp8", 4, 30), ("2.0", 1, 50), ("2.0", 4, 50),
-    ("mini", 1, 50), ("mini", 4, 50), ("mini turbo", 1, 5),
+    ("2.1", 1, 30), ("2.1", 4, 30), ("2.1 fp8", 1, 30), ("2.1 fp8", 4, 30), ("2.0", 1, 50), ("mini turbo", 1, 5),
+    ("2.0", 4, 50), ("mini", 1, 50), ("mini", 4, 50),
 ]  # fmt: skip
 TINY_WORK = [("tiny", 1, 3), ("tiny", 4, 3), ("tiny fp8", 2, 3)]
 
@@ -283,6 +288,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=380, help="time for all of it")
     parser.add_argument("--octree-resolution", type=int, default=384)
     parser.add_argument("--design", nargs="+", choices=sorted(DESIGNS), default=["2.1", "2.0", "mini", "mini turbo"])
+    parser.add_argument("--cache", type=Path, help="folder for what the compilers make; in --out when not given")
     parser.add_argument("--only", choices=("variants", "stages"))
     arguments = parser.parse_args()
     if arguments.form == "full" and not torch.cuda.is_available():
@@ -291,7 +297,10 @@ def main() -> None:
     tiny = arguments.form == "tiny"
     report = denoise_variants.Report(arguments.out, arguments.seconds, patience=20 if tiny else 1)
     device, dtype = device_and_dtype()
-    rows: list[Row] = []
+    keep_compiled_in(arguments.cache or arguments.out / "compiled")
+    if arguments.only != "stages":
+        measure_variants(report, ["tiny", "tiny 2.0"] if tiny else arguments.design)
+        (arguments.out / "variants.json").write_text(json.dumps(report.rows, indent=1), encoding="utf-8")
     if arguments.only != "variants":
         resolution = 32 if tiny else arguments.octree_resolution
         work = TINY_WORK if tiny else [row for row in FULL_WORK if row[0].removesuffix(" fp8") in arguments.design]
@@ -300,10 +309,6 @@ def main() -> None:
         text += table(rows, matmul_rate(device, dtype), resolution)
         print(text, flush=True)
         (arguments.out / "stages.md").write_text(text, encoding="utf-8")
-    if arguments.only != "stages":
-        measure_variants(report, ["tiny", "tiny 2.0"] if tiny else arguments.design, arguments.out / "compiled")
-        shutil.rmtree(arguments.out / "compiled", ignore_errors=True)
-        (arguments.out / "variants.json").write_text(json.dumps(report.rows, indent=1), encoding="utf-8")
 
 
 def _machine(device: torch.device) -> str:

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from backend.hunyuan3d.networks import head_norms
 from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
-from backend.hunyuan3d.networks.fp8 import Fp8Experts, Fp8Linear, quantise
+from backend.hunyuan3d.networks.fp8 import Fp8Experts, Fp8Linear
+from backend.hunyuan3d.networks.gelu_rows import (
+    gelu_rows_on_device,
+    gelu_rows_plainly,
+    gelu_rows_quantised_on_device,
+    quantise,
+)
 from backend.hunyuan3d.networks.head_norms import head_norm, launch_norm_kernel
 from backend.hunyuan3d.networks.layers import cut_heads
 from benchmarks.denoise_variants import milliseconds, relative
@@ -35,6 +43,62 @@ def check_norm_kernel() -> None:
             floor = 4 * q.numel() * 2 / 3e12 * 1e3
             print(f"FULL norm kernel {rows}x{heads}x{d} {layout}: errors {errors[0]:.1e} {errors[1]:.1e}; "
                   f"{kernel:.3f} ms, torch {twin:.3f} ms, bytes alone {floor:.3f} ms")  # fmt: skip
+
+
+def check_norm_choices() -> None:
+    """The norm kernel's time for other numbers of heads at once, and what the compiler makes of the same."""
+    for rows, heads, d in ((8 * 4097, 16, 128), (8884, 16, 64)):
+        qkv = torch.randn(rows, 3 * heads * d, device="cuda", dtype=torch.bfloat16)
+        w = torch.ones(d, device="cuda", dtype=torch.bfloat16)
+        q, k, _ = cut_heads(qkv, heads, 3)
+        times = {}
+        for at_once in (4, 8, 16, 32, 64):
+            head_norms._HEADS_AT_ONCE = at_once
+            times[at_once] = round(milliseconds(lambda q=q, k=k, w=w: launch_norm_kernel(q, k, w, w), 20), 3)
+        head_norms._HEADS_AT_ONCE = 16
+
+        def both(qkv: Tensor, w: Tensor, heads: int = heads) -> tuple[Tensor, Tensor]:
+            q, k, _ = cut_heads(qkv, heads, 3)
+            return head_norm(q, w), head_norm(k, w)
+
+        compiled = torch.compile(both)
+        compiled(qkv, w)
+        ms = milliseconds(lambda qkv=qkv, w=w, compiled=compiled: compiled(qkv, w), 20)
+        print(f"FULL norm kernel {rows}x{heads}x{d}: ms for heads at once {times}; by the compiler {ms:.3f}")
+
+
+def check_gelu_rows() -> None:
+    """The GELU kernel against torch in float64, with and without experts' bias, plain and quantised; and its time."""
+    for rows, width, experts in ((32776, 8192, 0), (65552, 8192, 8), (1001, 200, 3)):
+        x = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16) * 2
+        bias = torch.randn(experts, width, device="cuda", dtype=torch.bfloat16) if experts else None
+        expert = torch.randint(experts, (rows,), device="cuda").sort().values if experts else None
+        few = slice(rows - 500, rows)
+        exact = gelu_rows_plainly(x[few].double(), None if bias is None else bias.double(),
+                                  None if expert is None else expert[few])  # fmt: skip
+        out = gelu_rows_on_device(x, bias, expert)
+        values, scale = gelu_rows_quantised_on_device(x, bias, expert)
+        plain, plain_scale = quantise(exact.to(x.dtype))
+        differing = float((values[few].float() != plain.float()).float().mean())
+        times = [milliseconds(lambda f=f, x=x, b=bias, e=expert: f(x, b, e), 10)
+                 for f in (gelu_rows_on_device, gelu_rows_quantised_on_device, gelu_rows_plainly)]  # fmt: skip
+        floor = 2 * x.numel() * 2 / 3e12 * 1e3
+        print(f"FULL gelu kernel {rows}x{width}, {experts} experts: error {relative(out[few], exact):.1e}; quantised "
+              f"{relative(values[few].float() * scale[few, None], exact):.1e}, {differing:.2%} other values than torch's, "
+              f"scales {relative(scale[few], plain_scale.squeeze(-1)):.1e}; {times[0]:.3f} ms, quantised {times[1]:.3f}, "
+              f"torch {times[2]:.3f}, bytes alone {floor:.3f}")  # fmt: skip
+    compiled = torch.compile(torch.nn.functional.gelu)
+    x = torch.randn(32776, 8192, device="cuda", dtype=torch.bfloat16)
+    compiled(x)
+    print(f"FULL gelu by the compiler: {milliseconds(lambda: compiled(x), 10):.3f} ms")
+
+
+def check_position_table() -> None:
+    """Bicubic interpolation of a position table: the GPU's against the CPU's."""
+    table = torch.randn(1, 32, 4, 4, generator=torch.Generator().manual_seed(0))
+    resize = partial(torch.nn.functional.interpolate, size=(5, 5), mode="bicubic", align_corners=False)
+    error = float((resize(table.cuda()).cpu() - resize(table)).abs().max())
+    print(f"FULL bicubic 4x4 to 5x5: the GPU's differs from the CPU's by {error:.1e}")
 
 
 def check_fp8() -> None:
@@ -96,7 +160,15 @@ def check_conditioner() -> None:
 
 def main() -> None:
     """Run every check; one that fails says so and stops no other."""
-    checks: list[Callable[[], None]] = [check_norm_kernel, check_fp8, check_fp8_experts, check_conditioner]
+    checks: list[Callable[[], None]] = [
+        check_norm_kernel,
+        check_norm_choices,
+        check_gelu_rows,
+        check_fp8,
+        check_fp8_experts,
+        check_position_table,
+        check_conditioner,
+    ]
     if not torch.cuda.is_available():
         print("SKIPPED: no CUDA here")
         return

@@ -60,8 +60,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("form", choices=("full", "tiny"))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--limits", nargs="+", type=float, default=[0.8, 0.15, 0.16, 0.125, 0.2, 0.3])
-    parser.add_argument("--compile", nargs="+", default=["off"])
+    parser.add_argument("--limits", nargs="+", type=float, default=[0.16, 0.125])
+    parser.add_argument("--compile", choices=("on", "off"), default="off")
+    parser.add_argument("--dtype", default="auto")
     arguments = parser.parse_args()
     device, dtype = device_and_dtype()
     folder = Path(tempfile.mkdtemp(prefix="orfeas-2.1-"))
@@ -76,7 +77,7 @@ def main() -> None:
         if device.type == "cuda":
             torch.cuda.empty_cache()
         for limit in arguments.limits:
-            _try(folder, limit)
+            _try(folder, limit, arguments.compile, arguments.dtype)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

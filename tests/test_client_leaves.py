@@ -57,7 +57,9 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
 
 
 def test_a_try_that_succeeds_is_the_last() -> None:
-    results = iter([PassingFailure(Trouble("one")), PassingFailure(Trouble("two")), "made", "never"])
+    results: Iterator[PassingFailure | str] = iter(
+        [PassingFailure(Trouble("one")), PassingFailure(Trouble("two")), "made", "never"]
+    )
     told: list[str] = []
     pauses: list[float] = []
 

@@ -366,8 +366,8 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
     choices = Choices(steps=2, guidance=1.0, resolution=16, batch=2)
     results = evaluate(pipeline, held_out, glyph_pictures()[:3], choices, vae_iou=0.91)
-    assert [len(run.scores) for run in (results.shapes, results.images)] == [3, 3]
-    assert [len(run.exhibits) for run in (results.shapes, results.images)] == [3, 3]
+    assert [len(run.scores) for run in (results.shapes, results.pictures)] == [3, 3]
+    assert [len(run.exhibits) for run in (results.shapes, results.pictures)] == [3, 3]
     assert len(results.shapes.stages) == 2
     assert results.shapes.seconds_per_image > 0
     assert 0 < results.chamfer_floor < 0.02

@@ -8,6 +8,7 @@ import io
 import subprocess
 import sys
 import threading
+import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

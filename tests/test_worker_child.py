@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -193,7 +194,7 @@ class Child:
 def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
-    monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
+    monkeypatch.setattr(signal, "alarm", asked.append)
     monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
     return asked
 

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 from typing import Any
 
 import pytest

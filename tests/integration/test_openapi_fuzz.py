@@ -41,6 +41,7 @@ class Signer(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         body = request.body or b""
+        assert isinstance(body, bytes | str)
         digest = digest_body(body if isinstance(body, bytes) else body.encode())
         path, _, query = request.path_url.partition("?")
         timestamp, nonce = int(time.time()), secrets.token_hex(12)

@@ -89,7 +89,7 @@ class FakeProcessor:
     calls: list[FakeCall] = field(default_factory=list)
     before_call: Callable[[FakeCall], None] = nothing
     at_step: Callable[[int], None] = nothing
-    before_finish: Callable[[bytes], None] = nothing
+    before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     lost: bool = False

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[Any, ...]
 # Rows x latent tokens up to which the host, not the device, would be the limit.
-GRAPHED_TOKENS = 16384
+GRAPHED_TOKENS = 8192
 _WARM_UP_CALLS = 2
 
 
@@ -56,7 +56,8 @@ class GraphedDenoiser:
                 self.forget()
             else:
                 self._failed = True
-                logger.warning("CUDA graphs do not work here; going on without them (%s)", type(failure).__name__)
+                logger.warning("CUDA graphs do not work here; going on without them (%s: %s)",
+                               type(failure).__name__, str(failure).partition("\n")[0])  # fmt: skip
                 logger.debug("why they do not", exc_info=failure)
         return self._denoiser.velocity(x, t, context, guidance)
 

@@ -267,7 +267,12 @@ class SingleBlock(nn.Module):
     def leave(self, x: Tensor, attended: Tensor, hidden: Tensor, mods: Tensor) -> Tensor:
         """Add the gated projection of attention's outcome and the hidden values."""
         gate = self.modulation.cut(mods)[2]
-        return torch.addcmul(x, gate, self.linear2(torch.cat([attended, hidden], dim=-1)))
+        if type(self.linear2) is not nn.Linear or attended.requires_grad:
+            return torch.addcmul(x, gate, self.linear2(torch.cat([attended, hidden], dim=-1)))
+        # Two products cost less than writing both inputs side by side.
+        weight = self.linear2.weight
+        before, after = weight[:, : attended.shape[-1]], weight[:, attended.shape[-1] :]
+        return torch.addcmul(x, gate, F.linear(hidden, after, self.linear2.bias) + F.linear(attended, before))
 
 
 class FinalLayer(nn.Module):

@@ -15,23 +15,12 @@ from torch import Tensor, nn
 
 from backend.hunyuan3d.networks.denoiser_v2_0 import Hunyuan3DDiT
 from backend.hunyuan3d.networks.denoiser_v2_1 import Block, HunYuanDiTPlain
+from backend.hunyuan3d.networks.gelu_rows import gelu_rows_quantised, quantise
 from backend.hunyuan3d.networks.layers import Pieces
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 
-E4M3_MAX = 448.0
-_SMALLEST_SCALE = 1e-12
 # cuBLAS and CUTLASS take fp8 operands whose rows are multiples of 16 bytes.
 _MULTIPLE = 16
-
-
-def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return e4m3 values and the float32 scale of each row: x ~ values * scale.
-
-    x : (..., K) -> values (..., K), scale (..., 1), so that the largest value of a row is 448.
-    """
-    x = x.float()
-    scale = (x.abs().amax(-1, keepdim=True) / E4M3_MAX).clamp_min(_SMALLEST_SCALE)
-    return (x / scale).clamp(-E4M3_MAX, E4M3_MAX).to(torch.float8_e4m3fn), scale
 
 
 class Fp8Linear(nn.Module):
@@ -49,15 +38,31 @@ class Fp8Linear(nn.Module):
         """x : (..., K) -> (..., N) in x's precision."""
         rows = x.flatten(0, -2) if x.dim() != 2 else x
         values, scale = quantise(rows)
-        if x.device.type == "cuda":
-            out = torch._scaled_mm(
+        out = self.product(values, scale).to(x.dtype)
+        return out.unflatten(0, x.shape[:-1]) if x.dim() != 2 else out
+
+    def product(self, values: Tensor, scale: Tensor) -> Tensor:
+        """Rows that are quantised already: values (M, K) with scale (M, 1) -> (M, N)."""
+        if values.device.type == "cuda":
+            return torch._scaled_mm(
                 values, self.weight.t(), scale_a=scale, scale_b=self.scale, bias=self.bias,
                 out_dtype=torch.bfloat16, use_fast_accum=True,
             )  # fmt: skip
-        else:
-            out = (values.float() @ self.weight.float().t()) * scale * self.scale
-            out = out if self.bias is None else out + self.bias
-        return out.to(x.dtype).unflatten(0, x.shape[:-1]) if x.dim() != 2 else out.to(x.dtype)
+        out = (values.float() @ self.weight.float().t()) * scale * self.scale
+        return out if self.bias is None else out + self.bias
+
+
+class Fp8FeedForward(nn.Module):
+    """Linear, exact GELU, Linear in fp8, the values between them quantised as they are made."""
+
+    def __init__(self, first: nn.Linear, second: nn.Linear) -> None:
+        super().__init__()
+        self.first, self.second = Fp8Linear(first.weight, first.bias), Fp8Linear(second.weight, second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x : (M, C) -> (M, C)."""
+        values, scale = gelu_rows_quantised(self.first(x))
+        return self.second.product(values, scale[:, None]).to(x.dtype)
 
 
 class Fp8Experts(nn.Module):
@@ -74,9 +79,12 @@ class Fp8Experts(nn.Module):
         self.scale = nn.Parameter(torch.stack([scale[:, 0] for _, scale in quantised]), requires_grad=False)
         self.bias = nn.Parameter(torch.stack([bias.detach() for bias in biases]), requires_grad=False)
 
-    def forward(self, rows: Tensor, ends: Tensor) -> Tensor:
-        """rows : (M, K) sorted by expert; ends : (experts,) int32 -> (M, N), without bias."""
-        values, scale = self.quantise_rows(rows)
+    def forward(self, rows: Tensor, ends: Tensor, bias: Tensor | None = None, expert: Tensor | None = None) -> Tensor:
+        """rows : (M, K) sorted by expert; ends : (experts,) int32 -> (M, N), without this layer's bias.
+
+        bias, expert : the bias of the layer before and each row's expert, where the rows are still to go through GELU.
+        """
+        values, scale = self.quantise_rows(rows) if bias is None else gelu_rows_quantised(rows, bias, expert)
         if rows.device.type == "cuda":
             return torch._scaled_grouped_mm(
                 values, self.weight.transpose(-2, -1), scale_a=scale, scale_b=self.scale, offs=ends,
@@ -116,10 +124,17 @@ def _quantise_v2_1(block: Block) -> None:
     if block.takes_skip:
         block.skip_linear = _fp8(block.skip_linear)
     if block.uses_moe:
-        _quantise_linears(block.moe.shared_experts)
+        shared = block.moe.shared_experts
+        block.moe.shared_experts = _feed_forward(shared, "net.0.proj", "net.2")
         _quantise_experts(block.moe)
     else:
-        _quantise_linears(block.mlp)
+        block.mlp = _feed_forward(block.mlp, "fc1", "fc2")
+
+
+def _feed_forward(module: nn.Module, first: str, second: str) -> nn.Module:
+    linears = [module.get_submodule(name) for name in (first, second)]
+    fits = all(isinstance(_fp8(linear), Fp8Linear) for linear in linears)
+    return Fp8FeedForward(*linears) if fits else module  # type: ignore[arg-type]
 
 
 def _quantise_experts(moe: MixtureOfExperts) -> None:

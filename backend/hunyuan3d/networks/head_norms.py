@@ -1,22 +1,23 @@
 """RMS norms of each head's queries and keys, straight from the rows of their joint projection.
 
-Knows tensors only. On CUDA one Triton kernel reads a row once and writes normed queries and keys side by side;
-elsewhere, while gradients are wanted, and inside compiled code (which fuses by itself) plain torch does the same.
-Shapes: M rows (tokens of all images), H heads, d channels a head.
+On CUDA one Triton kernel reads a row once and writes normed queries and keys densely, in compiled code too; elsewhere,
+and while gradients are wanted, plain torch does the same. Knows tensors only. Shapes: M rows (tokens of all images),
+H heads, d channels a head.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from backend.hunyuan3d.networks.gelu_rows import has_triton
+
 EPS = 1e-6
-_ROWS_PER_PROGRAM = 16
+# Heads that one program takes at once.
+_HEADS_AT_ONCE = 16
 
 
 def normed_queries_keys(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,8 +26,9 @@ def normed_queries_keys(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor
     q, k : (M, H, d) or (B, T, H, d), views with the same strides; q_weight, k_weight : (d,). Returns two contiguous
     tensors of the same shape. Sums are in float32 whatever the precision of the input.
     """
-    if _kernel_serves(q, k):
-        return launch_norm_kernel(q, k, q_weight, k_weight)
+    if _is_for_kernel(q, k):
+        normed_q, normed_k = norm_on_device(q, k, q_weight, k_weight)
+        return normed_q, normed_k
     return head_norm(q, q_weight), head_norm(k, k_weight)
 
 
@@ -35,33 +37,38 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
     return F.rms_norm(x, weight.shape, weight, eps=EPS)
 
 
-def _kernel_serves(q: Tensor, k: Tensor) -> bool:
-    if torch.compiler.is_compiling() or q.device.type != "cuda" or q.requires_grad or q.dim() != 3:
-        return False
-    return q.stride() == k.stride() and q.stride(-1) == 1 and _has_triton()
+# An operator of its own, so that compiled code calls it as it is.
+@torch.library.custom_op("orfeas::norm_queries_keys", mutates_args=())
+def norm_on_device(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the kernel where there is Triton."""
+    if q.device.type != "cuda" or not has_triton() or q.stride() != k.stride() or q.stride(-1) != 1:
+        return head_norm(q, q_weight).contiguous(), head_norm(k, k_weight).contiguous()
+    return launch_norm_kernel(q, k, q_weight, k_weight)
 
 
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+@norm_on_device.register_fake
+def _(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    return q.new_empty(q.shape), k.new_empty(k.shape)
+
+
+def _is_for_kernel(q: Tensor, k: Tensor) -> bool:
+    return q.device.type == "cuda" and not (q.requires_grad or k.requires_grad) and q.dim() == 3
 
 
 def launch_norm_kernel(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Run the kernel; shapes as `normed_queries_keys`, three dimensions, whole channels. Needs Triton."""
-    import triton
-
     m, heads, d = q.shape
     out_q, out_k = (torch.empty((m, heads, d), dtype=q.dtype, device=q.device) for _ in range(2))
-    grid = (triton.cdiv(m * heads, _ROWS_PER_PROGRAM),)
+    grid = ((m * heads + _HEADS_AT_ONCE - 1) // _HEADS_AT_ONCE,)
     norm_kernel()[grid](
         q, k, q_weight, k_weight, out_q, out_k, m * heads, heads, q.stride(0), q.stride(1), EPS,
-        D=d, BLOCK_D=triton.next_power_of_2(d), BLOCK_R=_ROWS_PER_PROGRAM,
+        D=d, BLOCK_D=1 << (d - 1).bit_length(), BLOCK_R=_HEADS_AT_ONCE,
     )  # fmt: skip
     return out_q, out_k
 
 
 def norm_kernel() -> Any:
     """Return the Triton kernel; importing it imports Triton, which not every machine has."""
-    from backend.hunyuan3d.networks.head_norms_kernel import norm_queries_keys
+    from backend.hunyuan3d.networks.triton_kernels import norm_queries_keys
 
     return norm_queries_keys

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-
 # Methods that a compiler may take by themselves, and which of their arguments have a row for each token.
 Pieces = Mapping[str, tuple[str, ...]]
 
@@ -84,5 +83,5 @@ def sinusoid(t: Tensor, width: int, period: float) -> tuple[Tensor, Tensor]:
     """
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=t.device) / half
-    phase = t.float()[..., None] * torch.pow(torch.tensor(period, device=t.device), -exponent)
+    phase = t.float()[..., None] * torch.pow(torch.full((), period, device=t.device), -exponent)
     return phase.sin(), phase.cos()
