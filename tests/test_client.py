@@ -209,7 +209,7 @@ def test_pause_is_at_least_what_the_service_asks_for(line: Line) -> None:
 def test_pauses_double_up_to_a_bound() -> None:
     pauses: list[float] = []
     for chance in (0.0, 1.0):
-        retry_policy = RetryPolicy(pauses.append, chance=lambda chance=chance: chance)
+        retry_policy = RetryPolicy(pauses.append, chance=itertools.repeat(chance).__next__)
         pauses += [retry_policy.pause(failures) for failures in range(8)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.25, 0.5, 1, 2, 4, 8, 15, 15]
 
@@ -446,7 +446,7 @@ def leave_nothing(folder: Path) -> list[str]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file that is there from before, alone in its folder."""
+    """Give a file that is there from before, alone in its folder."""
     path = tmp_path / "meshes" / "mesh.glb"
     path.parent.mkdir()
     path.write_bytes(b"old")
