@@ -57,14 +57,12 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
 
 
 def test_a_try_that_succeeds_is_the_last() -> None:
-    results: Iterator[PassingFailure | str] = iter(
-        [PassingFailure(Trouble("one")), PassingFailure(Trouble("two")), "made", "never"]
-    )
+    results = iter([PassingFailure(Trouble("one")), PassingFailure(Trouble("two")), "made", "never"])
     told: list[str] = []
     pauses: list[float] = []
 
     def attempt() -> str:
-        result: PassingFailure | str = next(results)
+        result = next(results)
         if isinstance(result, PassingFailure):
             raise result
         return str(result)
