@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.head_norms import normed_queries_keys
-from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, inference
+from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, inference, linear_of_two
 
 TIME_CHANNELS = 256
 TIME_FACTOR = 1000.0
@@ -267,12 +267,7 @@ class SingleBlock(nn.Module):
     def leave(self, x: Tensor, attended: Tensor, hidden: Tensor, mods: Tensor) -> Tensor:
         """Add the gated projection of attention's outcome and the hidden values."""
         gate = self.modulation.cut(mods)[2]
-        if type(self.linear2) is not nn.Linear or attended.requires_grad:
-            return torch.addcmul(x, gate, self.linear2(torch.cat([attended, hidden], dim=-1)))
-        # Two products cost less than writing both inputs side by side.
-        weight = self.linear2.weight
-        before, after = weight[:, : attended.shape[-1]], weight[:, attended.shape[-1] :]
-        return torch.addcmul(x, gate, F.linear(hidden, after, self.linear2.bias) + F.linear(attended, before))
+        return torch.addcmul(x, gate, linear_of_two(self.linear2, attended, hidden))
 
 
 class FinalLayer(nn.Module):

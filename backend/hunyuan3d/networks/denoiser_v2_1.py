@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.head_norms import head_norm, normed_queries_keys
-from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, cut_heads, inference, share_storage, sinusoid
+from backend.hunyuan3d.networks.layers import (
+    Pieces,
+    attention_over_rows,
+    cut_heads,
+    inference,
+    linear_of_two,
+    share_storage,
+    sinusoid,
+)
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 
 KeysValues = tuple[Tensor, Tensor]
@@ -214,7 +222,7 @@ class Block(nn.Module):
     def enter(self, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Join the skip; return x (M, C) and its normed rows' queries, keys and values (M, H, d)."""
         if skip is not None:
-            x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1)))
+            x = self.skip_norm(linear_of_two(self.skip_linear, skip, x))
         return x, *self.attn1.queries_keys_values(self.norm1(x))
 
     def between(self, x: Tensor, attended: Tensor, has_unconditional: bool) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Methods that a compiler may take by themselves, and which of their arguments have a row for each token.
@@ -60,6 +60,18 @@ def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """
     b, t, _ = x.shape
     return x.view(b, t, heads, parts, -1).permute(3, 0, 2, 1, 4).unbind(0)
+
+
+def linear_of_two(linear: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    """Return `linear` of the two side by side, (..., K1) and (..., K2) -> (..., N).
+
+    Two products cost less than writing both inputs side by side and reading them again.
+    """
+    if type(linear) is not nn.Linear or first.requires_grad:
+        out: Tensor = linear(torch.cat([first, second], dim=-1))
+        return out
+    k = first.shape[-1]
+    return F.linear(second, linear.weight[:, k:], linear.bias) + F.linear(first, linear.weight[:, :k])
 
 
 def share_storage(parameters: Sequence[Tensor]) -> Tensor:
