@@ -76,8 +76,8 @@ class DisguisedField:
     def device(self) -> torch.device:
         return self.inner.device
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        logits = self.inner(points, image_index)
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        logits = self.inner(points, image)
         ball = 0.45 - points.norm(dim=-1)
         outer = 0.85 - points.abs().amax(-1)
         hole = points.abs().topk(2, dim=-1).values.amin(-1) - 0.7
