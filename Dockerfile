@@ -19,6 +19,7 @@ RUN docker/install-python.sh .venv requirements.txt requirements-cluster.txt
 # Modes are set here because a checkout may have been made for its owner's eyes only.
 COPY --chmod=0755 docker/entrypoint.sh docker/healthcheck.sh docker/
 COPY --chmod=0755 backend backend/
+COPY --chmod=0755 orfeas_client orfeas_client/
 
 # A number that stays the same, so that what lies in the volumes keeps its owner from one image to the next.
 RUN groupadd --gid 10001 orfeas \

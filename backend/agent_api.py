@@ -29,6 +29,7 @@ from backend.errors import InvalidLimit, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job, Status
 from backend.jobs.progress import queued_eta
+from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
 
@@ -208,7 +209,7 @@ def _next_look(eta_seconds: float | None) -> int:
 
 
 def _read_limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= calls.LONGEST_PAGE):
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MAX_PAGE_JOBS):
         raise InvalidLimit
     return int(text)
 

@@ -107,7 +107,7 @@ class _Visit:
     agent_id: str = ""
     verified: bool = False
     outcome: str = ServiceError.code
-    status: int = ServiceError.status
+    status: int = 500
 
 
 class AgentGuard:

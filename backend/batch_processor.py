@@ -1,8 +1,8 @@
 """A worker: leases jobs that may run together, runs them as one batch, and records each by itself.
 
-While meshes are drawn, exported and recorded on other threads, the device goes on with the next batch. The job table is
+While meshes are made, exported and recorded on other threads, the device goes on with the next batch. The job table is
 the truth: a worker that dies leaves nothing behind but leases that end. This module does not know HTTP, what a model
-is, or who rings the bell.
+is, or who notifies it of work.
 """
 
 from __future__ import annotations
@@ -19,35 +19,36 @@ from functools import partial
 
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
-from backend.hunyuan3d.device.malloc import prepare_malloc
+from backend.hunyuan3d.device.malloc import MemoryReturn, prepare_malloc
 from backend.jobs.models import Clock, Job
 from backend.jobs.notifier import LocalNotifier
 from backend.jobs.progress import StageTimes
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
+from backend.periodic import RetryPolicy
 from backend.resources import Resources
-from backend.runner.batch_runner import GroupRunner, Task
+from backend.runner.batch_runner import BatchRunner, Task
 from backend.runner.export_pool import ExportPool
 from backend.runner.heartbeat import Ending, Heartbeats, Run
-from backend.runner.memory_return import MemoryReturn
 from backend.runner.presence import Presence
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor
-from backend.runner.result_recorder import JobRecorder
+from backend.runner.result_recorder import ResultRecorder
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
-from backend.telemetry.worker_metrics_protocol import NoMetrics, WorkerMetrics
+from backend.telemetry.logs import log_context
+from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
 from backend.validation import GenerationRequest
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
-_FIRST_REST, _LONGEST_REST = 0.5, 8.0
-_FIRST_RELOAD, _LONGEST_RELOAD = 2.0, 60.0
+_LEASE_RETRIES = RetryPolicy(0.5, 8.0)
+_LOAD_RETRIES = RetryPolicy(2.0, 60.0)
 _GRACE_SECONDS = 5.0
 _MOST_EXPORT_THREADS = 4
 
 
-class _Group:
+class _Batch:
     """The jobs of one device call, and which of them the device is done with."""
 
     def __init__(self) -> None:
@@ -56,7 +57,7 @@ class _Group:
         self.handed_over: set[Run] = set()
 
     def leave(self, ending: Ending) -> None:
-        """Ends the runs that the device is not done with."""
+        """End the runs that the device is not done with."""
         for run in self.runs:
             if run not in self.handed_over:
                 run.end(ending)
@@ -81,12 +82,13 @@ class BatchProcessor:
         on_broken: Callable[[], None] | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
-        """Does nothing yet.
+        """Put the worker together; it does nothing yet.
 
-        open_processor : gives the loaded model, the same at every call; metrics : who counts; owner : the name that
-        jobs are leased under, unique; on_broken : called once, on the worker's thread, when the device no longer
-        answers and only a new process can help (the service then ends itself and is started again); alarm : bounds
-        device calls and the drawing of meshes, once whoever owns the process has begun it.
+        open_processor : gives the loaded model, the same at every call
+        owner : the name that jobs are leased under, unique
+        on_broken : called once, on the worker's thread, when the device no longer answers and only a new process can
+            help (the service then ends itself and is started again)
+        watchdog : bounds device calls and the making of meshes, once whoever owns the process has begun it
         """
         self._store = store
         self._open_processor = open_processor
@@ -96,10 +98,12 @@ class BatchProcessor:
         self.owner = owner or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         counts = metrics or NoMetrics()
         self._times = StageTimes()
-        self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._run_over)
+        self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._clean_up)
         watchdog = watchdog or Watchdog(settings.batch_seconds)
-        self._recorder = JobRecorder(store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog)
-        self._runner = GroupRunner(images, self._recorder, self._times, counts, watchdog)
+        self._recorder = ResultRecorder(
+            store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog
+        )
+        self._runner = BatchRunner(images, self._recorder, self._times, counts, watchdog)
         self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
         self._memory = MemoryReturn()
@@ -118,7 +122,7 @@ class BatchProcessor:
         on_broken: Callable[[], None] | None = None,
         watchdog: Watchdog | None = None,
     ) -> BatchProcessor:
-        """A worker of the process that has these rooms; the others as above. stop() leaves the rooms open."""
+        """Make the worker of a process that has these resources, which stop() leaves open; the others as above."""
         return cls(
             resources.store,
             open_processor,
@@ -134,19 +138,22 @@ class BatchProcessor:
         )
 
     @property
-    def condition(self) -> WorkerStatus:
+    def status(self) -> WorkerStatus:
         """Whether it takes jobs."""
-        return WorkerStatus.DRAINING if self._draining else self._presence.condition
+        return WorkerStatus.DRAINING if self._draining else self._presence.status
 
-    def start(self) -> None:
-        """Begins, once, to work on a thread of its own: loads the model first, trying again while that fails."""
+    def start(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Begin, once, to work on a thread of its own: load the model first, trying again while that fails.
+
+        on_ready : called on that thread once the model is loaded
+        """
         if self._thread is None:
             prepare_malloc()
-            self._thread = threading.Thread(target=self._serve, name="worker", daemon=True)
+            self._thread = threading.Thread(target=self._serve, args=[on_ready], name="worker", daemon=True)
             self._thread.start()
 
     def load(self) -> None:
-        """For a caller of run_once: says in the registry that this worker lives, and loads the model.
+        """Enter this worker in the registry and load the model; for a caller of run_once or run_batch.
 
         Raises what open_processor raises. End with stop().
         """
@@ -158,27 +165,27 @@ class BatchProcessor:
         except Exception as error:
             self._presence.failed(error)
             raise
-        self._memory.keep_what_is()
+        self._memory.freeze()
         self._presence.ready(processor)
 
     def run_once(self) -> int:
-        """As run_group, and waits until each job is recorded."""
+        """Do as run_batch does, and wait until each job is recorded."""
         try:
-            return self.run_group()
+            return self.run_batch()
         finally:
             self._exports.join()
 
-    def run_group(self) -> int:
-        """Leases one group of jobs and takes it through the device; gives their number, 0: none wait, or it drains.
+    def run_batch(self) -> int:
+        """Lease jobs that may run together and take them through the device; return their number.
 
-        Returns when the device is free for the next group, while meshes are still recorded; stop() waits for them.
-        Not to be mixed with start(). Raises what open_processor raises; StoreUnavailable or StorageFull when nothing
-        could be leased; DeviceLost when only a new process can go on.
+        That is 0 when none wait, or when it drains. Returns when the device is free for the next batch, while meshes
+        are still recorded; stop() waits for them. Not to be mixed with start(). Raises what open_processor raises;
+        StoreUnavailable or StorageFull when nothing could be leased; DeviceLost when only a new process can go on.
         """
-        return self._work_group(self._open_processor())
+        return self._run_batch(self._open_processor())
 
     def drain(self, seconds: float | None = None) -> None:
-        """Takes no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.
+        """Take no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.
 
         Returns at once; safe in a signal handler.
         """
@@ -187,7 +194,7 @@ class BatchProcessor:
         self._draining = True
 
     def stop(self, timeout: float | None = None) -> None:
-        """Drains for up to timeout seconds (default settings.drain_seconds), waits for it, ends the threads."""
+        """Drain for up to timeout seconds (default settings.drain_seconds), wait for it, end the threads."""
         given = self._settings.drain_seconds if timeout is None else timeout
         deadline = time.monotonic() + given
         self.drain(given)
@@ -201,132 +208,132 @@ class BatchProcessor:
         self._heartbeats.stop(_GRACE_SECONDS)
         self._presence.stop()
 
-    def _serve(self) -> None:
-        if not self._load_patiently():
+    def _serve(self, on_ready: Callable[[], None] | None) -> None:
+        if not self._load_until_it_works():
             return
-        rest = _FIRST_REST
+        if on_ready is not None:
+            on_ready()
+        pauses = _LEASE_RETRIES.pauses()
         while not self._draining:
             try:
-                taken = self._work_group(self._open_processor())
+                taken = self._run_batch(self._open_processor())
             except DeviceLost as error:
                 self._break(error)
                 return
             except (StoreUnavailable, StorageFull) as error:
                 _log.warning("no jobs can be leased: %s", error)
-                self._nap(rest)
-                rest = min(2 * rest, _LONGEST_REST)
+                self._sleep(next(pauses))
             except Exception:  # noqa: BLE001 - the thread's edge
-                _log.exception("the worker met what it has no name for, and goes on")
-                self._nap(rest)
-                rest = min(2 * rest, _LONGEST_REST)
+                _log.exception("the worker met an unexpected error, and goes on")
+                self._sleep(next(pauses))
             else:
-                rest = _FIRST_REST
+                pauses = _LEASE_RETRIES.pauses()
                 if not taken:
                     self._notifier.wait(_IDLE_SECONDS)
 
-    def _load_patiently(self) -> bool:
-        """Loads the model, again and again until that works; False when it is to stop before."""
-        rest = _FIRST_RELOAD
+    def _load_until_it_works(self) -> bool:
+        """Load the model, again and again; return False when it is to stop before that works."""
+        pauses = _LOAD_RETRIES.pauses()
         while not self._draining:
             try:
                 self.load()
             except Exception:  # noqa: BLE001 - the thread's edge
-                _log.exception("the model cannot be loaded; next try in %.0f s", rest)
-                self._nap(rest)
-                rest = min(2 * rest, _LONGEST_RELOAD)
+                pause = next(pauses)
+                _log.exception("the model cannot be loaded; next try in %.0f s", pause)
+                self._sleep(pause)
             else:
                 return True
         return False
 
-    def _work_group(self, processor: ShapeProcessor) -> int:
-        """Leases a group and takes it through the device; recording goes on after that."""
-        group = _Group()
+    def _run_batch(self, processor: ShapeProcessor) -> int:
+        """Lease a batch and take it through the device; recording goes on after that."""
+        batch = _Batch()
         if self._draining:
             return 0
         try:
-            self._gather(processor, group)
+            self._gather(processor, batch)
             started = time.perf_counter()
-            with self._isolated_if_it_must_be(group):
-                self._runner.run(processor, group.tasks, partial(self._hand_over, group))
+            with self._isolated_if_it_must_be(batch):
+                self._runner.run(processor, batch.tasks, partial(self._hand_over, batch))
         except DeviceLost:
-            group.leave(Ending.RELEASED)
+            batch.leave(Ending.RELEASED)
             raise
         except Exception:
             # Handed back it would not count, and a job that does this each time would run for ever.
-            group.leave(Ending.ABANDONED)
+            batch.leave(Ending.ABANDONED)
             raise
         except BaseException:
-            group.leave(Ending.RELEASED)
+            batch.leave(Ending.RELEASED)
             self._beat_now()
             # It may have struck between a lease and its answer.
             with suppress(StoreUnavailable, StorageFull):
                 self._store.release_unknown(self.owner, self._heartbeats.jobs())
             raise
-        if group.tasks:
-            self._times.note_batch(time.perf_counter() - started, len(group.tasks))
-        return len(group.runs)
+        if batch.tasks:
+            self._times.note_batch(time.perf_counter() - started, len(batch.tasks))
+        return len(batch.runs)
 
     @contextmanager
-    def _isolated_if_it_must_be(self, group: _Group) -> Iterator[None]:
-        """Keeps a job that may kill this process apart from meshes that are still being drawn, and from what follows.
+    def _isolated_if_it_must_be(self, batch: _Batch) -> Iterator[None]:
+        """Keep a job that may kill this process apart from meshes that are still being made, and from what follows.
 
         Also one that died with a killer beside it: the next death would be its last.
         """
-        alone = any(run.job.isolated for run in group.runs)
-        if alone:
+        isolated = any(run.job.isolated for run in batch.runs)
+        if isolated:
             self._exports.join()
         yield
-        if alone:
+        if isolated:
             self._exports.join()
 
-    def _gather(self, processor: ShapeProcessor, group: _Group) -> None:
-        """The job whose turn it is, and others that may run with it, waiting a little for those to come."""
+    def _gather(self, processor: ShapeProcessor, batch: _Batch) -> None:
+        """Lease the job whose turn it is, and others that may run with it, waiting a little for those to come."""
         lease_seconds = self._settings.lease_seconds
         leased = self._store.lease(self.owner, 1, lease_seconds)
-        if not leased or not self._admit(group, leased):
+        if not leased or not self._admit(batch, leased):
             return
-        first, request = leased[0], group.tasks[0].request
+        first, request = leased[0], batch.tasks[0].request
         capacity = min(self._settings.max_batch_size, processor.batch_capacity(request.octree_resolution))
         until = time.monotonic() + self._settings.batch_wait_seconds
         if first.isolated:
             return
         try:
-            while (room := capacity - len(group.runs)) > 0 and not self._draining:
-                self._admit(group, self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first))
+            while (room := capacity - len(batch.runs)) > 0 and not self._draining:
+                self._admit(batch, self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first))
                 left = until - time.monotonic()
                 if left <= 0:
                     return
-                if len(group.runs) < capacity:
+                if len(batch.runs) < capacity:
                     self._notifier.wait(left)
         except (StoreUnavailable, StorageFull) as error:
-            _log.warning("no company can be leased: %s", error)
+            _log.warning("no batch mates can be leased: %s", error)
 
-    def _admit(self, group: _Group, leased: list[Job]) -> bool:
-        """Takes leased jobs into the group; one whose request can't be read fails. Whether any is fit to run."""
+    def _admit(self, batch: _Batch, leased: list[Job]) -> bool:
+        """Take leased jobs into the batch; one whose request can't be read fails. Returns whether any can run."""
         runs = [Run(job) for job in leased]
-        group.runs += runs
+        batch.runs += runs
         self._heartbeats.hold(runs)
-        fit = False
+        before = len(batch.tasks)
         for run in runs:
             try:
-                group.tasks.append(Task(run, GenerationRequest.from_json(run.job.request)))
-                fit = True
+                batch.tasks.append(Task(run, GenerationRequest.from_json(run.job.request)))
             except ServiceError as error:
-                self._recorder.fail(run, error, None)
-        return fit
+                with log_context(run.job.id):
+                    self._recorder.fail(run, error, None)
+        return len(batch.tasks) > before
 
-    def _hand_over(self, group: _Group, task: Task, shape: PendingShape) -> None:
-        group.handed_over.add(task.run)
-        self._exports.submit(partial(self._finish, task, shape), lambda: task.run.over)
+    def _hand_over(self, batch: _Batch, task: Task, shape: PendingShape) -> None:
+        batch.handed_over.add(task.run)
+        self._exports.submit(partial(self._record, task, shape), lambda: task.run.over)
 
-    def _finish(self, task: Task, shape: PendingShape) -> None:
+    def _record(self, task: Task, shape: PendingShape) -> None:
         try:
-            self._recorder.finish(task.run, task.request, shape)
+            self._recorder.record(task.run, task.request, shape)
         finally:
             self._memory.after_work()
 
     def _break(self, error: DeviceLost) -> None:
-        """The device is gone: what it is done with is still recorded, everything else is for another process."""
+        """Record what the lost device was done with still, and leave everything else to another process."""
         _log.critical("%s", error, exc_info=error)
         self._presence.failed(error)
         self._exports.join()
@@ -334,15 +341,15 @@ class BatchProcessor:
         if self._on_broken is not None:
             self._on_broken()
 
-    def _run_over(self, run: Run) -> None:
-        self._recorder.over(run)
+    def _clean_up(self, run: Run) -> None:
+        self._recorder.clean_up(run)
 
     def _beat_now(self) -> None:
         with suppress(StoreUnavailable, StorageFull):  # what stays undone ends with its lease
             self._heartbeats.tick()
 
-    def _nap(self, seconds: float) -> None:
-        """Sleeps in short pieces: drain() may be called in a signal handler, where nothing can be woken."""
+    def _sleep(self, seconds: float) -> None:
+        """Sleep in short pieces: drain() may be called in a signal handler, where nothing can be woken."""
         until = time.monotonic() + seconds
         while not self._draining and time.monotonic() < until:
             time.sleep(0.1)

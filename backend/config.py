@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from backend.errors import ConfigurationError
+from backend.limits import MAX_BATCH_IMAGES
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-MAX_BATCH_IMAGES = 10
-"""The most pictures one batch request may carry (api.md)."""
 
 _FORM_BYTES = 1 << 20
 """Room in an upload for what is not pictures: fields, names, multipart boundaries."""

@@ -1,4 +1,4 @@
-"""The rooms that web processes and workers share: the job table, the files, who is alive, and the sweeping of it all.
+"""What web processes and workers share: the job table, the files, the registry of workers, and what sweeps them.
 
 Nothing runs before `start`. This module does not know HTTP, Celery, or how a job is run.
 """
@@ -7,33 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.errors import ServiceError
-from backend.jobs.janitor import Janitor, JanitorThread
+from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.periodic import PeriodicTask
+from backend.periodic import PeriodicTask, utc_now
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, open_files
 
 
-def utc_now() -> datetime:
-    """The present."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, eq=False)
 class Resources:
     """What one process shares with all others; open it after a fork, not before.
 
-    reminder : rings the bell for jobs that nobody was told of, or was told of in vain, and for runs that died
+    reminder : notifies of jobs that wait although nobody was notified or nobody came, and of runs that died
     """
 
     clock: Clock
@@ -42,16 +37,16 @@ class Resources:
     images: FileStore
     artifacts: ArtifactStore
     registry: WorkerRegistry
-    janitor: JanitorThread
+    janitor: PeriodicTask
     reminder: PeriodicTask
 
     @classmethod
     def open(
         cls, settings: Settings, notifier: Notifier, *, clock: Clock = utc_now, observer: QueueObserver | None = None
     ) -> Resources:
-        """The rooms that the settings describe, with the job tables made.
+        """Open what the settings describe, with the job tables made.
 
-        bell : what the reminder rings; losses : as JobStore's
+        notifier : what the reminder notifies; observer : as JobStore's
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         images = open_files(settings.files_url, "inputs")
@@ -64,7 +59,7 @@ class Resources:
             database.close()
             raise
         ttl = timedelta(hours=settings.artifact_ttl_hours)
-        janitor = Janitor(store, artifacts, images, clock, ttl, memories=[SqlNonceStore(database)])
+        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database)])
 
         def remind() -> None:
             if store.has_work():
@@ -77,13 +72,13 @@ class Resources:
             images=images,
             artifacts=artifacts,
             registry=WorkerRegistry(database, clock),
-            janitor=JanitorThread(janitor, settings.sweep_seconds),
+            janitor=PeriodicTask("janitor", settings.sweep_seconds, janitor.run_once),
             # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.
             reminder=PeriodicTask("reminder", settings.sweep_seconds / 2, remind),
         )
 
     def start(self) -> None:
-        """Begin to clear away what is over, and to remind of what waits."""
+        """Begin to remove what is over, and to notify of what waits."""
         self.janitor.start()
         self.reminder.start()
 
@@ -95,7 +90,7 @@ class Resources:
 
 
 def model_opener(settings: Settings) -> Callable[[], ShapeProcessor]:
-    """What gives the loaded model that the settings name, the same at every call; loads nothing yet."""
+    """Return what gives the loaded model that the settings name, the same at every call; loads nothing yet."""
 
     def open_processor() -> ShapeProcessor:
         # Here, because it imports torch, which a process without a worker never needs.

@@ -20,7 +20,8 @@ from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.resources import Resources, model_opener, utc_now
+from backend.periodic import utc_now
+from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -30,18 +30,35 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.limits import (
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_FORMAT,
+    DEFAULT_QUALITY,
+    MAX_GUIDANCE_SCALE,
+    MAX_QUALITY,
+    MAX_RESOLUTION,
+    MAX_SCALE_MM,
+    MAX_STEPS,
+    MAX_TARGET_FACES,
+    MIN_QUALITY,
+    MIN_RESOLUTION,
+    MIN_STEPS,
+    MIN_TARGET_FACES,
+    SEED_LIMIT,
+    BackgroundMode,
+    MeshFormat,
+)
 
 if TYPE_CHECKING:
     from backend.api.uploads import UploadedImage
 
-MeshFormat = Literal["glb", "stl", "obj", "ply"]
-BackgroundMode = Literal["auto", "always", "never"]
-Quality = Annotated[int, Field(ge=1, le=10)]
-Steps = Annotated[int, Field(ge=10, le=100)]
-Guidance = Annotated[float, Field(ge=0, le=20)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-TargetFaces = Annotated[int, Field(ge=100, le=2_000_000)]
-Millimetres = Annotated[float, Field(gt=0, le=10_000)]
+Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
+Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
+Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
+Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
+Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
+TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
+Millimetres = Annotated[float, Field(gt=0, le=MAX_SCALE_MM)]
 
 _STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
@@ -77,16 +94,17 @@ class GenerationFields(BaseModel):
 
     model_config = _STRICT
 
-    format: MeshFormat = Field(default="glb", description="File format of the mesh.")
+    format: MeshFormat = Field(default=DEFAULT_FORMAT, description="File format of the mesh.")
     quality: Quality = Field(
-        default=7, description="Sets the octree resolution, from 128 at 1 to 512 at 10, and the default steps."
+        default=DEFAULT_QUALITY,
+        description="Sets the octree resolution, from 128 at 1 to 512 at 10, and the default steps.",
     )
     steps: Steps | SkipJsonSchema[None] = _optional("Denoising steps; by default what the checkpoint and quality say.")
     guidance_scale: Guidance | SkipJsonSchema[None] = _optional("Guidance; by default the checkpoint's.")
     seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and told, when it is left out.")
     target_faces: TargetFaces | SkipJsonSchema[None] = _optional("Most faces of the mesh; by default as they come.")
     remove_background: BackgroundMode = Field(
-        default="auto",
+        default=DEFAULT_BACKGROUND_MODE,
         description="Whether the object is cut out of its background; auto looks whether it needs to be.",
     )
     scale_mm: Millimetres | SkipJsonSchema[None] = _optional("Length of the longest side in millimetres, for print.")
@@ -114,7 +132,7 @@ class GenerationRequest(BaseModel):
 
     format: MeshFormat
     quality: Quality
-    octree_resolution: Annotated[int, Field(ge=8, le=1024)]
+    octree_resolution: Resolution
     steps: Steps | None
     guidance_scale: Guidance | None
     seed: Seed

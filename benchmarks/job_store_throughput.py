@@ -35,7 +35,7 @@ from backend.auth.nonces import NonceStore
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
-from backend.jobs.models import Job, NewJob, Status
+from backend.jobs.models import Job, NewJob, Report, Status
 from backend.jobs.schema import create_schema, jobs, metadata
 from backend.jobs.store import JobStore
 from backend.main import create_app
@@ -121,7 +121,8 @@ def beating(url: str, number: int) -> Action:
     store = JobStore(database_at(url), now)
     owner = f"worker-{number}"
     held = store.lease(owner, BATCH, 600)
-    return lambda: store.heartbeat(owner, held, 600)
+    reports = [Report(job, 50, "sample 2/4", 1.0) for job in held]
+    return lambda: store.report(owner, reports, 600)
 
 
 def looking(url: str, number: int) -> Action:

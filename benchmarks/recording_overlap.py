@@ -3,7 +3,7 @@
     python -m benchmarks.recording_overlap
 
 One real worker with the bundled checkpoint works off the same queue twice in each round: waiting after each batch until
-its jobs are recorded (`run_once`), and not (`run_group`). torch has one thread, so that the other core is free for
+its jobs are recorded (`run_once`), and not (`run_batch`). torch has one thread, so that the other core is free for
 meshes, as all cores are where the model runs on a GPU. It prints a table and writes it to benchmarks/results/.
 """
 
@@ -76,7 +76,7 @@ def measure(count: int, rounds: int, fields: GenerationFields) -> tuple[list[flo
                 continue
 
         def overlap() -> None:
-            while made.run_group():
+            while made.run_batch():
                 continue
             made.run_once()
 

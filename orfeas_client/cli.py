@@ -1,4 +1,4 @@
-"""The client's command line: `python -m orfeas_client generate picture.png -o mesh.glb` and its neighbours.
+"""The client's command line: `orfeas-client generate picture.png -o mesh.glb` and its neighbours.
 
 The service and the agent come from options or from ORFEAS_URL, ORFEAS_AGENT_ID and ORFEAS_API_KEY; the environment is
 the better place for a key, as others on the machine can see a command's options. This module does not know how
@@ -20,6 +20,7 @@ from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 
 DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+COMMAND = "orfeas-client"
 DEFAULT_URL = "http://127.0.0.1:5000"
 MAX_IMAGES = 10
 
@@ -117,8 +118,7 @@ def _waited(client: AgentClient, job_or_batch_id: str, names: Mapping[str, str],
         with screen.bars(names) as bars:
             return client.wait(job_or_batch_id, bars.show)
     except KeyboardInterrupt:
-        command = "python -m orfeas_client"
-        screen.note(f"{job_or_batch_id} goes on: `{command} wait {job_or_batch_id}`, or `{command} cancel` it.")
+        screen.note(f"{job_or_batch_id} goes on: `{COMMAND} wait {job_or_batch_id}`, or `{COMMAND} cancel` it.")
         raise
 
 
@@ -220,7 +220,7 @@ def _fields(options: argparse.Namespace) -> Fields:
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m orfeas_client",
+        prog=COMMAND,
         description="Make 3D meshes of pictures at an ORFEAS service.",
         epilog="Exit codes: 0 done, 1 refused or a picture failed, 2 bad options, 3 no service answers, "
         "4 a file here cannot be read or written, 130 interrupted.",

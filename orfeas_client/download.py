@@ -6,10 +6,7 @@ module does not know how requests are signed, or what is in the file.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -17,8 +14,10 @@ from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 import requests
 
+from orfeas_client.atomic_file import atomic_file
 from orfeas_client.errors import LocalFileError, UnexpectedAnswer
-from orfeas_client.transport import Outgoing, PassingFailure, Transport
+from orfeas_client.retries import PassingFailure
+from orfeas_client.transport import Outgoing, Transport
 
 CHUNK_BYTES = 1 << 15
 """What is taken at once; so much may be fetched twice when a connection breaks."""
@@ -50,21 +49,14 @@ def download_file(transport: Transport, name: str, target: Path, size: int | Non
     size : how many bytes it must have, None = as many as the service says
     Raises LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer; nothing is left behind then.
     """
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.part")
     try:
-        with temporary.open("xb") as file:
+        with atomic_file(target, folder_flush="skipped") as file:
             transfer = _Transfer(transport, name, file)
             transport.retry_policy.persist(transfer.go_on)
             if size is not None and transfer.received != size:
                 raise UnexpectedAnswer(f"{name} has {transfer.received} bytes, not the {size} that it should have.")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
     except OSError as failure:
         raise LocalFileError(f"{target} cannot be written: {failure.strerror or failure}.") from failure
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return target
 
 

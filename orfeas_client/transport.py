@@ -8,19 +8,20 @@ does not know what the answers mean.
 from __future__ import annotations
 
 import json
-import random
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TypeVar
 from urllib.parse import SplitResult, urlencode, urlsplit, urlunsplit
 
 import requests
 from requests.auth import AuthBase
 
-from backend.auth.hmac_signing import (
+from orfeas_client.errors import ClientError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+from orfeas_client.models import Json
+from orfeas_client.retries import PassingFailure, RetryPolicy
+from orfeas_client.signing import (
     AGENT_ID,
     EMPTY_DIGEST,
     HEADER_AGENT,
@@ -30,8 +31,6 @@ from backend.auth.hmac_signing import (
     HEADER_TIMESTAMP,
     sign_request,
 )
-from orfeas_client.errors import ClientError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
-from orfeas_client.models import Json
 from orfeas_client.upload import MultipartBody
 
 API_PATH = "/api/agent"
@@ -39,7 +38,6 @@ PASSING_STATUSES = frozenset({429, 502, 503, 504})
 """Answers that another try may turn into a better one: limits, a full queue, and a proxy whose service restarts."""
 
 _LONGEST_ANSWER = 16 << 20
-_LONGEST_PAUSE = 120.0
 _FARTHEST_CLOCK = 86400
 _BROKEN = (
     requests.ConnectionError,
@@ -47,53 +45,6 @@ _BROKEN = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
 )
-_Result = TypeVar("_Result")
-
-
-class PassingFailure(Exception):
-    """A try failed in a way that may pass; `error` is what to raise when it does not."""
-
-    def __init__(self, error: ClientError, retry_after: float | None = None) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.retry_after = retry_after
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to keep trying.
-
-    retries : tries after the first; first_pause, longest_pause : seconds, doubled from one to the other, less up to
-    half by chance, so that many clients do not come back at once; on_retry : told what failed and the seconds until
-    the next try
-    """
-
-    sleep: Callable[[float], None]
-    retries: int = 5
-    first_pause: float = 0.5
-    longest_pause: float = 30.0
-    chance: Callable[[], float] = random.random
-    on_retry: Callable[[str, float], None] | None = None
-
-    def persist(self, attempt: Callable[[], _Result]) -> _Result:
-        """What the first try gives that does not fail passingly. Raises what the last one met."""
-        failures = 0
-        while True:
-            try:
-                return attempt()
-            except PassingFailure as failure:
-                if failures >= self.retries or (failure.retry_after or 0) > _LONGEST_PAUSE:
-                    raise failure.error from failure.__cause__
-                pause = self._pause(failures, failure.retry_after)
-                if self.on_retry:
-                    self.on_retry(str(failure.error), pause)
-                self.sleep(pause)
-                failures += 1
-
-    def _pause(self, failures: int, retry_after: float | None) -> float:
-        pause = min(self.first_pause * 2.0**failures, self.longest_pause) * (1 - self.chance() / 2)
-        # What the service asks for is a least, never shortened.
-        return pause if retry_after is None else retry_after + min(pause, 1.0)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import trimesh
 from flask import Flask
 
 from backend.agent_api import register_agent_api
+from backend.api.statuses import status_of
 from backend.auth.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import (
@@ -129,7 +130,7 @@ def test_job_is_promised_when_the_store_goes_away_after_it_was_kept(
 def test_failed_job_is_answered_with_its_own_error(running: AgentService, error: ServiceError) -> None:
     fail_with(running, error)
     response = running.generate(image())
-    assert refused(response) == (error.status, error.code)
+    assert refused(response) == (status_of(error), error.code)
     job_id = response.get_json()["details"]["job_id"]
     status = running.get(f"/status/{job_id}").get_json()
     assert (status["status"], status["error"]["code"]) == ("failed", error.code)

@@ -20,138 +20,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask, Response, g, jsonify, request
-from flask.testing import FlaskClient
+from flask import Flask, request
 from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
 from backend.auth import hmac_signing as signing
 from backend.auth import request_body as body_spool
-from backend.auth.agents import MAX_KEYS, AgentConfig, AgentRegistry
+from backend.auth.agents import MAX_KEYS, AgentConfig
 from backend.auth.agents_file import add_agent
-from backend.auth.audit_log import AuditLog
 from backend.auth.client_address import client_address
 from backend.auth.hmac_signing import SignedRequest, digest_body
 from backend.auth.nonces import MemoryNonceStore
-from backend.auth.rate_limits import RequestLimits
 from backend.config import Settings
-from backend.errors import AuthInvalid, AuthUnavailable, ConfigurationError, ServiceError
-
-KEY = "secret-key-0123456789abcdef"
-OLD_KEY = "former-key-0123456789abcdef"
-NOW = 1_760_000_000
-AGENT = AgentConfig("a1", (KEY, OLD_KEY))
-
-
-class Agents(AgentRegistry):
-    """Agents without a file."""
-
-    def __init__(self, *agents: AgentConfig) -> None:
-        self.known = {agent.agent_id: agent for agent in agents}
-
-    def get(self, agent_id: str) -> AgentConfig | None:
-        return self.known.get(agent_id)
-
-
-class Unreachable(MemoryNonceStore):
-    """A nonce store that is away."""
-
-    def remember(self, *_: object) -> bool:
-        raise AuthUnavailable(retry_after=7)
-
-
-class Service:
-    """A tiny app behind the guard, and an agent that calls it."""
-
-    def __init__(self, folder: Path, *agents: AgentConfig, **settings: Any) -> None:
-        self.now = float(NOW)
-        self.settings = Settings(data_dir=folder, **settings)
-        self.agents = Agents(*(agents or (AGENT,)))
-        self.nonces = MemoryNonceStore()
-        self.limits = RequestLimits(self.settings)
-        self.app = self._make_app()
-        self._numbers = itertools.count()
-
-    def _make_app(self) -> Flask:
-        app = Flask("tiny")
-
-        def clock() -> datetime:
-            return datetime.fromtimestamp(self.now, UTC)
-
-        audit = AuditLog(self.settings.audit_log, clock)
-        AgentGuard(self.settings, self.agents, self, self.limits, audit, clock).init_app(app)
-        app.add_url_rule("/generate", "generate", generate, methods=["POST", "GET"])
-        app.add_url_rule("/batch", "batch", batch, methods=["POST"])
-        app.add_url_rule("/status/<path:name>", "status", status)
-        app.add_url_rule("/open", "open", lambda: "open")
-        app.register_error_handler(ServiceError, render)
-        return app
-
-    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
-        return self.nonces.remember(agent_id, nonce, now, ttl)
-
-    @property
-    def client(self) -> FlaskClient:
-        return self.app.test_client()
-
-    def headers(self, method: str, target: str, body: bytes = b"", **changed: str) -> dict[str, str]:
-        path, _, query = target.partition("?")
-        values = {
-            "agent_id": "a1",
-            "timestamp": str(int(self.now)),
-            "nonce": f"nonce-{next(self._numbers):06d}",
-            "body_digest": digest_body(body),
-            "key": KEY,
-            **changed,
-        }
-        signature = sign_request(
-            values["key"],
-            method,
-            path,
-            query,
-            values["agent_id"],
-            int(values["timestamp"]),
-            values["nonce"],
-            values["body_digest"],
-        )
-        return {
-            "X-Agent-ID": values["agent_id"],
-            "X-Agent-Timestamp": values["timestamp"],
-            "X-Agent-Nonce": values["nonce"],
-            "X-Agent-Content-SHA256": values["body_digest"],
-            "X-Agent-Signature": signature,
-        }
-
-    def call(self, method: str = "POST", target: str = "/generate", body: bytes = b"", **changed: str) -> TestResponse:
-        return self.client.open(target, method=method, data=body, headers=self.headers(method, target, body, **changed))
-
-    def audited(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.settings.audit_log.read_text().splitlines()]
-
-
-def render(error: ServiceError) -> tuple[Response, int]:
-    return jsonify(code=error.code, retry_after=getattr(error, "retry_after", None), error=error.message), error.status
-
-
-@require_agent_token("generate")
-def generate() -> Response:
-    size, digest = g.body_size, g.body_digest
-    return jsonify(agent=g.agent.agent_id, body=g.body.read().decode("latin-1"), size=size, digest=digest)
-
-
-@require_agent_token("batch")
-def batch() -> Response:
-    return jsonify(files=sorted(request.files), fields=request.form)
-
-
-@require_agent_token("status")
-def status(name: str) -> Response:
-    return jsonify(name=name, query=request.args)
-
-
-def answer(response: TestResponse) -> tuple[int, str]:
-    return response.status_code, response.get_json()["code"]
+from backend.errors import AuthInvalid, ConfigurationError, ServiceError
+from tests.support.guarded_service import (
+    AGENT,
+    FAULTS,
+    KEY,
+    NOW,
+    OLD_KEY,
+    Service,
+    Unreachable,
+    Zeros,
+    answer,
+    generate,
+    render,
+)
 
 
 @pytest.fixture
@@ -172,20 +67,6 @@ def test_request_without_body_is_one_of_an_empty_body(service: Service) -> None:
 def test_every_accepted_key_signs_and_no_other(service: Service) -> None:
     assert service.call(key=OLD_KEY).status_code == 200
     assert answer(service.call(key="another-key-0123456789abcdef")) == (401, "AUTH_INVALID")
-
-
-FAULTS = {
-    "missing": (401, "AUTH_MISSING"),
-    "invalid": (401, "AUTH_INVALID"),
-    "expired": (401, "AUTH_EXPIRED"),
-    "disabled": (403, "AGENT_DISABLED"),
-    "address": (403, "IP_NOT_ALLOWED"),
-    "operation": (403, "OPERATION_NOT_ALLOWED"),
-    "replayed": (401, "AUTH_REPLAYED"),
-    "unavailable": (503, "AUTH_UNAVAILABLE"),
-    "rate": (429, "RATE_LIMITED"),
-    "body": (401, "AUTH_BODY_MISMATCH"),
-}
 
 
 def faulty_call(service: Service, faults: set[str]) -> TestResponse:
@@ -239,14 +120,14 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
-    real = signing._hmac
+    real = signing.hmac_hex
 
     def counted(key: str, text: bytes) -> str:
         nonlocal made
         made += 1
         return real(key, text)
 
-    monkeypatch.setattr(signing, "_hmac", counted)
+    monkeypatch.setattr(signing, "hmac_hex", counted)
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "0" * 64)
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)
@@ -380,25 +261,6 @@ def post_stream(service: Service, stream: io.RawIOBase, digest: str, **environ: 
     headers = service.headers("POST", "/generate", body_digest=digest)
     overrides = {"wsgi.input": stream, **environ}
     return service.client.post("/generate", headers=headers, environ_overrides=overrides)
-
-
-class Zeros(io.RawIOBase):
-    """So many zero bytes, made as they are read; `seen` is called in between."""
-
-    def __init__(self, size: int, seen: Callable[[], None] = lambda: None, breaks: bool = False) -> None:
-        self.left, self.seen, self.breaks = size, seen, breaks
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self.seen()
-        if self.breaks and not self.left:
-            raise ConnectionResetError
-        size = min(len(buffer), self.left)
-        buffer[:size] = bytes(size)
-        self.left -= size
-        return size
 
 
 @pytest.mark.parametrize("environ", [{"CONTENT_LENGTH": "66000000"}, {"wsgi.input_terminated": True}])

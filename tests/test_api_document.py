@@ -12,6 +12,7 @@ import schemathesis
 
 from backend import errors
 from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, STATUS
+from backend.api.statuses import status_of
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
 from tests.support.agent_service import AgentService, agent_service
@@ -111,7 +112,7 @@ def test_every_signing_header_is_a_security_scheme(document: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("kind", [errors.QueueFull, errors.GpuBusy, errors.NoForeground, errors.InvalidAsync])
 def test_refusals_are_told_with_code_and_sentence(document: dict[str, Any], kind: type[ServiceError]) -> None:
-    answer = document["paths"]["/api/agent/generate-3d"]["post"]["responses"][str(kind.status)]
+    answer = document["paths"]["/api/agent/generate-3d"]["post"]["responses"][str(status_of(kind))]
     assert f"`{kind.code}`: {kind().message}" in answer["description"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
 from backend.errors import (
@@ -24,13 +23,13 @@ from backend.errors import (
     OutOfMemory,
     UnsupportedImage,
 )
-from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.device.batch_sizing import MemoryCosts, StageCost
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.hunyuan_integration import Hunyuan3DProcessor
-from tests.conftest import load_golden
 from tests.support.device_meter import FakeMemory
+from tests.support.golden import load_golden
+from tests.support.shortage import STAGES, Shortage
 from tests.support.workshop import eventually
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
@@ -68,57 +67,7 @@ def never_fits(_: int) -> bool:
     return False
 
 
-class Shortage:
-    """Lets a device call through while `fits(size)`; else it is out of memory as torch says it. Keeps the sizes."""
-
-    def __init__(self, fits: Callable[[int], bool]) -> None:
-        self.fits = fits
-        self.sizes: list[int] = []
-        self.held: list[weakref.ref[Tensor]] = []
-
-    def look(self, size: int, tensor: Tensor) -> None:
-        self.sizes.append(size)
-        if not self.fits(size):
-            self.held.append(weakref.ref(tensor))
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    def while_encoding(self, pipeline: Hunyuan3DShapePipeline) -> None:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.look(len(args[0]), args[0])
-
-        assert pipeline.conditioner is not None
-        pipeline.conditioner.register_forward_pre_hook(hook)
-
-    def while_sampling(self, pipeline: Hunyuan3DShapePipeline) -> None:
-        velocity = pipeline.denoiser.velocity
-
-        def short(x: Tensor, *others: Any) -> Tensor:
-            made = x + 0
-            self.look(len(made), made)
-            return velocity(made, *others)
-
-        pipeline.denoiser.velocity = short  # type: ignore[method-assign]
-
-    def while_decoding(self, pipeline: Hunyuan3DShapePipeline) -> None:
-        decode = pipeline.shape_vae.decode
-
-        def short(latents: Tensor) -> Tensor:
-            self.look(len(latents), latents)
-            return decode(latents)
-
-        pipeline.shape_vae.decode = short  # type: ignore[method-assign]
-
-    def while_asking(self, pipeline: Hunyuan3DShapePipeline) -> None:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.look(args[0].shape[0] * args[0].shape[1], args[0])
-
-        pipeline.shape_vae.geo_decoder.register_forward_pre_hook(hook)
-
-
-PLACES = {"encode": Shortage.while_encoding, "sample": Shortage.while_sampling, "decode": Shortage.while_decoding}
-
-
-@pytest.fixture(params=PLACES)
+@pytest.fixture(params=STAGES)
 def stage(request: pytest.FixtureRequest) -> str:
     """Each stage on the device in turn."""
     return str(request.param)
@@ -126,7 +75,7 @@ def stage(request: pytest.FixtureRequest) -> str:
 
 def short_of(fits: Callable[[int], bool], stage: str, most: int = 4) -> tuple[Hunyuan3DProcessor, Shortage]:
     processor, shortage = make(most), Shortage(fits)
-    PLACES[stage](shortage, processor.pipeline)
+    STAGES[stage](shortage, processor.pipeline)
     return processor, shortage
 
 

@@ -19,8 +19,8 @@ from backend.hunyuan3d.device.batch_sizing import (
     measure_costs,
 )
 from backend.hunyuan3d.device.memory import HostMemory
-from tests.conftest import load_golden
 from tests.support.device_meter import FakeMemory
+from tests.support.golden import load_golden
 
 
 def sizer(most: int = 8, free: int = 1000, costs: MemoryCosts | None = None) -> BatchSizer:

@@ -29,7 +29,7 @@ from backend.errors import (
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.checkpoint import files as checkpoint_files
 from backend.hunyuan3d.checkpoint.load import Checkpoint, load_checkpoint, released_state, save_checkpoint
-from tests.conftest import GOLDEN, load_golden
+from tests.support.golden import GOLDEN, load_golden
 
 CPU = torch.device("cpu")
 CopyCheckpoint = Callable[[str], Path]

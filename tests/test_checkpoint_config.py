@@ -14,7 +14,7 @@ import yaml
 from backend.errors import CheckpointConfigError
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.checkpoint.config import parse_config
-from tests.conftest import GOLDEN
+from tests.support.golden import GOLDEN
 
 Edit = Callable[[dict[str, Any]], object]
 

@@ -32,7 +32,7 @@ from backend.errors import (
 from backend.hunyuan3d.device.memory import HostMemory
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.hunyuan_integration import Hunyuan3DProcessor
-from tests.conftest import load_golden
+from tests.support.golden import load_golden
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 

@@ -26,7 +26,7 @@ from orfeas_client import (
 )
 from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
-from orfeas_client.transport import RetryPolicy
+from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
     AGENT_ID,
     Fault,
@@ -210,7 +210,7 @@ def test_pauses_double_up_to_a_bound() -> None:
     pauses: list[float] = []
     for chance in (0.0, 1.0):
         retry_policy = RetryPolicy(pauses.append, chance=lambda chance=chance: chance)
-        pauses += [retry_policy._pause(failures, None) for failures in range(8)]
+        pauses += [retry_policy.pause(failures) for failures in range(8)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.25, 0.5, 1, 2, 4, 8, 15, 15]
 
 

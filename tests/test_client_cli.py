@@ -209,7 +209,7 @@ def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as caught:
         run(arguments, {})
     assert caught.value.code == 2
-    assert "usage: python -m orfeas_client" in capsys.readouterr().err
+    assert "usage: orfeas-client" in capsys.readouterr().err
 
 
 def test_interrupted_wait_says_how_to_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_interrupted_wait_says_how_to_go_on(terminal: Terminal, monkeypatch: pyt
     monkeypatch.setattr(AgentClient, "wait", interrupted)
     assert terminal.run("generate", terminal.image("cat.png")) == 130
     job_id = min(terminal.service.job)
-    assert f"`python -m orfeas_client wait {job_id}`" in terminal.err.getvalue()
+    assert f"`orfeas-client wait {job_id}`" in terminal.err.getvalue()
 
 
 def test_retry_is_told(terminal: Terminal) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import DBAPIError, StatementError
 
+from backend.api.statuses import status_of
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthUnavailable, DatabaseUrlError, StorageFull, StoreUnavailable
 from backend.jobs.ids import JobIds, is_job_id
@@ -105,7 +106,7 @@ def test_a_restarted_server_is_found_again_with_its_jobs(tmp_path: Path) -> None
             for _ in range(2):
                 with pytest.raises(StoreUnavailable) as refused:
                     store.get(job_id, "ann")
-                assert (refused.value.status, refused.value.code) == (503, "STORE_UNAVAILABLE")
+                assert (status_of(refused.value), refused.value.code) == (503, "STORE_UNAVAILABLE")
             with pytest.raises(AuthUnavailable):
                 SqlNonceStore(database).remember("ann", "n", START, START - START)
         finally:

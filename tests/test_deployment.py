@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import stat
 import subprocess
 import sys
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from backend.auth.agents_file import add_agent
 from backend.config import Settings, is_loopback, settings_table
 from backend.errors import ConfigurationError
 from backend.serve import GUNICORN
+from benchmarks.support.ports import free_port
 from tests.support import image_tree
 
 REPOSITORY = image_tree.REPOSITORY
@@ -64,12 +63,6 @@ def call(script: Path, *arguments: str, environ: dict[str, str]) -> subprocess.C
         timeout=60,
         check=False,
     )
-
-
-def free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # The Dockerfile
@@ -148,6 +141,7 @@ def test_nothing_else_is_copied(image: Path) -> None:
     assert sorted(path.name for path in image.iterdir()) == [
         "backend",
         "docker",
+        "orfeas_client",
         "requirements-cluster.txt",
         "requirements.txt",
     ]

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3fs import S3FileSystem
 
+from backend.api.statuses import status_of
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ConfigurationError, NoSurface, StorageFull
 from backend.storage.files import FileStore, LocalFiles, is_temporary, new_name, open_files
 from backend.storage.remote_files import RemoteFiles
@@ -155,7 +156,7 @@ def test_a_full_disk_leaves_nothing_and_is_recovered_from(place: Place, code: in
 def test_a_storage_that_fails_otherwise_is_unavailable(place: Place) -> None:
     with pytest.raises(ArtifactStoreUnavailable) as refused:
         place.files.put(A, failing(b"x", OSError(errno.EIO, "broken")))
-    assert (refused.value.status, refused.value.code) == (503, "STORAGE_UNAVAILABLE")
+    assert (status_of(refused.value), refused.value.code) == (503, "STORAGE_UNAVAILABLE")
     assert place.names() == set()
 
 
@@ -171,7 +172,7 @@ def test_a_really_full_disk_is_named_and_recovered_from(tiny_disk: Path) -> None
     files.put(A, b"a" * 150_000)
     with pytest.raises(StorageFull) as full:
         files.put(B, b"b" * 150_000)
-    assert (full.value.status, full.value.code) == (507, "STORAGE_FULL")
+    assert (status_of(full.value), full.value.code) == (507, "STORAGE_FULL")
     assert [path.name for path in (tiny_disk / "files").iterdir()] == [A]
     assert read(files, A) == b"a" * 150_000
     files.delete(A)

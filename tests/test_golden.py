@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.checkpoint.load import Denoiser
-from tests.conftest import GOLDEN_NAMES, Golden, load_golden, load_pipeline
+from tests.support.golden import GOLDEN_NAMES, Golden, load_golden, load_pipeline
 
 TOLERANCE = 1e-4
 COMPARED = {

@@ -16,7 +16,7 @@ from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
-from backend.resources import utc_now
+from backend.periodic import utc_now
 from backend.storage.database import Database
 from tests.support.hostile import FORM, Part, encode_form, good_png, image_form
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer

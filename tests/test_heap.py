@@ -8,9 +8,9 @@ from tests.support.own_process import printed
 
 _MANY_THREADS = """
 import sys, threading, psutil
-from backend.hunyuan3d.device.malloc import prepare_heap
+from backend.hunyuan3d.device.malloc import prepare_malloc
 if sys.argv[1] == "one":
-    prepare_heap()
+    prepare_malloc()
 together = threading.Barrier(12)
 def work():
     together.wait()
@@ -31,9 +31,9 @@ def test_threads_share_one_heap() -> None:
 
 _AGAIN = """
 import resource, sys
-from backend.hunyuan3d.device.malloc import prepare_heap
+from backend.hunyuan3d.device.malloc import prepare_malloc
 if sys.argv[1] == "prepared":
-    prepare_heap()
+    prepare_malloc()
 import torch
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -51,9 +51,8 @@ def test_tensors_find_the_memory_of_those_before() -> None:
 
 
 def test_the_environment_has_the_last_word() -> None:
-    program = (
-        "from backend.hunyuan3d.device.malloc import prepare_heap; prepare_heap(); import os; print(os.environ[NAME])"
-    )
+    setting = "import os; print(os.environ[NAME])"
+    program = f"from backend.hunyuan3d.device.malloc import prepare_malloc; prepare_malloc(); {setting}"
     name = "THP_MEM_ALLOC_ENABLE"
     rest = {key: value for key, value in os.environ.items() if key != name}
     for given, kept in (({}, "1"), ({name: "0"}, "0")):

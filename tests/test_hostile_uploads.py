@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from backend.api.statuses import status_of
 from backend.api.uploads import Upload, UploadLimits, check_and_store, images_of, parse_form
 from backend.errors import ServiceError
 from backend.storage.files import LocalFiles
@@ -103,7 +104,7 @@ def test_each_upload_gets_its_answer_and_leaves_nothing_else(
         try:
             names, answer, said = handle(hostile, body, data), (202, ""), ""
         except ServiceError as error:
-            answer, said = (error.status, error.code), f"{error.message} {error.details}"
+            answer, said = (status_of(error), error.code), f"{error.message} {error.details}"
     assert answer == (hostile.status, hostile.code), said
     assert [path for path in touched if not _belongs(path, data)] == []
     assert files_below(tmp_path) == sorted(f"data/inputs/{name}" for name in names)

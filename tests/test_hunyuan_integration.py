@@ -29,8 +29,8 @@ from backend.hunyuan_integration import (
     get_3d_processor,
     load_processor,
 )
-from tests.conftest import load_golden
 from tests.support.device_meter import FakeMemory
+from tests.support.golden import load_golden
 from tests.support.own_process import printed
 
 SAMPLES = Path(__file__).parents[1] / "samples"

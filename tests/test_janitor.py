@@ -15,9 +15,10 @@ import pytest
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import ArtifactStoreUnavailable, JobNotFound, ServiceError
-from backend.jobs.janitor import Janitor, JanitorThread, Swept
+from backend.jobs.janitor import Janitor, Swept
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Status
 from backend.jobs.store import JobStore
+from backend.periodic import PeriodicTask
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, LocalFiles, new_name, temporary_name
@@ -297,7 +298,7 @@ def test_what_is_remembered_for_a_time_is_forgotten_after(house: House, database
             agent_limit=9,
             idempotency=IdempotencyKey(f"key-{k}", "f"),
         )
-    janitor = Janitor(house.store, house.artifacts, house.images, house.clock, 9 * TTL, memories=[nonces], limit=3)
+    janitor = Janitor(house.store, house.artifacts, house.images, house.clock, 9 * TTL, prunables=[nonces], limit=3)
     house.clock.now = START + timedelta(seconds=600)
     assert janitor.sweep() == Swept()
     house.clock.advance(0.000001)
@@ -343,7 +344,7 @@ class Scripted(Janitor):
 
 
 def run_through(janitor: Scripted, seconds: float) -> None:
-    thread = JanitorThread(janitor, seconds)
+    thread = PeriodicTask("janitor", seconds, janitor.run_once)
     thread.start()
     assert janitor.finished.wait(20)
     thread.stop()
@@ -363,10 +364,10 @@ def test_work_that_was_left_is_not_waited_for() -> None:
 
 
 def test_stopping_does_not_wait_for_the_next_sweep() -> None:
-    thread = JanitorThread(Scripted([Swept()]), 3600)
+    thread = PeriodicTask("janitor", 3600, Scripted([Swept()]).run_once)
     thread.start()
     thread.stop()
-    JanitorThread(Scripted([Swept()]), 3600).stop()
+    PeriodicTask("janitor", 3600, Scripted([Swept()]).run_once).stop()
 
 
 def test_failures_are_told_when_they_change_and_end_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from backend.errors import IdempotencyConflict, LeaseLost, NoSurface, QueueFull, TooManyActiveJobs
-from backend.jobs.models import IdempotencyKey, Job, Status
+from backend.jobs.models import IdempotencyKey, Job, Report, Status
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import BACKENDS, START, ManualClock, clear, empty_database, new_jobs
+from tests.support.store_backends import BACKENDS, START, ManualClock, clear, empty_database, new_jobs, report_progress
 
 AGENTS = ("ann", "bob", "carl")
 LEASE = 60
@@ -161,7 +161,8 @@ class JobHistory(RuleBasedStateMachine):
     @rule(worker=st.sampled_from(("w1", "w2")))
     def beat(self, worker: str) -> None:
         mine = [job for job in self.leases if job.lease_owner == worker]
-        beat = self.store.heartbeat(worker, mine[-8:], LEASE)
+        reports = [Report(job, job.progress, job.current_step, job.eta_seconds) for job in mine[-8:]]
+        beat = self.store.report(worker, reports, LEASE)
         assert list(beat.held) == [self.store.get(job.id, job.agent_id) for job in mine[-8:] if self.holds(job)]
         assert list(beat.lost) == [job for job in mine[-8:] if not self.holds(job)]
         for job in beat.held:
@@ -176,10 +177,10 @@ class JobHistory(RuleBasedStateMachine):
     def report(self, pick: int, act: str) -> None:
         lease = self.leases[-1 - pick % len(self.leases)]
         writes: dict[str, Callable[[], Job]] = {
-            "progress": lambda: self.store.progress(lease, pick, "denoise", 1.5),
+            "progress": lambda: report_progress(self.store, lease, pick, "denoise", 1.5),
             "complete": lambda: self.store.complete(lease, f"{lease.id}.glb", "{}"),
             "fail": lambda: self.store.fail(lease, NoSurface()),
-            "stop": lambda: self.store.finish_cancelled(lease),
+            "stop": lambda: self.store.stop_cancelled(lease),
             "release": lambda: self.store.release(lease),
         }
         write = writes[act]
@@ -192,7 +193,9 @@ class JobHistory(RuleBasedStateMachine):
         if act == "release":
             job.attempts -= 1
             job.leave(self.clock())
-        elif act != "progress":
+        elif act == "progress":
+            job.lease_end = self.clock() + timedelta(seconds=LEASE)
+        else:
             ends = {"complete": Status.COMPLETED, "fail": Status.FAILED, "stop": Status.CANCELLED}
             job.finish(ends[act], self.clock())
 

@@ -16,7 +16,15 @@ from backend.errors import LeaseLost
 from backend.jobs.models import Job, Status
 from backend.jobs.schema import jobs
 from backend.jobs.store import JobStore
-from tests.support.store_backends import START, ManualClock, empty_database, open_database, submit
+from tests.support.store_backends import (
+    START,
+    ManualClock,
+    beat_of,
+    empty_database,
+    open_database,
+    report_progress,
+    submit,
+)
 
 LEASE = 60
 
@@ -129,12 +137,12 @@ def test_heartbeats_keep_jobs_and_bring_the_wish_to_stop(store: JobStore, clock:
     held = store.lease("worker", 2, LEASE)
     clock.advance(LEASE - 1)
     store.cancel(ids[1], "ann")
-    beat = store.heartbeat("worker", held, LEASE)
+    beat = beat_of(store, "worker", held)
     assert [job.cancel_requested for job in beat.held] == [False, True]
     assert beat.lost == ()
     clock.advance(LEASE - 1)
     assert store.lease("other", 4, LEASE) == []
-    assert store.heartbeat("worker", [], LEASE).held == ()
+    assert beat_of(store, "worker", []).held == ()
 
 
 def test_a_heartbeat_tells_which_jobs_are_lost(store: JobStore, clock: ManualClock) -> None:
@@ -142,18 +150,18 @@ def test_a_heartbeat_tells_which_jobs_are_lost(store: JobStore, clock: ManualClo
     held = store.lease("worker", 3, LEASE)
     store.complete(held[1], "mesh.glb", "{}")
     store.release(held[2])
-    beat = store.heartbeat("worker", held, LEASE)
+    beat = beat_of(store, "worker", held)
     assert ([job.id for job in beat.held], beat.lost) == ([held[0].id], (held[1], held[2]))
-    assert store.heartbeat("someone else", held, LEASE).held == ()
+    assert beat_of(store, "someone else", held).held == ()
     clock.advance(LEASE)
     store.reclaim()
-    assert store.heartbeat("worker", held, LEASE).held == ()
+    assert beat_of(store, "worker", held).held == ()
 
 
 def test_a_job_returns_when_its_lease_ends(store: JobStore, clock: ManualClock) -> None:
     submit(store, "ann")
     (late,) = store.lease("worker", 1, LEASE)
-    store.progress(late, 70, "denoise", 3.0)
+    report_progress(store, late, 70, "denoise", 3.0)
     clock.advance(LEASE - 0.000001)
     assert store.reclaim() == []
     clock.advance(0.000001)
@@ -171,10 +179,10 @@ def test_a_late_worker_cannot_overwrite_the_next_run(store: JobStore, clock: Man
     clock.advance(LEASE)
     (current,) = store.lease("worker", 1, LEASE)  # the same name: the fence tells them apart
     changes: list[Callable[[], object]] = [
-        lambda: store.progress(late, 99, "export", None),
+        lambda: report_progress(store, late, 99, "export", None),
         lambda: store.complete(late, "late.glb", "{}"),
         lambda: store.release(late),
-        lambda: store.finish_cancelled(late),
+        lambda: store.stop_cancelled(late),
     ]
     for change in changes:
         with pytest.raises(LeaseLost) as lost:

@@ -64,12 +64,12 @@ def test_a_report_of_nothing_is_nothing(store: JobStore) -> None:
     assert store.report("worker", [], 60) == Heartbeat((), ())
 
 
-def test_a_look_shows_what_is_still_held_and_changes_nothing(store: JobStore, clock: ManualClock) -> None:
+def test_a_poll_shows_what_is_still_held_and_changes_nothing(store: JobStore, clock: ManualClock) -> None:
     submit(store, "ann", 3)
     held, lost, done = store.lease("worker", 3, 60)
     store.release(lost)
     store.fail(done, NoSurface())
     clock.advance(5)
-    assert store.look([held, lost, done]) == [held]
-    assert store.look([]) == []
+    assert store.poll([held, lost, done]) == [held]
+    assert store.poll([]) == []
     assert store.get(held.id, "ann").status is Status.PROCESSING

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.exc import IntegrityError
 
+from backend.api.statuses import status_of
 from backend.errors import (
     ArtifactNotFound,
     Cancelled,
@@ -27,7 +28,7 @@ from backend.jobs.models import Batch, IdempotencyKey, Job, QueueCounts, Status,
 from backend.jobs.schema import idempotency_keys, jobs, schema_version
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import START, ManualClock, new_jobs, open_database, submit
+from tests.support.store_backends import START, ManualClock, new_jobs, open_database, report_progress, submit
 
 
 class Bounds(TypedDict):
@@ -96,7 +97,7 @@ def test_a_batch_tells_the_state_of_its_jobs(store: JobStore) -> None:
     store.fail(run_one(store), NoSurface())
     assert (batch().status, batch().progress) == (Status.PROCESSING, 50)
     second = run_one(store)
-    store.progress(second, 50, "denoise", None)
+    report_progress(store, second, 50, "denoise", None)
     assert (batch().status, batch().progress) == (Status.PROCESSING, 75)
     store.complete(second, "b.glb", "{}")
     assert (batch().status, batch().progress) == (Status.COMPLETED, 100)
@@ -130,7 +131,7 @@ def test_the_agents_bound_counts_waiting_and_running_jobs(store: JobStore) -> No
     running = run_one(store)
     with pytest.raises(TooManyActiveJobs) as refused:
         store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
-    assert (refused.value.status, refused.value.code) == (429, "RATE_LIMITED")
+    assert (status_of(refused.value), refused.value.code) == (429, "RATE_LIMITED")
     store.submit("bob", new_jobs(2), queue_limit=99, agent_limit=2)
     store.complete(running, "a.glb", "{}")
     store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
@@ -245,14 +246,14 @@ def test_a_page_that_ends_with_the_oldest_job_has_no_next(store: JobStore) -> No
 def test_a_made_up_cursor_is_refused(store: JobStore, cursor: str) -> None:
     with pytest.raises(InvalidCursor) as refused:
         store.list_jobs("ann", cursor, 2)
-    assert (refused.value.status, refused.value.code) == (400, "INVALID_CURSOR")
+    assert (status_of(refused.value), refused.value.code) == (400, "INVALID_CURSOR")
 
 
 def test_a_run_reports_progress_and_completes(store: JobStore, clock: ManualClock) -> None:
     submit(store, "ann")
     job = run_one(store)
     clock.advance(5)
-    moved = store.progress(job, 40, "denoise", 7.5)
+    moved = report_progress(store, job, 40, "denoise", 7.5, lease_seconds=55)
     assert (moved.progress, moved.current_step, moved.eta_seconds) == (40, "denoise", 7.5)
     assert (moved.updated_at, moved.lease_expires_at) == (START + timedelta(seconds=5), job.lease_expires_at)
     clock.advance(5)
@@ -282,10 +283,10 @@ def test_a_finished_job_cannot_be_changed(store: JobStore) -> None:
     done = store.complete(job, "mesh.glb", "{}")
     for stale in (job, done):
         for change in (
-            lambda j: store.progress(j, 1, "x", None),
+            lambda j: report_progress(store, j, 1, "x", None),
             lambda j: store.complete(j, "other.glb", "{}"),
             lambda j: store.fail(j, Cancelled()),
-            store.finish_cancelled,
+            store.stop_cancelled,
             store.release,
         ):
             with pytest.raises(LeaseLost):
@@ -307,8 +308,8 @@ def test_a_running_job_is_asked_to_stop(store: JobStore) -> None:
     asked = store.cancel(job.id, "ann")
     assert (asked.status, asked.cancel_requested, asked.finished_at) == (Status.PROCESSING, True, None)
     assert asked.current_step == job.current_step
-    assert store.progress(job, 10, "denoise", None).cancel_requested
-    assert store.finish_cancelled(job).status is Status.CANCELLED
+    assert report_progress(store, job, 10, "denoise", None).cancel_requested
+    assert store.stop_cancelled(job).status is Status.CANCELLED
 
 
 def test_expiry_removes_what_finished_by_then_in_bounded_numbers(store: JobStore, clock: ManualClock) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 
+from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig
 from backend.auth.rate_limits import RequestLimits, _neighbourhood
 from backend.config import Settings
@@ -64,7 +65,7 @@ def test_agent_is_admitted_up_to_its_rate() -> None:
     assert door.count(agent(rate=3), 5) == 3
     refused = door.admit(agent(rate=3))
     assert refused is not None
-    assert (refused.status, refused.code) == (429, "RATE_LIMITED")
+    assert (status_of(refused), refused.code) == (429, "RATE_LIMITED")
     assert refused.details == {"limit": 3, "window_seconds": 60}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from backend.runner.memory_return import MemoryReturn
+from backend.hunyuan3d.device.malloc import MemoryReturn
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def test_memory_is_returned_at_most_every_five_seconds() -> None:
 def test_what_is_kept_is_not_looked_at_again() -> None:
     watched, left = Watched(), knot()
     kept = [[knot()]]
-    watched.memory.keep_what_is()
+    watched.memory.freeze()
     assert left() is None
     assert gc.get_freeze_count() > 0
     assert not any(thing is kept for thing in gc.get_objects())

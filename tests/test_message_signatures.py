@@ -27,7 +27,7 @@ from backend.auth.agents import MAX_KEYS, AgentConfig
 from backend.auth.hmac_signing import digest_body, signature_matches
 from backend.auth.rfc9421 import Message, MessageSignature, read_message_signature, signature_base
 from backend.errors import AuthInvalid, AuthMissing
-from tests.test_agent_auth import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
+from tests.support.guarded_service import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 
 WHOLE = ("@method", "@target-uri")
 OTHER_KEY = "another-key-0123456789abcdef"
@@ -206,8 +206,8 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = signing._hmac
-    monkeypatch.setattr(signing, "_hmac", lambda key, text: made.append(key) or real(key, text))
+    real = signing.hmac_hex
+    monkeypatch.setattr(signing, "hmac_hex", lambda key, text: made.append(key) or real(key, text))
     signed = Sent().sign(key=OTHER_KEY).read()
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)

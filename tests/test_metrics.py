@@ -6,7 +6,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from backend.errors import NoForeground, StoreUnavailable
 from backend.jobs.health import Health
@@ -14,19 +13,11 @@ from backend.jobs.models import QueueCounts
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.telemetry.service_metrics import ServiceMetrics
 from tests.support.agent_service import API, AgentService, agent_service, image
+from tests.support.exposition import metric
 from tests.support.fake_gpu import FakeCall
 from tests.support.workshop import eventually
 
 START_MINUTES = timedelta(minutes=5)
-
-
-def told(text: bytes, name: str, **labels: str) -> float | None:
-    """One sample's value, None when it isn't told."""
-    for family in text_string_to_metric_families(text.decode()):
-        for sample in family.samples:
-            if sample.name == name and labels.items() <= sample.labels.items():
-                return float(sample.value)
-    return None
 
 
 def scraped(service: AgentService) -> bytes:
@@ -43,10 +34,10 @@ def test_requests_are_counted_by_route_and_code(tmp_path: Path) -> None:
         service.app.test_client().get(f"{API}/made-up/by/somebody")
         text = scraped(service)
     route = f"{API}/status/<job_id>"
-    assert told(text, "orfeas_requests_total", route=route, method="GET", status="404", code="JOB_NOT_FOUND") == 2
-    assert told(text, "orfeas_requests_total", route=f"{API}/jobs", status="200", code="") == 1
-    assert told(text, "orfeas_requests_total", route="none", method="other", code="NOT_FOUND") == 1
-    assert told(text, "orfeas_request_seconds_count", route=route) == 2
+    assert metric(text, "orfeas_requests_total", route=route, method="GET", status="404", code="JOB_NOT_FOUND") == 2
+    assert metric(text, "orfeas_requests_total", route=f"{API}/jobs", status="200", code="") == 1
+    assert metric(text, "orfeas_requests_total", route="none", method="other", code="NOT_FOUND") == 1
+    assert metric(text, "orfeas_request_seconds_count", route=route) == 2
     assert b"made-up" not in text
 
 
@@ -66,7 +57,7 @@ def test_refused_rates_are_counted(tmp_path: Path) -> None:
         service.submit()
         assert service.generate().status_code == 429
         text = scraped(service)
-    assert told(text, "orfeas_rate_limited_total", route=f"{API}/generate-3d") == 1
+    assert metric(text, "orfeas_rate_limited_total", route=f"{API}/generate-3d") == 1
 
 
 def test_batches_stages_and_failures_are_counted(tmp_path: Path) -> None:
@@ -77,13 +68,13 @@ def test_batches_stages_and_failures_are_counted(tmp_path: Path) -> None:
         service.made()
         service.fake.before_call = spoil
         assert service.generate(image()).status_code == 422
-        eventually(lambda: told(scraped(service), "orfeas_runs_total", outcome="NO_FOREGROUND") == 1)
+        eventually(lambda: metric(scraped(service), "orfeas_runs_total", outcome="NO_FOREGROUND") == 1)
         text = scraped(service)
-    assert told(text, "orfeas_runs_total", outcome="COMPLETED") == 1
-    assert told(text, "orfeas_job_failures_total", code="NO_FOREGROUND") == 1
-    assert told(text, "orfeas_job_failures_total", code="COMPLETED") is None
-    assert told(text, "orfeas_batch_size_count") == 2
-    assert told(text, "orfeas_stage_seconds_count", stage="sample") is not None
+    assert metric(text, "orfeas_runs_total", outcome="COMPLETED") == 1
+    assert metric(text, "orfeas_job_failures_total", code="NO_FOREGROUND") == 1
+    assert metric(text, "orfeas_job_failures_total", code="COMPLETED") is None
+    assert metric(text, "orfeas_batch_size_count") == 2
+    assert metric(text, "orfeas_stage_seconds_count", stage="sample") is not None
 
 
 def test_queue_and_devices_are_told(tmp_path: Path) -> None:
@@ -94,14 +85,14 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
         state = WorkerState("w", WorkerStatus.READY, "m", "cuda", "GPU", 100, 40)
         service.services.registry.beat(state, 60)
         text = scraped_fresh(service)
-    assert told(text, "orfeas_store_up") == 1
-    assert told(text, "orfeas_queue_jobs") == 2
-    assert told(text, "orfeas_active_jobs") == 0
-    assert told(text, "orfeas_queue_oldest_seconds") == 90
-    assert told(text, "orfeas_workers", condition="ready") == 1
-    assert told(text, "orfeas_workers", condition="failed") == 0
-    assert told(text, "orfeas_device_memory_bytes", worker="w", kind="total") == 100
-    assert told(text, "orfeas_device_memory_bytes", worker="w", kind="free") == 40
+    assert metric(text, "orfeas_store_up") == 1
+    assert metric(text, "orfeas_queue_jobs") == 2
+    assert metric(text, "orfeas_active_jobs") == 0
+    assert metric(text, "orfeas_queue_oldest_seconds") == 90
+    assert metric(text, "orfeas_workers", status="ready", condition="ready") == 1
+    assert metric(text, "orfeas_workers", status="failed", condition="failed") == 0
+    assert metric(text, "orfeas_device_memory_bytes", worker="w", kind="total") == 100
+    assert metric(text, "orfeas_device_memory_bytes", worker="w", kind="free") == 40
 
 
 def scraped_fresh(service: AgentService) -> bytes:
@@ -119,9 +110,9 @@ def test_store_that_is_away_is_told_and_breaks_nothing(tmp_path: Path) -> None:
         metrics = ServiceMetrics()
         metrics.watch(away, service.clock)
         text = metrics.exposition()
-    assert told(text, "orfeas_store_up") == 0
-    assert told(text, "orfeas_queue_jobs") is None
-    assert told(text, "process_resident_memory_bytes") is not None
+    assert metric(text, "orfeas_store_up") == 0
+    assert metric(text, "orfeas_queue_jobs") is None
+    assert metric(text, "process_resident_memory_bytes") is not None
 
 
 def test_runs_that_died_and_jobs_that_waited_too_long_are_counted(tmp_path: Path) -> None:
@@ -134,9 +125,9 @@ def test_runs_that_died_and_jobs_that_waited_too_long_are_counted(tmp_path: Path
         service.submit()
         store.expire_queued(service.clock())
         text = scraped(service)
-    assert told(text, "orfeas_runs_total", outcome="DIED") == 1
-    assert told(text, "orfeas_job_failures_total", code="GENERATION_FAILED") == 1
-    assert told(text, "orfeas_job_failures_total", code="EXPIRED") == 1
+    assert metric(text, "orfeas_runs_total", outcome="DIED") == 1
+    assert metric(text, "orfeas_job_failures_total", code="GENERATION_FAILED") == 1
+    assert metric(text, "orfeas_job_failures_total", code="EXPIRED") == 1
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
@@ -147,4 +138,4 @@ def test_oldest_job_is_as_old_as_it_is(tmp_path: Path, waiting: int) -> None:
         metrics = ServiceMetrics()
         metrics.watch(lambda: Health(QueueCounts(waiting, 0, oldest), ()), service.clock)
         text = metrics.exposition()
-    assert told(text, "orfeas_queue_oldest_seconds") == (300 if waiting else 0)
+    assert metric(text, "orfeas_queue_oldest_seconds") == (300 if waiting else 0)

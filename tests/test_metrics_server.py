@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import random
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -15,22 +14,12 @@ import pytest
 from backend.config import IPNetwork
 from backend.telemetry import metrics_server
 from backend.telemetry.metrics_server import MetricsServer
+from benchmarks.support.ports import free_port
 from tests.support.workshop import eventually
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)
 GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """One that the system gives to no outgoing connection meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        try:
-            socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-        except OSError:
-            continue
-        return port
 
 
 @contextmanager
@@ -163,7 +152,7 @@ def ended(connection: socket.socket) -> bool:
 def test_a_taken_port_is_said_once_and_had_when_it_is_free(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(metrics_server, "_BETWEEN_TRIES", 0.05)
+    monkeypatch.setattr(metrics_server, "_RETRY_SECONDS", 0.05)
 
     def errors() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from backend.api.statuses import status_of
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthUnavailable
 from backend.jobs.schema import nonces
@@ -73,4 +74,4 @@ def test_an_unreachable_store_refuses(tmp_path: Path) -> None:
     with open_database(f"postgresql://nobody@/none?host={tmp_path}") as database:
         with pytest.raises(AuthUnavailable) as refused:
             SqlNonceStore(database).remember("ann", "nonce", START, TTL)
-        assert (refused.value.status, refused.value.code) == (503, "AUTH_UNAVAILABLE")
+        assert (status_of(refused.value), refused.value.code) == (503, "AUTH_UNAVAILABLE")

@@ -33,7 +33,7 @@ from backend.errors import (
 )
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
-from tests.conftest import Golden, load_golden, load_pipeline
+from tests.support.golden import Golden, load_golden, load_pipeline
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.api.statuses import status_of
 from backend.auth.nonces import MemoryNonceStore
 from backend.auth.nonces_open import open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
@@ -49,7 +50,7 @@ def is_new(store: RedisNonceStore, nonce: str) -> bool:
 def assert_closed(store: RedisNonceStore) -> None:
     with pytest.raises(AuthUnavailable) as refused:
         is_new(store, "nonce-away")
-    assert (refused.value.status, refused.value.code) == (503, "AUTH_UNAVAILABLE")
+    assert (status_of(refused.value), refused.value.code) == (503, "AUTH_UNAVAILABLE")
 
 
 def test_killed_server_refuses_and_its_successor_answers(server: RedisServer, store: RedisNonceStore) -> None:

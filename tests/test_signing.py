@@ -225,13 +225,13 @@ def test_bytes_of_a_target_that_are_not_utf8_are_signed_as_they_are() -> None:
 
 def test_every_key_is_tried_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    made = signing._hmac
+    made = signing.hmac_hex
 
     def recorded(key: str, text: bytes) -> str:
         tried.append(key)
         return made(key, text)
 
-    monkeypatch.setattr(signing, "_hmac", recorded)
+    monkeypatch.setattr(signing, "hmac_hex", recorded)
     assert signature_matches(Sent().read(), [KEY, "b" * 24, "c" * 24])
     assert tried == [KEY, "b" * 24, "c" * 24]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.support.redis import RedisServer
-from tests.faults.harness import FAKE_WORKER, until, yard
+from tests.support.faults.harness import FAKE_WORKER, until, yard
 from tests.support.redis_backend import redis_server
 
 PASSWORD = "s3cret-of-the-broker"  # noqa: S105

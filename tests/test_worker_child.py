@@ -85,7 +85,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_a_bell_runs_one_group_of_jobs(shop: Shop) -> None:
     ids = shop.submit(2)
-    assert shop.runner.answer() == 2
+    assert shop.runner.run_batch() == 2
     eventually(lambda: shop.states(ids) == [Status.COMPLETED] * 2)
     assert shop.rung() == 0
 
@@ -94,7 +94,7 @@ def test_the_device_runs_the_next_jobs_while_a_mesh_is_recorded(shop: Shop) -> N
     ids = shop.submit(3)
     recording = threading.Event()
     shop.fake.before_finish = lambda _: recording.wait(20)
-    assert (shop.runner.answer(), shop.runner.answer()) == (2, 1)
+    assert (shop.runner.run_batch(), shop.runner.run_batch()) == (2, 1)
     assert Status.COMPLETED not in shop.states(ids)
     recording.set()
     eventually(lambda: shop.states(ids) == [Status.COMPLETED] * 3)
@@ -105,7 +105,7 @@ def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> N
     (job_id,) = shop.submit(1)
     recording = threading.Event()
     shop.fake.before_finish = lambda _: recording.wait(20)
-    assert shop.runner.answer() == 1
+    assert shop.runner.run_batch() == 1
     threading.Timer(0.2, recording.set).start()
     shop.runner.end()
     resources = Resources.open(shop.settings, shop.notifier)
@@ -114,7 +114,7 @@ def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> N
 
 
 def test_a_bell_with_nothing_to_do_ends_there(shop: Shop) -> None:
-    assert shop.runner.answer() == 0
+    assert shop.runner.run_batch() == 0
     assert shop.rung() == 0
 
 
@@ -122,7 +122,7 @@ def test_more_than_a_batch_is_passed_on_before_it_runs(shop: Shop) -> None:
     shop.submit(5)
     at_the_call: list[int] = []
     shop.fake.before_call = lambda _: at_the_call.append(shop.rung())
-    assert shop.runner.answer() == 2
+    assert shop.runner.run_batch() == 2
     assert at_the_call == [1]
     assert shop.rung() == 1
 
@@ -134,14 +134,14 @@ def test_jobs_that_came_while_a_batch_ran_are_passed_on_after_it(shop: Shop) -> 
         shop.submit(1)
 
     shop.fake.before_call = one_more
-    assert shop.runner.answer() == 2
+    assert shop.runner.run_batch() == 2
     assert shop.rung() == 1
 
 
 def test_a_bell_that_comes_to_a_draining_worker_is_for_another(shop: Shop) -> None:
     ids = shop.submit(1)
     shop.runner.drain(0)
-    assert shop.runner.answer() == 0
+    assert shop.runner.run_batch() == 0
     assert shop.states(ids) == [Status.QUEUED]
     assert shop.rung() == 1
 
@@ -155,7 +155,7 @@ def test_a_lost_device_calls_for_another_worker(shop: Shop) -> None:
 
     shop.fake.before_call = break_device
     with pytest.raises(DeviceLost):
-        shop.runner.answer()
+        shop.runner.run_batch()
     assert shop.rung() == 1
 
 
@@ -167,11 +167,11 @@ def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest
     for path in shop.settings.data_dir.glob("orfeas.sqlite3*"):
         path.unlink()
     database.mkdir()
-    assert shop.runner.answer() == 0
+    assert shop.runner.run_batch() == 0
     assert "This bell is not answered" in caplog.text
     database.rmdir()
     database.write_bytes(kept)
-    assert shop.runner.answer() == 1
+    assert shop.runner.run_batch() == 1
 
 
 class Child:
@@ -210,7 +210,7 @@ def test_a_model_that_cannot_be_loaded_is_tried_again_until_it_can(tmp_path: Pat
     made.child.begin()
     resources = Resources.open(made.settings, CeleryNotifier(make_celery(made.settings), send=lambda: None))
     # A child that failed at first must not be taken for a failed one for ever.
-    eventually(lambda: [each.condition for each in resources.registry.alive()] == [WorkerStatus.READY])
+    eventually(lambda: [each.status for each in resources.registry.alive()] == [WorkerStatus.READY])
     made.cut()
     made.child.end()
     assert resources.registry.alive() == ()

@@ -41,10 +41,10 @@ class CutOff(JobStore):
             raise StoreUnavailable
         return super().report(owner, reports, lease_seconds)
 
-    def look(self, held: Sequence[Job]) -> list[Job]:
+    def poll(self, held: Sequence[Job]) -> list[Job]:
         if self.cut_off:
             raise StoreUnavailable
-        return super().look(held)
+        return super().poll(held)
 
 
 def test_a_run_that_was_taken_over_stops_and_changes_nothing(shop: Workshop) -> None:
@@ -264,7 +264,7 @@ def test_a_lost_device_costs_its_batch_one_attempt_and_ends_the_worker(shop: Wor
     assert broken.wait(20)
     assert (shop.job(poison).status, shop.job(poison).attempts) == (Status.PROCESSING, 1)
     assert shop.job(other).status is Status.QUEUED
-    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerStatus.FAILED])
+    eventually(lambda: [state.status for state in shop.registry.alive()] == [WorkerStatus.FAILED])
 
 
 def test_a_picture_that_loses_the_device_each_time_fails_after_three_runs_and_nobody_else_does(shop: Workshop) -> None:
@@ -298,7 +298,7 @@ def test_the_registry_says_whether_the_worker_can_serve(shop: Workshop, monkeypa
         return shop.fake
 
     def said() -> list[tuple[WorkerStatus, str | None]]:
-        return [(state.condition, state.error) for state in shop.registry.alive()]
+        return [(state.status, state.error) for state in shop.registry.alive()]
 
     worker = shop.worker(open_processor=open_processor, owner="worker-7")
     worker.start()
@@ -309,7 +309,7 @@ def test_the_registry_says_whether_the_worker_can_serve(shop: Workshop, monkeypa
     (state,) = shop.registry.alive()
     assert (state.owner, state.model, state.device_type, state.device_name) == ("worker-7", "fake model", "cpu", "fake")
     assert (state.memory_total, state.memory_free) == (8 << 30, 6 << 30)
-    assert worker.condition is WorkerStatus.READY
+    assert worker.status is WorkerStatus.READY
     worker.stop()
     assert shop.registry.alive() == ()
 
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_loaded_is_told_to_a_caller_of_run_once(shop: Wor
     worker = shop.worker(open_processor=open_processor)
     with pytest.raises(CheckpointNotFound):
         worker.load()
-    eventually(lambda: [state.condition for state in shop.registry.alive()] == [WorkerStatus.FAILED])
+    eventually(lambda: [state.status for state in shop.registry.alive()] == [WorkerStatus.FAILED])
 
 
 def run_in_a_process_of_its_own(folder: Path, now: datetime) -> None:
@@ -346,11 +346,11 @@ def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop)
     other = shop.submit(b"zero", agent_id="bob")  # whose turn it is first
     done_before: dict[bytes, int] = {}
 
-    def look(call: FakeCall) -> None:
+    def poll(call: FakeCall) -> None:
         jobs = [shop.store.get(other, "bob"), *map(shop.job, [*doomed, late])]
         done_before[call.images[0]] = sum(job.status.finished for job in jobs)
 
-    shop.fake.before_call = look
+    shop.fake.before_call = poll
     shop.fake.before_finish = lambda _: time.sleep(0.3)
     shop.work_off()
     assert done_before == {b"zero": 0, b"one": 1, b"two": 2, b"late": 3}

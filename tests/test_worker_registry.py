@@ -15,7 +15,7 @@ from tests.support.store_backends import ManualClock, open_database
 
 READY = WorkerState(
     owner="gpu-1",
-    condition=WorkerStatus.READY,
+    status=WorkerStatus.READY,
     model="demo",
     device_type="cuda",
     device_name="NVIDIA H100",
@@ -53,8 +53,8 @@ def test_a_silent_worker_is_gone_when_its_time_is_over(registry: WorkerRegistry,
 
 def test_workers_that_are_ready_come_first(registry: WorkerRegistry) -> None:
     names = {"a": WorkerStatus.LOADING, "c": WorkerStatus.READY, "b": WorkerStatus.READY}
-    for owner, condition in names.items():
-        registry.beat(replace(READY, owner=owner, condition=condition), 20)
+    for owner, status in names.items():
+        registry.beat(replace(READY, owner=owner, status=status), 20)
     assert [state.owner for state in registry.alive()] == ["b", "c", "a"]
 
 

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 from backend import errors
 from backend.api.request_context import note_error_code
 from backend.api.responses import ErrorAnswer
+from backend.api.statuses import status_of
 from backend.errors import RetryLater, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -43,17 +44,18 @@ def error_answer(error: ServiceError) -> ErrorAnswer:
 def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
     """An error as it is sent; answer : in place of the plain one."""
     note_error_code(error.code)
-    response = json_response(answer or error_answer(error), error.status)
+    status = status_of(error)
+    response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
-    if error.status == 401:
+    if status == 401:
         response.headers["WWW-Authenticate"] = "Agent-Signature"
     return response
 
 
 def handle_service_error(error: ServiceError) -> Response:
     """A named error; one that is the service's own fault is told to the log, not to the caller."""
-    if error.status == 500:
+    if status_of(error) == 500:
         logger.error("%s: %s", error.code, error.message, exc_info=error)
         return error_response(ServiceError())
     return error_response(error)

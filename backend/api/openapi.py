@@ -20,6 +20,7 @@ from pydantic.json_schema import models_json_schema
 
 from backend import __version__
 from backend.api.responses import ErrorAnswer
+from backend.api.statuses import status_of
 from backend.auth import hmac_signing as signing
 from backend.auth import rfc9421 as message_signatures
 from backend.errors import EndpointNotFound, RetryLater, ServiceError
@@ -117,8 +118,8 @@ def answer_headers(*names: str, headers: Mapping[str, Any] | None = None) -> dic
 def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     """Answers for `responses` out of the errors that a call may end with, by status, each code with its sentence."""
     found: dict[str | int, Any] = {}
-    for status in sorted({kind.status for kind in kinds}):
-        alike = {kind.code: kind for kind in kinds if kind.status == status}
+    for status in sorted({status_of(kind) for kind in kinds}):
+        alike = {kind.code: kind for kind in kinds if status_of(kind) == status}
         lines = [f"`{code}`: {(kind.__doc__ or '').strip()}" for code, kind in alike.items()]
         retry_after = any(issubclass(kind, RetryLater) for kind in alike.values())
         found[status] = answered(ErrorAnswer, description="<br/>".join(lines), retry_after=retry_after)

@@ -16,12 +16,11 @@ from backend import errors
 from backend.api import responses as out
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.responses import ID_PATTERN
-from backend.config import MAX_BATCH_IMAGES
 from backend.errors import ServiceError
+from backend.limits import MAX_BATCH_IMAGES, MAX_PAGE_JOBS, MIN_BATCH_IMAGES
 from backend.validation import GenerateFields, GenerationFields
 
 DEFAULT_PAGE = 20
-LONGEST_PAGE = 100
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
@@ -72,7 +71,7 @@ class PageQuery(BaseModel):
     limit: Annotated[
         str,
         WithJsonSchema(
-            {"type": "integer", "minimum": 1, "maximum": LONGEST_PAGE, "description": "The most jobs to tell of."}
+            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs to tell of."}
         ),
     ] = Field(default=str(DEFAULT_PAGE), json_schema_extra={"default": DEFAULT_PAGE})
 
@@ -95,7 +94,9 @@ class BatchForm(GenerationFields):
     """The form of a request for several meshes; the fields hold for all of them."""
 
     images: list[bytes] = Field(
-        min_length=2, max_length=MAX_BATCH_IMAGES, description="PNG, JPEG or WebP, one part of this name for each."
+        min_length=MIN_BATCH_IMAGES,
+        max_length=MAX_BATCH_IMAGES,
+        description="PNG, JPEG or WebP, one part of this name for each.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backend.errors import ServiceError
+from backend.errors import Cancelled, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Batch, Job, Status
 from backend.jobs.progress import batch_eta
@@ -214,10 +214,9 @@ def answer_generated(job: Job, links: Links) -> GeneratedAnswer:
 def job_failure(job: Job) -> ServiceError:
     """Why a job has no mesh, as the error that its caller would have got had it waited."""
     if job.status is Status.CANCELLED:
-        kind, message = _kinds()["CANCELLED"], None
-    else:
-        kind, message = _kinds().get(job.error_code or "", ServiceError), job.error_message
-    error = kind(message, details={"job_id": job.id})
+        return Cancelled(details={"job_id": job.id})
+    kind = kinds_by_code().get(job.error_code or "", ServiceError)
+    error = kind(job.error_message, details={"job_id": job.id})
     error.code = job.error_code or error.code
     return error
 
@@ -249,13 +248,3 @@ def _processing_time(job: Job) -> float | None:
         return None
     # Machines that share the table may disagree on the time by a little.
     return round(max(0.0, (job.finished_at - job.started_at).total_seconds()), 3)
-
-
-def _kinds() -> dict[str, type[ServiceError]]:
-    """Every named error by its code; of several with one code the most general."""
-    kinds: dict[str, type[ServiceError]] = {}
-    waiting: list[type[ServiceError]] = [ServiceError]
-    for kind in waiting:
-        waiting.extend(kind.__subclasses__())
-        kinds.setdefault(kind.code, kind)
-    return kinds

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from PIL import Image
 
 from backend.api.multipart import PartBegins, PartData, PartEvent, read_parts
-from backend.config import MAX_BATCH_IMAGES, Settings
+from backend.config import Settings
 from backend.errors import (
     FileTooLarge,
     InvalidForm,
@@ -33,6 +33,7 @@ from backend.errors import (
     UnknownField,
 )
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
+from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES
 from backend.storage.files import FileStore, new_name
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -63,7 +64,10 @@ class UploadLimits:
     @classmethod
     def from_settings(cls, settings: Settings, operation: str) -> UploadLimits:
         """The limits of `generate` (one picture, `image`) or of `batch` (2 to 10, `images`)."""
-        image_field, fewest, most = {"generate": ("image", 1, 1), "batch": ("images", 2, MAX_BATCH_IMAGES)}[operation]
+        image_field, fewest, most = {
+            "generate": ("image", 1, 1),
+            "batch": ("images", MIN_BATCH_IMAGES, MAX_BATCH_IMAGES),
+        }[operation]
         return cls(image_field, fewest, most, max_file_bytes=settings.max_image_bytes, max_pixels=settings.max_pixels)
 
 

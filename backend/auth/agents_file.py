@@ -6,9 +6,7 @@ This module does not know who reads the file, or how its changes are asked for.
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from filelock import FileLock
 
 from backend.auth.agents import DEFAULT_OPERATIONS, FORMAT, MAX_KEYS, AgentDefaults, parse_agent, read_entries
 from backend.errors import AgentExists, AgentNotFound, AgentsFileError
+from orfeas_client.atomic_file import write_file
 
 _LOCK_SECONDS = 30
 
@@ -110,7 +109,8 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], None], *, create: bool 
             _require_usable(entries)
             change(entries)
             _require_usable(entries)
-            _replace(path, json.dumps({"format": FORMAT, "agents": entries}, indent=2, ensure_ascii=False) + "\n")
+            text = json.dumps({"format": FORMAT, "agents": entries}, indent=2, ensure_ascii=False) + "\n"
+            write_file(path, text.encode(), private=True, folder_flush="required")
     except OSError as error:
         raise AgentsFileError(f"The agents file {path} cannot be written: {error.strerror or error}.") from error
 
@@ -118,22 +118,3 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], None], *, create: bool 
 def _require_usable(entries: dict[str, Any]) -> None:
     for agent_id, entry in entries.items():
         parse_agent(agent_id, entry, AgentDefaults())
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        # mkstemp's file is the owner's alone from its first moment.
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

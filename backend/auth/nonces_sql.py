@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.errors import AuthUnavailable, StorageFull, StoreUnavailable
+from backend.jobs import expiry
 from backend.jobs.schema import nonces
 from backend.storage.database import Database
 
@@ -59,13 +60,4 @@ class SqlNonceStore:
 
 
 def _prune(connection: Connection, now: datetime, limit: int) -> int:
-    ended = (
-        select(nonces.c.agent_id, nonces.c.nonce)
-        .where(nonces.c.expires_at < now)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
-    )
-    picked = select(ended.c.agent_id, ended.c.nonce)
-    removal = delete(nonces).where(tuple_(nonces.c.agent_id, nonces.c.nonce).in_(picked)).returning(nonces.c.nonce)
-    return len(connection.execute(removal).all())
+    return expiry.prune(connection, nonces, nonces.c.expires_at < now, limit)

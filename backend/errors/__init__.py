@@ -1,8 +1,11 @@
 """Every failure of the product, as a tree of named errors.
 
-Each class carries the HTTP status and the code it is answered with; its docstring is the default message. This package
-does not know who raises an error or how it is rendered.
+Each class carries the code that names it to programs; its docstring is the default message. This package does not know
+who raises an error, or how it is answered.
 """
+
+from collections.abc import Mapping
+from functools import cache
 
 from backend.errors.access import (
     AgentDisabled,
@@ -175,3 +178,14 @@ __all__ = [
     "WorkerDied",
     "WorkerStopped",
 ]
+
+
+@cache
+def kinds_by_code() -> Mapping[str, type[ServiceError]]:
+    """Return every code with its error; of several with one code the one that the others are kinds of."""
+    found: dict[str, type[ServiceError]] = {}
+    for name in __all__:
+        kind: type[ServiceError] = globals()[name]
+        if kind.code not in found or issubclass(found[kind.code], kind):
+            found[kind.code] = kind
+    return found

@@ -8,35 +8,30 @@ from backend.errors.base import RetryLater, ServiceError
 class AuthMissing(ServiceError):
     """A signing header is missing or malformed."""
 
-    status = 401
     code = "AUTH_MISSING"
 
 
 class AuthInvalid(ServiceError):
     """The agent is unknown or the signature is wrong."""
 
-    status = 401
     code = "AUTH_INVALID"
 
 
 class AuthExpired(ServiceError):
     """The timestamp is too far from the server's time; check the clock and sign each request when it is sent."""
 
-    status = 401
     code = "AUTH_EXPIRED"
 
 
 class AuthReplayed(ServiceError):
     """This nonce was used before; draw a new one for each request."""
 
-    status = 401
     code = "AUTH_REPLAYED"
 
 
 class AuthBodyMismatch(ServiceError):
     """The body is not the one that was signed: its SHA-256 differs from the signed one."""
 
-    status = 401
     code = "AUTH_BODY_MISMATCH"
 
 
@@ -49,28 +44,24 @@ class AuthUnavailable(RetryLater):
 class AgentDisabled(ServiceError):
     """This agent is disabled; ask the operator to enable it."""
 
-    status = 403
     code = "AGENT_DISABLED"
 
 
 class IpNotAllowed(ServiceError):
     """This agent may not call from this address."""
 
-    status = 403
     code = "IP_NOT_ALLOWED"
 
 
 class OperationNotAllowed(ServiceError):
     """This agent was not granted this operation."""
 
-    status = 403
     code = "OPERATION_NOT_ALLOWED"
 
 
 class RateLimited(RetryLater):
     """Too many requests; wait before sending the next."""
 
-    status = 429
     code = "RATE_LIMITED"
     retry_after = 60
 

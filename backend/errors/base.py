@@ -1,7 +1,7 @@
 """What every failure of the product is made of.
 
-A class carries the HTTP status and the code that it is answered with; its docstring is the default message. This
-module does not know which failures there are.
+A class carries the code that names it to programs; its docstring is the default message. This module does not know
+which failures there are, or how one is answered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping
 class ServiceError(Exception):
     """The service could not do what was asked."""
 
-    status: int = 500
     code: str = "INTERNAL_ERROR"
 
     def __init__(self, message: str | None = None, *, details: Mapping[str, object] | None = None) -> None:
@@ -24,7 +23,6 @@ class ServiceError(Exception):
 class RetryLater(ServiceError):
     """The service cannot do this now; try again later."""
 
-    status = 503
     code = "UNAVAILABLE"
     retry_after: int = 5
     """Seconds to wait before the next try; the answer's Retry-After."""

@@ -8,7 +8,6 @@ from backend.errors.base import ServiceError
 class GenerationError(ServiceError):
     """The shape could not be generated."""
 
-    status = 422
     code = "GENERATION_FAILED"
 
 
@@ -33,7 +32,6 @@ class NonFiniteValues(GenerationError):
 class OutOfMemory(GenerationError):
     """The device ran out of memory; lower the octree resolution or the batch size."""
 
-    status = 503
     code = "OUT_OF_MEMORY"
 
 
@@ -52,7 +50,6 @@ class DecimationFailed(GenerationError):
 class DeviceLost(GenerationError):
     """The device no longer answers; only a new process can use it again."""
 
-    status = 503
     code = "DEVICE_LOST"
 
 
@@ -63,7 +60,6 @@ class WorkerDied(GenerationError):
 class Cancelled(ServiceError):
     """The work was cancelled."""
 
-    status = 409
     code = "CANCELLED"
 
 
@@ -76,7 +72,6 @@ class ExportError(ServiceError):
 class PreviewUnavailable(ServiceError):
     """No preview can be drawn: embreex, the ray caster, is not installed here."""
 
-    status = 501
     code = "PREVIEW_UNAVAILABLE"
 
 

@@ -8,7 +8,6 @@ from backend.errors.base import ServiceError
 class InvalidParameter(ServiceError):
     """A parameter is outside its allowed range."""
 
-    status = 400
     code = "INVALID_PARAMETER"
 
 
@@ -129,26 +128,22 @@ class InvalidImage(InvalidParameter):
 class UnsupportedImage(ServiceError):
     """The picture's format is not supported; send PNG, JPEG or WebP."""
 
-    status = 415
     code = "UNSUPPORTED_IMAGE"
 
 
 class UnsupportedMediaType(ServiceError):
     """Send the form as multipart/form-data."""
 
-    status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class FileTooLarge(ServiceError):
     """The upload is larger than the service takes."""
 
-    status = 413
     code = "FILE_TOO_LARGE"
 
 
 class LengthRequired(ServiceError):
     """This server cannot read a body without a length; send it with a Content-Length."""
 
-    status = 411
     code = "LENGTH_REQUIRED"

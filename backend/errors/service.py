@@ -9,63 +9,54 @@ from backend.errors.base import RetryLater, ServiceError
 class BadRequest(ServiceError):
     """The request cannot be understood."""
 
-    status = 400
     code = "BAD_REQUEST"
 
 
 class EndpointNotFound(ServiceError):
     """There is no such endpoint."""
 
-    status = 404
     code = "NOT_FOUND"
 
 
 class MethodNotAllowed(ServiceError):
     """This endpoint does not take this method."""
 
-    status = 405
     code = "METHOD_NOT_ALLOWED"
 
 
 class PreconditionFailed(ServiceError):
     """The file is not the one that If-Match names."""
 
-    status = 412
     code = "PRECONDITION_FAILED"
 
 
 class RangeNotSatisfiable(ServiceError):
     """The file has no such range of bytes."""
 
-    status = 416
     code = "RANGE_NOT_SATISFIABLE"
 
 
 class JobNotFound(ServiceError):
     """There is no such job or batch."""
 
-    status = 404
     code = "JOB_NOT_FOUND"
 
 
 class ArtifactNotFound(ServiceError):
     """There is no such file."""
 
-    status = 404
     code = "FILE_NOT_FOUND"
 
 
 class ImageLost(ServiceError):
     """The job's stored picture is gone; send it again."""
 
-    status = 410
     code = "PICTURE_LOST"
 
 
 class IdempotencyConflict(ServiceError):
     """This Idempotency-Key was used for another request within the last 24 hours; send a new key."""
 
-    status = 409
     code = "IDEMPOTENCY_CONFLICT"
 
 
@@ -90,7 +81,6 @@ class TooManyActiveJobs(RateLimited):
 class LeaseLost(ServiceError):
     """The job is no longer this worker's: its lease ended, or the job has finished."""
 
-    status = 409
     code = "LEASE_LOST"
 
 
@@ -103,14 +93,12 @@ class WorkerStopped(RetryLater):
 class JobExpired(ServiceError):
     """The job waited too long without being run."""
 
-    status = 410
     code = "EXPIRED"
 
 
 class StorageFull(ServiceError):
     """The server's disk is full; try again later."""
 
-    status = 507
     code = "STORAGE_FULL"
 
 

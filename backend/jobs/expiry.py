@@ -1,8 +1,8 @@
-"""The end of jobs: which have been kept or have waited long enough, and which files their rows still name.
+"""The end of rows: which jobs were kept or have waited long enough, what their files are, and what else has expired.
 
-Works inside the caller's transaction; rows that another process is ending at that moment are passed over. They are
-picked in a CTE, for PostgreSQL may run a subquery that locks once a row, and it would pick others each time. This
-module does not know how long a job is kept or where its files lie.
+Everything works inside the caller's transaction and passes over rows that another process is ending at that moment.
+Rows are picked in a CTE, because PostgreSQL may run a subquery that locks once for each row: it would pick others each
+time and pass the limit. This module does not know how long a job is kept or where its files lie.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, select, union, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_, union, update
 
 from backend.errors import JobExpired
 from backend.jobs.leases import job_of
@@ -19,13 +19,13 @@ from backend.jobs.schema import jobs
 
 
 def finished_by(connection: Connection, before: datetime, limit: int) -> list[Job]:
-    """Up to limit jobs that finished at or before a time, oldest first."""
+    """Return up to limit jobs that finished at or before a time, oldest first."""
     query = select(*jobs.c).where(jobs.c.finished_at <= before).order_by(jobs.c.finished_at, jobs.c.id).limit(limit)
     return [job_of(row) for row in connection.execute(query)]
 
 
 def remove(connection: Connection, finished: Sequence[Job]) -> int:
-    """Removes the rows of finished jobs; how many were still there."""
+    """Remove the rows of finished jobs; return how many were still there."""
     there = (
         select(jobs.c.id)
         .where(jobs.c.id.in_([job.id for job in finished]), jobs.c.finished_at.is_not(None))
@@ -37,7 +37,7 @@ def remove(connection: Connection, finished: Sequence[Job]) -> int:
 
 
 def fail_waiting(connection: Connection, before: datetime, now: datetime, limit: int) -> list[Job]:
-    """Fails up to limit jobs that were submitted at or before a time and still wait."""
+    """Fail up to limit jobs that were submitted at or before a time and still wait; return them."""
     old = (
         select(jobs.c.id)
         .where(jobs.c.status == Status.QUEUED, jobs.c.created_at <= before)
@@ -61,8 +61,17 @@ def fail_waiting(connection: Connection, before: datetime, now: datetime, limit:
     return [job_of(row) for row in connection.execute(statement)]
 
 
+def prune(connection: Connection, table: Table, ended: ColumnElement[bool], limit: int) -> int:
+    """Remove up to limit rows of a table that have ended; return how many it were."""
+    key = table.primary_key.columns
+    picked = select(*key).where(ended).limit(limit).with_for_update(skip_locked=True).cte("picked")
+    keys = select(*(picked.c[column.name] for column in key))
+    removal = delete(table).where(tuple_(*key).in_(keys)).returning(*key)
+    return len(connection.execute(removal).all())
+
+
 def named(connection: Connection, names: Sequence[str]) -> frozenset[str]:
-    """Those of some file names that a row names, as its picture or its mesh."""
+    """Return those of some file names that a row names, as its image or its mesh."""
     query = union(
         select(jobs.c.input_path).where(jobs.c.input_path.in_(names)),
         select(jobs.c.artifact).where(jobs.c.artifact.in_(names)),

@@ -1,6 +1,6 @@
 """The service's state as it was at most a second ago: who can serve, how much waits, what the device has.
 
-Read from the job table and the workers' own words, never from a device. This module does not know HTTP.
+Read from the job table and the workers' own reports, never from a device. This module does not know HTTP.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Health:
     @property
     def ready(self) -> tuple[WorkerState, ...]:
         """The workers that take jobs now."""
-        return tuple(state for state in self.workers if state.condition is WorkerStatus.READY)
+        return tuple(state for state in self.workers if state.status is WorkerStatus.READY)
 
     def is_loading(self, *, own_worker: bool) -> bool:
-        """Whether a worker is about to be ready, and none is yet.
+        """Return whether a worker is about to be ready, and none is yet.
 
-        own_worker : this process has a worker, which may not have said anything so far
+        own_worker : this process has a worker, which may not have reported anything so far
         """
-        loading = any(state.condition is WorkerStatus.LOADING for state in self.workers)
+        loading = any(state.status is WorkerStatus.LOADING for state in self.workers)
         return not self.ready and (loading or (own_worker and not self.workers))
 
     def require_worker(self, *, own_worker: bool) -> None:
@@ -64,39 +64,40 @@ class HealthReader:
         self._found: Health | ServiceError | None = None
 
     def read(self) -> Health:
-        """The state. Raises StoreUnavailable, also for a second after the store could not be reached.
+        """Return the state. Raises StoreUnavailable, also for a second after the store could not be reached.
 
         While one thread reads, the others get what was found before, unless nobody has asked for a while.
         """
         found, age = self._found, self._monotonic() - self._read_at
         if found is None or age >= FRESH_SECONDS:
             found = self._refresh(FRESH_SECONDS, wait=found is None or age >= _OLD_SECONDS)
-        return self._told(found)
+        return _raised(found)
 
     def read_anew(self) -> Health:
-        """The state as it was a moment ago at most: for who would refuse a request by it. Raises StoreUnavailable."""
-        return self._told(self._refresh(_MOMENT_SECONDS, wait=True))
-
-    def _told(self, found: Health | ServiceError) -> Health:
-        if isinstance(found, ServiceError):
-            # The same object raised twice would grow a traceback without end.
-            raise type(found)(found.message)
-        return found
+        """Return the state as it was a moment ago at most, to refuse a request by. Raises StoreUnavailable."""
+        return _raised(self._refresh(_MOMENT_SECONDS, wait=True))
 
     def _refresh(self, seconds: float, *, wait: bool) -> Health | ServiceError:
         held = self._lock.acquire(blocking=wait)
         try:
             found = self._found
             if found is None or (held and self._monotonic() - self._read_at >= seconds):
-                found = self._found = self._look()
+                found = self._found = self._query()
                 self._read_at = self._monotonic()
             return found
         finally:
             if held:
                 self._lock.release()
 
-    def _look(self) -> Health | ServiceError:
+    def _query(self) -> Health | ServiceError:
         try:
             return Health(self._store.counts(), self._registry.alive())
         except ServiceError as error:
             return error
+
+
+def _raised(found: Health | ServiceError) -> Health:
+    if isinstance(found, ServiceError):
+        # The same object raised twice would grow a traceback without end.
+        raise type(found)(found.message)
+    return found

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, delete, select, tuple_
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.errors import IdempotencyConflict, StoreUnavailable
+from backend.jobs import expiry
 from backend.jobs.models import IdempotencyKey, Submitted
 from backend.jobs.schema import idempotency_keys as keys
 
@@ -21,7 +22,7 @@ _PRUNED_PER_CLAIM = 4
 
 
 def recall(connection: Connection, agent_id: str, idempotency: IdempotencyKey, now: datetime) -> Submitted | None:
-    """The first answer to this request, None when the key is new or has ended.
+    """Return the first answer to this request, None when the key is new or has ended.
 
     Raises IdempotencyConflict when the key was another request's.
     """
@@ -37,7 +38,9 @@ def recall(connection: Connection, agent_id: str, idempotency: IdempotencyKey, n
 def claim(
     connection: Connection, agent_id: str, idempotency: IdempotencyKey, answer: Submitted, now: datetime
 ) -> Submitted:
-    """Keeps the answer under the key, or gives the one that is there: of two at once, one keeps and one gets.
+    """Keep the answer under the key and return it, or return the one that is there already.
+
+    Of two callers at once, the one keeps its answer and the other gets it.
 
     Raises IdempotencyConflict when the key was another request's, StoreUnavailable.
     """
@@ -66,14 +69,5 @@ def claim(
 
 
 def prune(connection: Connection, now: datetime, limit: int) -> int:
-    """Removes up to limit keys that have ended; how many it were."""
-    ended = (
-        select(keys.c.agent_id, keys.c.key)
-        .where(keys.c.expires_at <= now)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("ended")  # PostgreSQL may run a subquery that locks once a row, and pass the limit
-    )
-    picked = select(ended.c.agent_id, ended.c.key)
-    removal = delete(keys).where(tuple_(keys.c.agent_id, keys.c.key).in_(picked)).returning(keys.c.key)
-    return len(connection.execute(removal).all())
+    """Remove up to limit keys that have ended; return how many it were."""
+    return expiry.prune(connection, keys, keys.c.expires_at <= now, limit)

@@ -1,6 +1,7 @@
-"""Names for jobs and batches that sort by age: UUIDs of version 7 (RFC 9562, 6.2 method 1) in 32 hex digits.
+"""Ids for jobs and batches that sort by age: UUIDs of version 7 (RFC 9562, 6.2 method 1) in 32 hex digits.
 
-One column then serves as key, as order of the queue and as paging cursor. This module does not know what it names.
+One column then serves as key, as order of the queue and as paging cursor. This module does not know what they are the
+ids of.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ _COUNTER_LIMIT = 1 << 12
 
 
 def is_job_id(text: str) -> bool:
-    """Whether the text has the form of a job's or batch's id."""
+    """Return whether the text has the form of a job's or batch's id."""
     return _ID.fullmatch(text) is not None
 
 
 class JobIds:
-    """Gives ids that grow strictly within one process, even while its clock stands still or steps back."""
+    """Make ids that grow strictly within one process, even while its clock stands still or steps back."""
 
     def __init__(self, clock: Clock, random_bits: Callable[[int], int] = secrets.randbits) -> None:
         self._clock = clock
@@ -32,7 +33,7 @@ class JobIds:
         self._counter = 0
 
     def __call__(self) -> str:
-        """The next id."""
+        """Return the next id."""
         with self._lock:
             self._advance(int(self._clock().timestamp() * 1000))
             time_and_version = self._milliseconds << 80 | 0x7 << 76 | self._counter << 64

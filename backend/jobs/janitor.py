@@ -1,4 +1,4 @@
-"""Keeps jobs, files and memories from piling up: what is over is removed, what was forgotten goes on.
+"""Keeps jobs, files and short-lived rows from piling up: what is over is removed, what was forgotten goes on.
 
 Any number of janitors may work at once, and one may die at any point: what it left undone is due again at the next
 sweep. This module does not know how jobs are run or who may read them.
@@ -7,7 +7,6 @@ sweep. This module does not know how jobs are run or who may read them.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -33,19 +32,19 @@ class OldFiles(Protocol):
     """What a janitor needs of a file store: ArtifactStore and FileStore both have it."""
 
     def delete(self, name: str) -> None:
-        """Removes a file; one that is gone is no error."""
+        """Remove a file; one that is gone is no error."""
         ...
 
     def older_than(self, time: datetime) -> Iterator[str]:
-        """Names of files written before a time, half-written ones too."""
+        """Return the names of files written before a time, half-written ones too."""
         ...
 
 
-class Memory(Protocol):
-    """What remembers things for a time: SqlNonceStore, say."""
+class Prunable(Protocol):
+    """A store of things that are kept for a time, such as SqlNonceStore."""
 
     def prune(self, now: datetime, limit: int) -> int:
-        """Removes up to limit things whose time is over; how many it were."""
+        """Remove up to limit things whose time is over; return how many it were."""
         ...
 
 
@@ -68,12 +67,15 @@ class Swept:
     failures: tuple[ServiceError, ...] = ()
 
     def __add__(self, other: Swept) -> Swept:
+        """Return what both sweeps did together."""
         sums = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
         return Swept(**{**sums, "more": self.more or other.more})
 
 
 class Janitor:
-    """Sweeps one job table and its two file stores; one thread at a time."""
+    """Sweep one job table and its two file stores; one thread at a time."""
+
+    _reported: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -83,22 +85,25 @@ class Janitor:
         clock: Clock,
         ttl: timedelta,
         *,
-        memories: Sequence[Memory] = (),
+        prunables: Sequence[Prunable] = (),
         limit: int = 500,
     ) -> None:
-        """ttl : how long a finished job is kept, and how long one may wait; limit : things of a kind in one sweep."""
+        """Keep what is to be swept.
+
+        ttl : how long a finished job is kept, and how long one may wait; limit : things of a kind in one sweep
+        """
         self._store = store
         self._artifacts = artifacts
         self._images = images
         self._clock = clock
         self._ttl = ttl
-        self._memories = memories
+        self._prunables = prunables
         self._limit = limit
         self._search: Iterator[tuple[OldFiles, str]] | None = None
         self._next_search = datetime.min.replace(tzinfo=UTC)
 
     def sweep(self) -> Swept:
-        """One round of bounded length; a part that fails is told in the answer and keeps no other from its work."""
+        """Do one round of bounded length; a part that fails is named in the answer and keeps no other from its work."""
         parts = (
             self._end_dead_runs,
             self._fail_overdue,
@@ -107,6 +112,24 @@ class Janitor:
             self._forget,
         )
         return reduce(Swept.__add__, map(_attempt, parts))
+
+    def run_once(self) -> bool:
+        """Sweep, and log what fails when that changes; return whether work was left that should follow at once."""
+        try:
+            swept = self.sweep()
+        except Exception as error:  # noqa: BLE001 - the thread's edge: a fault in one sweep must not end them all
+            self._report([error])
+            return False
+        self._report(swept.failures)
+        return swept.more and not swept.failures
+
+    def _report(self, failures: Sequence[Exception]) -> None:
+        now = {f"{type(failure).__name__}: {failure}": failure for failure in failures}
+        for text in now.keys() - self._reported:
+            _logger.error("The janitor could not do all of its work: %s", text, exc_info=now[text])
+        if self._reported and not now:
+            _logger.info("The janitor can do all of its work again.")
+        self._reported = frozenset(now)
 
     def _end_dead_runs(self) -> Swept:
         ended = self._store.reclaim()
@@ -118,7 +141,7 @@ class Janitor:
         return Swept(overdue=len(overdue), more=len(overdue) == self._limit) + self._drop_images(overdue)
 
     def _remove_expired(self) -> Swept:
-        """Files first: whoever dies in between leaves a row, which is found again, and not a file that nobody names."""
+        """Remove the files first: whoever dies in between leaves a row, which is found again, not a lone file."""
         due = self._store.expired(self._clock() - self._ttl, self._limit)
         gone: list[Job] = []
         failures: tuple[ServiceError, ...] = ()
@@ -133,7 +156,7 @@ class Janitor:
         return Swept(expired=self._store.remove(gone), more=len(gone) == self._limit, failures=failures)
 
     def _remove_orphans(self) -> Swept:
-        """Removes the next few old files that no row names; a search of all files goes on from sweep to sweep."""
+        """Remove the next few old files that no row names; a search of all files goes on from sweep to sweep."""
         now = self._clock()
         if self._search is None and now < self._next_search:
             return Swept()
@@ -155,62 +178,17 @@ class Janitor:
 
     def _forget(self) -> Swept:
         counts = [self._store.forget_keys(self._limit)]
-        counts += [memory.prune(self._clock(), self._limit) for memory in self._memories]
+        counts += [prunable.prune(self._clock(), self._limit) for prunable in self._prunables]
         return Swept(forgotten=sum(counts), more=self._limit in counts)
 
     def _drop_images(self, ended: Sequence[Job]) -> Swept:
-        """Pictures that no run will need; one that can't be removed now goes with its job's row."""
+        """Remove images that no run will need; one that can't be removed now goes with its job's row."""
         try:
             for job in ended:
                 _delete(self._images, job.input_path)
         except ServiceError as failure:
             return Swept(failures=(failure,))
         return Swept()
-
-
-class JanitorThread:
-    """A thread that sweeps again and again, whatever fails; it says so in the log when that changes."""
-
-    def __init__(self, janitor: Janitor, seconds: float) -> None:
-        """seconds : between sweeps; a sweep that left work is followed by the next at once."""
-        self._janitor = janitor
-        self._seconds = seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
-        self._known: frozenset[str] = frozenset()
-
-    def start(self) -> None:
-        """Begins to sweep; once."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Waits for the sweep that is under way, and ends; a thread that was not started is none to wait for."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            if not self._sweep():
-                self._stopping.wait(self._seconds)
-
-    def _sweep(self) -> bool:
-        """Whether the next sweep should follow at once."""
-        try:
-            swept = self._janitor.sweep()
-        except Exception as error:  # noqa: BLE001 - the edge of the thread: a fault in one sweep must not end them all
-            self._tell([error])
-            return False
-        self._tell(swept.failures)
-        return swept.more and not swept.failures
-
-    def _tell(self, failures: Sequence[Exception]) -> None:
-        now = {f"{type(failure).__name__}: {failure}": failure for failure in failures}
-        for text in now.keys() - self._known:
-            _logger.error("The janitor could not do all of its work: %s", text, exc_info=now[text])
-        if self._known and not now:
-            _logger.info("The janitor can do all of its work again.")
-        self._known = frozenset(now)
 
 
 def _attempt(part: Callable[[], Swept]) -> Swept:

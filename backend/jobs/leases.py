@@ -44,27 +44,30 @@ class LeaseTerms:
 
 
 def job_of(row: Row[Any]) -> Job:
-    """A row of the job table as a value."""
+    """Return a row of the job table as a value."""
     return Job(**row._mapping)
 
 
 def lease_next(connection: Connection, terms: LeaseTerms, limit: int) -> list[Job]:
-    """Leases the job whose turn it is, and up to limit − 1 that may run with it; none when the queue is empty."""
+    """Lease the job whose turn it is, and up to limit − 1 that may run with it; none when the queue is empty."""
     head = connection.execute(_free(_order()).limit(1)).one_or_none()
     if head is None:
         return []
     first = job_of(head)
-    company = [] if first.isolated else _batch_mate_ids(connection, first, limit - 1)
-    return _take(connection, terms, [first.id, *company])
+    mates = [] if first.isolated else _batch_mate_ids(connection, first, limit - 1)
+    return _take(connection, terms, [first.id, *mates])
 
 
 def lease_batch_mates(connection: Connection, terms: LeaseTerms, running: Job, limit: int) -> list[Job]:
-    """Leases up to limit jobs that may run together with a leased one."""
+    """Lease up to limit jobs that may run together with a leased one."""
     return [] if running.isolated else _take(connection, terms, _batch_mate_ids(connection, running, limit))
 
 
 def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Job]:
-    """Ends the runs whose lease has ended: back to the queue, or failed after max_attempts, or cancelled if asked."""
+    """End the runs whose lease has ended, and return their jobs.
+
+    Each is back in the queue, or has failed after max_attempts, or is cancelled where its agent asked for that.
+    """
     ended = (
         select(jobs.c.id)
         .where(jobs.c.status == Status.PROCESSING, jobs.c.lease_expires_at <= now)
@@ -90,7 +93,7 @@ def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Jo
 
 
 def handed_back(now: datetime) -> dict[str, Any]:
-    """New values for a run that its worker gives up unharmed: it doesn't count, and the job waits again."""
+    """Return the new values for a run that its worker gives up unharmed: it doesn't count, and the job waits again."""
     return {
         "status": _waiting_or_cancelled(),
         "attempts": jobs.c.attempts - 1,
@@ -101,17 +104,17 @@ def handed_back(now: datetime) -> dict[str, Any]:
 
 
 def position(connection: Connection, job_id: str) -> int | None:
-    """The place of a queued job in the fair order, from 1; None when it is not queued."""
+    """Return the position of a queued job in the fair order, from 1; None when it is not queued."""
     order = _order()
-    places = select(
+    positions = select(
         order.c.id,
-        func.row_number().over(order_by=(order.c.round, order.c.turn.nulls_first(), order.c.id)).label("place"),
-    ).subquery("places")
-    return connection.execute(select(places.c.place).where(places.c.id == job_id)).scalar_one_or_none()
+        func.row_number().over(order_by=(order.c.round, order.c.turn.nulls_first(), order.c.id)).label("position"),
+    ).subquery("positions")
+    return connection.execute(select(positions.c.position).where(positions.c.id == job_id)).scalar_one_or_none()
 
 
 def _order(batch_key: str | None = None) -> Subquery:
-    """Queued jobs (of one batch key) with the round in which each has its turn, and its agent's turn in that round."""
+    """Select queued jobs (of one batch key) with each one's round, and its agent's turn in that round."""
     waiting = jobs.alias("waiting")
     started = jobs.alias("started")
     is_waiting = waiting.c.status == Status.QUEUED
@@ -137,7 +140,7 @@ def _order(batch_key: str | None = None) -> Subquery:
 
 
 def _free(order: Subquery) -> Select[Any]:
-    """Jobs that are still queued and that no other transaction is taking, in order, locked for this one."""
+    """Select jobs that are queued and that no other transaction is taking, in order, locked for this one."""
     return (
         select(*jobs.c)
         .join(order, order.c.id == jobs.c.id)

@@ -61,12 +61,12 @@ class JobMetadata(BaseModel):
     file_size: int | None = Field(default=None, ge=0, description="Bytes of the file.")
 
     def to_json(self) -> str:
-        """The text for the job table."""
+        """Return the text for the job table."""
         return self.model_dump_json(exclude_none=True)
 
     @classmethod
     def from_json(cls, text: str) -> JobMetadata:
-        """The value of a text from the job table; raises ServiceError when it is not one."""
+        """Return the value of a text from the job table. Raises ServiceError when it is not one."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

@@ -13,10 +13,10 @@ from enum import Enum
 from typing import Protocol
 
 Clock = Callable[[], datetime]
-"""Gives the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
+"""Returns the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
 
 ISOLATE_AFTER_DEATHS = 2
-"""A job whose run died this often shares its next run with nobody, so that its neighbours don't suffer."""
+"""A job whose run died this often shares its next run with nobody, so that they do not suffer."""
 
 
 class Status(Enum):
@@ -40,7 +40,7 @@ class NewJob:
 
     request : the GenerationRequest as JSON text
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
-    input_path : where the stored picture lies
+    input_path : the stored image's name
     """
 
     request: str
@@ -86,29 +86,29 @@ class Job:
 
     @property
     def isolated(self) -> bool:
-        """Whether its runs died so often that this run has no company."""
+        """Whether its runs died so often that the next one has no batch mates."""
         deaths = self.attempts - (self.status is Status.PROCESSING)
         return deaths >= ISOLATE_AFTER_DEATHS
 
 
 class QueueObserver(Protocol):
-    """Counts what becomes of jobs without a worker that could tell; called from any thread, and never raises."""
+    """Count what becomes of jobs when no worker is left to report it; called from any thread, and never raises."""
 
     def run_died(self, job: Job) -> None:
-        """A run's lease ended before the run did; the job is now queued again, failed or cancelled."""
+        """Count a run whose lease ended before the run did; the job is now queued again, failed or cancelled."""
 
     def wait_expired(self, job: Job) -> None:
-        """A job waited until it failed with EXPIRED."""
+        """Count a job that waited until it failed with EXPIRED."""
 
 
 class NullQueueObserver:
-    """Counts nothing."""
+    """Count nothing."""
 
     def run_died(self, job: Job) -> None:
-        """Ignored."""
+        """Do nothing."""
 
     def wait_expired(self, job: Job) -> None:
-        """Ignored."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """The agent's name for a request, and a digest of all that makes the request (operation, fields, pictures)."""
+    """The agent's name for a request, and a digest of all that makes the request (operation, fields, images)."""
 
     key: str
     fingerprint: str

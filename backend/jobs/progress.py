@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 STAGES = ("preprocess", "encode", "sample", "decode", "mesh", "export")
-"""The stages of a run in their order; the names are those of job_metadata.StageSecondsOut."""
+"""The stages of a run in their order; the names are those of jobs.metadata.StageSecondsOut."""
 
 # Shares of the time that hold until something was measured.
 _UNMEASURED = (1.0, 1.0, 10.0, 5.0, 3.0, 1.0)
@@ -33,17 +33,17 @@ class StagePlan:
             raise ValueError("a plan has one time of at least 0 for each stage, and some above 0")
 
     def progress(self, stage: str, done: int, total: int) -> int:
-        """Per cent of the run, 0–99, when `done` of `total` of a stage are done; 100 is for finished jobs."""
+        """Return per cent of the run, 0–99, when `done` of `total` of a stage are done; 100 is for finished jobs."""
         return min(99, int(100 * self._spent(stage, done, total) / sum(self.seconds)))
 
     def remaining(self, stage: str, done: int, total: int) -> float | None:
-        """Seconds until the run ends; None while nothing was measured."""
+        """Return the seconds until the run ends; None while nothing was measured."""
         return max(0.0, sum(self.seconds) - self._spent(stage, done, total)) if self.measured else None
 
     def _spent(self, stage: str, done: int, total: int) -> float:
-        place = STAGES.index(stage)
+        index = STAGES.index(stage)
         share = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
-        return sum(self.seconds[:place]) + share * self.seconds[place]
+        return sum(self.seconds[:index]) + share * self.seconds[index]
 
 
 class StageTimes:
@@ -58,7 +58,7 @@ class StageTimes:
         self._seconds_per_job: float | None = None
 
     def note(self, kind: str, seconds: Mapping[str, float]) -> None:
-        """Takes in the seconds of one finished run, by stage; other names are ignored."""
+        """Take in the seconds of one finished run, by stage; other names are ignored."""
         with self._lock:
             averages = self._kinds.setdefault(kind, {})
             self._kinds.move_to_end(kind)
@@ -69,17 +69,17 @@ class StageTimes:
                 self._kinds.popitem(last=False)
 
     def note_batch(self, seconds: float, count: int) -> None:
-        """Takes in that `count` (≥ 1) jobs ran together in this time."""
+        """Take in that `count` (≥ 1) jobs ran together in this time."""
         with self._lock:
             self._seconds_per_job = _moved(self._seconds_per_job, seconds / count)
 
     @property
     def seconds_per_job(self) -> float | None:
-        """How long the worker is busy for one job, company counted in; None before the first."""
+        """How long the worker is busy for one job, shared with its batch mates; None before the first."""
         return self._seconds_per_job
 
     def plan(self, kind: str) -> StagePlan:
-        """What a run of this kind is expected to take: as measured, else as the latest other kind, else a guess."""
+        """Return what a run of this kind will take: as measured, else as the latest other kind, else a guess."""
         with self._lock:
             known = self._kinds.get(kind) or next(reversed(self._kinds.values()), None)
             seconds = tuple(known.get(stage, 0.0) for stage in STAGES) if known else ()
@@ -87,20 +87,20 @@ class StageTimes:
 
 
 def queued_eta(position: int, workers: Iterable[WorkerState]) -> float | None:
-    """Seconds until the job at this place of the queue (from 1) has finished; None while that is unknown.
+    """Return the seconds until the job at this position of the queue (from 1) has finished; None while unknown.
 
     workers : those that are alive; the jobs in front are shared out among the ready ones by their speed.
     """
     speeds = [
         1 / worker.seconds_per_job
         for worker in workers
-        if worker.condition is WorkerStatus.READY and worker.seconds_per_job
+        if worker.status is WorkerStatus.READY and worker.seconds_per_job
     ]
     return position / sum(speeds) if speeds else None
 
 
 def batch_eta(etas: Sequence[float | None]) -> float | None:
-    """Seconds until the last of several unfinished jobs has finished; None when one of them is unknown."""
+    """Return the seconds until the last of several unfinished jobs has finished; None when one of them is unknown."""
     known = [eta for eta in etas if eta is not None]
     return max(known) if known and len(known) == len(etas) else None
 

@@ -1,4 +1,4 @@
-"""Jobs in a database: submit, watch, lease, progress, finish, expire.
+"""Jobs in a database: submit, follow, lease, report, finish, expire.
 
 Each change of state is one guarded statement: it names the state and the fence number it starts from, and when no row
 matches, LeaseLost says that the job moved on without the caller. Every method may raise StoreUnavailable, and those
@@ -60,8 +60,10 @@ class JobStore:
         new_id: Callable[[], str] | None = None,
         observer: QueueObserver | None = None,
     ) -> None:
-        """max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age; losses : is told
-        of what no worker is left to tell.
+        """Open the job table in a database.
+
+        max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age
+        observer : counts what no worker is left to report
         """
         self._database = database
         self._clock = clock
@@ -70,7 +72,7 @@ class JobStore:
         self._observer = observer or NullQueueObserver()
 
     def create_schema(self) -> None:
-        """Makes the tables that are missing; raises SchemaMismatch."""
+        """Make the tables that are missing. Raises SchemaMismatch."""
         create_schema(self._database)
 
     def submit(
@@ -82,7 +84,7 @@ class JobStore:
         agent_limit: int,
         idempotency: IdempotencyKey | None = None,
     ) -> Submitted:
-        """Puts an agent's jobs into the queue, all or none; more than one make a batch.
+        """Put an agent's jobs into the queue, all or none; more than one make a batch.
 
         queue_limit : jobs that may wait, of all agents; agent_limit : this agent's jobs that may wait or run
         With an idempotency key that was answered before, gives that answer and stores nothing.
@@ -105,15 +107,15 @@ class JobStore:
         return answer
 
     def recall(self, agent_id: str, idempotency: IdempotencyKey) -> Submitted | None:
-        """The answer that this request got within the last 24 hours, None when it is new.
+        """Return the answer that this request got within the last 24 hours, None when it is new.
 
-        Lets a caller answer a repeated request before storing its pictures. Raises IdempotencyConflict.
+        Lets a caller answer a repeated request before storing its images. Raises IdempotencyConflict.
         """
         with self._database.read() as connection:
             return idempotency_keys.recall(connection, agent_id, idempotency, self._clock())
 
     def get(self, job_id: str, agent_id: str) -> Job:
-        """An agent's job; raises JobNotFound for unknown ids and other agents' alike."""
+        """Return an agent's job. Raises JobNotFound for unknown ids and other agents' alike."""
         with self._database.read() as connection:
             query = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.agent_id == agent_id)
             row = connection.execute(query).one_or_none()
@@ -122,7 +124,7 @@ class JobStore:
         return job_of(row)
 
     def get_batch(self, batch_id: str, agent_id: str) -> Batch:
-        """An agent's batch with those of its jobs that have not expired; raises JobNotFound as get does."""
+        """Return an agent's batch with those of its jobs that have not expired. Raises JobNotFound as get does."""
         query = select(*jobs.c).where(jobs.c.batch_id == batch_id, jobs.c.agent_id == agent_id).order_by(jobs.c.id)
         with self._database.read() as connection:
             found = tuple(map(job_of, connection.execute(query)))
@@ -131,7 +133,7 @@ class JobStore:
         return Batch(batch_id, found)
 
     def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
-        """The agent's job that made this file; raises ArtifactNotFound for other agents' files, too."""
+        """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
         query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
@@ -140,7 +142,7 @@ class JobStore:
         return job_of(row)
 
     def list_jobs(self, agent_id: str, cursor: str | None, limit: int) -> Page:
-        """Up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor; raises InvalidCursor.
+        """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
 
         Jobs that come in while an agent turns pages don't shift them.
         """
@@ -155,7 +157,7 @@ class JobStore:
         return Page(page, page[-1].id if len(found) > limit else None)
 
     def queue_position(self, job: Job) -> int | None:
-        """The job's place in the order of leasing, from 1; None when it is no longer queued.
+        """Return the job's position in the order of leasing, from 1; None when it is no longer queued.
 
         An upper bound: jobs that may run together with an earlier one are leased along with it.
         """
@@ -187,7 +189,7 @@ class JobStore:
             )
 
     def cancel(self, job_id: str, agent_id: str) -> Job:
-        """Cancels a queued job at once and asks the worker of a running one to stop; a finished one stays as it is.
+        """Cancel a queued job at once and ask the worker of a running one to stop; a finished one stays as it is.
 
         Raises JobNotFound as get does.
         """
@@ -210,9 +212,9 @@ class JobStore:
         return self.get(job_id, agent_id) if row is None else job_of(row)
 
     def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
-        """Gives a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
+        """Lease a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
 
-        company_of : a job this worker has leased; then only jobs that may join it are given
+        batch_mates_of : a job this worker has leased; then only jobs that may join it are given
         Agents take turns, the one that waited longest for a run first, each with its oldest job. Runs whose lease has
         ended are reclaimed first; a job whose runs died twice comes alone.
         """
@@ -224,25 +226,21 @@ class JobStore:
                 leased = lease_batch_mates(connection, terms, batch_mates_of, limit)
             else:
                 leased = lease_next(connection, terms, limit)
-        self._tell_of(died)
+        self._report_died(died)
         return leased
 
     def reclaim(self) -> list[Job]:
-        """Ends the runs whose lease has ended; gives them as they are now: queued, failed or cancelled."""
+        """End the runs whose lease has ended; return their jobs as they are now: queued, failed or cancelled."""
         with self._database.write() as connection:
             died = reclaim(connection, self._clock(), self._max_attempts)
-        self._tell_of(died)
+        self._report_died(died)
         return died
 
-    def heartbeat(self, owner: str, held: Sequence[Job], lease_seconds: float) -> Heartbeat:
-        """Extends the leases of a worker's jobs, all in one statement, and says which it no longer holds."""
-        if not held:
-            return Heartbeat((), ())
-        with self._database.write() as connection:
-            return self._extend(connection, owner, held, lease_seconds)
-
     def report(self, owner: str, reports: Sequence[Report], lease_seconds: float) -> Heartbeat:
-        """A heartbeat that also notes how far each run is: one transaction for all of a worker's jobs."""
+        """Extend the leases of a worker's jobs and note how far each run is, all in one transaction.
+
+        Jobs that are equally far share one statement. Returns which jobs the worker holds and which no longer.
+        """
         alike: dict[tuple[int, str, float | None], list[Job]] = {}
         for report in reports:
             alike.setdefault((report.progress, report.step, report.eta_seconds), []).append(report.job)
@@ -256,34 +254,30 @@ class JobStore:
             lost=tuple(job for beat in beats for job in beat.lost),
         )
 
-    def look(self, held: Sequence[Job]) -> list[Job]:
-        """Those of a worker's jobs that it still holds, as they are now; writes nothing."""
-        query = select(*jobs.c).where(_are(held), jobs.c.status == Status.PROCESSING)
+    def poll(self, held: Sequence[Job]) -> list[Job]:
+        """Return those of a worker's jobs that it still holds, as they are now; writes nothing."""
+        query = select(*jobs.c).where(_is_one_of(held), jobs.c.status == Status.PROCESSING)
         with self._database.read() as connection:
             return [job_of(row) for row in connection.execute(query)]
 
-    def progress(self, job: Job, progress: int, step: str, eta_seconds: float | None) -> Job:
-        """Notes how far a run is (0–100); the answer says whether its agent asked for it to stop. Raises LeaseLost."""
-        return self._change(job, progress=progress, current_step=step, eta_seconds=eta_seconds)
-
     def complete(self, job: Job, artifact: str, metadata: str) -> Job:
-        """Finishes a run: the file's name, and the JSON text of what was done. Raises LeaseLost."""
-        return self._finish(job, Status.COMPLETED, progress=100, artifact=artifact, metadata=metadata)
+        """End a run with its mesh: the file's name, and the JSON text of what was done. Raises LeaseLost."""
+        return self._end(job, Status.COMPLETED, progress=100, artifact=artifact, metadata=metadata)
 
     def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
-        """Finishes a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
-        return self._finish(job, Status.FAILED, error_code=error.code, error_message=error.message, metadata=metadata)
+        """End a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
+        return self._end(job, Status.FAILED, error_code=error.code, error_message=error.message, metadata=metadata)
 
-    def finish_cancelled(self, job: Job) -> Job:
-        """Finishes a run that was stopped because its agent asked for it. Raises LeaseLost."""
-        return self._finish(job, Status.CANCELLED)
+    def stop_cancelled(self, job: Job) -> Job:
+        """End a run that was stopped because its agent asked for it. Raises LeaseLost."""
+        return self._end(job, Status.CANCELLED)
 
     def release(self, job: Job) -> Job:
-        """Hands a run back unharmed: the job waits again, or is cancelled if its agent asked. Raises LeaseLost."""
+        """Hand a run back unharmed: the job waits again, or is cancelled if its agent asked. Raises LeaseLost."""
         return self._change(job, **handed_back(self._clock()))
 
     def release_unknown(self, owner: str, known: Sequence[Job]) -> list[Job]:
-        """Hands back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
+        """Hand back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
 
         It knows nothing of those that were leased to it in the moment in which it was told to end.
         """
@@ -298,19 +292,19 @@ class JobStore:
             return [job_of(row) for row in connection.execute(statement)]
 
     def expired(self, before: datetime, limit: int = 500) -> list[Job]:
-        """Up to limit jobs that finished at or before a time, oldest first: to be removed once their files are."""
+        """Return up to limit jobs that finished at or before a time, oldest first; their files are removed first."""
         with self._database.read() as connection:
             return job_expiry.finished_by(connection, before, limit)
 
     def remove(self, finished: Sequence[Job]) -> int:
-        """Removes finished jobs for good; how many were still there."""
+        """Remove finished jobs for good; return how many were still there."""
         if not finished:
             return 0
         with self._database.write() as connection:
             return job_expiry.remove(connection, finished)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
-        """Fails up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
+        """Fail up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
         with self._database.write() as connection:
             expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
         for job in expired:
@@ -318,16 +312,16 @@ class JobStore:
         return expired
 
     def named(self, names: Sequence[str]) -> frozenset[str]:
-        """Those of some file names that belong to a job, as its picture or its mesh."""
+        """Return those of some file names that belong to a job, as its image or its mesh."""
         with self._database.read() as connection:
             return job_expiry.named(connection, names)
 
     def forget_keys(self, limit: int) -> int:
-        """Removes up to limit idempotency keys whose day is over; how many it were."""
+        """Remove up to limit idempotency keys whose day is over; return how many it were."""
         with self._database.write() as connection:
             return idempotency_keys.prune(connection, self._clock(), limit)
 
-    def _tell_of(self, died: Sequence[Job]) -> None:
+    def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:
             self._observer.run_died(job)
 
@@ -337,7 +331,7 @@ class JobStore:
         now = self._clock()
         statement = (
             update(jobs)
-            .where(_are(held), jobs.c.status == Status.PROCESSING, jobs.c.lease_owner == owner)
+            .where(_is_one_of(held), jobs.c.status == Status.PROCESSING, jobs.c.lease_owner == owner)
             .values(lease_expires_at=now + timedelta(seconds=lease_seconds), updated_at=now, **values)
             .returning(*jobs.c)
         )
@@ -347,7 +341,7 @@ class JobStore:
             lost=tuple(job for job in held if job.id not in kept),
         )
 
-    def _finish(self, job: Job, status: Status, **values: Any) -> Job:
+    def _end(self, job: Job, status: Status, **values: Any) -> Job:
         return self._change(
             job,
             status=status,
@@ -360,7 +354,7 @@ class JobStore:
         )
 
     def _change(self, job: Job, **values: Any) -> Job:
-        """The one guarded statement behind all that a worker writes; the fence is this run's alone."""
+        """Run the one guarded statement behind all that a worker writes; the fence is this run's alone."""
         statement = (
             update(jobs)
             .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == Status.PROCESSING)
@@ -374,7 +368,7 @@ class JobStore:
         return job_of(row)
 
 
-def _are(held: Sequence[Job]) -> ColumnElement[bool]:
+def _is_one_of(held: Sequence[Job]) -> ColumnElement[bool]:
     return tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held])
 
 

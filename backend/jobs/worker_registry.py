@@ -10,14 +10,15 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.jobs.models import Clock
 from backend.jobs.schema import workers
 from backend.storage.database import Database
 
-_BURIED_AT_ONCE = 16
+_REMOVED_AT_ONCE = 16
+_STATUS_COLUMN = "condition"
 
 
 class WorkerStatus(Enum):
@@ -31,17 +32,17 @@ class WorkerStatus(Enum):
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker says of itself.
+    """What a worker reports of itself.
 
     owner : the name it leases jobs under; model : the model's name, None before it is loaded
     device_type, device_name : as torch says ("cpu", "cuda"); None before the model is loaded
     memory_total, memory_free : the device's, bytes
     error : why it failed, a sentence for the operator, None unless FAILED
-    seconds_per_job : how long a job takes here, company counted in (moving average), None before the first
+    seconds_per_job : how long a job takes here, shared with its batch mates (moving average), None before the first
     """
 
     owner: str
-    condition: WorkerStatus
+    status: WorkerStatus
     model: str | None = None
     device_type: str | None = None
     device_name: str | None = None
@@ -59,32 +60,38 @@ class WorkerRegistry:
         self._clock = clock
 
     def beat(self, state: WorkerState, ttl: float) -> None:
-        """Notes a worker's state for ttl seconds, in place of what it said before; forgets the dead on the way."""
+        """Keep a worker's state for ttl seconds, in place of its report before; forget dead workers on the way."""
         now = self._clock()
-        values = {**asdict(state), "condition": state.condition.value, "expires_at": now + timedelta(seconds=ttl)}
+        values = {**_columns_of(state), "expires_at": now + timedelta(seconds=ttl)}
         insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
         statement = insert(workers).values(values)
         with self._database.write() as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=[workers.c.owner], set_=values))
             # Only some at once and none that another worker is removing: two workers must not wait for each other.
-            dead = select(workers.c.owner).where(workers.c.expires_at < now).limit(_BURIED_AT_ONCE)
+            dead = select(workers.c.owner).where(workers.c.expires_at < now).limit(_REMOVED_AT_ONCE)
             # In a CTE: PostgreSQL may run a subquery that locks once a row, and pass the limit.
             picked = dead.with_for_update(skip_locked=True).cte("dead")
             connection.execute(delete(workers).where(workers.c.owner.in_(select(picked.c.owner))))
 
     def alive(self) -> tuple[WorkerState, ...]:
-        """The workers whose last word still holds, those that are ready first, then by owner."""
+        """Return the workers whose latest report still holds, those that are ready first, then by owner."""
         query = select(*workers.c).where(workers.c.expires_at > self._clock())
         with self._database.read() as connection:
-            found = [_state_of(dict(row._mapping)) for row in connection.execute(query)]
-        return tuple(sorted(found, key=lambda state: (state.condition is not WorkerStatus.READY, state.owner)))
+            found = [_state_of(row._mapping) for row in connection.execute(query)]
+        return tuple(sorted(found, key=lambda state: (state.status is not WorkerStatus.READY, state.owner)))
 
     def remove(self, owner: str) -> None:
-        """Forgets a worker that ended in order; unknown ones are no trouble."""
+        """Forget a worker that ended in order; unknown ones are no trouble."""
         with self._database.write() as connection:
             connection.execute(delete(workers).where(workers.c.owner == owner))
 
 
-def _state_of(row: dict[str, Any]) -> WorkerState:
-    values = {field.name: row[field.name] for field in fields(WorkerState)}
-    return WorkerState(**{**values, "condition": WorkerStatus(row["condition"])})
+def _columns_of(state: WorkerState) -> dict[str, Any]:
+    values = asdict(state)
+    return {**values, _STATUS_COLUMN: values.pop("status").value}
+
+
+def _state_of(row: RowMapping) -> WorkerState:
+    status = WorkerStatus(row[_STATUS_COLUMN])
+    others = {field.name: row[field.name] for field in fields(WorkerState) if field.name != "status"}
+    return WorkerState(status=status, **others)

@@ -1,23 +1,24 @@
-"""One group of leased jobs through the device: pictures in, pending shapes out, each handed over as its call ends.
+"""One batch of leased jobs through the device: images in, pending shapes out, each handed over as its call ends.
 
-A call that blows up is taken apart: every picture runs alone, and only the guilty one fails. This module does not know
-how jobs are leased or recorded.
+When a call fails as a whole, every image runs by itself, and only the one that is at fault fails. This module does not
+know how jobs are leased or recorded.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLost, ImageLost, ServiceError
 from backend.jobs.progress import STAGES, StageTimes
 from backend.runner.heartbeat import Ending, Run
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
-from backend.runner.result_recorder import JobRecorder, known, unnamed
+from backend.runner.result_recorder import ResultRecorder, known_metadata, unnamed_error
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import FileStore
-from backend.telemetry.worker_metrics_protocol import WorkerMetrics
+from backend.telemetry.logs import log_context
+from backend.telemetry.worker_metrics import WorkerMetrics
 from backend.validation import GenerationRequest
 
 _log = logging.getLogger(__name__)
@@ -35,27 +36,24 @@ class Task:
     request: GenerationRequest
 
 
-@dataclass(frozen=True, eq=False)
-class _Loaded:
-    task: Task
-    image: bytes
-
-
 HandOver = Callable[[Task, PendingShape], None]
 
 
-class GroupRunner:
-    """Runs groups of jobs that may share a device call, one group at a time."""
+class BatchRunner:
+    """Run jobs that may share a device call, one batch at a time."""
 
     def __init__(
         self,
         images: FileStore,
-        recorder: JobRecorder,
+        recorder: ResultRecorder,
         times: StageTimes,
         metrics: WorkerMetrics,
         watchdog: Watchdog,
     ) -> None:
-        """alarm : bounds the device calls of each group, all together."""
+        """Keep what every batch needs.
+
+        watchdog : bounds the device calls of each batch, all together
+        """
         self._images = images
         self._recorder = recorder
         self._times = times
@@ -63,34 +61,34 @@ class GroupRunner:
         self._watchdog = watchdog
 
     def run(self, processor: ShapeProcessor, tasks: Sequence[Task], hand_over: HandOver) -> None:
-        """Gives each task's pending shape to hand_over, or ends its run.
+        """Give each task's pending shape to hand_over, or end its run.
 
         tasks : with equal octree resolution, steps and guidance. Raises DeviceLost, and what isn't an Exception.
         """
-        group = [loaded for loaded in map(self._load, tasks) if loaded is not None]
+        images = {task: image for task in tasks if (image := self._load(task)) is not None}
         deadline = self._watchdog.deadline()
-        error = self._attempt(processor, group, hand_over, deadline)
+        error = self._attempt(processor, images, hand_over, deadline)
         if error is None:
             return
-        if len(group) == 1:
-            self._blame(group[0].task, error)
-            return
-        _log.error("a batch of %d failed as a whole; each runs alone now", len(group), exc_info=error)
-        for loaded in group:
-            error = self._attempt(processor, [loaded], hand_over, deadline)
+        if len(images) > 1:
+            _log.error("a batch of %d failed as a whole; each image runs by itself now", len(images), exc_info=error)
+        for task, image in images.items():
+            if len(images) > 1:
+                error = self._attempt(processor, {task: image}, hand_over, deadline)
             if error is not None:
-                self._blame(loaded.task, error)
+                self._fail(task, error)
 
-    def _load(self, task: Task) -> _Loaded | None:
+    def _load(self, task: Task) -> bytes | None:
+        """Read a task's image; where there is none, end the run and return None."""
         run = task.run
-        try:
-            return _Loaded(task, self._recorder.patiently(run, lambda: self._read(run.job.input_path)))
-        except ArtifactNotFound:
-            metadata = known(run.job, task.request)
-            self._recorder.fail(run, ImageLost(), metadata)
-        except ArtifactStoreUnavailable:
-            _log.exception("the picture of job %s cannot be read", run.job.id, extra={"job_id": run.job.id})
-            self._recorder.hand_back(run)
+        with log_context(run.job.id):
+            try:
+                return self._recorder.retry(run, lambda: self._read(run.job.input_path))
+            except ArtifactNotFound:
+                self._recorder.fail(run, ImageLost(), known_metadata(run.job, task.request))
+            except ArtifactStoreUnavailable:
+                _log.exception("the image of job %s cannot be read", run.job.id)
+                self._recorder.hand_back(run)
         return None
 
     def _read(self, name: str) -> bytes:
@@ -98,41 +96,42 @@ class GroupRunner:
             return stream.read()
 
     def _attempt(
-        self, processor: ShapeProcessor, group: Sequence[_Loaded], hand_over: HandOver, deadline: float
+        self, processor: ShapeProcessor, images: Mapping[Task, bytes], hand_over: HandOver, deadline: float
     ) -> Exception | None:
-        """One device call; what it raised. Raises DeviceLost when the device is gone after that."""
-        group = [loaded for loaded in group if not loaded.task.run.over]
-        if not group:
+        """Make one device call; return what it raised. Raises DeviceLost when the device is gone after that."""
+        images = {task: image for task, image in images.items() if not task.run.over}
+        if not images:
             return None
         try:
-            with self._watchdog.bounded(deadline):
-                shapes = self._call(processor, group)
+            with self._watchdog.bounded(deadline), log_context(*(task.run.job.id for task in images)):
+                shapes = self._call(processor, images)
         except _AllOver:
             return None
         except Exception as error:  # noqa: BLE001 - given back, to be recorded
-            self._require_device(processor, group, error)
+            self._require_device(processor, list(images), error)
             return error
         finally:
-            self._metrics.observe_batch(len(group))
-        for loaded, shape in zip(group, shapes, strict=True):
-            hand_over(loaded.task, shape)
+            self._metrics.observe_batch(len(images))
+        for task, shape in zip(images, shapes, strict=True):
+            with log_context(task.run.job.id):
+                hand_over(task, shape)
         return None
 
-    def _call(self, processor: ShapeProcessor, group: Sequence[_Loaded]) -> Sequence[PendingShape]:
-        runs = [loaded.task.run for loaded in group]
-        requests = [loaded.task.request for loaded in group]
+    def _call(self, processor: ShapeProcessor, images: Mapping[Task, bytes]) -> Sequence[PendingShape]:
+        runs = [task.run for task in images]
+        requests = [task.request for task in images]
         plan = self._times.plan(runs[0].job.batch_key)
 
         def on_progress(progress: ShapeProgress) -> None:
             if all(run.over for run in runs):
                 raise _AllOver
             if progress.stage in STAGES:
-                where = (progress.stage, progress.done, progress.total)
-                for place in progress.places:
-                    runs[place].note(plan.progress(*where), _words(*where), plan.remaining(*where))
+                done = (progress.stage, progress.done, progress.total)
+                for index in progress.places:
+                    runs[index].note(plan.progress(*done), _step_name(*done), plan.remaining(*done))
 
         return processor.generate_shape_batch(
-            [loaded.image for loaded in group],
+            list(images.values()),
             seeds=[request.seed for request in requests],
             num_inference_steps=requests[0].inference_steps(processor.defaults.num_inference_steps),
             guidance_scale=requests[0].guidance_scale,
@@ -143,21 +142,26 @@ class GroupRunner:
             finish=False,
         )
 
-    def _require_device(self, processor: ShapeProcessor, group: Sequence[_Loaded], error: Exception) -> None:
-        """After some failures a device answers nothing any more in this process; then nobody else may be blamed."""
+    def _require_device(self, processor: ShapeProcessor, tasks: Sequence[Task], error: Exception) -> None:
+        """See that the device still answers in this process; when it does not, no other job may be blamed.
+
+        Raises DeviceLost.
+        """
         try:
             processor.device_state()
         except Exception as silence:
             _log.error("the device is lost", exc_info=error)
-            for loaded in group:
-                loaded.task.run.end(Ending.ABANDONED)
+            for task in tasks:
+                task.run.end(Ending.ABANDONED)
             raise DeviceLost from silence
 
-    def _blame(self, task: Task, error: Exception) -> None:
-        named = error if isinstance(error, ServiceError) else unnamed(error, task.run.job)
-        self._recorder.fail(task.run, named, known(task.run.job, task.request))
+    def _fail(self, task: Task, error: Exception) -> None:
+        job = task.run.job
+        with log_context(job.id):
+            named = error if isinstance(error, ServiceError) else unnamed_error(error, job)
+            self._recorder.fail(task.run, named, known_metadata(job, task.request))
 
 
-def _words(stage: str, done: int, total: int) -> str:
-    """The step as its agent reads it."""
+def _step_name(stage: str, done: int, total: int) -> str:
+    """Return the step as its agent reads it."""
     return f"{stage} {done}/{total}" if total > 1 else stage

@@ -9,38 +9,45 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 _log = logging.getLogger(__name__)
-_ASK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 
 
 class ExportPool:
-    """Runs functions on its threads; whoever hands over more than fits waits, so that finished work can't pile up."""
+    """Run functions on threads; whoever submits more than fits waits, so that finished work can't pile up."""
 
     def __init__(self, threads: int, backlog: int) -> None:
-        """threads : functions that run at once; backlog : that run or wait at most."""
+        """Make the pool; its threads start with the first work.
+
+        threads : functions that run at once; backlog : how many may run or wait at most
+        """
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="export")
         self._changed = threading.Condition()
         self._backlog = backlog
         self._unfinished = 0
 
     def submit(self, work: Callable[[], None], given_up: Callable[[], bool]) -> None:
-        """Hands a function over; while there is no room, waits, or drops it once given_up() says so."""
+        """Run a function soon, with the caller's context variables.
+
+        While the backlog is full this waits, and drops the function once given_up() is true.
+        """
         with self._changed:
             while self._unfinished >= self._backlog:
                 if given_up():
                     return
-                self._changed.wait(_ASK_SECONDS)
+                self._changed.wait(_POLL_SECONDS)
             self._unfinished += 1
-        self._executor.submit(self._run, work)
+        self._executor.submit(copy_context().run, self._run, work)
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits until nothing runs or waits; whether that came to be."""
+        """Wait until nothing runs or waits; return whether that came to be."""
         with self._changed:
             return self._changed.wait_for(lambda: self._unfinished == 0, timeout)
 
     def stop(self) -> None:
-        """Takes no more; what was handed over still runs."""
+        """Take no more; what was submitted still runs."""
         self._executor.shutdown(wait=False)
 
     def _run(self, work: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from backend.errors import LeaseLost
 from backend.jobs.models import Job, Report
 from backend.jobs.store import JobStore
 from backend.periodic import PeriodicTask
+from backend.telemetry.logs import log_context
 
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
@@ -53,7 +54,7 @@ class Run:
         return self._ending is not None
 
     def end(self, ending: Ending) -> bool:
-        """Claims the run's end; False when something else ended it before."""
+        """Claim the run's end; return False when something else ended it before."""
         with self._lock:
             if self._ending is not None:
                 return False
@@ -61,7 +62,7 @@ class Run:
             return True
 
     def note(self, progress: int, step: str, eta_seconds: float | None) -> None:
-        """Says how far it is; progress never falls."""
+        """Take in how far it is; progress never falls."""
         with self._lock:
             self._report = (
                 max(progress, self._report[0]),
@@ -70,13 +71,13 @@ class Run:
             )
 
     def report(self) -> Report:
-        """How far it is."""
+        """Return how far it is."""
         progress, step, eta = self._report
         return Report(self.job, progress, step, eta)
 
 
 class Heartbeats:
-    """Keeps the leases of one worker's runs until each has ended."""
+    """Keep the leases of one worker's runs until each has ended."""
 
     def __init__(
         self,
@@ -87,7 +88,10 @@ class Heartbeats:
         *,
         tick_seconds: float = _TICK_SECONDS,
     ) -> None:
-        """on_over : is told of each run that ended here: cancelled, released or lost."""
+        """Hold no run yet; the thread starts with the first.
+
+        on_over : called with each run that ended here: cancelled, released or lost
+        """
         self._store = store
         self._owner = owner
         self._lease_seconds = lease_seconds
@@ -98,22 +102,22 @@ class Heartbeats:
         self._written: dict[str, Report] = {}
         self._written_at = time.monotonic()
         self._deadline: float | None = None
-        self._periodic_task = PeriodicTask("heartbeats", tick_seconds, self.tick)
+        self._beats = PeriodicTask("heartbeats", tick_seconds, self.tick)
 
     def hold(self, runs: Iterable[Run]) -> None:
-        """Keeps the leases of these runs from now on."""
+        """Keep the leases of these runs from now on."""
         with self._lock:
             self._held.update((run.job.id, run) for run in runs)
-        self._periodic_task.start()
+        self._beats.start()
 
     def drop(self, run: Run) -> None:
-        """Leaves a run to whoever claimed its end."""
+        """Leave a run to whoever claimed its end."""
         with self._lock:
             if self._held.get(run.job.id) is run:
                 del self._held[run.job.id]
 
     def release_at(self, deadline: float | None) -> None:
-        """From this time.monotonic() on hands back all that hasn't ended; None: never. Safe in a signal handler."""
+        """Hand back what hasn't ended from this time.monotonic() on; None: never. Safe in a signal handler."""
         self._deadline = deadline
 
     @property
@@ -121,25 +125,20 @@ class Heartbeats:
         """Whether what runs is being handed back."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
-    @property
-    def holding(self) -> int:
-        """How many runs have not ended."""
-        return len(self._held)
-
     def jobs(self) -> list[Job]:
-        """The jobs of the runs that it holds."""
+        """Return the jobs of the runs that are held."""
         return [run.job for run in self._runs()]
 
     def wake(self) -> None:
-        """Has the next beat come at once."""
-        self._periodic_task.wake()
+        """Have the next beat come at once."""
+        self._beats.wake()
 
     def stop(self, timeout: float | None = None) -> None:
-        """Ends the thread; what is still held is left to the end of its lease."""
-        self._periodic_task.stop(timeout)
+        """End the thread; what is still held is left to the end of its lease."""
+        self._beats.stop(timeout)
 
     def tick(self) -> None:
-        """One beat. Raises StoreUnavailable, StorageFull; then the next beat makes up for it."""
+        """Do one beat. Raises StoreUnavailable, StorageFull; then the next beat makes up for it."""
         with self._ticking:
             if self.past_deadline:
                 for run in self._runs():
@@ -155,21 +154,21 @@ class Heartbeats:
             return list(self._held.values())
 
     def _settle(self) -> None:
-        """Writes the ends that were claimed for it: a cancellation, a release."""
+        """Write the ends that others claimed for this thread to write: a cancellation, a release."""
+        writes = {Ending.CANCELLED: self._store.stop_cancelled, Ending.RELEASED: self._store.release}
         for run in self._runs():
-            if run.ending is Ending.CANCELLED:
-                self._finish(run, self._store.finish_cancelled)
-            elif run.ending is Ending.RELEASED:
-                self._finish(run, self._store.release)
-            elif run.ending in (Ending.LOST, Ending.ABANDONED):
-                self.drop(run)
-                self._on_over(run)
+            ending = run.ending
+            if ending is not None and ending is not Ending.RECORDED:
+                with log_context(run.job.id):
+                    self._let_go(run, writes.get(ending))
 
-    def _finish(self, run: Run, write: Callable[[Job], Job]) -> None:
+    def _let_go(self, run: Run, write: Callable[[Job], Job] | None) -> None:
+        """Write a run's end, where there is one to write, and hold it no more."""
         try:
-            write(run.job)
+            if write is not None:
+                write(run.job)
         except LeaseLost:
-            _log.warning("job %s was no longer ours to end", run.job.id, extra={"job_id": run.job.id})
+            _log.warning("job %s was no longer ours to end", run.job.id)
         self.drop(run)
         self._on_over(run)
 
@@ -180,13 +179,14 @@ class Heartbeats:
             seen = self._store.report(self._owner, list(reports.values()), self._lease_seconds).held
             self._written, self._written_at = reports, time.monotonic()
         else:
-            seen = tuple(self._store.look([run.job for run in runs]))
+            seen = tuple(self._store.poll([run.job for run in runs]))
         now = {job.id: job for job in seen}
         for run in runs:
             row = now.get(run.job.id)
             if row is None:
                 # A run whose result is being written may have left the table's processing rows just now.
                 if run.end(Ending.LOST):
-                    _log.warning("job %s was taken over or has ended", run.job.id, extra={"job_id": run.job.id})
+                    with log_context(run.job.id):
+                        _log.warning("job %s was taken over or has ended", run.job.id)
             elif row.cancel_requested:
                 run.end(Ending.CANCELLED)

@@ -20,56 +20,56 @@ ALIVE_SECONDS = 20.0
 
 
 class Presence:
-    """Says what a worker is at: at once when that changes, and every few seconds."""
+    """Report a worker's status: at once when it changes, and every few seconds."""
 
     def __init__(self, registry: WorkerRegistry, owner: str, seconds_per_job: Callable[[], float | None]) -> None:
         self._registry = registry
         self._owner = owner
         self._seconds_per_job = seconds_per_job
-        self._condition = WorkerStatus.LOADING
+        self._status = WorkerStatus.LOADING
         self._error: str | None = None
         self._processor: ShapeProcessor | None = None
-        self._periodic_task = PeriodicTask("worker registry", BEAT_SECONDS, self.beat)
+        self._beats = PeriodicTask("worker registry", BEAT_SECONDS, self.beat)
 
     @property
-    def condition(self) -> WorkerStatus:
-        """What it is at."""
-        return self._condition
+    def status(self) -> WorkerStatus:
+        """The status that is reported."""
+        return self._status
 
     def start(self) -> None:
-        """Begins to say it."""
-        self._periodic_task.start()
+        """Begin to report."""
+        self._beats.start()
 
     def loading(self) -> None:
-        """The model is being loaded."""
+        """Report that the model is being loaded."""
         self._change(WorkerStatus.LOADING)
 
     def ready(self, processor: ShapeProcessor) -> None:
-        """Jobs are taken."""
+        """Report that jobs are taken."""
         self._processor = processor
         self._change(WorkerStatus.READY)
 
     def failed(self, error: Exception) -> None:
-        """No jobs are taken, because of this."""
+        """Report that no jobs are taken, because of this error."""
         self._processor = None
         known = isinstance(error, ServiceError)
         self._change(WorkerStatus.FAILED, str(error) if known else f"The model failed: {type(error).__name__}.")
 
     def draining(self) -> None:
-        """No new jobs are taken."""
+        """Report that no new jobs are taken."""
         self._change(WorkerStatus.DRAINING)
 
     def stop(self) -> None:
-        """Ends the thread and the entry."""
-        self._periodic_task.stop(ALIVE_SECONDS)
+        """End the thread and remove the entry."""
+        self._beats.stop(ALIVE_SECONDS)
         try:
             self._registry.remove(self._owner)
         except ServiceError as error:  # it ends by itself
             _log.warning("the worker's entry stays until it ends: %s", error)
 
     def beat(self) -> None:
-        """Writes the entry. Raises StoreUnavailable, StorageFull, and what a device raises that no longer answers."""
-        state = WorkerState(self._owner, self._condition, error=self._error, seconds_per_job=self._seconds_per_job())
+        """Write the entry. Raises StoreUnavailable, StorageFull, and what a device raises that no longer answers."""
+        state = WorkerState(self._owner, self._status, error=self._error, seconds_per_job=self._seconds_per_job())
         processor = self._processor
         if processor is not None:
             device = processor.device_state()
@@ -83,6 +83,6 @@ class Presence:
             )
         self._registry.beat(state, ALIVE_SECONDS)
 
-    def _change(self, condition: WorkerStatus, error: str | None = None) -> None:
-        self._condition, self._error = condition, error
-        self._periodic_task.wake()
+    def _change(self, status: WorkerStatus, error: str | None = None) -> None:
+        self._status, self._error = status, error
+        self._beats.wake()

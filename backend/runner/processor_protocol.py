@@ -1,4 +1,4 @@
-"""What a worker needs of the thing that turns pictures into meshes, so that a test can stand in the GPU's place.
+"""What a worker needs of a model that turns images into meshes; a test may put another in the GPU's place.
 
 The real one comes from hunyuan_integration.get_3d_processor. This module imports no model code when it runs.
 """
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ShapeProgress(Protocol):
-    """How far a device call is: `done` of `total` in a stage, for the pictures at these places."""
+    """How far a device call is: `done` of `total` in a stage, for some of its images."""
 
     @property
     def stage(self) -> str:
@@ -29,7 +29,7 @@ class ShapeProgress(Protocol):
 
     @property
     def places(self) -> tuple[int, ...]:
-        """Which of the given pictures, from 0."""
+        """Which of the given images, from 0."""
 
 
 class DeviceFacts(Protocol):
@@ -61,10 +61,10 @@ class ShapeDefaults(Protocol):
 
 
 class PendingShape(Protocol):
-    """A shape the device is done with; its mesh is still to be drawn."""
+    """A shape the device is done with; its mesh is still to be made."""
 
     def finish(self) -> ShapeResult:
-        """The mesh or the picture's error; takes seconds on the CPU, may be called on any thread, once."""
+        """Return the mesh or the image's error; takes seconds on the CPU, may be called on any thread, once."""
 
 
 class ShapeProcessor(Protocol):
@@ -79,10 +79,10 @@ class ShapeProcessor(Protocol):
         """What the checkpoint says where a request says nothing."""
 
     def device_state(self) -> DeviceFacts:
-        """The device now; raises when it no longer answers. Called from any thread, also during a device call."""
+        """Return the device as it is now; raises when it no longer answers. Called on any thread, at any time."""
 
     def batch_capacity(self, octree_resolution: int) -> int:
-        """How many pictures fit together at this resolution, at least 1."""
+        """Return how many images fit together at this resolution, at least 1."""
 
     def generate_shape_batch(
         self,
@@ -97,4 +97,4 @@ class ShapeProcessor(Protocol):
         on_progress: Callable[[ShapeProgress], None],
         finish: Literal[False],
     ) -> Sequence[PendingShape]:
-        """One pending shape for each picture, in order; what raises from on_progress ends the call and comes out."""
+        """Return one pending shape for each image, in order; what on_progress raises ends the call and comes out."""

@@ -1,4 +1,4 @@
-"""Has the kernel end this process when the device, or the drawing of a mesh, does not come back.
+"""Ends this process when a call to the device, or the making of a mesh, does not come back.
 
 What hangs in a driver, perhaps with Python's lock in its hands, can be left only with its process: the jobs it ran
 count a death, and another process goes on. This module does not know what is bounded.
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 
 
 class Watchdog:
-    """One for a process, as SIGALRM is, whose default is to end it; does nothing until begin().
+    """Have the kernel end this process (SIGALRM) when something bounded takes too long; any thread may use it.
 
-    Any thread may use it.
+    A process has one alarm and so needs one Watchdog. It does nothing until begin().
     """
 
     def __init__(
@@ -27,7 +27,10 @@ class Watchdog:
         set_alarm: Callable[[int], object] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """seconds : that anything bounded may take; set_alarm : has the process end after whole seconds, 0: never."""
+        """Set no alarm yet.
+
+        seconds : that anything bounded may take; set_alarm : has the process end after whole seconds, 0: never
+        """
         self._seconds = seconds
         self._set_alarm = set_alarm or signal.alarm
         self._monotonic = monotonic
@@ -37,19 +40,19 @@ class Watchdog:
         self._deadlines: dict[object, float] = {}
 
     def begin(self) -> None:
-        """From now on: this process may be ended."""
+        """Allow this process to be ended from now on."""
         with self._lock:
             self._begun = True
             if self._deadlines:
                 self._arm()
 
     def deadline(self) -> float:
-        """When what begins now must have come back; for several blocks that share one time."""
+        """Return when what begins now must have come back; for several blocks that share one time."""
         return self._monotonic() + self._seconds
 
     @contextmanager
     def bounded(self, deadline: float | None = None) -> Iterator[None]:
-        """The block may take so long, or until a deadline() asked for before; several may go on at once."""
+        """Bound the block by the watchdog's time, or by a deadline() asked for before; several may go on at once."""
         key = object()
         with self._lock:
             self._deadlines[key] = self.deadline() if deadline is None else deadline
@@ -62,7 +65,7 @@ class Watchdog:
                 self._arm()
 
     def end_within(self, seconds: float) -> None:
-        """The process is to end by itself, and is ended if it has not after so long, whatever goes on meanwhile."""
+        """End the process after so long, whatever goes on meanwhile, should it not have ended by itself."""
         with self._lock:
             self._is_last = True
             self._set_alarm(_whole(seconds))

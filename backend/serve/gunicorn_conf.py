@@ -76,8 +76,8 @@ def pre_fork(server: Any, worker: Any) -> None:
     """Give a new process its place to count in; one that a dead process had, if there is one."""
     worker.shared_counts = None
     if server.shared_table is not None:
-        taken = [other.shared_counts.place for other in server.WORKERS.values()]
-        worker.shared_counts = SharedCounts(server.shared_table, server.shared_table.free_place(taken))
+        taken = [other.shared_counts.slot for other in server.WORKERS.values()]
+        worker.shared_counts = SharedCounts(server.shared_table, server.shared_table.free_slot(taken))
 
 
 def post_worker_init(worker: Any) -> None:

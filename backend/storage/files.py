@@ -14,12 +14,14 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ServiceError, StorageFull
+from backend.periodic import utc_now
+from orfeas_client.atomic_file import atomic_file, flush_folder
 
 _NAME = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}")
 _TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}\.[a-f0-9]{16}\.part")
@@ -97,11 +99,6 @@ def named(error: OSError) -> ServiceError:
     return StorageFull() if error.errno in _FULL else ArtifactStoreUnavailable()
 
 
-def utc_now() -> datetime:
-    """The present by this machine's clock."""
-    return datetime.now(UTC)
-
-
 class LocalFiles:
     """A FileStore in one folder, which may be a network share; the folder is made with the first file."""
 
@@ -116,12 +113,11 @@ class LocalFiles:
         temporary = self._folder / temporary_name(name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                self._write(temporary, stream_of(data))
-                temporary.replace(final)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            with atomic_file(final, temporary=temporary, private=True, folder_flush="skipped") as target:
+                shutil.copyfileobj(stream_of(data), target, 1 << 20)
+                target.flush()
+                now = self._clock().timestamp()
+                os.utime(target.fileno(), (now, now))
             self._flush_folder(final)
         except OSError as error:
             raise named(error) from error
@@ -157,23 +153,10 @@ class LocalFiles:
         except OSError as error:
             raise named(error) from error
 
-    def _write(self, path: Path, source: BinaryIO) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
-            target.flush()
-            now = self._clock().timestamp()
-            os.utime(target.fileno(), (now, now))
-            os.fsync(target.fileno())
-
     def _flush_folder(self, written: Path) -> None:
         """Makes the new name last; when that fails the file goes again, for the caller was told that it isn't kept."""
         try:
-            descriptor = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush_folder(self._folder)
         except BaseException:
             written.unlink(missing_ok=True)
             raise

@@ -1,4 +1,4 @@
-"""Numbers that only grow, and how Prometheus is told of them.
+"""Numbers that only grow, and the form in which Prometheus reads them.
 
 A family says what is counted and under which labels; Counts keep the numbers, a Tally brings the two together. This
 module does not know what is worth counting, or whether others add to the same numbers.
@@ -25,49 +25,49 @@ _BEYOND = "+Inf"
 
 
 class Counts(Protocol):
-    """Keeps numbers; called from any thread, quick, and never raises."""
+    """Keep numbers; called from any thread, quick, and never raises."""
 
     def add(self, steps: Iterable[Step]) -> None:
         """Let numbers grow; a new one begins at 0."""
 
     def totals(self) -> Mapping[Key, float]:
-        """All numbers as they are now."""
+        """Return all numbers as they are now."""
         ...
 
 
 class OwnCounts:
-    """The numbers of this process alone."""
+    """Keep the numbers of this process alone."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers: dict[Key, float] = defaultdict(float)
 
     def add(self, steps: Iterable[Step]) -> None:
-        """See Counts."""
+        """As Counts says."""
         with self._lock:
             for key, amount in steps:
                 self._numbers[key] += amount
 
     def totals(self) -> Mapping[Key, float]:
-        """See Counts."""
+        """As Counts says."""
         with self._lock:
             return dict(self._numbers)
 
 
 @dataclass(frozen=True)
 class CounterFamily:
-    """How often something happened; name : without the `_total` that Prometheus is shown."""
+    """How often something happened; name : without the `_total` that Prometheus shows."""
 
     name: str
     text: str
     labels: tuple[str, ...] = ()
 
     def steps(self, *values: str) -> Iterator[Step]:
-        """It happened once more; values : the labels', in their order."""
+        """Yield the step for one more time; values : the labels', in their order."""
         yield (self.name, *values), 1.0
 
-    def told(self, totals: Mapping[Key, float]) -> CounterMetricFamily:
-        """The family for Prometheus; without labels its number is there before it first happens."""
+    def exported(self, totals: Mapping[Key, float]) -> CounterMetricFamily:
+        """Return the family for Prometheus; without labels its number is there before it first happens."""
         family = CounterMetricFamily(self.name, self.text, labels=self.labels)
         found = {key[1:]: total for key, total in totals.items() if key[0] == self.name}
         for values, total in (found or ({} if self.labels else {(): 0.0})).items():
@@ -85,13 +85,13 @@ class HistogramFamily:
     labels: tuple[str, ...] = ()
 
     def steps(self, size: float, *values: str) -> Iterator[Step]:
-        """It was this large this time; values : the labels', in their order."""
+        """Yield the steps for this size, seen once; values : the labels', in their order."""
         bound = next((str(float(bound)) for bound in self.buckets if size <= bound), _BEYOND)
         yield (self.name, bound, *values), 1.0
         yield (self.name, _SUM, *values), size
 
-    def told(self, totals: Mapping[Key, float]) -> HistogramMetricFamily:
-        """The family for Prometheus; without labels its numbers are there before it first happens."""
+    def exported(self, totals: Mapping[Key, float]) -> HistogramMetricFamily:
+        """Return the family for Prometheus; without labels its numbers are there before it first happens."""
         family = HistogramMetricFamily(self.name, self.text, labels=self.labels)
         found: dict[Key, dict[str, float]] = {} if self.labels else {(): {}}
         for key, total in totals.items():
@@ -122,10 +122,10 @@ class Tally(Collector):
         self._counts.add(steps)
 
     def describe(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """The families, without their numbers."""
-        return (family.told({}) for family in self._families)
+        """Return the families, without their numbers."""
+        return (family.exported({}) for family in self._families)
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """The families as Prometheus wants them."""
+        """Return the families as Prometheus wants them."""
         totals = self._counts.totals()
-        return (family.told(totals) for family in self._families)
+        return (family.exported(totals) for family in self._families)

@@ -21,10 +21,10 @@ _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 
 
 class JsonFormatter(logging.Formatter):
-    """A log record as one line of JSON: time, level, logger, message, ids, what `extra` gave, the exception."""
+    """Write a log record as one line of JSON: time, level, logger, message, ids, what `extra` gave, the exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; characters outside ASCII and line ends are escaped, so that no message can fake a line."""
+        """Return the line; characters outside ASCII and line ends are escaped, so that no message can fake a line."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         values: dict[str, Any] = {
             "time": time,
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """What logging.config.dictConfig takes, also as gunicorn's logconfig_dict.
+    """Return what logging.config.dictConfig takes, also as gunicorn's logconfig_dict.
 
     level : DEBUG, INFO, WARNING or ERROR, of this service; libraries speak up from WARNING
     """
@@ -65,19 +65,22 @@ def configure_logging(level: str) -> None:
 
 
 def log_request(request_id: str) -> None:
-    """From here on this thread's lines are about a request; "" ends that."""
+    """Have this thread's lines name a request from here on; "" ends that."""
     _request_id.set(request_id)
     _job_ids.set(())
 
 
 def log_jobs(*job_ids: str) -> None:
-    """From here on this thread's lines are about these jobs, too."""
+    """Have this thread's lines name these jobs, too, from here on until its request ends."""
     _job_ids.set(job_ids)
 
 
 @contextmanager
-def about_jobs(*job_ids: str) -> Iterator[None]:
-    """The lines that this thread logs inside are about these jobs."""
+def log_context(*job_ids: str) -> Iterator[None]:
+    """Have every line that is logged inside name these jobs, whoever logs it.
+
+    The ids are a context variable's: `contextvars.copy_context().run` takes them to another thread.
+    """
     token = _job_ids.set(job_ids)
     try:
         yield

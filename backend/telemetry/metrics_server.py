@@ -1,7 +1,8 @@
 """A worker's /metrics: a small HTTP server on a thread of its own, beside the work.
 
 A worker runs jobs whatever becomes of this: a port that is taken is logged once and tried again. Callers that are slow
-or many take some threads for some seconds. This module does not know what is told.
+or many hold a few threads for a few seconds; prometheus_client's own server has no bound on either (docs/decisions.md).
+This module does not know what is on the page.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from backend.auth.client_address import is_allowed, parse_address
 from backend.config import IPNetwork
+from backend.periodic import RetryPolicy
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PATH = "/metrics"
@@ -24,19 +26,22 @@ _CALL_SECONDS = 5.0
 """How long a call may take, from its connection to its end."""
 _MOST_CALLS = 16
 _POLL_SECONDS = 0.5
-_BETWEEN_TRIES = 5.0
+_RETRY_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """Tells METRICS_ALLOWED's addresses what a worker has counted, from `start` to `stop`."""
+    """Show METRICS_ALLOWED's addresses what a worker has counted, from `start` to `stop`."""
 
-    def __init__(self, host: str, port: int, allowed: Sequence[IPNetwork], tell: Callable[[], bytes]) -> None:
-        """port : 0 for no server at all; allowed : nobody when empty; tell : gives the page, called on any thread."""
+    def __init__(self, host: str, port: int, allowed: Sequence[IPNetwork], render: Callable[[], bytes]) -> None:
+        """Keep where to listen; nothing listens before `start`.
+
+        port : 0 for no server at all; allowed : nobody when empty; render : gives the page, called on any thread
+        """
         self._address = (host.strip("[]"), port)
         self._allowed = tuple(allowed)
-        self._tell = tell
+        self._render = render
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -53,21 +58,22 @@ class MetricsServer:
             self._thread.join(2 * _POLL_SECONDS)
 
     def _serve(self) -> None:
-        is_told = False
+        pauses = RetryPolicy(_RETRY_SECONDS, _RETRY_SECONDS).pauses()
+        is_reported = False
         while not self._stopping.is_set():
             try:
-                with _Listener(self._address, self._allowed, self._tell) as listener:
-                    logger.info("Metrics are told on port %d of %s.", self._address[1], self._address[0])
+                with _Listener(self._address, self._allowed, self._render) as listener:
+                    logger.info("Metrics are on port %d of %s.", self._address[1], self._address[0])
                     listener.serve_until(self._stopping)
             except (OSError, UnicodeError) as error:
-                if not is_told:
+                if not is_reported:
                     logger.error("No metrics on port %d of %s: %s", self._address[1], self._address[0], error)
-                is_told = True
-                self._stopping.wait(_BETWEEN_TRIES)
+                is_reported = True
+                self._stopping.wait(next(pauses))
 
 
 class _Listener(ThreadingMixIn, TCPServer):
-    """Listens; a thread for each call, and no more than _MOST_CALLS."""
+    """Listen, with a thread for each call and no more than _MOST_CALLS."""
 
     # Connections of a child that was killed a moment ago do not hold the port.
     allow_reuse_address = True
@@ -75,14 +81,14 @@ class _Listener(ThreadingMixIn, TCPServer):
     block_on_close = False
     request_queue_size = _MOST_CALLS
 
-    def __init__(self, address: tuple[str, int], allowed: Sequence[IPNetwork], tell: Callable[[], bytes]) -> None:
-        self.allowed, self.tell = allowed, tell
+    def __init__(self, address: tuple[str, int], allowed: Sequence[IPNetwork], render: Callable[[], bytes]) -> None:
+        self.allowed, self.render = allowed, render
         self._room = threading.BoundedSemaphore(_MOST_CALLS)
         self.address_family, _, _, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         super().__init__((str(found[0]), address[1]), _Call)
 
     def serve_until(self, stopping: threading.Event) -> None:
-        """Answer calls."""
+        """Answer calls until this is set."""
         self.timeout = _POLL_SECONDS
         while not stopping.is_set():
             self.handle_request()
@@ -101,7 +107,7 @@ class _Listener(ThreadingMixIn, TCPServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer a call, within its time."""
         # A caller that sends byte after byte never meets a socket's own timeout.
-        end = threading.Timer(_CALL_SECONDS, _hang_up, (request,))
+        end = threading.Timer(_CALL_SECONDS, hang_up, (request,))
         end.daemon = True
         end.start()
         try:
@@ -111,7 +117,7 @@ class _Listener(ThreadingMixIn, TCPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        """What goes wrong with one call is that caller's; the standard library would print it."""
+        """Log what goes wrong with one call; the standard library would print it."""
         logger.debug("A call for metrics failed.", exc_info=True)
 
 
@@ -123,19 +129,19 @@ class _Call(BaseHTTPRequestHandler):
     server_version, sys_version = "orfeas", ""
 
     def do_GET(self) -> None:
-        """The page, and nothing else."""
+        """Answer with the page, and with nothing else."""
         if self.path.partition("?")[0] == PATH:
             self._answer(HTTPStatus.OK)
         else:
             self._answer(HTTPStatus.NOT_FOUND)
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """What is no request, or has another method; nothing of it is repeated."""
+        """Refuse what is no request or has another method; nothing of it is repeated."""
         status = HTTPStatus(code)
         self._answer(HTTPStatus.NOT_FOUND if status is HTTPStatus.NOT_IMPLEMENTED else status)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Not a line for each scrape, unless that is wanted."""
+        """Log no line for each scrape, unless that is wanted."""
         logger.debug(format, *values)
 
     def _answer(self, status: HTTPStatus) -> None:
@@ -144,7 +150,7 @@ class _Call(BaseHTTPRequestHandler):
         if not self.server.allowed or not is_allowed(address, self.server.allowed):
             status = HTTPStatus.FORBIDDEN
         is_page = status is HTTPStatus.OK
-        content = self.server.tell() if is_page else f"{status.phrase}\n".encode()
+        content = self.server.render() if is_page else f"{status.phrase}\n".encode()
         self.close_connection = True
         self.send_response(status)
         self.send_header("Content-Type", CONTENT_TYPE if is_page else "text/plain")
@@ -154,9 +160,9 @@ class _Call(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _hang_up(connection: socket.socket) -> None:
+def hang_up(connection: socket.socket) -> None:
+    """End a connection that another thread waits for; that thread wakes and closes it."""
     try:
-        # Wakes the thread that waits for it, which then closes it.
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         # It has ended by itself.

@@ -12,12 +12,12 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from backend.errors import RateLimited, ServiceError
+from backend.errors import ServiceError
 from backend.jobs.health import Health
 from backend.jobs.models import Clock
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.telemetry.counters import CounterFamily, HistogramFamily
-from backend.telemetry.worker_metrics import CountedWork
+from backend.telemetry.worker_metrics import PrometheusMetrics
 
 _REQUESTS = CounterFamily("orfeas_requests", "Requests answered.", ("route", "method", "status", "code"))
 _LATENCY = HistogramFamily(
@@ -29,23 +29,23 @@ _LATENCY = HistogramFamily(
 _LIMITED = CounterFamily("orfeas_rate_limited", "Requests refused with 429.", ("route",))
 
 
-class ServiceMetrics(CountedWork):
-    """Counts for one app; a web_frame.RequestCounter too. Any thread may call it."""
+class ServiceMetrics(PrometheusMetrics):
+    """Count for one app; a request_context.RequestCounter too. Any thread may call it."""
 
     def __init__(self) -> None:
         super().__init__(_REQUESTS, _LATENCY, _LIMITED)
 
     def watch(self, read_health: Callable[[], Health], clock: Clock) -> None:
-        """From now on tell also of the queue and the devices; once for each app."""
+        """Show the queue and the devices, too, from now on; once for each app."""
         self._registry.register(_StateCollector(read_health, clock))
 
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
-        """See RequestCounter."""
+        """Count it, as RequestCounter says."""
         # A caller makes up routes and methods; only those that exist become names that are kept.
         known = method if route else "other"
         self._tally.add(_REQUESTS.steps(route or "none", known, str(status), code))
         self._tally.add(_LATENCY.steps(seconds, route or "none"))
-        if status == RateLimited.status:
+        if status == 429:
             self._tally.add(_LIMITED.steps(route or "none"))
 
 
@@ -57,11 +57,11 @@ class _StateCollector(Collector):
         self._clock = clock
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing: what is described beforehand would have to be read beforehand."""
+        """Return nothing: what is described beforehand would have to be read beforehand."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges; only that the store is away, when it is."""
+        """Yield the gauges, or only that the job table is away when it is."""
         up = GaugeMetricFamily("orfeas_store_up", "Whether the job table can be read.")
         try:
             health = self._read_health()
@@ -85,11 +85,12 @@ def _queue_gauges(health: Health, now: datetime) -> Iterator[GaugeMetricFamily]:
 
 
 def _device_gauges(workers: tuple[WorkerState, ...]) -> Iterator[GaugeMetricFamily]:
-    condition = GaugeMetricFamily("orfeas_workers", "Workers alive.", labels=("condition",))
-    # Those without a worker too: an alert needs a 0 to see.
-    for each in WorkerStatus:
-        condition.add_metric([each.value], sum(state.condition is each for state in workers))
-    yield condition
+    # `condition` is the label's old name and has the same value.
+    alive = GaugeMetricFamily("orfeas_workers", "Workers alive.", labels=("status", "condition"))
+    # Statuses without a worker too: an alert needs a 0 to see.
+    for status in WorkerStatus:
+        alive.add_metric([status.value, status.value], sum(state.status is status for state in workers))
+    yield alive
     memory = GaugeMetricFamily("orfeas_device_memory_bytes", "Memory of a device.", labels=("worker", "kind"))
     for state in workers:
         if state.memory_total is not None:

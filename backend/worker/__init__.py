@@ -1,4 +1,4 @@
-"""`python -m backend.worker`: a process that owns one device and answers the bells of any number of web processes.
+"""`python -m backend.worker`: a process that owns one device and runs the jobs that web processes notify it of.
 
 Celery's own process keeps the connection with the broker; its one child does the work. This module does not know how
 a job is run, or what HTTP is.
@@ -31,23 +31,23 @@ CANNOT_START = 2
 
 
 def make_worker(settings: Settings, open_processor: Callable[[], ShapeProcessor] | None = None) -> Celery:
-    """A Celery application whose one task runs jobs in the worker's child; one in a process.
+    """Make a Celery application whose one task runs jobs in the worker's child; one in a process.
 
     open_processor : gives the loaded model, in place of the one that the settings name. Raises ConfigurationError.
     """
     app = make_celery(settings)
     parent_watch = ParentWatch()
     child = WorkerChild(settings, parent_watch, open_processor or model_opener(settings))
-    answers: dict[signals.Signal, Callable[[], None]] = {
+    receivers: dict[signals.Signal, Callable[[], None]] = {
         signals.worker_process_init: child.begin,
         signals.worker_process_shutdown: child.end,
         signals.worker_shutting_down: parent_watch.cut,
-        # Celery sets up no log of its own when somebody answers this.
+        # Celery sets up no log of its own when this has a receiver.
         signals.setup_logging: lambda: _configure_logging(settings),
         signals.celeryd_after_setup: _silence_advice,
     }
-    for sent, answer in answers.items():
-        sent.connect(_ignoring_arguments(answer), weak=False)
+    for signal, receiver in receivers.items():
+        signal.connect(_ignoring_arguments(receiver), weak=False)
     app.task(name=TASK)(child.work)
     return app
 
@@ -55,7 +55,7 @@ def make_worker(settings: Settings, open_processor: Callable[[], ShapeProcessor]
 def serve(settings: Settings, open_processor: Callable[[], ShapeProcessor] | None = None) -> int:
     """Run jobs until SIGTERM; the exit code. Raises ServiceError when it cannot start."""
     app = make_worker(settings, open_processor)
-    # Whatever is wrong with the job table is told before Celery starts to try again and again.
+    # Whatever is wrong with the job table is said before Celery starts to try again and again.
     Resources.open(settings, NullNotifier()).stop()
     _configure_logging(settings)
     name = f"orfeas-{os.getpid()}@%h"
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def _configure_logging(settings: Settings) -> None:
-    """Everything that Celery, its process pool and Python's warnings say goes the same way as our own lines."""
+    """Log what Celery, its process pool and Python's warnings say in the same way as our own lines."""
     configure_logging(settings.log_level)
     logging.captureWarnings(True)
     get_logger().propagate = True
@@ -85,9 +85,9 @@ def _silence_advice() -> None:
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
 
 
-def _ignoring_arguments(answer: Callable[[], None]) -> Callable[..., None]:
+def _ignoring_arguments(receiver: Callable[[], None]) -> Callable[..., None]:
     def receive(**_: Any) -> None:
-        answer()
+        receiver()
 
     return receive
 

@@ -1,4 +1,4 @@
-"""The Celery application: one queue of bells that say 'there is work', and the settings that keep it from losing them.
+"""The Celery application: one queue of notifications, and the settings that keep it from losing them.
 
 The job table is the truth; a task carries nothing. This module does not know jobs or workers.
 """
@@ -29,26 +29,29 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
 
 def make_celery(settings: Settings) -> Celery:
-    """An application for the settings' broker; connects to nothing yet. Raises ConfigurationError without a broker."""
+    """Make an application for the settings' broker, connected to nothing yet.
+
+    Raises ConfigurationError without a broker.
+    """
     if not settings.broker_url:
         raise ConfigurationError("A worker apart needs CELERY_BROKER_URL, such as redis://HOST:6379/1.")
     app = Celery("orfeas", broker=settings.broker_url, set_as_current=False)
-    app.conf.update(_terms(settings))
+    app.conf.update(_config(settings))
     return app
 
 
-def _terms(settings: Settings) -> dict[str, Any]:
+def _config(settings: Settings) -> dict[str, Any]:
     return {
         "task_default_queue": QUEUE,
         "task_ignore_result": True,
-        # A bell is done when its batch is; one whose worker died is rung again.
+        # A notification is done when its batch is; one whose worker died is delivered again.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        # A batch that hangs ends with its process after BATCH_SECONDS, by the child's own alarm; this is for a child
+        # A batch that hangs ends with its process after BATCH_SECONDS, by the child's own watchdog; this is for a child
         # that forgot to set it. The next process finds the jobs when their leases have ended.
         "task_time_limit": settings.batch_seconds + _MARGIN_SECONDS,
-        # One process a device, and no bell kept waiting behind a running batch.
+        # One process a device, and no notification kept waiting behind a running batch.
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,

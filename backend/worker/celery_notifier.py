@@ -1,6 +1,6 @@
-"""The bell between machines: a Celery task that says 'there is work' and nothing else.
+"""The notifier between machines: a Celery task that says 'there is work' and nothing else.
 
-Ringing never makes a request wait for the broker. This module does not know who answers, or how.
+Notifying never makes a request wait for the broker. This module does not know who runs the task, or how.
 """
 
 from __future__ import annotations
@@ -11,21 +11,25 @@ from collections.abc import Callable
 
 from celery import Celery
 
+from backend.periodic import RetryPolicy
 from backend.worker.celery_app import QUEUE, TASK
 
 _ENOUGH = 256
-"""Bells that may wait unanswered: more of them would wake nobody sooner."""
+"""Notifications that may wait in the queue: more of them would wake nobody sooner."""
 
-_RETRY_SECONDS = 1.0
+_RETRIES = RetryPolicy(1.0, 1.0)
 
 logger = logging.getLogger(__name__)
 
 
 class CeleryNotifier:
-    """Rings through a broker, on a thread of its own; while the broker is away it tries again, and logs that once."""
+    """Notify through a broker, on a thread of its own; while the broker is away it tries again, and logs that once."""
 
     def __init__(self, celery: Celery, *, send: Callable[[], None] | None = None) -> None:
-        """send : rings once, in place of the broker's own way."""
+        """Start no thread yet.
+
+        send : notifies once, in place of the broker's own way
+        """
         self._send = send or _sender(celery)
         self._changed = threading.Condition()
         self._notifications = 0
@@ -33,31 +37,32 @@ class CeleryNotifier:
         self._away = False
 
     def notify(self) -> None:
-        """Says that there may be work; returns at once and never raises."""
+        """Say that there may be work; returns at once and never raises."""
         with self._changed:
             self._notifications = min(self._notifications + 1, _ENOUGH)
             if self._thread is None:
                 # Not at birth: a process that forks has no threads yet.
-                self._thread = threading.Thread(target=self._deliver, name="doorbell", daemon=True)
+                self._thread = threading.Thread(target=self._deliver, name="notifier", daemon=True)
                 self._thread.start()
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Waits up to so long until every ring is delivered; whether that came to be."""
+        """Wait up to so long until every notification is delivered; return whether that came to be."""
         with self._changed:
             return self._changed.wait_for(lambda: self._notifications == 0, seconds)
 
     def _deliver(self) -> None:
+        pauses = _RETRIES.pauses()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._notifications > 0)
             delivered = self._try()
             with self._changed:
-                # While the broker is away one ring says as much as many.
+                # While the broker is away one notification says as much as many.
                 self._notifications = self._notifications - 1 if delivered else 1
                 self._changed.notify_all()
                 if not delivered:
-                    self._changed.wait_for(lambda: False, _RETRY_SECONDS)
+                    self._changed.wait_for(lambda: False, next(pauses))
 
     def _try(self) -> bool:
         try:
@@ -75,7 +80,7 @@ class CeleryNotifier:
 
 def _sender(celery: Celery) -> Callable[[], None]:
     def send() -> None:
-        # A connection for each ring declares the queue anew: a broker that was emptied has forgotten it.
+        # A connection for each notification declares the queue anew: a broker that was emptied has forgotten it.
         with celery.connection_for_write() as connection:
             waiting = connection.default_channel.queue_declare(QUEUE, passive=False, auto_delete=False).message_count
             if waiting < _ENOUGH:

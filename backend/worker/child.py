@@ -1,7 +1,7 @@
-"""The one child of a worker process: holds the model and the device, and runs the jobs that the bells call it to.
+"""The one child of a worker process: holds the model and the device, and runs jobs whenever it is notified.
 
-When a picture or a driver kills it, another takes its place; when its parent dies, it hands back what it has and ends.
-This module does not know how a job is run, or who rings.
+When an image or a driver kills it, another takes its place; when its parent dies, it hands back what it has and ends.
+This module does not know how a job is run, or who notifies it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError
 from backend.jobs.notifier import LocalNotifier
+from backend.periodic import RetryPolicy
 from backend.resources import Resources
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
 from backend.telemetry.metrics_server import MetricsServer
-from backend.telemetry.worker_metrics import CountedWork
-from backend.telemetry.worker_metrics_protocol import WorkerMetrics
+from backend.telemetry.worker_metrics import PrometheusMetrics, WorkerMetrics
 from backend.worker.celery_app import GRACE_SECONDS, make_celery
 from backend.worker.celery_notifier import CeleryNotifier
 from backend.worker.parent_watch import ParentWatch
 
-_FIRST_REST, _LONGEST_REST = 1.0, 30.0
-_LAST_RING_SECONDS = 2.0
+_START_RETRIES = RetryPolicy(1.0, 30.0)
+_FLUSH_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
 
 class JobRunner:
-    """The job table, the model, and who tells others that there is more to do."""
+    """The job table, the model, and the notifier that calls others to what is left to do."""
 
     def __init__(
         self,
@@ -46,7 +46,10 @@ class JobRunner:
         watchdog: Watchdog,
         metrics: WorkerMetrics | None = None,
     ) -> None:
-        """rooms : closed by end(); bell : what wakes this worker and others; the others as BatchProcessor's."""
+        """Put the worker together; it does nothing yet.
+
+        resources : closed by end(); notifier : wakes this worker and others; the others as BatchProcessor's
+        """
         self._settings = settings
         self._notifier = notifier
         self._resources = resources
@@ -63,11 +66,11 @@ class JobRunner:
         """Load the model. Raises what open_processor raises; may be called again then."""
         self._processor.load()
 
-    def answer(self) -> int:
-        """Run one group of jobs; the number of its jobs. One bell becomes at most one other, as long as jobs wait.
+    def run_batch(self) -> int:
+        """Run one batch of jobs; return their number. One notification becomes at most one other while jobs wait.
 
-        The bell is answered when the device is free: the next one finds it so while meshes are still recorded.
-        Raises DeviceLost when only another process can go on.
+        Returns when the device is free, while meshes are still recorded: the next notification finds it so. Raises
+        DeviceLost when only another process can go on.
         """
         try:
             if self._draining:
@@ -77,14 +80,14 @@ class JobRunner:
             handed_on = self._resources.store.counts().queued > self._settings.max_batch_size
             if handed_on:
                 self._notifier.notify()
-            taken = self._processor.run_group()
+            taken = self._processor.run_batch()
             if taken and not handed_on:
                 self._pass_on()
         except DeviceLost:
             self._notifier.notify()
             raise
         except ServiceError as error:
-            logger.warning("This bell is not answered (%s); a later one will be.", error.message)
+            logger.warning("No jobs can be run now (%s); the next notification tries again.", error.message)
             return 0
         return taken
 
@@ -101,7 +104,7 @@ class JobRunner:
         """Finish or hand back what runs, and close everything."""
         self._processor.stop(0 if self._draining else None)
         self._resources.stop()
-        self._notifier.flush(_LAST_RING_SECONDS)
+        self._notifier.flush(_FLUSH_SECONDS)
 
 
 class WorkerChild:
@@ -111,34 +114,34 @@ class WorkerChild:
         self, settings: Settings, parent_watch: ParentWatch, open_processor: Callable[[], ShapeProcessor]
     ) -> None:
         self._settings = settings
-        self._lifeline = parent_watch
+        self._parent_watch = parent_watch
         self._open_processor = open_processor
         self._runner: JobRunner | None = None
         self._ending = threading.Event()
         # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
         self._watchdog = Watchdog(settings.batch_seconds)
-        self._counts = CountedWork()
+        self._metrics = PrometheusMetrics()
         self._metrics_server = MetricsServer(
-            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._counts.exposition
+            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._metrics.exposition
         )
 
     def begin(self) -> None:
-        """Open the rooms and load the model, however long either is away; returns early when it is to end."""
+        """Open the resources and load the model, however long either is away; returns early when it is to end."""
         # Celery would have the kernel kill this process with its parent, and each job would count a death.
         with suppress(OSError):
             set_pdeathsig(0)
         self._watchdog.begin()
-        self._lifeline.watch(self._stop)
+        self._parent_watch.watch(self._stop)
         self._metrics_server.start()
-        self._patiently(self._open)
-        self._patiently(self._load)
+        self._retry(self._open)
+        self._retry(self._load)
 
     def work(self) -> None:
-        """Answer one bell. Ends the process when the device is lost."""
+        """Run a batch for one notification. Ends the process when the device is lost."""
         if self._runner is None:
             return
         try:
-            self._runner.answer()
+            self._runner.run_batch()
         except DeviceLost as error:
             logger.critical("%s This process ends; another takes its place.", error.message)
             self._runner.end()
@@ -151,11 +154,11 @@ class WorkerChild:
         self._metrics_server.stop()
 
     def _open(self) -> None:
-        # A bell of the child's own: connections are not shared across a fork.
+        # A notifier of the child's own: connections are not shared across a fork.
         notifier = CeleryNotifier(make_celery(self._settings))
-        resources = Resources.open(self._settings, notifier, observer=self._counts)
+        resources = Resources.open(self._settings, notifier, observer=self._metrics)
         self._runner = JobRunner(
-            self._settings, resources, notifier, self._open_processor, self._watchdog, self._counts
+            self._settings, resources, notifier, self._open_processor, self._watchdog, self._metrics
         )
         self._runner.begin()
 
@@ -173,17 +176,17 @@ class WorkerChild:
         if self._runner is not None:
             self._runner.drain(seconds)
 
-    def _patiently(self, action: Callable[[], None]) -> None:
-        """Does it again and again until it works or the process is to end."""
-        rest = _FIRST_REST
-        while not self._ending.is_set():
+    def _retry(self, action: Callable[[], None]) -> None:
+        """Do it again and again until it works or the process is to end."""
+        for pause in _START_RETRIES.pauses():
+            if self._ending.is_set():
+                return
             try:
                 action()
             except ServiceError as error:
-                logger.error("The worker is not ready: %s Next try in %.0f s.", error.message, rest)
+                logger.error("The worker is not ready: %s Next try in %.0f s.", error.message, pause)
             except Exception:  # a driver may raise anything
-                logger.exception("The worker is not ready. Next try in %.0f s.", rest)
+                logger.exception("The worker is not ready. Next try in %.0f s.", pause)
             else:
                 return
-            self._ending.wait(rest)
-            rest = min(2 * rest, _LONGEST_REST)
+            self._ending.wait(pause)

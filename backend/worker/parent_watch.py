@@ -1,4 +1,4 @@
-"""What tells a child process that it is to end: a pipe whose writing end only its parent holds.
+"""The signal to a child process that it is to end: a pipe whose writing end only its parent holds.
 
 The child reads the pipe's end as 'stop', also when the parent died without a word. This module does not know what
 either process does.
@@ -15,31 +15,31 @@ _MOMENT_SECONDS = 0.5
 
 
 class ParentWatch:
-    """Made before the fork; the parent cuts it, each child watches it."""
+    """Let a parent end its children, and each child notice its parent's death; made before the fork."""
 
     def __init__(self) -> None:
         self._parent = os.getpid()
         self._reading, self._writing = os.pipe()
 
     def cut(self) -> None:
-        """In the parent: asks its child to stop. Safe in a signal handler; a second time does nothing."""
+        """Ask the child to stop; for the parent. Safe in a signal handler; a second time does nothing."""
         writing, self._writing = self._writing, -1
         if writing >= 0:
             os.close(writing)
 
     def watch(self, then: Callable[[bool], None]) -> None:
-        """In the child: calls `then` once, on a thread of its own, when the line is cut.
+        """Call `then` once, on a thread of its own, when the parent cuts the pipe or dies; for the child.
 
-        then : is told whether the parent has died
+        then : called with whether the parent has died
         """
-        # The child's copy of the writing end would keep the line whole after the parent's is gone.
+        # The child's copy of the writing end would keep the pipe open after the parent's is gone.
         self.cut()
 
         def wait() -> None:
             os.read(self._reading, 1)
             then(self._is_orphaned())
 
-        threading.Thread(target=wait, name="lifeline", daemon=True).start()
+        threading.Thread(target=wait, name="parent watch", daemon=True).start()
 
     def _is_orphaned(self) -> bool:
         # The kernel closes a dying process's files a moment before its children get another parent.

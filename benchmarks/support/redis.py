@@ -5,16 +5,16 @@ Nothing of it outlives it. This module does not know what is tested with it.
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 import redis
+
+from benchmarks.support.ports import free_port
 
 _INSTALL = Path(__file__).with_name("install.sh")
 
@@ -28,7 +28,7 @@ class RedisServer:
         self._options = options
         self._wait_seconds = wait_seconds
         self._folder = Path(tempfile.mkdtemp(prefix="orfeas-redis-"))
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,15 +103,3 @@ class RedisServer:
             *("setpriv", "--pdeathsig=KILL", "redis-server", "--port", str(self._port), "--bind", "127.0.0.1"),
             *("--dir", str(self._folder), "--save", "", "--appendonly", "no", *self._options),
         ]
-
-
-def _free_port() -> int:
-    """A port that is free, and that the system gives to no outgoing connection while the server is down."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

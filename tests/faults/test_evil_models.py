@@ -14,9 +14,9 @@ from backend.errors import CheckpointError
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import model_opener
-from tests.conftest import GOLDEN
-from tests.faults.harness import REAL_WORKER, until, yard
-from tests.faults.report import report
+from tests.support.faults.harness import REAL_WORKER, until, yard
+from tests.support.faults.report import report
+from tests.support.golden import GOLDEN
 from tests.support.redis_backend import redis_server
 from tests.support.store_backends import open_database
 from tests.support.workshop import Workshop, workshop
@@ -68,7 +68,7 @@ def expect_refused(shop: Workshop, witness: Path) -> None:
     worker = shop.worker(open_processor=model_opener(shop.settings))
     with pytest.raises(CheckpointError) as refused:
         worker.load()
-    until(lambda: any(each.condition is WorkerStatus.FAILED for each in shop.registry.alive()), "it says so")
+    until(lambda: any(each.status is WorkerStatus.FAILED for each in shop.registry.alive()), "it says so")
     (state,) = shop.registry.alive()
     assert state.error == refused.value.message
     assert not witness.exists()
@@ -103,7 +103,7 @@ def test_a_worker_with_an_evil_model_lives_on_and_says_why(tmp_path: Path, model
     with yard(tmp_path, REAL_WORKER, **settings) as made:
         made.worker.start()
         alive = made.resources.registry.alive
-        until(lambda: any(each.condition is WorkerStatus.FAILED for each in alive()), made.worker.log[-3000:])
+        until(lambda: any(each.status is WorkerStatus.FAILED for each in alive()), made.worker.log[-3000:])
         (state,) = alive()
         assert state.error
         assert state.error in made.worker.log.encode().decode("unicode_escape")

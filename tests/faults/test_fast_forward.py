@@ -24,7 +24,7 @@ from backend.jobs.store import JobStore
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, new_name
-from tests.faults.report import report
+from tests.support.faults.report import report
 from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, open_database
 
 STEP = timedelta(minutes=10)

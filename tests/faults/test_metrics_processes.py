@@ -12,12 +12,12 @@ from socket import create_server
 
 import pytest
 
-from tests.faults.harness import FAKE_WORKER, Yard, yard
-from tests.faults.web_harness import until, web_service
+from benchmarks.support.ports import free_port
+from tests.support.exposition import metric
+from tests.support.faults.harness import FAKE_WORKER, Yard, yard
+from tests.support.faults.web_harness import until, web_service
 from tests.support.redis_backend import redis_server
 from tests.support.running import API, RunningService
-from tests.test_metrics import told
-from tests.test_metrics_server import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def page(service: RunningService) -> bytes:
 
 
 def listed(service: RunningService) -> float:
-    return told(page(service), "orfeas_requests_total", route=JOBS, method="GET", status="200") or 0.0
+    return metric(page(service), "orfeas_requests_total", route=JOBS, method="GET", status="200") or 0.0
 
 
 def list_jobs(service: RunningService, count: int) -> None:
@@ -52,10 +52,10 @@ def test_one_scrape_is_the_sum_and_the_queue_stands_in_it_once(service: RunningS
     assert {listed(service) for _ in range(12)} == {60}
     text = page(service)
     assert text.count(b"\norfeas_queue_jobs ") == 1
-    assert text.count(b'\norfeas_workers{condition="ready"} 1.0') == 1
-    assert told(text, "orfeas_store_up") == 1
-    assert told(text, "orfeas_request_seconds_count", route=JOBS) == 60
-    assert told(text, "process_resident_memory_bytes") is None
+    assert text.count(b'\norfeas_workers{condition="ready",status="ready"} 1.0') == 1
+    assert metric(text, "orfeas_store_up") == 1
+    assert metric(text, "orfeas_request_seconds_count", route=JOBS) == 60
+    assert metric(text, "process_resident_memory_bytes") is None
 
 
 def test_counts_stay_when_web_processes_die_or_are_exchanged(service: RunningService) -> None:
@@ -81,8 +81,8 @@ def test_one_web_process_tells_of_itself(tmp_path: Path) -> None:
     with web_service(tmp_path, works=False) as service:
         list_jobs(service, 8)
         text = page(service)
-        assert told(text, "orfeas_requests_total", route=JOBS, status="200") == 8
-        assert told(text, "process_resident_memory_bytes") is not None
+        assert metric(text, "orfeas_requests_total", route=JOBS, status="200") == 8
+        assert metric(text, "process_resident_memory_bytes") is not None
 
 
 def scraped(port: int) -> bytes:
@@ -98,7 +98,7 @@ def scraped(port: int) -> bytes:
 
 
 def completed(port: int) -> float:
-    return told(scraped(port), "orfeas_runs_total", outcome="COMPLETED") or 0.0
+    return metric(scraped(port), "orfeas_runs_total", outcome="COMPLETED") or 0.0
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def test_a_worker_tells_what_it_did_and_so_does_its_next_child(made: Yard, port:
     made.await_done()
     until(lambda: completed(port) == 3, "three runs are told")
     text = scraped(port)
-    assert (told(text, "orfeas_batch_size_count") or 0) >= 1
-    assert told(text, "orfeas_batch_size_sum") == 3
-    assert told(text, "orfeas_stage_seconds_count", stage="export") == 3
-    assert told(text, "orfeas_queue_jobs") is None
+    assert (metric(text, "orfeas_batch_size_count") or 0) >= 1
+    assert metric(text, "orfeas_batch_size_sum") == 3
+    assert metric(text, "orfeas_stage_seconds_count", stage="export") == 3
+    assert metric(text, "orfeas_queue_jobs") is None
     (child,) = made.worker.children()
-    assert told(text, "process_start_time_seconds") == pytest.approx(child.create_time(), abs=2)
+    assert metric(text, "process_start_time_seconds") == pytest.approx(child.create_time(), abs=2)
     made.worker.kill_child()
     made.submit(b"4")
     made.await_done()

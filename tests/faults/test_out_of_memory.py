@@ -15,12 +15,12 @@ from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.hunyuan_integration import Hunyuan3DProcessor
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.store import JobStore
-from tests.conftest import load_golden
-from tests.faults.report import report
 from tests.support.device_meter import FakeMemory
+from tests.support.faults.report import report
+from tests.support.golden import load_golden
+from tests.support.shortage import STAGES, Shortage
 from tests.support.store_backends import open_database
 from tests.support.workshop import Workshop, workshop
-from tests.test_batch_inference_extension import PLACES, Shortage
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +39,7 @@ def four_images() -> list[bytes]:
 def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[str]:
     """Runs four jobs on the tiny checkpoint, whose device has room for so many at that stage."""
     processor = Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), FakeMemory(), JOBS)
-    PLACES[stage](Shortage(fits), processor.pipeline)
+    STAGES[stage](Shortage(fits), processor.pipeline)
     generate = add_batch_inference_to_processor(processor).generate_shape_batch
 
     def quickly(images: list[bytes], **options: Any) -> Any:
@@ -51,7 +51,7 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
     return ids
 
 
-@pytest.mark.parametrize("stage", PLACES)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("least", "halvings"), [(4, ("4→2",)), (2, ("4→2", "2→1"))], ids=["at 4", "at 2"])
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, stage: str, least: int, halvings: tuple[str, ...]) -> None:
     with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
@@ -66,7 +66,7 @@ def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, stage: str, least: 
     report("device out of memory", made, f"all completed after {', '.join(halvings)}")
 
 
-@pytest.mark.parametrize("stage", PLACES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_picture_that_never_fits_fails_by_name(tmp_path: Path, stage: str) -> None:
     with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
         JobStore(database, lambda: pytest.fail("no clock is needed")).create_schema()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.faults.report import report
-from tests.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, web_service
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import encode, good_png
 from tests.support.redis_backend import redis_server

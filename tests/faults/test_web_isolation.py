@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.faults.report import report
-from tests.faults.web_harness import behind, fake_worker, images, one_image, web_service
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import behind, fake_worker, images, one_image, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import encode, good_png
 from tests.support.running import API, Agent, Answer, RunningService

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.report import report
-from tests.faults.web_harness import (
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import (
     Behind,
     Callers,
     Insistent,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.report import report
-from tests.faults.web_harness import images, send_nonces, sized, web_service
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import images, send_nonces, sized, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
 from tests.support.redis_backend import redis_server

@@ -11,8 +11,17 @@ import psycopg
 import pytest
 
 from benchmarks.support.postgres import PostgresCluster
-from tests.faults.report import report
-from tests.faults.web_harness import Callers, Insistent, behind, fake_worker, one_image, sized, until, web_service
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import (
+    Callers,
+    Insistent,
+    behind,
+    fake_worker,
+    one_image,
+    sized,
+    until,
+    web_service,
+)
 from tests.support.hostile_pictures import good_png
 from tests.support.redis_backend import redis_server
 from tests.support.running import API, RunningService

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.support.redis import RedisServer
-from tests.faults.report import report
-from tests.faults.web_harness import Callers, sized, until, web_service
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import Callers, sized, until, web_service
 from tests.support.redis_backend import redis_server
 from tests.support.running import API
 

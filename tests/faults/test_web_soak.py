@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.soak import MIB, Sample, Traffic, Watch, family, growth, write_report
-from tests.faults.web_harness import LONG, Callers, sized, web_service
+from tests.support.faults.soak import MIB, Sample, Traffic, Watch, family, growth, write_report
+from tests.support.faults.web_harness import LONG, Callers, sized, web_service
 from tests.support.running import REPOSITORY
 
 RESULT = REPOSITORY / "benchmarks" / "results" / "soak.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.web_harness import behind, fake_worker, one_image, send_slowly, sized, until, web_service
+from tests.support.faults.web_harness import behind, fake_worker, one_image, send_slowly, sized, until, web_service
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.redis_backend import redis_server

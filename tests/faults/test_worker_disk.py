@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import cluster
-from tests.faults.report import report
-from tests.faults.web_harness import fill_disk
+from tests.support.faults.harness import cluster
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import fill_disk
 from tests.support.small_disk import small_disk
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ import pytest
 
 from backend.auth.agents_file import add_agent
 from backend.errors import WorkerDied
-from tests.faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
-from tests.faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
-from tests.faults.report import report
-from tests.faults.web_harness import until
+from tests.support.faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
+from tests.support.faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
+from tests.support.faults.report import report
+from tests.support.faults.web_harness import until
 
 pytestmark = pytest.mark.slow
 

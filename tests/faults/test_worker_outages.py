@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.support.postgres import PostgresCluster
 from benchmarks.support.redis import RedisServer
-from tests.faults.harness import Yard, cluster, sized, until
-from tests.faults.report import report
+from tests.support.faults.harness import Yard, cluster, sized, until
+from tests.support.faults.report import report
 from tests.support.store_backends import postgres_cluster
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.harness import cluster, until
+from tests.support.faults.harness import cluster, until
 
 pytestmark = pytest.mark.slow
 

@@ -6,18 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.watched import WatchedService
 from tests.support.running import running_service
-
-WIDE = {
-    # Tests show other addresses by X-Forwarded-For.
-    "TRUSTED_PROXIES": "127.0.0.1",
-    "UNAUTHENTICATED_RATE_LIMIT": 1_000_000,
-    "MAX_ACTIVE_JOBS": 1_000_000,
-    "MAX_IMAGE_BYTES": 12_000_000,
-    "QUEUE_LIMIT": 10_000,
-    "SWEEP_SECONDS": 1,
-}
+from tests.support.watched import WIDE, WatchedService
 
 
 @pytest.fixture(scope="session")

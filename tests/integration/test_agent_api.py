@@ -20,9 +20,9 @@ from PIL import Image
 
 from backend.auth.agents_file import rotate_agent, set_enabled
 from backend.auth.hmac_signing import digest_body
-from tests.integration.watched import WatchedService, png, sample
 from tests.support.hostile import FORM, Part, encode_form, good_png
 from tests.support.running import API, Agent, Answer, running_service
+from tests.support.watched import WatchedService, png, sample
 
 UNKNOWN = "0" * 32
 QUICK = {"quality": 1, "steps": 10}

@@ -12,9 +12,9 @@ import pytest
 import trimesh
 
 from orfeas_client import AgentClient, Batch, Job, ServiceRefused
-from tests.integration.watched import WatchedService, sample
 from tests.support.running import REPOSITORY
 from tests.support.tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
+from tests.support.watched import WatchedService, sample
 
 
 def client_of(service: WatchedService, port: int | None = None) -> AgentClient:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import WIDE
-from tests.integration.watched import WatchedService
 from tests.support.hostile import HostileUpload, hostile_uploads
 from tests.support.running import API
+from tests.support.watched import WIDE, WatchedService
 
 UPLOADS = hostile_uploads(WIDE["MAX_IMAGE_BYTES"])
 PATHS = {"generate": f"{API}/generate-3d", "batch": f"{API}/batch"}

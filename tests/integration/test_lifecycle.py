@@ -10,9 +10,9 @@ import pytest
 from backend.auth.agents_file import remove_agent, rotate_agent, set_enabled
 from backend.jobs.models import Job, Status
 from backend.jobs.store import JobStore
-from tests.integration.watched import WatchedService, sample
 from tests.support.hostile import good_png
 from tests.support.running import API, running_service
+from tests.support.watched import WatchedService, sample
 
 QUICK = {"quality": 1, "steps": 10}
 LONG = {"quality": 1, "steps": 100}

@@ -24,9 +24,9 @@ from backend.agent_api import api
 from backend.api.openapi import make_document
 from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
 from backend.auth.hmac_signing import digest_body, sign_request
-from tests.integration.watched import WatchedService, sample
 from tests.support.hostile import good_png
 from tests.support.running import Agent
+from tests.support.watched import WatchedService, sample
 
 EXAMPLES = 60
 # Whether a picture is one, and which ids there are, no schema can say.

@@ -10,7 +10,6 @@ import http.client
 import itertools
 import json
 import os
-import random
 import secrets
 import signal
 import socket
@@ -32,6 +31,7 @@ from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Meaning, Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.storage.database import Database
+from benchmarks.support.ports import free_port
 from tests.support.hostile import FORM, Part, encode_form
 
 API = "/api/agent"
@@ -99,7 +99,7 @@ class RunningService:
         self.log_path = folder / "log"
         self.log_path.touch()
         self.settings = {name: str(value) for name, value in settings.items()}
-        self.port = _free_port()
+        self.port = free_port()
         self._processes = processes
         self._process: subprocess.Popen[bytes] | None = None
         self._names = (f"agent-{k}" for k in itertools.count())
@@ -413,15 +413,3 @@ def _is_alive(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
-
-
-def _free_port() -> int:
-    """A port that is free, and that the system gives to no outgoing connection while the service is down."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 from backend.auth.nonces_sql import SqlNonceStore
-from backend.jobs.models import NewJob
+from backend.errors import LeaseLost
+from backend.jobs.models import Heartbeat, Job, NewJob, Report
 from backend.jobs.schema import create_schema, metadata
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
@@ -90,3 +91,19 @@ def remember_all(url: str, nonces: list[str]) -> list[str]:
     with open_database(url) as database:
         store = SqlNonceStore(database)
         return [nonce for nonce in nonces if store.remember("ann", nonce, START, timedelta(seconds=600))]
+
+
+def report_progress(
+    store: JobStore, job: Job, progress: int, step: str, eta_seconds: float | None, *, lease_seconds: float = 60
+) -> Job:
+    """Report how far one run is, as its worker; return the job. Raises LeaseLost when it is no longer held."""
+    reports = [Report(job, progress, step, eta_seconds)]
+    held = store.report(job.lease_owner or "worker", reports, lease_seconds).held
+    if not held:
+        raise LeaseLost(details={"job_id": job.id})
+    return held[0]
+
+
+def beat_of(store: JobStore, owner: str, held: Sequence[Job]) -> Heartbeat:
+    """Extend the leases of a worker's jobs by a minute, without any progress."""
+    return store.report(owner, [Report(job, job.progress, job.current_step, job.eta_seconds) for job in held], 60)

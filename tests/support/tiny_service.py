@@ -23,6 +23,7 @@ from flask import Flask, Response, jsonify, request, send_file, url_for
 from werkzeug.serving import make_server
 
 from backend.agent_auth import AgentGuard, require_agent_token
+from backend.api.statuses import status_of
 from backend.auth.agents_file import add_agent
 from backend.auth.nonces import MemoryNonceStore
 from backend.config import Settings
@@ -155,7 +156,7 @@ class TinyService:
         retry_after = getattr(error, "retry_after", None)
         if retry_after is not None:
             answer.headers["Retry-After"] = str(retry_after)
-        return answer, error.status
+        return answer, status_of(error)
 
     def _submit(self, image: bytes) -> TinyJob:
         job = TinyJob(f"{next(self._numbers):032x}", image, dict(request.form), self.looks, outcome=self.outcome)

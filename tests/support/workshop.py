@@ -87,7 +87,7 @@ class Workshop:
     def work_off(self) -> int:
         """One worker runs group after group until no jobs wait, and records them; how many there were."""
         worker, taken = self.worker(), 0
-        while count := worker.run_group():
+        while count := worker.run_batch():
             taken += count
         return taken + worker.run_once()
 

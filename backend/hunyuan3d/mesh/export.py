@@ -9,10 +9,7 @@ longest side 100 mm unless a scale is given. With a scale, every format's unit i
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -25,6 +22,7 @@ from trimesh.visual.material import PBRMaterial
 from backend.errors import ExportError, InvalidFormat
 from backend.hunyuan3d.mesh.ops import Point, check_scale_mm, require_usable, scale_to_mm, smooth_normals
 from backend.hunyuan3d.mesh.topology import Faces, Vertices, is_closed, nudge_coincident
+from orfeas_client.atomic_file import write_file
 
 FORMATS = ("glb", "stl", "obj", "ply")
 DEFAULT_STL_MM = 100.0
@@ -115,31 +113,12 @@ def write_atomically(data: bytes, path: str | Path) -> Path:
     Raises ExportError with the system's reason.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.part")
     try:
-        with temporary.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        write_file(path, data)
     except OSError as failure:
         reason = failure.strerror or str(failure)
         raise ExportError(f"{path} could not be written: {reason}.", details={"path": str(path)}) from failure
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself last through a power cut; not every system lets a folder be opened."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _stl_bytes(vertices: Vertices, faces: Faces) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.web_harness import Callers, images, one_image, until
+from tests.support.faults.web_harness import Callers, images, one_image, until
 from tests.support.hostile import FORM, HostileUpload, hostile_uploads
 from tests.support.running import API, REPOSITORY, Answer, RunningService
 

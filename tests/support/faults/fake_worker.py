@@ -1,4 +1,4 @@
-"""`python tests/faults/fake_worker.py`: a real worker, or with `service` the app of a real service, but for its model.
+"""`python tests/support/faults/fake_worker.py`: a real worker but for its model; and that model, for a service.
 
 The model makes spheres, slowly; a picture that says so kills its process. Imported before the fork, so that a child
 that takes a dead one's place is ready at once.

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tests.faults.web_harness import LONG
+from tests.support.faults.web_harness import LONG
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "faults.md"
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "faults.md"
 _HEAD = """# Faults, measured
 
 Written by `make faults FAULTS=long` (tests/faults); each line is one fault's latest run.

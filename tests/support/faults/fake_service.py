@@ -1,4 +1,4 @@
-"""The app of a service whose model is fake_worker's, for gunicorn: `tests.faults.fake_service:make_app()`."""
+"""The app of a service whose model is fake_worker's, for gunicorn: `tests.support.faults.fake_service:make_app()`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask import Flask
 from backend.config import Settings
 from backend.main import create_app
 from backend.services import AgentServices
-from tests.faults.fake_worker import fake_model
+from tests.support.faults.fake_worker import fake_model
 
 
 def make_app() -> Flask:

@@ -32,8 +32,8 @@ from backend.validation import GenerationFields, resolve
 from backend.worker.celery_app import make_celery
 from backend.worker.celery_notifier import CeleryNotifier
 from benchmarks.support.redis import RedisServer
-from tests.faults.job_events import JobEvents, job_events
-from tests.faults.web_harness import sized, until
+from tests.support.faults.job_events import JobEvents, job_events
+from tests.support.faults.web_harness import sized, until
 from tests.support.redis_backend import redis_server
 from tests.support.running import REPOSITORY
 from tests.support.store_backends import empty_database
@@ -48,7 +48,7 @@ FAKE_SERVICE = (
     "gunicorn",
     "--config",
     "python:backend.serve.gunicorn_conf",
-    "tests.faults.fake_service:make_app()",
+    "tests.support.faults.fake_service:make_app()",
 )
 REAL_WORKER = ("-m", "backend.worker")
 _STOP_SECONDS = 120.0
@@ -175,7 +175,7 @@ class Yard:
 
     def await_ready(self) -> None:
         """Wait for a worker that takes jobs."""
-        until(lambda: any(each.condition is WorkerStatus.READY for each in self.resources.registry.alive()), "ready")
+        until(lambda: any(each.status is WorkerStatus.READY for each in self.resources.registry.alive()), "ready")
 
     def await_running(self) -> None:
         """Wait until a batch is under way that began after the last kill."""

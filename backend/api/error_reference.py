@@ -1,6 +1,6 @@
 """Every error code as a table for people: its status, what it means, what to do about it. docs/errors.md is made here.
 
-    python -m backend.errors.reference > docs/errors.md
+    python -m backend.api.error_reference > docs/errors.md
 
 This module does not know who raises an error.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 
-from backend import errors
-from backend.errors import RetryLater, ServiceError
+from backend.api.statuses import status_of
+from backend.errors import RetryLater, ServiceError, kinds_by_code
 
 _SIGN = "Sign as [signing.md](signing.md) says"
 _OPERATOR = "Ask the operator"
@@ -122,7 +122,7 @@ An answer that is not a success looks like this, and its `code` does not change 
 {"success": false, "error": "<a sentence>", "code": "<CODE>", "request_id": "<its name in the service's log>", "details": {}}
 ```
 
-This page is made from the errors themselves: `python -m backend.errors.reference > docs/errors.md`.
+This page is made from the errors themselves: `python -m backend.api.error_reference > docs/errors.md`.
 """  # noqa: E501  a line of JSON
 _SECTIONS = (
     ("Answers to requests", "Those marked *later* may pass by themselves and carry `Retry-After`.", REQUESTS),
@@ -131,28 +131,18 @@ _SECTIONS = (
 )
 
 
-def codes() -> Mapping[str, type[ServiceError]]:
-    """Every code with its error; of several with one code the one that the others are kinds of."""
-    found: dict[str, type[ServiceError]] = {}
-    for name in errors.__all__:
-        kind: type[ServiceError] = getattr(errors, name)
-        if kind.code not in found or issubclass(found[kind.code], kind):
-            found[kind.code] = kind
-    return found
-
-
 def document() -> str:
-    """docs/errors.md."""
+    """Return the text of docs/errors.md."""
     return "".join(_lines())
 
 
 def _lines() -> Iterator[str]:
-    kinds = codes()
+    kinds = kinds_by_code()
     yield _HEAD
     for title, text, advice in _SECTIONS:
         yield f"\n## {title}\n\n{text}\n\n| code | status | meaning | what to do |\n|---|---|---|---|\n"
         for code, what_to_do in advice.items():
-            yield _row(kinds[code], "" if advice is OPERATORS else str(kinds[code].status), what_to_do)
+            yield _row(kinds[code], "" if advice is OPERATORS else str(status_of(kinds[code])), what_to_do)
 
 
 def _row(kind: type[ServiceError], status: str, what_to_do: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from backend.telemetry.logs import JsonFormatter, about_jobs, configure_logging, log_jobs, log_request
+from backend.telemetry.logs import JsonFormatter, configure_logging, log_context, log_jobs, log_request
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def test_lines_are_about_a_request_until_it_is_over(logger: logging.Logger) -> N
 
 def test_jobs_of_a_block_are_forgotten_after_it(logger: logging.Logger) -> None:
     lines = Lines(logger)
-    with about_jobs("a"):
+    with log_context("a"):
         logger.info("in")
-        with about_jobs("b"):
+        with log_context("b"):
             logger.info("deeper")
         logger.info("in again")
     logger.info("out")

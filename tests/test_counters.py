@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, OwnCounts, Tally
 from backend.telemetry.service_metrics import ServiceMetrics
 from backend.telemetry.shared_memory import SharedCounts, SharedTable
+from tests.support.exposition import metric
 from tests.support.server_process import REPOSITORY
-from tests.test_metrics import told
 
 SEEN = CounterFamily("seen", "What was seen.", ("what", "where"))
 ALL = CounterFamily("all", "All of it.")
@@ -80,7 +80,7 @@ def test_a_number_that_was_being_begun_by_a_dead_one_is_not_there() -> None:
 
 def test_a_place_is_free_when_nobody_has_it() -> None:
     table = SharedTable(3)
-    assert [table.free_place(taken) for taken in ([], [0], [0, 2], [2, 1, 0])] == [0, 1, 1, None]
+    assert [table.free_slot(taken) for taken in ([], [0], [0, 2], [2, 1, 0])] == [0, 1, 1, None]
 
 
 def test_a_process_has_a_place_of_its_own_or_one_that_a_dead_one_had() -> None:
@@ -94,7 +94,7 @@ def test_a_process_has_a_place_of_its_own_or_one_that_a_dead_one_had() -> None:
     workers[0].shared_counts.add([(("a",), 1.0)])
     del server.WORKERS[0]
     gunicorn_conf.pre_fork(server, workers[2])
-    assert [worker.shared_counts.place for worker in workers] == [0, 1, 0]
+    assert [worker.shared_counts.slot for worker in workers] == [0, 1, 0]
     assert workers[2].shared_counts.totals() == {("a",): 1.0}
 
 
@@ -157,12 +157,12 @@ def test_threads_and_forked_processes_lose_no_count() -> None:
 def test_a_service_that_shares_tells_of_all_its_processes_and_of_none_alone() -> None:
     table = SharedTable(2)
     one, other = ServiceMetrics(), ServiceMetrics()
-    assert told(one.exposition(), "process_resident_memory_bytes") is not None
+    assert metric(one.exposition(), "process_resident_memory_bytes") is not None
     for place, metrics in enumerate((one, other)):
         metrics.share(SharedCounts(table, place))
         metrics.request_answered("/jobs", "GET", 200, "", 0.1)
     for metrics in (one, other):
         text = metrics.exposition()
-        assert told(text, "orfeas_requests_total", route="/jobs", status="200") == 2
-        assert told(text, "orfeas_request_seconds_count", route="/jobs") == 2
-        assert told(text, "process_resident_memory_bytes") is None
+        assert metric(text, "orfeas_requests_total", route="/jobs", status="200") == 2
+        assert metric(text, "orfeas_request_seconds_count", route="/jobs") == 2
+        assert metric(text, "process_resident_memory_bytes") is None

@@ -16,6 +16,15 @@ from PIL import Image
 
 from tests.support.running import API, REPOSITORY, Answer, RunningService
 
+WIDE = {
+    # Tests show other addresses by X-Forwarded-For.
+    "TRUSTED_PROXIES": "127.0.0.1",
+    "UNAUTHENTICATED_RATE_LIMIT": 1_000_000,
+    "MAX_ACTIVE_JOBS": 1_000_000,
+    "MAX_IMAGE_BYTES": 12_000_000,
+    "QUEUE_LIMIT": 10_000,
+    "SWEEP_SECONDS": 1,
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TELLTALES = (b"Traceback", b'File "', str(REPOSITORY).encode(), b"sqlite", b"SELECT ", b"root:")
 

@@ -1,0 +1,240 @@
+"""The way of one `POST /api/agent/generate-3d` through the web side, counted: calls, modules, and what the image costs.
+
+    python benchmarks/walk.py [ROOT] [--list]
+
+ROOT is the checkout that is walked, this one when absent, so that two versions can be compared. The request is signed,
+asks for its answer at once, and goes through Flask's test client into the whole service, whose worker never starts:
+what is counted is the thread that answers. Another request of the same kind goes first, so that nothing is counted
+that happens once. `--list` tells every call, each under the one that made it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import io
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+OWN_ROOT = Path(__file__).resolve().parent.parent
+TARGET = "/api/agent/generate-3d"
+KEY = "walk-key-0123456789abcdef0123456789"
+BOUNDARY = "walk-7d83"
+SMALL_SIDE, LARGE_SIDE = 32, 1200
+REPEATS = 8
+STREAMED = 8
+"""A digest that took bytes this often took an image in pieces."""
+
+
+@dataclass
+class Walk:
+    """What one request did.
+
+    calls : functions of the product, in order, as (depth, module, function); a generator counts each time it goes on
+    switches : calls whose caller, the nearest function of the product on the stack, is in another module
+    opened : files opened for writing, by name or by the folder that a nameless one lies in
+    decoded : how often an image's pixels were decoded
+    updates : by digest, how often it took bytes
+    """
+
+    root: str
+    calls: list[tuple[int, str, str]] = field(default_factory=list)
+    switches: int = 0
+    opened: list[str] = field(default_factory=list)
+    decoded: int = 0
+    updates: Counter[int] = field(default_factory=Counter)
+    _stack: list[str] = field(default_factory=list)
+    _last_opened: str = ""
+
+    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        """Take one event of sys.setprofile."""
+        if event == "c_call":
+            if argument.__name__ == "update" and type(argument.__self__).__name__ == "HASH":
+                self.updates[id(argument.__self__)] += 1
+            return
+        code = frame.f_code
+        if event not in ("call", "return") or (code.co_name.startswith("<") and code.co_name != "<lambda>"):
+            return
+        if not code.co_filename.startswith((f"{self.root}/backend/", f"{self.root}/orfeas_client/")):
+            if event == "call" and code.co_qualname == "ImageFile.load" and frame.f_locals["self"].tile:
+                self.decoded += 1
+            return
+        if event == "return":
+            self._stack.pop()
+            return
+        module = code.co_filename.removeprefix(f"{self.root}/").removesuffix(".py").replace("/", ".")
+        if self._stack and self._stack[-1] != module:
+            self.switches += 1
+        self.calls.append((len(self._stack), module, code.co_qualname))
+        self._stack.append(module)
+
+    def audit(self, event: str, arguments: tuple[Any, ...], folder: str) -> None:
+        """Take one event of sys.addaudithook."""
+        if event != "open" or not str(arguments[0]).startswith(folder):
+            return
+        path, mode, flags = arguments
+        writes = bool(flags & (os.O_WRONLY | os.O_RDWR)) if mode is None else any(letter in mode for letter in "wax+")
+        # A nameless file is audited twice: by whoever opens it, and by os.open below that.
+        if writes and not (mode is None and self._last_opened == path):
+            self.opened.append(str(path).removeprefix(f"{folder}/"))
+        self._last_opened = path if mode is not None else ""
+
+
+def noisy_png(side: int) -> bytes:
+    """Return an image that no encoder makes small, so that each time it is written shows in the bytes written."""
+    pixels = np.random.default_rng(7).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def form(image: bytes) -> bytes:
+    """The body: an image, and a few fields."""
+    edge = f"--{BOUNDARY}\r\n".encode()
+    fields = {"async": "true", "quality": "7", "seed": "7", "format": "glb"}
+    texts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in fields.items()]
+    head = b'Content-Disposition: form-data; name="image"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+    return b"".join(edge + text.encode() for text in texts) + edge + head + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def signed_headers(body: bytes, number: int) -> dict[str, str]:
+    """The signing headers of the request, made as the contract says and with nothing of the service."""
+    digest, timestamp, nonce = hashlib.sha256(body).hexdigest(), str(int(time.time())), f"nonce-{number:06d}"
+    text = "\n".join(("v1", "POST", TARGET, "", "ann", timestamp, nonce, digest))
+    return {
+        "Content-Type": f"multipart/form-data; boundary={BOUNDARY}",
+        "X-Agent-ID": "ann",
+        "X-Agent-Timestamp": timestamp,
+        "X-Agent-Nonce": nonce,
+        "X-Agent-Content-SHA256": digest,
+        "X-Agent-Signature": hmac.new(KEY.encode(), text.encode(), hashlib.sha256).hexdigest(),
+    }
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[Any]:
+    """The app of the checkout that comes first on sys.path, with one agent."""
+    from backend.config import Settings
+    from backend.main import create_app
+    from backend.services import AgentServices
+
+    agents = folder / "agents.json"
+    agents.touch(mode=0o600)
+    agents.write_text(json.dumps({"format": 1, "agents": {"ann": {"name": "", "api_keys": [KEY]}}}))
+    settings = Settings(data_dir=folder)
+    services = AgentServices.from_settings(settings, open_processor=_never)
+    try:
+        yield create_app(settings, services)
+    finally:
+        services.stop()
+
+
+class Walker:
+    """An app that requests are sent to, and counted in."""
+
+    def __init__(self, root: Path, folder: str, app: Any) -> None:
+        self._root = root
+        self._folder = folder
+        self._client = app.test_client()
+        self._numbers = itertools.count()
+        self._walk: Walk | None = None
+        sys.addaudithook(self._audit)
+
+    def send(self, body: bytes) -> None:
+        """Send one request; it must be accepted."""
+        headers = signed_headers(body, next(self._numbers))
+        answer = self._client.post(TARGET, data=body, headers=headers, buffered=True)
+        if answer.status_code != 202:
+            raise SystemExit(f"The request was refused: {answer.get_data(as_text=True)}")
+        answer.close()
+
+    def count(self, body: bytes) -> Walk:
+        """Count one request."""
+        walk = self._walk = Walk(str(self._root))
+        sys.setprofile(walk.profile)
+        try:
+            self.send(body)
+        finally:
+            sys.setprofile(None)
+            self._walk = None
+        return walk
+
+    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._walk is not None:
+            self._walk.audit(event, arguments, self._folder)
+
+
+def walk(root: Path) -> tuple[Walk, dict[str, str]]:
+    """Count requests of the checkout at root: the one with a small image call by call, and what there is to tell."""
+    sys.path.insert(0, str(root))
+    small, image = form(noisy_png(SMALL_SIDE)), noisy_png(LARGE_SIDE)
+    large = form(image)
+    with tempfile.TemporaryDirectory(prefix="walk-") as folder, service(Path(folder)) as app:
+        walker = Walker(root, folder, app)
+        walker.send(small)
+        counted, streamed = walker.count(small), walker.count(large)
+        written, began = _written(), time.perf_counter()
+        for _ in range(REPEATS):
+            walker.send(large)
+        seconds, written = (time.perf_counter() - began) / REPEATS, _written() - written
+        began = time.perf_counter()
+        for _ in range(REPEATS):
+            walker.send(small)
+        quick = (time.perf_counter() - began) / REPEATS
+    modules = {module for _, module, _ in counted.calls}
+    return counted, {
+        "calls": str(len(counted.calls)),
+        "switches between modules": str(counted.switches),
+        "different functions": str(len({call[1:] for call in counted.calls})),
+        "modules": str(len(modules)),
+        "files opened to write, audit log included": str(len(counted.opened)),
+        "times the image is written": f"{written / REPEATS / len(image):.1f}",
+        "times the image is hashed": str(sum(count >= STREAMED for count in streamed.updates.values())),
+        "times the image is decoded": str(streamed.decoded),
+        "milliseconds, image of 32×32": f"{1000 * quick:.1f}",
+        f"milliseconds, image of {LARGE_SIDE}×{LARGE_SIDE}": f"{1000 * seconds:.0f}",
+    }
+
+
+def _never() -> Any:
+    raise AssertionError("The worker is not started.")
+
+
+def _written() -> int:
+    """Bytes that this process has given to write calls."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("wchar")).split()[1])
+
+
+def main() -> None:
+    """Tell what the walk counted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", nargs="?", type=Path, default=OWN_ROOT)
+    parser.add_argument("--list", action="store_true", help="every call")
+    options = parser.parse_args()
+    walked, told = walk(options.root.resolve())
+    if options.list:
+        for depth, module, function in walked.calls:
+            print(f"{'  ' * depth}{module} {function}")
+        print(*walked.opened, "", sep="\n")
+    for name, value in told.items():
+        print(f"{name:42} {value:>6}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""One agent's calls to one service, as methods.
+
+This module does not know how a request is signed, sent or tried again, nor how its answer is laid out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Unpack
+from urllib.parse import quote
+
+import requests
+
+from orfeas_client.download import download_file, download_name
+from orfeas_client.errors import WaitedTooLong
+from orfeas_client.models import (
+    Batch,
+    Fields,
+    Health,
+    Job,
+    JobPage,
+    Json,
+    read_health,
+    read_job,
+    read_page,
+    read_status,
+    read_submitted_batch,
+    read_submitted_job,
+)
+from orfeas_client.retries import PassingFailure, RetryPolicy
+from orfeas_client.transport import Outgoing, Transport, read_json, refusal_of
+from orfeas_client.upload import ImageSource, MultipartBody
+
+Progress = Callable[[Job | Batch], None]
+
+_FIRST_LOOK = 0.25
+_RAREST_LOOK = 5.0
+_LONGEST_LOOK = 60.0
+
+
+class AgentClient:
+    """One agent at one service; for one thread at a time.
+
+    Calls raise ServiceRefused when the service answers with an error, ServiceUnreachable when it does not answer,
+    UnexpectedAnswer when something else does, LocalFileError when a file here cannot be read or written. What may pass
+    (a broken connection, 429, 503) is tried again first: a job is made once, whatever was lost on the way.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        agent_id: str,
+        api_key: str,
+        *,
+        timeout: tuple[float, float] = (10.0, 180.0),
+        retries: int = 5,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        session: requests.Session | None = None,
+        on_retry: Callable[[str, float], None] | None = None,
+    ) -> None:
+        """timeout : seconds to connect, and to wait for bytes; clock : unix seconds; retries : tries after the first.
+
+        on_retry : told what failed and the seconds until the next try.
+        Raises ClientError for an unusable address, id or key.
+        """
+        self._sleep = sleep
+        self._transport = Transport(
+            base_url,
+            agent_id,
+            api_key,
+            timeout=timeout,
+            retry_policy=RetryPolicy(sleep, retries, on_retry=on_retry),
+            clock=clock,
+            session=session,
+        )
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._transport.close()
+
+    def generate(
+        self,
+        image: ImageSource,
+        *,
+        run_async: bool = True,
+        idempotency_key: str | None = None,
+        **fields: Unpack[Fields],
+    ) -> Job:
+        """Send one picture, a path or a file's bytes.
+
+        run_async : False waits at the service for as long as that lets a request wait; the job may be done then
+        idempotency_key : the request's name, drawn when absent; give one to repeat a request after a crash of yours
+        """
+        texts = {**_texts(fields), "async": _text(run_async)}
+        return read_submitted_job(self._post("/generate-3d", MultipartBody(texts, [image], "image"), idempotency_key))
+
+    def batch(
+        self, images: Sequence[ImageSource], *, idempotency_key: str | None = None, **fields: Unpack[Fields]
+    ) -> Batch:
+        """Send 2 to 10 pictures, in order; returns at once. idempotency_key : as for `generate`."""
+        body = MultipartBody(_texts(fields), images, "images")
+        return read_submitted_batch(self._post("/batch", body, idempotency_key))
+
+    def status(self, job_or_batch_id: str) -> Job | Batch:
+        """A job, or a batch with its jobs."""
+        return self._look(job_or_batch_id)[0]
+
+    def wait(
+        self, job_or_batch_id: str, on_progress: Progress | None = None, timeout: float | None = None
+    ) -> Job | Batch:
+        """A job or batch once it has finished, well or not; on_progress is told each state on the way.
+
+        timeout : seconds, None = for ever. Raises WaitedTooLong.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = _FIRST_LOOK
+        while True:
+            value, retry_after = self._look(job_or_batch_id)
+            if on_progress:
+                on_progress(value)
+            if value.finished:
+                return value
+            pause = min(pause * 1.5, _RAREST_LOOK) if retry_after is None else min(retry_after, _LONGEST_LOOK)
+            if end is not None and time.monotonic() + pause > end:
+                raise WaitedTooLong(f"{job_or_batch_id} is still {value.status} after {timeout:g} seconds.")
+            self._sleep(pause)
+
+    def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
+        """Fetch a file, whole or not at all; returns where it lies.
+
+        source : a job's download_url, or a file's name; to : a file's path, or a folder that is there
+        size : how many bytes it must have (metadata's file_size), None = as many as the service says
+        """
+        name = download_name(source, self._transport.base)
+        target = Path(to)
+        return download_file(self._transport, name, target / name if target.is_dir() else target, size)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job: a queued one at once, a running one between denoising steps; the job as it is after that."""
+        return read_job({"job_id": job_id, **self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_id)}"))[0]})
+
+    def jobs(self, *, limit: int | None = None, cursor: str | None = None) -> JobPage:
+        """A page of this agent's jobs, newest first. limit : 1–100; cursor : an earlier page's next_cursor."""
+        query = {"limit": limit, "cursor": cursor}
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        return read_page(self._transport.call(Outgoing("GET", "/jobs", given))[0])
+
+    def health(self) -> Health:
+        """How the service is, asked once; one that cannot serve answers too."""
+        try:
+            with self._transport.send(Outgoing("GET", "/health", signed=False)) as response:
+                answer = read_json(response)
+        except PassingFailure as failure:
+            raise failure.error from failure.__cause__
+        if "status" not in answer:
+            raise refusal_of(response, answer)
+        return read_health(answer, response.status_code == 200)
+
+    def _post(self, path: str, body: MultipartBody, idempotency_key: str | None) -> Json:
+        headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
+        return self._transport.call(Outgoing("POST", path, headers=headers, body=body))[0]
+
+    def _look(self, job_or_batch_id: str) -> tuple[Job | Batch, float | None]:
+        answer, retry_after = self._transport.call(Outgoing("GET", f"/status/{_segment(job_or_batch_id)}"))
+        return read_status(answer), retry_after
+
+
+def _segment(text: str) -> str:
+    return quote(text, safe="")
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    return {name: _text(value) for name, value in fields.items() if value is not None}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
