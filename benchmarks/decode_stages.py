@@ -139,7 +139,9 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
         "ln_3": lambda: decoder.ln_3(x),
         "fc": lambda: decoder.fc(x),
         "gelu": lambda: F.gelu(h),
-        "fc with gelu of tanh": lambda: torch._addmm_activation(decoder.fc.bias, x, decoder.fc.weight.t(), use_gelu=True),
+        "fc with gelu of tanh": lambda: torch._addmm_activation(
+            decoder.fc.bias, x, decoder.fc.weight.t(), use_gelu=True
+        ),
         "fc out, added": lambda: x.addmm_(h, decoder.fc_out.t()),
         "last, kernel": lambda: norm_dot(x, decoder.last),
         "last, torch": lambda: norm_dot(x, decoder.last, kernels=False),
@@ -174,14 +176,30 @@ def measure(at: Setting, out: Path) -> list[str]:
         print(line, flush=True)
 
     for b in (1, 4):
-        write_profile(out, f"search_{b}", at.device, lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options))
+        write_profile(
+            out,
+            f"search_{b}",
+            at.device,
+            lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options),
+        )
     times = [milliseconds(at.device, lambda b=b: vae.decode(latents[:b])) for b in (1, 4)]
     say(f"| tokens | {times[0]:.1f} | {times[1]:.1f} |")
-    free = [milliseconds(at.device, lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options)) for b in (1, 4)]
+    free = [
+        milliseconds(
+            at.device, lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options)
+        )
+        for b in (1, 4)
+    ]
     say(f"| search, field for nothing | {free[0]:.1f} | {free[1]:.1f} |")
     for name in fields_of(vae, tokens):
         times = [
-            milliseconds(at.device, lambda b=b, name=name: decode_volume(DisguisedField(fields_of(vae, tokens[:b])[name]), at.resolution, options), 2)
+            milliseconds(
+                at.device,
+                lambda b=b, name=name: decode_volume(
+                    DisguisedField(fields_of(vae, tokens[:b])[name]), at.resolution, options
+                ),
+                2,
+            )
             for b in (1, 4)
         ]
         say(f"| {name} | {times[0]:.1f} | {times[1]:.1f} |")
@@ -194,7 +212,9 @@ def measure(at: Setting, out: Path) -> list[str]:
     say(f"| surfaces on the device | | {surface:.1f} |")
     say(f"| surfaces on the CPU | | {cpu_surface:.1f} |")
     say(f"| fields copied off | | {copied:.1f} |")
-    write_profile(out, "decode_4", at.device, lambda: decode_volume(DisguisedField(vae.field(tokens)), at.resolution, options))
+    write_profile(
+        out, "decode_4", at.device, lambda: decode_volume(DisguisedField(vae.field(tokens)), at.resolution, options)
+    )
     lines += ["", f"| part of one call, {at.chunk} points | ms |", "|---|---|", *measure_parts(field, at), ""]
     lines += check(vae, tokens, at, options)
     return lines
@@ -208,12 +228,16 @@ def check(vae: ShapeVAE, tokens: Tensor, at: Setting, options: DecodeOptions) ->
     exact = ShapeVAE(vae.config).to(at.device).requires_grad_(False).eval()
     exact.load_state_dict(vae.state_dict())
     reference = exact.query(tokens[1:2].float(), points[None])[0]
-    lines = [f"{name}: relative difference to float32 {relative(value, reference):.2e}" for name, value in values.items()]
+    lines = [
+        f"{name}: relative difference to float32 {relative(value, reference):.2e}" for name, value in values.items()
+    ]
     alone = decode_volume(vae.field(tokens[1:2]), at.resolution // 4, options)[0]
     together = decode_volume(vae.field(tokens), at.resolution // 4, options)[1]
     if isinstance(alone, SparseVolume) and isinstance(together, SparseVolume):
         same = torch.equal(alone.to_dense().nan_to_num(7.0), together.to_dense().nan_to_num(7.0))
-        lines.append(f"an image's volume alone and in a batch of four: {'the same to the bit' if same else 'DIFFERENT'}")
+        lines.append(
+            f"an image's volume alone and in a batch of four: {'the same to the bit' if same else 'DIFFERENT'}"
+        )
     for line in lines:
         print(line, flush=True)
     return lines
@@ -228,7 +252,12 @@ def main(arguments: list[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     at = setting(given.size)
     machine = torch.cuda.get_device_name(at.device) if at.device.type == "cuda" else "CPU"
-    lines = [f"# Decoding, design {at.design} at {at.resolution}, random weights", "", f"{machine}, torch {torch.__version__}.", ""]
+    lines = [
+        f"# Decoding, design {at.design} at {at.resolution}, random weights",
+        "",
+        f"{machine}, torch {torch.__version__}.",
+        "",
+    ]
     lines += measure(at, given.out)
     (given.out / "decode_stages.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 ROWS = 4
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm_dot(
     x_ptr,
     before_ptr,

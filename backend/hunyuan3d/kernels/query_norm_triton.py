@@ -9,7 +9,7 @@ from torch import Tensor
 ROWS = 128
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _query_heads(
     f_ptr,
     centred_ptr,

@@ -8,6 +8,7 @@ evaluated, nor which points are worth it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class Level:
 
     def positions(self, points: Tensor) -> Tensor:
         """World coordinates (...,3) float32 of `points` (...) int64, brick * 512 + voxel."""
-        world = self.axis.world(points.device)
+        world = _world(self.axis, points.device)
         corner = self.grid.places[points // VOXELS, 1:] * BRICK
         local = (points // BRICK**2 % BRICK, points // BRICK % BRICK, points % BRICK)
         return torch.stack([world[corner[..., axis] + local[axis]] for axis in range(3)], dim=-1)
@@ -174,6 +175,11 @@ class Level:
         places = self.grid.places[chosen[:, 0]]
         places[:, 1:] = places[:, 1:] * 2 + chosen[:, 1:]
         return chosen, places
+
+
+@cache
+def _world(axis: LevelAxis, device: torch.device) -> Tensor:
+    return axis.world(device)
 
 
 def finite(values: Tensor) -> Tensor:

@@ -6,13 +6,15 @@ module does not know how the values are computed, nor what a surface is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
 import torch
 from torch import Tensor
+
+from backend.hunyuan3d.kernels.ghost_cells import ghost_cells
 
 BRICK = 8
 VOXELS = BRICK**3
@@ -99,43 +101,13 @@ class BrickGrid:
         values : (K,8,8,8); of : (M,) int64 brick numbers, all when None. Returns (M,S,S,S), S = low+8+high; `fill`
         stands where no brick is.
         """
-        count = len(self) if of is None else len(of)
-        size = low + BRICK + high
-        out = torch.empty((count, size, size, size), dtype=values.dtype, device=values.device)
-        for offset, target, source in _ghost_cell_parts(low, high):
-            if offset == (0, 0, 0):
-                out[target] = values if of is None else values.index_select(0, of)
-            else:
-                number = self.neighbours(offset, of)
-                missing = (number == len(self))[:, None, None, None]
-                out[target] = _taken(values[source], number.clamp(max=len(self) - 1)).masked_fill_(missing, fill)
-        return out
+        return ghost_cells(values, self._around, of, low, high, fill)
 
 
 def _steps_around(side: int, device: torch.device) -> Tensor:
     """How far apart a brick and the 27 around it, itself too, lie in a flat table with `side` bricks a side."""
     step = torch.arange(-1, 2, device=device)
     return ((step[:, None, None] * side + step[:, None]) * side + step).view(-1)
-
-
-def _taken(values: Tensor, numbers: Tensor) -> Tensor:
-    """values[numbers], the fast way: few from many as they lie, many after gathering what lies apart."""
-    return values[numbers] if 4 * len(numbers) < len(values) else values.contiguous().index_select(0, numbers)
-
-
-def _ghost_cell_parts(
-    low: int, high: int
-) -> Iterator[tuple[tuple[int, int, int], tuple[slice, ...], tuple[slice, ...]]]:
-    """For every neighbour that a margin touches: its offset, where it goes, and what is taken of it."""
-    spans = {
-        -1: (slice(0, low), slice(BRICK - low, BRICK)),
-        0: (slice(low, low + BRICK), slice(0, BRICK)),
-        1: (slice(low + BRICK, low + BRICK + high), slice(0, high)),
-    }
-    steps = [step for step in (-1, 0, 1) if step == 0 or (low if step < 0 else high)]
-    for x, y, z in product(steps, repeat=3):
-        chosen = [spans[x], spans[y], spans[z]]
-        yield (x, y, z), (slice(None), *(c[0] for c in chosen)), (slice(None), *(c[1] for c in chosen))
 
 
 @dataclass(frozen=True, eq=False)
