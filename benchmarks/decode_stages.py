@@ -133,7 +133,7 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
         "queries, kernel": lambda: query_heads(f, decoder.query),
         "queries, torch": lambda: query_heads(f, decoder.query, kernels=False),
         "attention": lambda: F.scaled_dot_product_attention(heads, k, v),
-        "heads together": lambda: F.scaled_dot_product_attention(heads[:, :, :1], k, v)[0].transpose(0, 1).flatten(1),
+        "attention, heads together": lambda: F.scaled_dot_product_attention(heads, k, v)[0].transpose(0, 1).flatten(1),
         "carried": lambda: F.linear(f, decoder.carried),
         "attention out, added": lambda: x.addmm_(attended, decoder.attention_out.t()),
         "ln_3": lambda: decoder.ln_3(x),

@@ -54,8 +54,19 @@ class FieldDecoder:
         # Heads stay side by side in memory, so that neither queries nor results are copied into place.
         attended = F.scaled_dot_product_attention(q.transpose(0, 1)[None], k, v)[0].transpose(0, 1).flatten(1)
         x = F.linear(f, self.carried).addmm_(attended, self.attention_out.t())
-        hidden = F.gelu(self.fc(self.ln_3(x)))
+        hidden = self._hidden(self.ln_3(x))
         return norm_dot(x.addmm_(hidden, self.fc_out.t()), self.last, kernels=self.kernels)
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        """Return gelu(W_1 x + b_1), (Q, 4C).
+
+        In half precision on a GPU the product's own end applies GELU, by its formula with tanh. That is off by up to
+        5e-4 where the exact one is rounded by up to 4e-3; logits near the surface differ by 1.5e-4 and are 3e-3 from
+        float32 either way (benchmarks/results/decode_stages.md).
+        """
+        if self.kernels and x.is_cuda and x.dtype != torch.float32:
+            return torch._addmm_activation(self.fc.bias, x, self.fc.weight.t(), use_gelu=True)
+        return F.gelu(self.fc(x))
 
     def embedded(self, points: Tensor) -> Tensor:
         """points : (Q, 3) float32 -> (Q, K): embedding, a one, zeros."""

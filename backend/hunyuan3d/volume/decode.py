@@ -45,10 +45,10 @@ class DecodeOptions:
     """How a field is searched.
 
     bounds : half the box's side, world units. max_points_per_call : most points in one call of the field, which bounds
-    the memory. base_cells : least cells a side of the coarsest lattice; by resolution when None. reach : how readily the
-    coarsest lattice is held too coarse for a truncated field, which is then asked everywhere on the next; 1 is exact.
-    error_margin, slope_margin : how far predictions may be off, in what they were off before and in changes of the
-    field across a cell.
+    the memory. base_cells : least cells a side of the coarsest lattice; by resolution when None. reach : how readily
+    the coarsest lattice is held too coarse for a truncated field, which is then asked everywhere on the next; 1 is
+    exact. error_margin, slope_margin : how far predictions may be off, in what they were off before and in changes of
+    the field across a cell.
     """
 
     bounds: float = 1.01
