@@ -2,36 +2,44 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: demo serve worker test check lint types unit faults soak train-demo clean
+.PHONY: install demo serve worker test check lint types unit programs faults soak train-demo clean
+
+install: $(VENV)/.runtime
 
 demo: $(VENV)/.runtime
-	@$(BIN)/python -m backend.demo
+	@$(BIN)/orfeas demo
 
 serve: $(VENV)/.runtime
-	@$(BIN)/python -m backend.serve
+	@$(BIN)/orfeas serve
 
 # One GPU worker of many; the settings say where PostgreSQL, Redis and the files are (docs/operations.md).
 worker: $(VENV)/.cluster
-	@$(BIN)/python -m backend.worker
+	@$(BIN)/orfeas worker
 
 test: check
 
-check: lint types unit
+check: programs lint types unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: $(VENV)/.dev
-	$(BIN)/mypy backend training benchmarks
+	$(BIN)/mypy backend orfeas_client training benchmarks tests
 
 # One thread a process: two processes with two threads each would wait for one another.
 unit: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# First of all, so that who must install something hears of it at once.
+programs:
+	@tests/support/install-programs.sh
 
 faults: $(VENV)/.dev
 	OMP_NUM_THREADS=1 FAULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
@@ -43,19 +51,26 @@ train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "Making the virtual environment $(VENV) with $$($(PYTHON) --version)."
+	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.runtime: requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# The commands `orfeas` and `orfeas-client` run what lies here.
+$(VENV)/.runtime: requirements.txt pyproject.toml orfeas_client/pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what requirements.txt names (torch among it): some gigabytes and minutes, once."
+	@$(PIP) install --quiet -r requirements.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e ./orfeas_client -e .
 	@touch $@
 
 $(VENV)/.cluster: requirements-cluster.txt $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
+	@echo "Installing what requirements-cluster.txt names."
+	@$(PIP) install --quiet -r requirements-cluster.txt
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	@echo "Installing what requirements-dev.txt names, for the tests."
+	@$(PIP) install --quiet -r requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) outputs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) outputs build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

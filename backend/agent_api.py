@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 
 from flask import Flask, Response, current_app, g, request, url_for
 from flask_openapi3.blueprint import APIBlueprint
@@ -18,23 +19,24 @@ from backend.api import responses as out
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
 from backend.api.health import answer_health
-from backend.api.metrics_page import metrics_page
 from backend.api.openapi import document_pages, make_document
 from backend.api.operations import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.request_context import give_requests_context
-from backend.api.submissions import Form, Operation, Submission, discard_images, submit_form
-from backend.api.sync_wait import wait_for_job
+from backend.api.submissions import Operation, Submitter, discard_images, wait_for_job
+from backend.auth.client_address import client_address, is_allowed
 from backend.config import Settings
-from backend.errors import InvalidLimit, JobNotFound
+from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
 from backend.jobs.ids import is_job_id
-from backend.jobs.models import Batch, Job, Status
+from backend.jobs.models import Batch, Job, Status, Submitted
 from backend.jobs.progress import queued_eta
 from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
+from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
 _EXTENSION = "agent_services"
+_SUBMITTER = "agent_submitter"
 _OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
 _POLL_SECONDS = (1, 10)
 
@@ -47,7 +49,7 @@ api = APIBlueprint(
 
 
 def register_agent_api(app: Flask, services: AgentServices | None = None, *, whole_app: bool = False) -> AgentServices:
-    """Put the API into an app, with /openapi.json, /docs and /metrics; gives the services, which are yet to be started.
+    """Put the API into an app, with /openapi.json, /docs and /metrics; return the services, not yet started.
 
     services : those that the environment describes when absent
     whole_app : whether request ids, security headers and errors in JSON are for every path and not for the API's alone
@@ -55,21 +57,31 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     """
     services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
     app.extensions[_EXTENSION] = services
-
-    def covers(path: str) -> bool:
-        return whole_app or any(path == own or path.startswith(f"{own}/") for own in (PREFIX, *_OWN_PAGES))
-
-    give_requests_context(app, services.metrics, covers)
+    app.extensions[_SUBMITTER] = Submitter(services)
+    covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
+    give_requests_context(app, services.metrics, covered)
     services.guard.init_app(app)
-    register_error_handlers(app, covers)
+    register_error_handlers(app, covered)
     app.register_blueprint(api)
     app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
-    app.register_blueprint(metrics_page(services))
+    app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
     return services
 
 
+def metrics() -> Response:
+    """Answer /metrics, which those addresses may read that METRICS_ALLOWED names."""
+    services = _services()
+    settings, environ = services.settings, request.environ
+    forwarded_for = request.headers.get("X-Forwarded-For", "")
+    address = client_address(environ.get("REMOTE_ADDR", ""), forwarded_for, settings.trusted_proxies)
+    # No networks at all would mean any address there; here it means nobody.
+    if not settings.metrics_allowed or not is_allowed(address, settings.metrics_allowed):
+        raise IpNotAllowed("Metrics may not be read from this address.")
+    return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
+
+
 def services_of(app: Flask) -> AgentServices:
-    """The services of an app that has the API."""
+    """Return the services of an app that has the API."""
     services: AgentServices = app.extensions[_EXTENSION]
     return services
 
@@ -77,11 +89,11 @@ def services_of(app: Flask) -> AgentServices:
 @api.post("/generate-3d", provide_automatic_options=False, **calls.GENERATE)
 @require_agent_token("generate")
 def generate(header: SubmitHeaders) -> Response:
-    """Make a mesh of one picture."""
-    submission = _submit("generate", header)
-    (job_id,) = submission.submitted.job_ids
-    job = _follow(submission, job_id)
-    if not submission.waits or job is None or not job.status.finished:
+    """Make a mesh of one image."""
+    submitted, waits = _submit("generate", header)
+    (job_id,) = submitted.job_ids
+    job = _follow(job_id, waits) if waits or submitted.replayed else None
+    if not waits or job is None or not job.status.finished:
         status = job.status if job else Status.QUEUED
         answer = out.AcceptedAnswer(job_id=job_id, status=status.value, status_url=_links().status(job_id))
         return json_response(answer, 202)
@@ -93,8 +105,8 @@ def generate(header: SubmitHeaders) -> Response:
 @api.post("/batch", provide_automatic_options=False, **calls.BATCH)
 @require_agent_token("batch")
 def batch(header: SubmitHeaders) -> Response:
-    """Make a mesh of each of several pictures."""
-    submitted = _submit("batch", header).submitted
+    """Make a mesh of each of several images."""
+    submitted, _ = _submit("batch", header)
     batch_id = submitted.batch_id or ""
     answer = out.BatchAcceptedAnswer(
         batch_id=batch_id,
@@ -108,7 +120,7 @@ def batch(header: SubmitHeaders) -> Response:
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
-    """How a job or batch is getting on."""
+    """Report how far a job or batch is."""
     found = _find(path.job_id)
     if isinstance(found, Batch):
         outlooks = {job.id: _outlook(job) for job in found.jobs}
@@ -117,14 +129,14 @@ def status(path: JobPath) -> Response:
         answer = out.answer_job(found, _links(), _outlook(found))
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(_next_look(answer.eta_seconds))
+        response.headers["Retry-After"] = str(_poll_after(answer.eta_seconds))
     return response
 
 
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
-    """The agent's jobs, newest first; their places in the queue are told by /status alone."""
+    """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
     page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
     items = tuple(out.describe_job(job, _links(), out.Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
     return json_response(out.JobsAnswer(jobs=items, next_cursor=page.next_cursor))
@@ -137,14 +149,14 @@ def cancel(path: JobPath) -> Response:
     log_jobs(path.job_id)
     job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
     if job.status is Status.CANCELLED:
-        discard_images([job.input_path], _services().images)
+        discard_images([job.image_name], _services().images)
     return json_response(out.answer_job(job, _links(), _outlook(job)))
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """The file of a mesh, with ETag and ranges."""
+    """Send the file of a mesh, with ETag and ranges."""
     services = _services()
     job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
     log_jobs(job.id)
@@ -153,7 +165,7 @@ def download(path: FilePath) -> Response:
 
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
 def health() -> Response:
-    """Whether the service can serve; not signed."""
+    """Report whether the service can serve; not signed."""
     return answer_health(_services())
 
 
@@ -161,25 +173,26 @@ def _services() -> AgentServices:
     return services_of(current_app)
 
 
-def _submit(operation: Operation, header: SubmitHeaders) -> Submission:
-    form = Form(g.body, request.headers.get("Content-Type", ""), header.idempotency_key)
-    submission = submit_form(_services(), g.agent, operation, form)
-    log_jobs(*submission.submitted.job_ids)
-    return submission
+def _submit(operation: Operation, header: SubmitHeaders) -> tuple[Submitted, bool]:
+    submitter: Submitter = current_app.extensions[_SUBMITTER]
+    content_type = request.headers.get("Content-Type", "")
+    submitted, waits = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key)
+    log_jobs(*submitted.job_ids)
+    return submitted, waits
 
 
-def _follow(submission: Submission, job_id: str) -> Job | None:
-    """The job of a submission, finished where its caller waits and may; None when nobody can say how it is."""
+def _follow(job_id: str, waits: bool) -> Job | None:
+    """Return a job, finished where its caller waits and may; None when nobody can say how it is."""
     try:
-        if submission.waits:
+        if waits:
             return wait_for_job(_services(), job_id, g.agent.agent_id)
-        return _services().store.get(job_id, g.agent.agent_id) if submission.submitted.replayed else None
+        return _services().store.get(job_id, g.agent.agent_id)
     except JobNotFound as error:
         raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
 
 
 def _find(job_id: str) -> Job | Batch:
-    """The agent's job or batch of this id. Raises JobNotFound."""
+    """Return the agent's job or batch of this id. Raises JobNotFound."""
     store = _services().store
     log_jobs(job_id)
     try:
@@ -198,12 +211,12 @@ def _outlook(job: Job) -> out.Outlook:
     if job.status is not Status.QUEUED:
         return out.Outlook(eta_seconds=job.eta_seconds)
     services = _services()
-    place = services.store.queue_position(job)
-    return out.Outlook(place, queued_eta(place, services.health.read().workers) if place else None)
+    position = services.store.queue_position(job)
+    return out.Outlook(position, queued_eta(position, services.health.read().workers) if position else None)
 
 
-def _next_look(eta_seconds: float | None) -> int:
-    """Seconds after which another look is worth it: half of what is left, within bounds."""
+def _poll_after(eta_seconds: float | None) -> int:
+    """Return after how many seconds to poll again: half of what is left, within bounds."""
     shortest, longest = _POLL_SECONDS
     return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
 

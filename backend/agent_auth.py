@@ -58,9 +58,9 @@ def require_agent_token(
 ) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
     """Let a view be called only by agents that were granted the operation.
 
-    The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start), its length in
-    `g.body_size`, its SHA-256 in `g.body_digest`; `request.stream` reads the same file. The guard runs before any other
-    decorator of the view, as long as those keep its attributes (functools.wraps does).
+    The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start);
+    `request.stream` reads the same file. The guard runs before any other decorator of the view, as long as those keep
+    its attributes (functools.wraps does).
     """
     if operation not in OPERATIONS:
         raise ConfigurationError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
@@ -68,7 +68,9 @@ def require_agent_token(
     def decorate(view: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
         @wraps(view)
         def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
-            _current_guard().admit(operation)
+            # A view that is called otherwise than by its route was not seen before the request.
+            if g.get("agent_operation") != operation:
+                _current_guard().admit(operation)
             return view(*args, **kwargs)
 
         setattr(guarded, _MARK, operation)
@@ -80,16 +82,14 @@ def require_agent_token(
 def verify(
     signed: Signed, agent: AgentConfig | None, now: datetime, tolerance: int, dummy_keys: Sequence[str]
 ) -> AgentConfig:
-    """The agent, when its key made the signature and the signature's time is neither over nor far away.
+    """Return the agent, when its key made the signature and the signature's time is neither over nor far away.
 
     tolerance : seconds that the timestamp may be from now, either way; an end that the signature names holds besides
-    agent : the one of the claimed id, None when there is none; decoys : MAX_KEYS keys that nobody has
+    agent : the one of the claimed id, None when there is none; dummy_keys : MAX_KEYS keys that nobody has
     Raises AuthInvalid alike for an unknown agent and a wrong signature, after as much work; AuthExpired.
     """
     keys = agent.api_keys if agent else ()
-    matches = signature_matches(signed, keys)
-    signature_matches(signed, dummy_keys[len(keys) :])
-    if agent is None or not matches:
+    if not signature_matches(signed, keys, dummy_keys[len(keys) :]) or agent is None:
         raise AuthInvalid
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
         raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})
@@ -100,7 +100,7 @@ def verify(
 
 @dataclass
 class _Visit:
-    """What the audit log will say of the request at hand."""
+    """Collects what the audit log will say of the request at hand."""
 
     operation: str
     address: IPAddress | None
@@ -130,6 +130,9 @@ class AgentGuard:
         self._limits = limits
         self._audit = audit
         self._clock = clock
+        self._spool_dir = settings.spool_dir
+        self._max_body_bytes = {operation: settings.max_body_bytes(operation) for operation in OPERATIONS}
+        self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
         self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
         self._local = AgentConfig(
             LOCAL_AGENT_ID, self._dummy_keys, operations=frozenset(OPERATIONS), max_active_jobs=settings.max_active_jobs
@@ -137,7 +140,7 @@ class AgentGuard:
 
     @classmethod
     def from_settings(cls, settings: Settings, nonces: NonceStore, clock: Clock) -> AgentGuard:
-        """The guard that the settings describe. Raises AgentsFileError when there is no usable agents file."""
+        """Return the guard that the settings describe. Raises AgentsFileError without a usable agents file."""
         defaults = AgentDefaults(settings.rate_limit, settings.batch_rate_limit, settings.max_active_jobs)
         registry = AgentRegistry(settings.agents_file, defaults) if settings.auth_enabled else None
         audit = AuditLog(settings.audit_log, clock)
@@ -171,7 +174,7 @@ class AgentGuard:
             visit.outcome = error.code
             raise
         visit.outcome = "admitted"
-        g.agent = agent
+        g.agent, g.agent_operation = agent, operation
 
     def _check_signed(self, visit: _Visit) -> AgentConfig:
         try:
@@ -195,10 +198,10 @@ class AgentGuard:
         visit.verified = True
         if not agent.enabled:
             raise AgentDisabled
-        if not is_allowed(visit.address, agent.allowed_ips):
+        if agent.allowed_ips and not is_allowed(visit.address, agent.allowed_ips):
             raise IpNotAllowed
         _require_operation(agent, visit.operation)
-        if not self._nonces.remember(agent.agent_id, signed.nonce, now, timedelta(seconds=self._settings.nonce_ttl)):
+        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl):
             raise AuthReplayed
         return signed, agent
 
@@ -213,11 +216,10 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        body = spool_body(environ, self._settings.spool_dir, self._settings.max_body_bytes(operation), digest)
-        g.body, g.body_size, g.body_digest = body.stream, body.size, body.digest
+        g.body, size = spool_body(environ, self._spool_dir, self._max_body_bytes[operation], digest)
         # Whatever parses the request from here on reads the bytes that were verified.
-        environ["wsgi.input"], environ["wsgi.input_terminated"] = body.stream, True
-        environ["CONTENT_LENGTH"] = str(body.size)
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
+        environ["CONTENT_LENGTH"] = str(size)
         environ.pop("HTTP_TRANSFER_ENCODING", None)
 
     def _admit_marked(self) -> None:
@@ -235,6 +237,7 @@ class AgentGuard:
         body = g.pop("body", None)
         # Requests made inside one app context share `g`: nothing of an agent may outlive its request.
         g.pop("agent", None)
+        g.pop("agent_operation", None)
         if body is not None:
             body.close()
         if visit is not None:
@@ -270,7 +273,7 @@ def _require_operation(agent: AgentConfig, operation: str) -> None:
 
 
 def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
-    """The signed parts of the request at hand, by the scheme it was signed with: never by two."""
+    """Return the signed parts of the request at hand, by the scheme it was signed with: never by two."""
     environ, header = request.environ, request.headers.get
     method, target = environ["REQUEST_METHOD"], _target(environ)
     if header(HEADER_INPUT) is None and header(HEADER_MESSAGE_SIGNATURE) is None:
@@ -291,18 +294,18 @@ def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
 
 
 def _target(environ: Mapping[str, Any]) -> str:
-    """The request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
+    """Return the request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
         raise ConfigurationError(
-            "This WSGI server does not tell RAW_URI or REQUEST_URI, without which no signature holds."
+            "This WSGI server does not report RAW_URI or REQUEST_URI, without which no signature holds."
         )
     # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
     return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")
 
 
 def main() -> int:
-    """The command line of `python -m backend.agent_auth`."""
+    """Run the command line of `orfeas agents`."""
     from backend.auth.cli import run
 
     return run(sys.argv[1:], os.environ, sys.stdout)

@@ -1,55 +1,83 @@
-"""Many pictures in one call of a processor, in as large batches as the device's memory allows, and never larger.
+"""Many images in one call of a processor, in as large batches as the device's memory allows, and never larger.
 
 `add_batch_inference_to_processor` gives a processor its `generate_shape_batch`. When memory runs out all the same, the
-call steps down a ladder: the batch is halved until it is one picture, then the field is asked for fewer points at a
-time, then that picture's result is OutOfMemory. What was done stands in each result's `metadata.fallbacks`; the mesh
-does not change. Knows nothing of jobs.
+call steps down a ladder: the batch is halved until it is one image, then the field is asked for fewer points at a
+time, then that image's result is OutOfMemory. What was done stands in each result's `metadata.fallbacks`; the mesh
+does not change. This module does not know of jobs.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar, overload
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from backend.errors import OutOfMemory
-from backend.hunyuan3d.finishing import PendingShape, finish_together
+from backend.hunyuan3d.batches import Indices, Stage
+from backend.hunyuan3d.device.batch_sizing import BatchSizer
+from backend.hunyuan3d.device.memory import DeviceMemory
+from backend.hunyuan3d.finishing import PendingShape, build_meshes
 from backend.hunyuan3d.image.image_processor import ImageInput
-from backend.hunyuan3d.options import BackgroundModes, GenerationOptions, Seeds, TargetFaces
-from backend.hunyuan3d.pipeline import Sampled, refused
-from backend.hunyuan3d.preprocess import Prepared, batches_of_same_views
-from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+from backend.hunyuan3d.options import BackgroundModes, Seeds, TargetFaces
+from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 
-if TYPE_CHECKING:
-    from backend.hunyuan_integration import Hunyuan3DProcessor
-
-Stage = Literal["preprocess", "encode", "sample", "decode", "mesh"]
-Places = tuple[int, ...]
 Out = TypeVar("Out")
+
+
+class BatchProcessor(Protocol):
+    """What a call needs of a processor: a loaded model, the memory of its device, and how much fits in there."""
+
+    generate_shape_batch: ShapeBatch
+
+    @property
+    def pipeline(self) -> Hunyuan3DShapePipeline: ...
+
+    @property
+    def memory(self) -> DeviceMemory: ...
+
+    @property
+    def sizer(self) -> BatchSizer: ...
+
+    def batch_capacity(self, octree_resolution: int) -> int: ...
+
+
+Processor = TypeVar("Processor", bound=BatchProcessor)
 
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """How far some of a call's pictures are within one stage.
+    """How far some of a call's images are within one stage.
 
-    stage : preprocess, encode, sample, decode, mesh, in this order. done : rises to total. places : which pictures of
-    the call are meant, counted from 0. After memory ran out the same pictures begin their stage again.
+    stage : preprocess, encode, sample, decode, mesh, in this order. done : rises to total. indices : which images of
+    the call are meant, counted from 0. After memory ran out the same images begin their stage again.
     """
 
-    stage: Stage
+    stage: Literal["preprocess", "mesh"] | Stage
     done: int
     total: int
-    places: Places
+    indices: Indices
 
 
 OnProgress = Callable[[BatchProgress], None]
 
 
-def add_batch_inference_to_processor(processor: Hunyuan3DProcessor) -> Hunyuan3DProcessor:
-    """Give the processor its `generate_shape_batch`, unless it has one; returns the same processor."""
+class BatchOptions(TypedDict, total=False):
+    """What a call may say besides its images; see `ShapeBatch.__call__`."""
+
+    seeds: Seeds | None
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    octree_resolution: int | None
+    target_faces: TargetFaces
+    remove_background: BackgroundModes
+    on_progress: OnProgress | None
+
+
+def add_batch_inference_to_processor(processor: Processor) -> Processor:
+    """Give the processor its `generate_shape_batch`, unless it has one; return the same processor."""
     if not hasattr(processor, "generate_shape_batch"):
         processor.generate_shape_batch = ShapeBatch(processor)
     return processor
@@ -58,41 +86,37 @@ def add_batch_inference_to_processor(processor: Hunyuan3DProcessor) -> Hunyuan3D
 class ShapeBatch:
     """A processor's `generate_shape_batch`. Threads may call it at once; the device is used by one at a time."""
 
-    def __init__(self, processor: Hunyuan3DProcessor) -> None:
+    def __init__(self, processor: BatchProcessor) -> None:
         self._processor = processor
         self._device = threading.Lock()
 
     @overload
     def __call__(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        seeds: Seeds | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        octree_resolution: int | None = None,
-        target_faces: TargetFaces = None,
-        remove_background: BackgroundModes = "auto",
-        on_progress: OnProgress | None = None,
-        finish: Literal[True] = True,
+        self, images: Sequence[ImageInput], *, finish: Literal[True] = True, **options: Unpack[BatchOptions]
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        seeds: Seeds | None = None,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        octree_resolution: int | None = None,
-        target_faces: TargetFaces = None,
-        remove_background: BackgroundModes = "auto",
-        on_progress: OnProgress | None = None,
-        finish: Literal[False],
+        self, images: Sequence[ImageInput], *, finish: Literal[False], **options: Unpack[BatchOptions]
     ) -> list[PendingShape]: ...
 
     def __call__(
+        self, images: Sequence[ImageInput], *, finish: bool = True, **options: Unpack[BatchOptions]
+    ) -> list[ShapeResult] | list[PendingShape]:
+        """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
+
+        seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
+        holds. on_progress : what it raises ends the call and comes out; the processor stays usable. finish : False
+        returns once the device is done, and `PendingShape.build_mesh` makes the meshes later, on any thread.
+        Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
+        """
+        pending = self._until_meshes(images, **options)
+        if not finish:
+            return pending
+        report = options.get("on_progress") or _ignore
+        return build_meshes(pending, lambda index: report(BatchProgress("mesh", 1, 1, (index,))))
+
+    def _until_meshes(
         self,
         images: Sequence[ImageInput],
         *,
@@ -103,114 +127,54 @@ class ShapeBatch:
         target_faces: TargetFaces = None,
         remove_background: BackgroundModes = "auto",
         on_progress: OnProgress | None = None,
-        finish: bool = True,
-    ) -> list[ShapeResult] | list[PendingShape]:
-        """One result for each picture, in order: its mesh or its error. The same picture and seed give the same mesh.
-
-        seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
-        holds. on_progress : what it raises ends the call and comes out; the processor stays usable. finish : False
-        returns once the device is done, and `PendingShape.finish` draws the meshes later, on any thread.
-        Raises InvalidParameter, MissingImage; never OutOfMemory, which is a picture's result.
-        """
-        pipeline, report = self._processor.pipeline, on_progress or _ignore
+    ) -> list[PendingShape]:
+        pipeline, on_progress = self._processor.pipeline, on_progress or _ignore
         options = pipeline.options(num_inference_steps, guidance_scale, octree_resolution)
         prepared = pipeline.prepare_shapes(images, options, seeds, target_faces, remove_background)
-        report(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
+        on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
+
+        def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
+            on_progress(BatchProgress(stage, done, total, indices))
+
         with self._device:
-            pending = _DeviceRun(self._processor, prepared, options, report).shapes()
-        if not finish:
-            return pending
-        return finish_together(pending, lambda place: report(BatchProgress("mesh", 1, 1, (place,))))
+            batches = FittingBatches(self._processor, options.octree_resolution)
+            pending = pipeline.sample_and_decode(prepared, options, report, batches)
+            batches.note_outcome()
+        return pending
 
 
-class _Ladder:
-    """How much one stage asks of the device at once, which only gets less.
+class FittingBatches:
+    """A call's images in parts that fit into the device's memory, smaller ones when memory runs out all the same."""
 
-    size : pictures at a time. search : how fields are searched, for the stage that does. taken : the steps down of a
-    whole call, which its ladders share.
-    """
-
-    def __init__(self, name: str, size: int, taken: list[str], search: DecodeOptions | None = None) -> None:
-        self._name = name
-        self.size = size
-        self.search = search
-        self.taken = taken
-
-    def step_down(self, ran: int) -> bool:
-        """Ask for less than `ran` pictures at once took; False when there is no less."""
-        self.size = max(ran // 2, 1)
-        if ran > 1:
-            self.taken.append(f"{self._name} {ran}→{self.size}")
-            return True
-        if self.search is None or (smaller := self.search.halved()) is self.search:
-            return False
-        self.taken.append(f"decode chunk {self.search.max_points_per_call}→{smaller.max_points_per_call}")
-        self.search = smaller
-        return True
-
-
-class _DeviceRun:
-    """The device's part of one call: sampling and decoding, each in parts that fit."""
-
-    def __init__(
-        self,
-        processor: Hunyuan3DProcessor,
-        prepared: Sequence[Prepared],
-        options: GenerationOptions,
-        report: OnProgress,
-    ) -> None:
-        self._pipeline, self._memory, self._sizer = processor.pipeline, processor.memory, processor.sizer
-        self._prepared = prepared
-        self._options = options
-        self._report = report
-        capacity = processor.batch_capacity(options.octree_resolution)
+    def __init__(self, processor: BatchProcessor, octree_resolution: int) -> None:
+        self._memory, self._sizer = processor.memory, processor.sizer
+        self._octree_resolution = octree_resolution
+        capacity = processor.batch_capacity(octree_resolution)
         self._ran_out = False
-        self._taken: list[str] = []
-        self._sampling = _Ladder("batch", capacity, self._taken)
-        self._decoding = _Ladder("decode batch", capacity, self._taken, self._pipeline.search)
+        self._fallbacks: list[str] = []
+        self._sampling = _Ladder("batch", capacity, self._fallbacks)
+        self._decoding = _DecodeLadder("decode batch", capacity, self._fallbacks, processor.pipeline.decode_options)
 
-    def shapes(self) -> list[PendingShape]:
-        """Every picture's field or error, in order."""
-        pending = refused(self._prepared)
-        for places in batches_of_same_views(self._prepared):
-            for part, sampled in self._in_parts(self._sampling, tuple(places), self._sample):
-                if isinstance(sampled, OutOfMemory):
-                    pending.update(self._lost(sampled, part, self._prepared))
-                else:
-                    pending.update(self._fields(dict(zip(part, sampled, strict=True))))
-        if self._ran_out:
-            self._sizer.ran_out(self._options.octree_resolution, min(self._sampling.size, self._decoding.size))
-        else:
-            self._sizer.ran_well()
-        return [pending[place] for place in range(len(self._prepared))]
+    @property
+    def decode_options(self) -> DecodeOptions:
+        """How fields are to be searched now."""
+        return self._decoding.decode_options
 
-    def _fields(self, sampled: Mapping[int, Sampled]) -> dict[int, PendingShape]:
-        """The fields of pictures that were sampled, by their places; latents are kept, so no step is taken twice."""
-        found: dict[int, PendingShape] = {}
-        for part, shapes in self._in_parts(self._decoding, tuple(sampled), partial(self._decode, sampled)):
-            if isinstance(shapes, OutOfMemory):
-                found.update(self._lost(shapes, part, sampled))
-            else:
-                told = [replace(shape, metadata=self._told(shape.metadata)) for shape in shapes]
-                found.update(zip(part, told, strict=True))
-        return found
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The steps down that were taken so far, in order."""
+        return tuple(self._fallbacks)
 
-    def _sample(self, part: Places) -> list[Sampled]:
-        return self._pipeline.sample_shapes([self._prepared[k] for k in part], self._options, self._stages(part))
-
-    def _decode(self, sampled: Mapping[int, Sampled], part: Places) -> list[PendingShape]:
-        own = [sampled[k] for k in part]
-        return self._pipeline.decode_shapes(own, self._options, self._stages(part), self._decoding.search)
-
-    def _in_parts(
-        self, ladder: _Ladder, places: Places, work: Callable[[Places], list[Out]]
-    ) -> Iterator[tuple[Places, list[Out] | OutOfMemory]]:
-        """The places in parts of the ladder's size, each with what came of it; a part that does not fit gets smaller.
+    def run(
+        self, stage: Literal["sample", "decode"], indices: Indices, work: Callable[[Indices], list[Out]]
+    ) -> Iterator[tuple[Indices, list[Out] | OutOfMemory]]:
+        """Yield the images in parts of the ladder's size, each with what came of it; make parts smaller that don't fit.
 
         OutOfMemory only comes with a part of one.
         """
-        while places:
-            part = places[: ladder.size]
+        ladder = self._sampling if stage == "sample" else self._decoding
+        while indices:
+            part = indices[: ladder.size]
             outcome = _attempt(work, part)
             if isinstance(outcome, OutOfMemory):
                 self._ran_out = True
@@ -218,22 +182,57 @@ class _DeviceRun:
                 if ladder.step_down(len(part)):
                     continue
             yield part, outcome
-            places = places[len(part) :]
+            indices = indices[len(part) :]
 
-    def _lost(
-        self, error: OutOfMemory, part: Places, known: Sequence[Prepared] | Mapping[int, Sampled]
-    ) -> dict[int, PendingShape]:
-        return {place: PendingShape(error, self._told(known[place].metadata)) for place in part}
-
-    def _told(self, metadata: ShapeMetadata) -> ShapeMetadata:
-        return replace(metadata, fallbacks=tuple(self._taken))
-
-    def _stages(self, part: Places) -> Callable[[Literal["encode", "sample", "decode"], int, int], None]:
-        return lambda stage, done, total: self._report(BatchProgress(stage, done, total, part))
+    def note_outcome(self) -> None:
+        """Let later calls begin with what went through."""
+        if self._ran_out:
+            self._sizer.ran_out(self._octree_resolution, min(self._sampling.size, self._decoding.size))
+        else:
+            self._sizer.ran_well()
 
 
-def _attempt(work: Callable[[Places], list[Out]], part: Places) -> list[Out] | OutOfMemory:
-    """What the work returns, or that memory ran out: an error of its own, since the raised one holds the tensors."""
+class _Ladder:
+    """How much one stage asks of the device at once, which only gets less.
+
+    size : images at a time. fallbacks : the steps down of a whole call, which its ladders share.
+    """
+
+    def __init__(self, name: str, size: int, fallbacks: list[str]) -> None:
+        self._name = name
+        self.size = size
+        self._fallbacks = fallbacks
+
+    def step_down(self, ran: int) -> bool:
+        """Ask for less than `ran` images at once took; return False when there is no less."""
+        self.size = max(ran // 2, 1)
+        if ran == 1:
+            return False
+        self._fallbacks.append(f"{self._name} {ran}→{self.size}")
+        return True
+
+
+class _DecodeLadder(_Ladder):
+    """The ladder of decoding, which has further steps below one image: fewer points of the field at a time."""
+
+    def __init__(self, name: str, size: int, fallbacks: list[str], decode_options: DecodeOptions) -> None:
+        super().__init__(name, size, fallbacks)
+        self.decode_options = decode_options
+
+    def step_down(self, ran: int) -> bool:
+        """Ask for fewer images, or else for fewer points of one; return False when there is no less."""
+        if super().step_down(ran):
+            return True
+        options, smaller = self.decode_options, self.decode_options.halved()
+        if smaller is options:
+            return False
+        self._fallbacks.append(f"decode chunk {options.max_points_per_call}→{smaller.max_points_per_call}")
+        self.decode_options = smaller
+        return True
+
+
+def _attempt(work: Callable[[Indices], list[Out]], part: Indices) -> list[Out] | OutOfMemory:
+    """Return what the work does, or OutOfMemory: an error of its own, since the raised one holds the tensors."""
     try:
         return work(part)
     except OutOfMemory as failure:
@@ -242,4 +241,4 @@ def _attempt(work: Callable[[Places], list[Out]], part: Places) -> list[Out] | O
 
 
 def _ignore(_: BatchProgress) -> None:
-    """Nobody listens."""
+    """Do nothing: nobody asked for progress."""

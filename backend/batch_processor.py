@@ -25,7 +25,7 @@ from backend.jobs.notifier import LocalNotifier
 from backend.jobs.progress import StageTimes
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.resources import Resources
 from backend.runner.batch_runner import BatchRunner, Task
 from backend.runner.export_pool import ExportPool
@@ -42,8 +42,8 @@ from backend.validation import GenerationRequest
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
-_LEASE_RETRIES = RetryPolicy(0.5, 8.0)
-_LOAD_RETRIES = RetryPolicy(2.0, 60.0)
+_LEASE_RETRIES = endless_retries(0.5, 8.0)
+_LOAD_RETRIES = endless_retries(2.0, 60.0)
 _GRACE_SECONDS = 5.0
 _MOST_EXPORT_THREADS = 4
 

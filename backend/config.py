@@ -31,7 +31,8 @@ _UNSET = Path()
 class Meaning:
     """What a setting is called in the environment, what the table says of it, and which values it takes.
 
-    low, high : of a number, inclusive; choices : of a text; shape : a pattern for a text, told to people as `expects`
+    low, high : of a number, inclusive; choices : of a text
+    shape : a pattern for a text; expects : that pattern in words
     shown : the default as the table writes it, where it is not the field's own
     """
 
@@ -96,7 +97,7 @@ class Settings:
         ),
     ] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
     metrics_host: Annotated[
-        str, Meaning("METRICS_HOST", "Address on which a worker of `make worker` tells its own `/metrics`.")
+        str, Meaning("METRICS_HOST", "Address on which a worker of `make worker` shows its own `/metrics`.")
     ] = "127.0.0.1"
     metrics_port: Annotated[
         int, Meaning("METRICS_PORT", "Port for that, one for each worker of a machine; 0 for none.", 0, 65535)
@@ -182,7 +183,7 @@ class Settings:
     ] = 900
     sweep_seconds: Annotated[
         float,
-        Meaning("SWEEP_SECONDS", "Seconds between looks for jobs that were forgotten or have expired.", 0.1, 3600),
+        Meaning("SWEEP_SECONDS", "Seconds between searches for jobs that were forgotten or have expired.", 0.1, 3600),
     ] = 30.0
     drain_seconds: Annotated[
         float, Meaning("DRAIN_SECONDS", "Seconds a stopping worker gives its running batch to finish.", 0, 86400)
@@ -193,7 +194,7 @@ class Settings:
     max_attempts: Annotated[int, Meaning("MAX_ATTEMPTS", "Runs a job may die in before it fails.", 1, 100)] = 3
     max_batch_size: Annotated[int, Meaning("MAX_BATCH_SIZE", "Pictures generated together at most.", 1, 1024)] = 4
     batch_wait_seconds: Annotated[
-        float, Meaning("BATCH_WAIT", "Seconds a job waits for company before it runs.", 0, 60)
+        float, Meaning("BATCH_WAIT", "Seconds a job waits for batch mates before it runs.", 0, 60)
     ] = 0.05
     sync_wait_seconds: Annotated[
         float, Meaning("SYNC_WAIT", "Seconds a synchronous request waits before it is answered 202.", 0, 3600)
@@ -235,7 +236,7 @@ class Settings:
         if not self.auth_enabled and not is_loopback(self.host):
             raise ConfigurationError(
                 f"AGENT_AUTH_ENABLED=false would let anyone who can reach {self.host!r} use this service: "
-                "set HOST=127.0.0.1, or remove it and create agents with `python -m backend.agent_auth add`."
+                "set HOST=127.0.0.1, or remove it and create agents with `orfeas agents add`."
             )
         if self.nonce_ttl < 2 * self.timestamp_tolerance:
             raise ConfigurationError(
@@ -245,7 +246,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """The settings that an environment gives; an empty variable counts as absent. Raises ConfigurationError."""
+        """Return the settings of an environment; an empty variable counts as absent. Raises ConfigurationError."""
         given: dict[str, Any] = {}
         for name, (kind, meaning) in _settings().items():
             text = environ.get(meaning.variable, "").strip()
@@ -259,7 +260,7 @@ class Settings:
         return self.data_dir / "spool"
 
     def max_body_bytes(self, operation: str) -> int:
-        """The longest body a request of this operation may have."""
+        """Return the longest body a request of this operation may have."""
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 
@@ -306,7 +307,7 @@ def _check(kind: Any, meaning: Meaning, value: object) -> None:
         raise ConfigurationError(f"{name} must be from {low} to {high}, not {value}.")
     if meaning.choices and value not in meaning.choices:
         raise ConfigurationError(f"{name} must be one of {', '.join(meaning.choices)}; it is {value!r}.")
-    # The value is not told: a URL may carry a password.
+    # The value is not shown: a URL may carry a password.
     if meaning.shape and value and not re.fullmatch(meaning.shape, str(value)):
         raise ConfigurationError(f"{name} must be {meaning.expects}.")
 

@@ -1,6 +1,6 @@
 """The one list of mesh formats, background modes and bounds of what may be asked for.
 
-Every room may import it. This module does not know who checks a value, or with which error.
+Every package may import it. This module does not know who checks a value, or with which error.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Final, Literal, get_args
 
 MeshFormat = Literal["glb", "stl", "obj", "ply"]
 FORMATS: Final[tuple[MeshFormat, ...]] = get_args(MeshFormat)
-"""File formats of a mesh, in the order in which people are told of them."""
+"""File formats of a mesh, in the order in which people read them."""
 
 DEFAULT_FORMAT: Final[MeshFormat] = "glb"
 
 BackgroundMode = Literal["auto", "always", "never"]
 BACKGROUND_MODES: Final[tuple[BackgroundMode, ...]] = get_args(BackgroundMode)
-"""Whether the object is cut out of its background; auto looks whether it needs to be."""
+"""Whether the object is cut out of its background; auto finds out whether it needs to be."""
 
 DEFAULT_BACKGROUND_MODE: Final[BackgroundMode] = "auto"
 

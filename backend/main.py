@@ -22,7 +22,7 @@ from backend.telemetry.logs import configure_logging
 
 
 def create_app(settings: Settings | None = None, services: AgentServices | None = None) -> Flask:
-    """The service as a Flask app; `services_of(app).start()` makes it run jobs, in the process that serves.
+    """Return the service as a Flask app; `services_of(app).start()` makes it run jobs, in the process that serves.
 
     settings : the environment's when absent; services : those that the settings describe when absent
     Raises ConfigurationError, AgentsFileError, StoreUnavailable, SchemaMismatch.

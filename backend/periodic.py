@@ -6,71 +6,24 @@ This module does not know what is done.
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from functools import partial
 
 from backend.errors import ServiceError
+from orfeas_client.retries import RetryPolicy
 
 _log = logging.getLogger(__name__)
-_Out = TypeVar("_Out")
 
 
-def utc_now() -> datetime:
-    """Return the present by this machine's clock."""
-    return datetime.now(UTC)
+utc_now: Callable[[], datetime] = partial(datetime.now, UTC)
+"""Returns the present by this machine's clock."""
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to pause between two tries: `first` seconds, then `factor` times the pause before, up to `longest`.
-
-    give_up_after : seconds from the first try after which `run` tries no more
-    """
-
-    first: float
-    longest: float
-    factor: float = 2.0
-    give_up_after: float = math.inf
-
-    def __post_init__(self) -> None:
-        if not (0 < self.first <= self.longest and self.factor >= 1 and self.give_up_after >= 0):
-            raise ValueError("pauses are above 0 and never get shorter")
-
-    def pauses(self) -> Iterator[float]:
-        """Yield the seconds before the second try, the third and so on, without end."""
-        pause = self.first
-        while True:
-            yield pause
-            pause = min(self.factor * pause, self.longest)
-
-    def run(
-        self,
-        action: Callable[[], _Out],
-        retry_on: type[Exception] | tuple[type[Exception], ...],
-        *,
-        sleep: Callable[[float], object] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        may_retry: Callable[[Exception], bool] = lambda _error: True,
-    ) -> _Out:
-        """Return what the action returns, trying again after each of these errors.
-
-        may_retry : asked after each failure whether another try is wanted; clock : seconds since any moment
-        Raises the latest error when it is not, or when the time is over.
-        """
-        until = clock() + self.give_up_after
-        pauses = self.pauses()
-        while True:
-            try:
-                return action()
-            except retry_on as error:
-                if clock() >= until or not may_retry(error):
-                    raise
-                sleep(next(pauses))
+def endless_retries(first_pause: float, longest_pause: float) -> RetryPolicy:
+    """Return a policy that never gives up and whose pauses, in seconds, are doubled from the one to the other."""
+    return RetryPolicy(retries=None, first_pause=first_pause, longest_pause=longest_pause, jitter=0.0)
 
 
 class PeriodicTask:

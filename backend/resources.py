@@ -11,7 +11,6 @@ from datetime import timedelta
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
-from backend.errors import ServiceError
 from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
@@ -22,6 +21,7 @@ from backend.runner.processor_protocol import ShapeProcessor
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, open_files
+from backend.storage.migrations import open_migrated
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,13 +51,8 @@ class Resources:
         """
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
-        database = Database.open(settings.database_url)
+        database = open_migrated(settings.database_url)
         store = JobStore(database, clock, max_attempts=settings.max_attempts, observer=observer)
-        try:
-            store.create_schema()
-        except ServiceError:
-            database.close()
-            raise
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database)])
 

@@ -1,6 +1,6 @@
-"""The rooms of one process, opened and connected: what the web side hands requests to, and the worker beside it.
+"""The resources of one process, opened and connected: what requests are handed to, and the worker beside it.
 
-Nothing runs before `start`. This module does not know HTTP or what the rooms do.
+Nothing runs before `start`. This module does not know HTTP, or what the resources do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from backend.agent_auth import AgentGuard
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.jobs.health import HealthReader
@@ -35,7 +35,7 @@ class AgentServices:
     """What one process has; open it after a fork, not before.
 
     worker : None where other processes run the jobs
-    alarm : what bounds the worker's calls, once start() was told that it may
+    watchdog : what bounds the worker's calls, once start() has begun it
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     stopping : set when the process is about to end and nobody should wait for anything any more
     """
@@ -59,7 +59,7 @@ class AgentServices:
         clock: Clock = utc_now,
         open_processor: Callable[[], ShapeProcessor] | None = None,
     ) -> AgentServices:
-        """The rooms that the settings describe, with the job tables made.
+        """Open what the settings describe, with the job tables made.
 
         open_processor : gives the loaded model, in place of the one that the settings name
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
@@ -96,7 +96,7 @@ class AgentServices:
 
     @property
     def clock(self) -> Clock:
-        """Gives the present."""
+        """What returns the present."""
         return self.resources.clock
 
     @property
@@ -124,17 +124,20 @@ class AgentServices:
         """Which workers are alive."""
         return self.resources.registry
 
-    def start(self, *, alone: bool = False) -> None:
+    def start(self, *, alone: bool = False, on_ready: Callable[[], None] | None = None) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over.
 
         alone : the process is the service's own, and is ended when a batch outlasts BATCH_SECONDS; whoever watches it
             starts a new one
+        on_ready : called once jobs can be taken, on the worker's thread if this process has one
         """
         if self.worker is not None:
             if alone:
                 self.watchdog.begin()
-            self.worker.start()
+            self.worker.start(on_ready)
         self.resources.start()
+        if self.worker is None and on_ready is not None:
+            on_ready()
 
     def begin_stop(self) -> None:
         """Take no more jobs to run, and let nobody wait; at once, and safe in a signal handler."""

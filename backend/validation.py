@@ -1,7 +1,7 @@
 """What a caller may ask for: form fields in, one frozen GenerationRequest out.
 
 The models are the one schema of these fields: the OpenAPI document is made from them. This module does not know how
-fields reach the server (uploads.py reads the form), what a picture is, or what the model does with a request.
+fields reach the server (multipart.py reads the form), what an image is, or what the model does with a request.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
@@ -30,6 +30,7 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.jobs.models import NewJob
 from backend.limits import (
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_FORMAT,
@@ -48,9 +49,6 @@ from backend.limits import (
     BackgroundMode,
     MeshFormat,
 )
-
-if TYPE_CHECKING:
-    from backend.api.uploads import UploadedImage
 
 Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
 Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
@@ -80,13 +78,13 @@ _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.
 _NOT_READ = object()
 
 
-def _without_default(schema: dict[str, Any]) -> None:
-    """A default of null says that the field may be left out, not that null may be sent."""
+def without_default(schema: dict[str, Any]) -> None:
+    """Take the default out of a schema: null says that a field may be left out, not that null may be sent."""
     schema.pop("default", None)
 
 
 def _optional(description: str) -> Any:
-    return Field(default=None, description=description, json_schema_extra=_without_default)
+    return Field(default=None, description=description, json_schema_extra=without_default)
 
 
 class GenerationFields(BaseModel):
@@ -101,17 +99,17 @@ class GenerationFields(BaseModel):
     )
     steps: Steps | SkipJsonSchema[None] = _optional("Denoising steps; by default what the checkpoint and quality say.")
     guidance_scale: Guidance | SkipJsonSchema[None] = _optional("Guidance; by default the checkpoint's.")
-    seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and told, when it is left out.")
+    seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and returned, when left out.")
     target_faces: TargetFaces | SkipJsonSchema[None] = _optional("Most faces of the mesh; by default as they come.")
     remove_background: BackgroundMode = Field(
         default=DEFAULT_BACKGROUND_MODE,
-        description="Whether the object is cut out of its background; auto looks whether it needs to be.",
+        description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     scale_mm: Millimetres | SkipJsonSchema[None] = _optional("Length of the longest side in millimetres, for print.")
 
 
 class GenerateFields(GenerationFields):
-    """The form fields of a request with one picture."""
+    """The form fields of a request with one image."""
 
     run_async: bool = Field(
         default=False, alias="async", description="Whether to answer at once with 202, before the mesh is made."
@@ -141,25 +139,25 @@ class GenerationRequest(BaseModel):
     scale_mm: Millimetres | None
 
     def to_json(self) -> str:
-        """The request as JSON text, for the job table."""
+        """Return the request as JSON text, for the job table."""
         return self.model_dump_json()
 
     @classmethod
     def from_json(cls, text: str) -> GenerationRequest:
-        """The request that to_json wrote. Raises RequestUnreadable."""
+        """Return the request that to_json wrote. Raises RequestUnreadable."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
             raise RequestUnreadable from error
 
     def batch_key(self, model: str) -> str:
-        """What jobs must have in common to run together on this model: resolution, steps and guidance."""
+        """Return what jobs must have in common to be batch mates on this model: resolution, steps and guidance."""
         steps = f"quality {self.quality}" if self.steps is None else str(self.steps)
         guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
         return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}, model {model}"
 
     def inference_steps(self, checkpoint_default: int) -> int:
-        """The steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
+        """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
 
         Without steps asked for: half of the default at quality 1, half more at 10, but never fewer than 10 where the
         default has as many.
@@ -174,7 +172,7 @@ class GenerationRequest(BaseModel):
 
 
 def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fields:
-    """A form's texts, by name, as the model; each name at most once.
+    """Return a form's texts, by name, as the model; each name at most once.
 
     Raises UnknownField, or the field's own error (InvalidQuality, …), with the name and what is allowed in `details`.
     """
@@ -193,9 +191,19 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         raise _refusal(name, values[name][0], known[name]) from error
 
 
+def new_job(fields: GenerationFields, image: str, model: str, draw_bits: Callable[[int], int]) -> NewJob:
+    """Return the job of one image of a form.
+
+    image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    """
+    request = resolve(fields, lambda: draw_bits(32))
+    return NewJob(request.to_json(), request.batch_key(model), image)
+
+
 def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:
-    """The request that the fields make: quality as octree resolution, and a seed drawn where none is given."""
-    return GenerationRequest(
+    """Return the request that the fields make: quality as octree resolution, a seed drawn where none is given."""
+    # The fields were checked when they were read.
+    return GenerationRequest.model_construct(
         format=fields.format,
         quality=fields.quality,
         octree_resolution=octree_resolution(fields.quality),
@@ -209,17 +217,17 @@ def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> Generatio
 
 
 def octree_resolution(quality: int) -> int:
-    """Cells a side for a quality from 1 to 10: from 128 to 512 in even steps, as multiples of 16."""
+    """Return the cells a side for a quality from 1 to 10: from 128 to 512 in even steps, as multiples of 16."""
     return 16 * round((128 + 384 * (quality - 1) / 9) / 16)
 
 
-def fingerprint(operation: str, fields: GenerationFields, images: Iterable[UploadedImage]) -> str:
-    """A digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
+def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
+    """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
-    fields : those that were given count; pictures : their bytes as they came count, in order, and not their names
+    fields : those that were given count; digests : of the images' bytes as they came, in order
     """
     given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    parts = [operation, given, [image.digest for image in images]]
+    parts = [operation, given, list(digests)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -247,7 +255,7 @@ def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParamete
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
-    """What a field takes, in words, from its schema; so that a message can't say other than what is checked."""
+    """Return what a field takes, in words, from its schema: a message can't say other than what is checked."""
     if "enum" in schema:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "boolean":
@@ -263,7 +271,7 @@ _SHOWN = 40
 
 
 def _shown(text: str) -> str:
-    """A caller's text, fit for a message: short, and nothing that moves a terminal's cursor."""
+    """Return a caller's text, fit for a message: short, and nothing that moves a terminal's cursor."""
     short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
     return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
 

@@ -25,7 +25,7 @@ RESULT = Path(__file__).parent / "results" / "background_removal.md"
 
 
 def flood_tolerance(image: Pixels) -> Pixels:
-    """OpenCV's floodFill from the four corners with one colour tolerance."""
+    """Use OpenCV's floodFill from the four corners with one colour tolerance."""
     mask = np.zeros((image.shape[0] + 2, image.shape[1] + 2), np.uint8)
     flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (255 << 8)
     for corner in ((0, 0), (image.shape[1] - 1, 0), (0, image.shape[0] - 1), (image.shape[1] - 1, image.shape[0] - 1)):
@@ -34,7 +34,7 @@ def flood_tolerance(image: Pixels) -> Pixels:
 
 
 def grabcut_alone(image: Pixels) -> Pixels:
-    """OpenCV's GrabCut from a rectangle 4 % inside the picture, at 512 pixels, five rounds."""
+    """Use OpenCV's GrabCut from a rectangle 4 % inside the picture, at 512 pixels, five rounds."""
     scale = min(1.0, 512 / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     h, w = small.shape[:2]
@@ -47,7 +47,7 @@ def grabcut_alone(image: Pixels) -> Pixels:
 
 
 def ours(image: Pixels) -> Pixels:
-    """What the pipeline does without rembg."""
+    """Do what the pipeline does without rembg."""
     try:
         return np.asarray(remove_background(Image.fromarray(image), cutter=None).image)[..., 3]
     except NoForeground:
@@ -58,7 +58,7 @@ CANDIDATES: dict[str, Candidate] = {"flood + tolerance": flood_tolerance, "GrabC
 
 
 def spoilt(photograph: Photograph) -> Iterator[Photograph]:
-    """The same photograph as worse cameras would give it: dark, light, noisy, poor JPEG, mirrored, soft."""
+    """Take the same photograph with worse cameras: dark, light, noisy, poor JPEG, mirrored, soft."""
     random = np.random.default_rng(5)
     image, mask = photograph.image, photograph.mask
     dim = image * 0.75 + random.normal(0, 5, image.shape)
@@ -72,14 +72,14 @@ def spoilt(photograph: Photograph) -> Iterator[Photograph]:
 
 
 def measure(candidate: Candidate, photograph: Photograph) -> tuple[float, float]:
-    """IoU, and milliseconds of processor time (other work on the machine does not count)."""
+    """Return the IoU, and milliseconds of processor time (other work on the machine does not count)."""
     start = time.process_time()
     alpha = candidate(photograph.image)
     return mask_iou(alpha, photograph.mask), 1000 * (time.process_time() - start)
 
 
 def main() -> None:
-    """Measures every candidate on every picture and writes the table."""
+    """Measure every candidate on every picture and write the table."""
     cv2.setNumThreads(1)
     lines = ["# Background removal", "", "IoU against the drawn mask and milliseconds on one core, 640×480.", ""]
     lines += ["| picture | " + " | ".join(CANDIDATES) + " | ours, worst of 6 spoilt |"]

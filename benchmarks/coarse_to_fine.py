@@ -89,7 +89,7 @@ def found(decode: Decode, field: Field, resolution: int) -> Found | None:
 
 
 def row(name: str, field: Field, resolution: int, dense_up_to: int) -> str:
-    """One row of the table."""
+    """Return one row of the table."""
     sparse = found(decode_volume, field, resolution)
     dense = found(dense_volume, field, resolution) if resolution <= dense_up_to else None
     if sparse is None:
@@ -108,7 +108,7 @@ def row(name: str, field: Field, resolution: int, dense_up_to: int) -> str:
 
 
 def closed_forms(resolution: int) -> dict[str, Field]:
-    """The fields with thin parts that have to come out, and some that are no distances."""
+    """Return the fields with thin parts that have to come out, and some that are no distances."""
     shapes = required_shapes(resolution) | {
         "gyroid in a ball": gyroid_in_ball(),
         "gyroid in a ball, truncated": truncated(gyroid_in_ball()),
@@ -119,14 +119,14 @@ def closed_forms(resolution: int) -> dict[str, Field]:
 
 
 @torch.no_grad()
-def model_fields(checkpoint: str, pictures: list[Path], steps: int | None, device: str | None) -> dict[str, Field]:
-    """What a model makes of pictures, each a field of its own."""
+def model_fields(checkpoint: str, paths: list[Path], steps: int | None, device: str | None) -> dict[str, Field]:
+    """Return what a model makes of pictures, each a field of its own."""
     pipeline = Hunyuan3DShapePipeline.from_pretrained(checkpoint, device=device)
-    images = [Image.open(picture) for picture in pictures]
+    images = [Image.open(path) for path in paths]
     batch = pipeline.preprocess(images, remove_background="auto")
     latents = pipeline.sample_latents(pipeline.encode_images(batch.image), steps, seeds=list(range(len(images))))
     field = pipeline.shape_vae.field(pipeline.shape_vae.decode(latents))
-    return {picture.stem: One(field, image) for image, picture in enumerate(pictures)}
+    return {path.stem: One(field, index) for index, path in enumerate(paths)}
 
 
 def main() -> None:

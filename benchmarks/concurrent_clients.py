@@ -48,7 +48,7 @@ class Figures:
 
 
 def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) -> tuple[list[Job], list[float]]:
-    """One client: its jobs as they ended, and how long each took to be accepted."""
+    """Be one client; return its jobs as they ended, and how long each took to be accepted."""
     with service.client() as client:
         accepted, seconds = [], []
         for image in images:
@@ -59,7 +59,7 @@ def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) 
 
 
 def watch(url: str, api_key: str, ready: Event, over: Event, found: multiprocessing.SimpleQueue[list[float]]) -> None:
-    """Asks for the status of jobs that run or wait, until it is over; tells how long each answer took."""
+    """Ask for the status of jobs that run or wait, until it is over; return how long each answer took."""
     seconds = []
     with AgentClient(url, AGENT_ID, api_key) as client:
         client.jobs()
@@ -75,7 +75,7 @@ def watch(url: str, api_key: str, ready: Event, over: Event, found: multiprocess
 
 
 def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fields) -> Figures:
-    """Everything at once; shares : each client's pictures."""
+    """Run everything at once; shares : each client's pictures."""
     context = multiprocessing.get_context("spawn")
     ready, over, found = context.Event(), context.Event(), context.SimpleQueue()
     watcher = context.Process(target=watch, args=(service.url, service.api_key, ready, over, found))
@@ -92,7 +92,7 @@ def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fiel
 
 
 def report(figures: Figures, clients: int, fields: Fields) -> str:
-    """The table, as markdown."""
+    """Return the table, as markdown."""
     sizes = Counter(int(str(job.metadata["batch_size"])) for job in figures.jobs if job.succeeded)
     device = f"{platform.machine()} CPU, {os.cpu_count()} cores" if not torch.cuda.is_available() else _gpu()
     asked = ", ".join(f"{name} {value}" for name, value in fields.items())

@@ -1,9 +1,8 @@
-"""Measures for how long finishing a mesh keeps every other thread waiting: in contraction, here and in a child process,
-and in the steps around it.
+"""For how long finishing a mesh keeps every other thread waiting.
 
-Run `python -m benchmarks.decimation`; it prints tables and writes them to benchmarks/results/. A thread that sleeps for
-half a millisecond at a time notes the longest time between two of its turns. It does not know who holds the interpreter
-meanwhile.
+Measured are contraction, here and in a child process, and the steps around it. Run `python -m benchmarks.decimation`;
+it prints tables and writes them to benchmarks/results/. A thread that sleeps for half a millisecond at a time notes the
+longest time between two of its turns. It does not know who holds the interpreter meanwhile.
 """
 
 from __future__ import annotations
@@ -26,11 +25,12 @@ import trimesh
 
 from backend.hunyuan3d.mesh import topology
 from backend.hunyuan3d.mesh.decimation import ChildRules, contract
-from backend.hunyuan3d.mesh.export import FORMATS, export_mesh
+from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.mesh.ops import clean_mesh, decimate, mesh_facts, smooth_normals
 from backend.hunyuan3d.volume.decode import decode_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from backend.limits import FORMATS
 from benchmarks.support.fields import AnalyticField, gyroid_in_ball
 
 RESULT = Path(__file__).parent / "results" / "decimation.md"
@@ -72,27 +72,27 @@ def held(work: Callable[[], object]) -> Held:
 
 
 def median(work: Callable[[], object], repeats: int) -> Held:
-    """Medians of several runs, after one that does not count."""
+    """Return the medians of several runs, after one that does not count."""
     work()
     runs = [held(work) for _ in range(repeats)]
     return Held(statistics.median(run.gap for run in runs), statistics.median(run.took for run in runs))
 
 
 def volume_of(resolution: int) -> SparseVolume:
-    """A ball full of tunnels, whose surface has faces enough at any resolution."""
+    """Return a ball full of tunnels, whose surface has faces enough at any resolution."""
     volume = decode_volume(AnalyticField([gyroid_in_ball()]), resolution)[0]
     assert isinstance(volume, SparseVolume)
     return volume
 
 
 def mesh_of(volume: SparseVolume) -> trimesh.Trimesh:
-    """Its surface, as extracted."""
+    """Return its surface, as extracted."""
     vertices, faces = extract_surface(volume)
     return trimesh.Trimesh(vertices.double().numpy(), faces.numpy(), process=False)
 
 
 def contraction_row(mesh: trimesh.Trimesh, repeats: int) -> str:
-    """Contraction to a quarter of the faces, here and in a child; the results must be one."""
+    """Time contraction to a quarter of the faces, here and in a child; the results must be one."""
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     target = len(faces) // 4
     both = [contract(vertices, faces, target, 7.0, rules) for rules in (HERE, CHILD)]
@@ -102,7 +102,7 @@ def contraction_row(mesh: trimesh.Trimesh, repeats: int) -> str:
 
 
 def step_rows(volume: SparseVolume, repeats: int) -> list[str]:
-    """Every step from a volume to a file."""
+    """Return every step from a volume to a file."""
     mesh = mesh_of(volume)
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     steps: dict[str, Callable[[], object]] = {

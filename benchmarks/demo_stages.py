@@ -29,14 +29,14 @@ STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
 def generate(
     pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], seeds: list[int], r: int
 ) -> list[ShapeResult]:
-    """The pipeline's public call at 10 steps."""
+    """Make the pipeline's public call at 10 steps."""
     return pipeline(images, num_inference_steps=10, seeds=seeds, octree_resolution=r)
 
 
 def timed(
     pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], r: int, batch: int
 ) -> tuple[float, list[StageSeconds]]:
-    """Seconds for all pictures in batches of `batch`, and each batch's stages."""
+    """Return the seconds for all pictures in batches of `batch`, and each batch's stages."""
     started = time.perf_counter()
     stages = []
     for first in range(0, len(images), batch):
@@ -46,7 +46,7 @@ def timed(
 
 
 def largest_difference(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image]) -> float:
-    """How far latents made in one batch lie from those made one by one."""
+    """Return how far latents made in one batch lie from those made one by one."""
     image = pipeline.preprocess(images, remove_background="auto").image
     seeds = list(range(len(images)))
     together = pipeline.sample_latents(pipeline.encode_images(image), 10, seeds=seeds)
@@ -55,7 +55,7 @@ def largest_difference(pipeline: Hunyuan3DShapePipeline, images: list[Image.Imag
 
 
 def report(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], repeats: int, resolutions: list[int]) -> str:
-    """All tables, as markdown."""
+    """Return all tables, as markdown."""
     threads = torch.get_num_threads()
     lines = [
         "# The demo checkpoint on this machine",

@@ -36,10 +36,11 @@ from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.jobs.models import Job, NewJob, Report, Status
-from backend.jobs.schema import create_schema, jobs, metadata
+from backend.jobs.schema import jobs, metadata
 from backend.jobs.store import JobStore
 from backend.main import create_app
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from benchmarks.support.postgres import PostgresCluster
 from benchmarks.support.redis import RedisServer
 
@@ -65,24 +66,24 @@ class Work:
 
 
 def now() -> datetime:
-    """The present."""
+    """Return the present."""
     return datetime.now(UTC)
 
 
 @functools.cache
 def database_at(url: str) -> Database:
-    """This process's connections to a database."""
+    """Return this process's connections to a database."""
     return Database.open(url)
 
 
 @functools.cache
 def nonces_at(url: str) -> NonceStore:
-    """This process's nonce store at an address."""
+    """Return this process's nonce store at an address."""
     return RedisNonceStore(url) if url.startswith("redis") else SqlNonceStore(database_at(url))
 
 
 def new_job(number: int) -> NewJob:
-    """A job of usual size."""
+    """Return a job of usual size."""
     request = (
         '{"format":"glb","quality":7,"octree_resolution":384,"steps":null,"guidance_scale":null,"seed":1234567,'
         '"target_faces":null,"remove_background":"auto","scale_mm":null}'
@@ -91,7 +92,7 @@ def new_job(number: int) -> NewJob:
 
 
 def submitting(url: str, number: int) -> Action:
-    """Submits a job and withdraws it, so that the queue stays as deep as it is: two transactions."""
+    """Submit a job and withdraw it, so that the queue stays as deep as it is: two transactions."""
     store = JobStore(database_at(url), now)
     agent = f"submitter-{number}"
 
@@ -103,7 +104,7 @@ def submitting(url: str, number: int) -> Action:
 
 
 def leasing(url: str, number: int) -> Action:
-    """Leases a batch and puts it back, so that the queue stays as deep as it is: two transactions."""
+    """Lease a batch and put it back, so that the queue stays as deep as it is: two transactions."""
     database = database_at(url)
     store = JobStore(database, now)
     waiting = {"status": Status.QUEUED, "lease_owner": null(), "lease_expires_at": null()}
@@ -117,7 +118,7 @@ def leasing(url: str, number: int) -> Action:
 
 
 def beating(url: str, number: int) -> Action:
-    """Reports the progress of a leased batch, which is a worker's most frequent word: one transaction."""
+    """Report the progress of a leased batch, which a worker does most often: one transaction."""
     store = JobStore(database_at(url), now)
     owner = f"worker-{number}"
     held = store.lease(owner, BATCH, 600)
@@ -126,7 +127,7 @@ def beating(url: str, number: int) -> Action:
 
 
 def looking(url: str, number: int) -> Action:
-    """Reads jobs by their ids."""
+    """Read jobs by their ids."""
     store = JobStore(database_at(url), now)
     agent = f"agent-{number % AGENTS}"
     ids = itertools.cycle([job.id for job in store.list_jobs(agent, None, 50).jobs])
@@ -134,21 +135,21 @@ def looking(url: str, number: int) -> Action:
 
 
 def placing(url: str, number: int) -> Action:
-    """Asks for the place of a waiting job, as a look at its status does besides."""
+    """Ask for the queue position of a waiting job, as a call for its status does besides."""
     store = JobStore(database_at(url), now)
     found = itertools.cycle(store.list_jobs(f"agent-{number % AGENTS}", None, 50).jobs)
     return lambda: store.queue_position(next(found))
 
 
 def noting(url: str, number: int) -> Action:
-    """Notes nonces."""
+    """Note nonces."""
     store, names = nonces_at(url), itertools.count()
     stem = f"{number}-{time.time_ns()}"
     return lambda: store.remember("agent", f"{stem}-{next(names)}", now(), timedelta(seconds=600))
 
 
 def counting(url: str, number: int) -> Action:
-    """Counts a request of one of many agents against its limit, as Flask-Limiter does."""
+    """Count a request of one of many agents against its limit, as Flask-Limiter does."""
     limiter = MovingWindowRateLimiter(RedisStorage(url))
     limit, names = RateLimitItemPerMinute(100), itertools.cycle(f"agent-{number}-{k}" for k in range(50))
     return lambda: limiter.hit(limit, next(names))
@@ -158,7 +159,7 @@ ACTIONS = {action.__name__: action for action in (submitting, leasing, beating, 
 
 
 def repeat(work: Work) -> int:
-    """Does a process's work; how often it was done."""
+    """Do a process's work; return how often it was done."""
     act = ACTIONS[work.action](work.url, work.number)
     act()
     time.sleep(max(0.0, work.begins - time.time()))
@@ -170,19 +171,18 @@ def repeat(work: Work) -> int:
 
 
 def rate(pool: Pool, action: str, url: str, processes: int, seconds: float) -> float:
-    """How often a second so many processes do something together."""
+    """Return how many times a second so many processes do something together."""
     begins = time.time() + 1.0
     work = [Work(action, url, number, begins, seconds) for number in range(processes)]
     return sum(pool.map(repeat, work, chunksize=1)) / seconds
 
 
 def fill(url: str, depth: int) -> None:
-    """Empties the tables and puts so many jobs of AGENTS agents into the queue."""
+    """Empty the tables and put so many jobs of AGENTS agents into the queue."""
     database = database_at(url)
     with database.write() as connection:
         for table in metadata.tables.values():
-            if table.name != "schema_version":
-                connection.execute(table.delete())
+            connection.execute(table.delete())
     store = JobStore(database, now)
     each = depth // AGENTS
     for number in range(AGENTS):
@@ -195,7 +195,7 @@ def fill(url: str, depth: int) -> None:
 
 
 def signed_reads(folder: Path, seconds: float) -> float:
-    """Signed looks at a status a second in one thread of one web process, on SQLite, nonces and limits in memory."""
+    """Count signed calls for a status a second in one thread of one web process, on SQLite, all else in memory."""
     settings = Settings(data_dir=folder, worker_enabled=False, nonce_store="memory", agents_file=folder / "agents.json")
     key = add_agent(settings.agents_file, "agent-0", rate_limit=1_000_000)
     app = create_app(settings)
@@ -226,14 +226,14 @@ def signed_reads(folder: Path, seconds: float) -> float:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
-    """The databases by name, with empty tables, and a Redis."""
+    """Give the databases by name, with empty tables, and a Redis."""
     cluster, redis = PostgresCluster(durable=True), RedisServer()
     try:
         cluster.start()
         redis.start()
         urls = {"SQLite": f"sqlite:///{folder / 'jobs.sqlite3'}", "PostgreSQL": cluster.url}
         for url in urls.values():
-            create_schema(database_at(url))
+            migrate(url)
         yield urls, redis.url
     finally:
         cluster.destroy()
@@ -241,7 +241,7 @@ def servers(folder: Path) -> Iterator[tuple[dict[str, str], str]]:
 
 
 def table(title: str, head: str, rows: list[tuple[str, list[float]]]) -> list[str]:
-    """One table as markdown lines: a row's name, and a figure for each number of processes."""
+    """Return one table as markdown lines: a row's name, and a figure for each number of processes."""
     columns = " | ".join(f"{count} process{'es' if count > 1 else ''}" for count in PROCESSES)
     lines = ["", f"## {title}", "", f"| {head} | {columns} |", "|---|" + "---|" * len(PROCESSES)]
     return lines + [
@@ -250,7 +250,7 @@ def table(title: str, head: str, rows: list[tuple[str, list[float]]]) -> list[st
 
 
 def by_depth(pool: Pool, urls: dict[str, str], action: str, seconds: float) -> list[tuple[str, list[float]]]:
-    """Rates of something that hangs on how many jobs wait."""
+    """Measure rates of something that depends on how many jobs wait."""
     rows = []
     for (name, url), depth in itertools.product(urls.items(), DEPTHS):
         fill(url, depth)
@@ -259,7 +259,7 @@ def by_depth(pool: Pool, urls: dict[str, str], action: str, seconds: float) -> l
 
 
 def report(seconds: float, folder: Path) -> str:
-    """All tables, as markdown."""
+    """Return all tables, as markdown."""
     load = os.getloadavg()[0]
     lines = [
         "# What the job table bears",

@@ -36,7 +36,7 @@ SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.png"))
 
 @contextmanager
 def worker(folder: Path) -> Iterator[tuple[BatchProcessor, Resources]]:
-    """A worker that is loaded, with rooms of its own."""
+    """Return a worker that is loaded, with resources of its own."""
     settings = Settings(data_dir=folder, device="cpu", batch_wait_seconds=0)
     resources = Resources.open(settings, NullNotifier())
     made = BatchProcessor.with_resources(resources, model_opener(settings), settings, notifier=LocalNotifier())
@@ -59,7 +59,7 @@ def submit(resources: Resources, count: int, fields: GenerationFields) -> None:
 
 
 def seconds_for(resources: Resources, count: int, fields: GenerationFields, work_off: Callable[[], None]) -> float:
-    """How long a full queue takes until the last job is recorded."""
+    """Measure how long a full queue takes until the last job is recorded."""
     submit(resources, count, fields)
     begun = time.perf_counter()
     work_off()
@@ -68,7 +68,7 @@ def seconds_for(resources: Resources, count: int, fields: GenerationFields, work
 
 
 def measure(count: int, rounds: int, fields: GenerationFields) -> tuple[list[float], list[float]]:
-    """Seconds of each round: waiting, and overlapping."""
+    """Return the seconds of each round: waiting, and overlapping."""
     with tempfile.TemporaryDirectory() as folder, worker(Path(folder)) as (made, resources):
 
         def wait_each_time() -> None:
@@ -89,7 +89,7 @@ def measure(count: int, rounds: int, fields: GenerationFields) -> tuple[list[flo
 
 
 def report(cases: dict[str, tuple[list[float], list[float]]], count: int) -> str:
-    """The table, as markdown."""
+    """Return the table, as markdown."""
     lines = [
         "# Recording beside the device",
         "",

@@ -41,7 +41,7 @@ NAMES = ["scikit-image, Lorensen", "scikit-image, Lewiner", "VTK flying edges", 
 
 
 def dense_values(shape: Shape, resolution: int) -> Tensor:
-    """The field on the whole lattice, (R+1,R+1,R+1) float32."""
+    """Return the field on the whole lattice, (R+1,R+1,R+1) float32."""
     line = torch.arange(resolution + 1).float() / resolution * 2.02 - 1.01
     planes = []
     for x in line:
@@ -51,13 +51,13 @@ def dense_values(shape: Shape, resolution: int) -> Tensor:
 
 
 def scikit_image(values: npt.NDArray[np.float32], method: str) -> Mesh:
-    """skimage.measure.marching_cubes."""
+    """Call skimage.measure.marching_cubes."""
     vertices, faces, _, _ = marching_cubes(values, 0.0, method=method)
     return vertices, faces
 
 
 def flying_edges(values: npt.NDArray[np.float32]) -> Mesh:
-    """vtkFlyingEdges3D without normals and gradients."""
+    """Call vtkFlyingEdges3D without normals and gradients."""
     image = vtkImageData()
     image.SetDimensions(*values.shape)
     image.GetPointData().SetScalars(numpy_to_vtk(values.reshape(-1)))
@@ -74,13 +74,13 @@ def flying_edges(values: npt.NDArray[np.float32]) -> Mesh:
 
 
 def ours(volume: SparseVolume) -> Mesh:
-    """extract_surface."""
+    """Call extract_surface."""
     vertices, faces = extract_surface(volume)
     return vertices.numpy(), faces.numpy()
 
 
 def candidates(values: Tensor, volume: SparseVolume) -> dict[str, Callable[[], Mesh]]:
-    """What is compared, by name, on one field."""
+    """Return what is compared, by name, on one field."""
     array = values.numpy()
     calls: list[Callable[[], Mesh]] = [
         lambda: scikit_image(array, "lorensen"),
@@ -93,14 +93,14 @@ def candidates(values: Tensor, volume: SparseVolume) -> dict[str, Callable[[], M
 
 
 def is_closed(faces: npt.NDArray[np.int64]) -> bool:
-    """Whether every edge is walked once in each direction, by two triangles."""
+    """Return whether every edge is walked once in each direction, by two triangles."""
     a, b = faces.astype(np.int64), np.roll(faces, -1, axis=1).astype(np.int64)
     forward, back = (np.sort((p << 32 | q).reshape(-1)) for p, q in ((a, b), (b, a)))
     return bool((forward[1:] != forward[:-1]).all() and (forward == back).all())
 
 
 def seconds(call: Callable[[], Mesh], repeats: int) -> tuple[float, Mesh]:
-    """Least processor seconds of several runs, and the mesh."""
+    """Return the least processor seconds of several runs, and the mesh."""
     best, mesh = np.inf, None
     for _ in range(repeats):
         started = time.process_time()
@@ -111,7 +111,7 @@ def seconds(call: Callable[[], Mesh], repeats: int) -> tuple[float, Mesh]:
 
 
 def measure(name: str, resolution: int, repeats: int) -> list[str]:
-    """One row of the table for every candidate."""
+    """Return one row of the table for every candidate."""
     values = dense_values(SHAPES[name], resolution)
     volume = decode_volume(AnalyticField([SHAPES[name]]), resolution)[0]
     assert isinstance(volume, SparseVolume)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The image's commands: serve (the default), worker, agent (add, list, rotate, disable, enable, remove), or any program.
+# The image's commands: serve (the default), any other of `orfeas`'s (worker, agents, migrate, doctor …), or any program.
 # Each becomes this very process, so that SIGTERM reaches it.
 set -eu
 umask 077
@@ -12,7 +12,7 @@ serve)
     python -m backend.serve --only-check
     exec gunicorn --config python:backend.serve.gunicorn_conf "$@" 'backend.main:create_app()'
     ;;
-worker) exec python -m backend.worker "$@" ;;
-agent) exec python -m backend.agent_auth "$@" ;;
+agent) exec python -m backend.cli.main agents "$@" ;; # as the first release's image called it
+worker | agents | migrate | doctor | generate | demo) exec python -m backend.cli.main "$command" "$@" ;;
 *) exec "$command" "$@" ;;
 esac

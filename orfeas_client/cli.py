@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
 from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+from orfeas_client.file_names import first_free
 
 DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 COMMAND = "orfeas-client"
@@ -189,16 +190,14 @@ def _targets(images: Sequence[Path], folder: Path, fields: Fields) -> list[Path]
     """A file for each picture, called as it is; the second of a name gets '-2', and so on."""
     taken: set[str] = set()
 
-    def free(stem: str) -> Path:
-        for number in chain([""], (f"-{n}" for n in count(2))):
-            name = f"{stem}{number}.{fields.get('format', 'glb')}"
-            # Some file systems hold upper and lower case for the same.
-            if name.casefold() not in taken:
-                taken.add(name.casefold())
-                return folder / name
-        raise AssertionError("there is always another number")
+    def take(name: str) -> bool:
+        # Some file systems hold upper and lower case for the same.
+        free = name.casefold() not in taken
+        taken.add(name.casefold())
+        return free
 
-    return [free(image.stem or "picture") for image in images]
+    names = [first_free(image.stem or "picture", take) for image in images]
+    return [folder / f"{name}.{fields.get('format', 'glb')}" for name in names]
 
 
 def _folder(path: Path) -> Path:

@@ -37,9 +37,9 @@ from orfeas_client.upload import ImageSource, MultipartBody
 
 Progress = Callable[[Job | Batch], None]
 
-_FIRST_LOOK = 0.25
-_RAREST_LOOK = 5.0
-_LONGEST_LOOK = 60.0
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 5.0
+_LONGEST_ASKED = 60.0
 
 
 class AgentClient:
@@ -63,9 +63,10 @@ class AgentClient:
         session: requests.Session | None = None,
         on_retry: Callable[[str, float], None] | None = None,
     ) -> None:
-        """timeout : seconds to connect, and to wait for bytes; clock : unix seconds; retries : tries after the first.
+        """Check what is given; nothing is sent yet.
 
-        on_retry : told what failed and the seconds until the next try.
+        timeout : seconds to connect, and to wait for bytes; retries : tries after the first; clock : unix seconds
+        on_retry : called with what failed and the seconds until the next try
         Raises ClientError for an unusable address, id or key.
         """
         self._sleep = sleep
@@ -99,7 +100,7 @@ class AgentClient:
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Job:
-        """Send one picture, a path or a file's bytes.
+        """Send one picture, a path or a file's bytes, and return its job.
 
         run_async : False waits at the service for as long as that lets a request wait; the job may be done then
         idempotency_key : the request's name, drawn when absent; give one to repeat a request after a crash of yours
@@ -110,36 +111,37 @@ class AgentClient:
     def batch(
         self, images: Sequence[ImageSource], *, idempotency_key: str | None = None, **fields: Unpack[Fields]
     ) -> Batch:
-        """Send 2 to 10 pictures, in order; returns at once. idempotency_key : as for `generate`."""
+        """Send 2 to 10 pictures, in order, and return their batch at once. idempotency_key : as for `generate`."""
         body = MultipartBody(_texts(fields), images, "images")
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
     def status(self, job_or_batch_id: str) -> Job | Batch:
-        """A job, or a batch with its jobs."""
-        return self._look(job_or_batch_id)[0]
+        """Ask for a job, or a batch with its jobs."""
+        return self._poll(job_or_batch_id)[0]
 
     def wait(
         self, job_or_batch_id: str, on_progress: Progress | None = None, timeout: float | None = None
     ) -> Job | Batch:
-        """A job or batch once it has finished, well or not; on_progress is told each state on the way.
+        """Poll until a job or batch has finished, well or not, and return it.
 
-        timeout : seconds, None = for ever. Raises WaitedTooLong.
+        on_progress : called with each state on the way; timeout : seconds, None = for ever
+        Raises WaitedTooLong.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_LOOK
+        pause = _FIRST_PAUSE
         while True:
-            value, retry_after = self._look(job_or_batch_id)
+            value, retry_after = self._poll(job_or_batch_id)
             if on_progress:
                 on_progress(value)
             if value.finished:
                 return value
-            pause = min(pause * 1.5, _RAREST_LOOK) if retry_after is None else min(retry_after, _LONGEST_LOOK)
+            pause = min(pause * 1.5, _LONGEST_PAUSE) if retry_after is None else min(retry_after, _LONGEST_ASKED)
             if end is not None and time.monotonic() + pause > end:
                 raise WaitedTooLong(f"{job_or_batch_id} is still {value.status} after {timeout:g} seconds.")
             self._sleep(pause)
 
     def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
-        """Fetch a file, whole or not at all; returns where it lies.
+        """Fetch a file, whole or not at all, and return its path.
 
         source : a job's download_url, or a file's name; to : a file's path, or a folder that is there
         size : how many bytes it must have (metadata's file_size), None = as many as the service says
@@ -149,17 +151,20 @@ class AgentClient:
         return download_file(self._transport, name, target / name if target.is_dir() else target, size)
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job: a queued one at once, a running one between denoising steps; the job as it is after that."""
+        """Cancel a job, a queued one at once, a running one between denoising steps; return it as it is then."""
         return read_job({"job_id": job_id, **self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_id)}"))[0]})
 
     def jobs(self, *, limit: int | None = None, cursor: str | None = None) -> JobPage:
-        """A page of this agent's jobs, newest first. limit : 1–100; cursor : an earlier page's next_cursor."""
+        """Return a page of this agent's jobs, newest first.
+
+        limit : 1–100, None = 20; cursor : an earlier page's next_cursor
+        """
         query = {"limit": limit, "cursor": cursor}
         given = {name: str(value) for name, value in query.items() if value is not None}
         return read_page(self._transport.call(Outgoing("GET", "/jobs", given))[0])
 
     def health(self) -> Health:
-        """How the service is, asked once; one that cannot serve answers too."""
+        """Ask once how the service is; one that cannot serve answers too."""
         try:
             with self._transport.send(Outgoing("GET", "/health", signed=False)) as response:
                 answer = read_json(response)
@@ -173,7 +178,7 @@ class AgentClient:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
         return self._transport.call(Outgoing("POST", path, headers=headers, body=body))[0]
 
-    def _look(self, job_or_batch_id: str) -> tuple[Job | Batch, float | None]:
+    def _poll(self, job_or_batch_id: str) -> tuple[Job | Batch, float | None]:
         answer, retry_after = self._transport.call(Outgoing("GET", f"/status/{_segment(job_or_batch_id)}"))
         return read_status(answer), retry_after
 

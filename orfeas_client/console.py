@@ -13,12 +13,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from orfeas_client.models import Batch, Health, Job, JobPage
-
-_WIDTH_WITHOUT_TERMINAL = 140
+from orfeas_client.terminal import ResultRow, Terminal, cell, new_table, standard_consoles
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,17 @@ class Bars:
             self._progress.update(self._tasks[job.id], completed=done, step=_step(job))
 
 
-class Screen:
-    """Where the command line writes. out : results. err : everything else. as_json : results for programs."""
+class Screen(Terminal):
+    """Where the client's command line writes. as_json : results for programs."""
 
     def __init__(self, out: Console, err: Console, as_json: bool = False) -> None:
-        self._out = out
-        self._err = err
+        super().__init__(out, err)
         self._as_json = as_json
 
     @classmethod
-    def standard(cls, as_json: bool) -> Screen:
-        """Standard output and error; wide enough for whole lines where they lead to a file."""
-        out, err = Console(highlight=False), Console(stderr=True, highlight=False)
-        return cls(_widened(out, False), _widened(err, True), as_json)
+    def standard(cls, as_json: bool = False) -> Screen:
+        """Write to standard output and error, wide enough for whole lines where they lead to a file."""
+        return cls(*standard_consoles(), as_json)
 
     @contextmanager
     def bars(self, names: Mapping[str, str]) -> Iterator[Bars]:
@@ -74,36 +70,15 @@ class Screen:
             TextColumn("{task.fields[step]}", style="dim", markup=False),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self._err, transient=True, disable=not self._err.is_terminal) as progress:
+        with self.progress_on(*columns) as progress:
             yield Bars(progress, names)
-
-    @contextmanager
-    def waiting(self, message: str) -> Iterator[None]:
-        """A sign of life while the block runs."""
-        with self._err.status(Text(message)):
-            yield
-
-    def say(self, message: str) -> None:
-        """One sentence about how things go."""
-        self._err.print(Text(message))
-
-    def complain(self, message: str) -> None:
-        """One sentence about what went wrong."""
-        self._err.print(Text.assemble(("error: ", "bold red"), message))
-
-    def note(self, message: str) -> None:
-        """One sentence that is good to know."""
-        self._err.print(Text(message, style="yellow"))
 
     def made(self, results: Sequence[Made]) -> None:
         """What was made of each picture."""
         if self._as_json:
             self._json(results)
             return
-        table = _table("picture", "made", "faces>", "watertight", "seconds>", "seed>")
-        for result in results:
-            table.add_row(*_made_cells(result))
-        self._out.print(table)
+        self.results([_row(result) for result in results])
 
     def state(self, value: Job | Batch) -> None:
         """A job, or a batch with its jobs."""
@@ -128,12 +103,12 @@ class Screen:
         if self._as_json:
             self._json(health)
             return
-        table = _table("status", "version", "model", "device", "memory free>", "queued>", "active>")
+        table = new_table("status", "version", "model", "device", "memory free>", "queued>", "active>")
         model = health.model if health.model_loaded else f"{health.model} (not loaded)"
         table.add_row(
             Text(health.status, style="green" if health.ok else "red"),
             *(Text(text) for text in (health.version, model, f"{health.device} {health.device_name}".strip())),
-            *(Text(text) for text in (_memory(health), _shown(health.queue_size), _shown(health.active_jobs))),
+            *(cell(value) for value in (_memory(health), health.queue_size, health.active_jobs)),
         )
         self._out.print(table)
 
@@ -145,7 +120,7 @@ class Screen:
             self._out.print(Text(str(path)))
 
     def _jobs(self, jobs: Sequence[Job]) -> None:
-        table = _table("job", "status", "done>", "step", "seconds left>", "download or problem")
+        table = new_table("job", "status", "done>", "step", "seconds left>", "download or problem")
         for job in jobs:
             left = "-" if job.eta_seconds is None else f"{job.eta_seconds:.0f}"
             outcome = job.download_url or (f"{job.error_code} {job.error}".strip() or "-")
@@ -157,41 +132,18 @@ class Screen:
         self._out.print(json.dumps(value, default=_plain, indent=2), markup=False, soft_wrap=True)
 
 
-def _widened(console: Console, stderr: bool) -> Console:
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
-
-
-def _table(*headings: str) -> Table:
-    """A table; a heading that ends in '>' stands to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in headings:
-        table.add_column(heading.rstrip(">"), justify="right" if heading.endswith(">") else "left", overflow="fold")
-    return table
-
-
-def _made_cells(result: Made) -> list[Text]:
-    """One row; plain Text, so that no file's name is taken for markup."""
+def _row(result: Made) -> ResultRow:
     facts = result.job.metadata
-    if result.problem:
-        return [Text(result.image), Text(result.problem, style="red"), *(Text("-"),) * 3, _cell(facts.get("seed"))]
-    seconds = result.job.processing_time
-    sealed = facts.get("watertight")
-    return [
-        Text(result.image),
-        Text(str(result.file)),
-        _cell(facts.get("faces")),
-        _cell(None if sealed is None else "yes" if sealed else "no"),
-        _cell(None if seconds is None else f"{seconds:.1f}"),
-        _cell(facts.get("seed")),
-    ]
-
-
-def _cell(value: object) -> Text:
-    return Text("-" if value is None else str(value))
-
-
-def _shown(value: int | None) -> str:
-    return "-" if value is None else str(value)
+    faces, watertight, seed = facts.get("faces"), facts.get("watertight"), facts.get("seed")
+    return ResultRow(
+        result.image,
+        (str(result.file),),
+        None if faces is None else str(faces),
+        watertight if isinstance(watertight, bool) else None,
+        result.job.processing_time,
+        seed if isinstance(seed, int) else None,
+        result.problem,
+    )
 
 
 def _memory(health: Health) -> str:

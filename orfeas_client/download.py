@@ -28,8 +28,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 def download_name(source: str, base: SplitResult) -> str:
-    """The name of a file of this service, given as such or as a download_url. base : where the service's API is.
+    """Return the name of a file of this service, given as such or as a download_url.
 
+    base : where the service's API is
     Raises UnexpectedAnswer for an address elsewhere: a signed request must not be led to another host.
     """
     if _NAME.fullmatch(source):
@@ -44,7 +45,7 @@ def download_name(source: str, base: SplitResult) -> str:
 
 
 def download_file(transport: Transport, name: str, target: Path, size: int | None = None) -> Path:
-    """Fetch a file by its name to `target`, in the place of an older one there; returns the target.
+    """Fetch a file by its name to `target`, in the place of an older one there, and return the target.
 
     size : how many bytes it must have, None = as many as the service says
     Raises LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer; nothing is left behind then.

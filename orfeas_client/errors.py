@@ -16,7 +16,8 @@ class ClientError(Exception):
 class ServiceRefused(ClientError):
     """The service answered with an error.
 
-    status : HTTP status; code : api.md's; details : the answer's own; retry_after : seconds, None when it named none
+    status : HTTP status; code : the name that docs/errors.md explains; details : the answer's own
+    retry_after : seconds, None when it named none
     """
 
     def __init__(

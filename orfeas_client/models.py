@@ -1,7 +1,7 @@
 """What the service says, as values: jobs, batches, pages of jobs, its health.
 
-Reads the JSON of api.md; what it does not know it leaves out, what it needs and misses is an UnexpectedAnswer. Nothing
-but the standard library. This module does not know how an answer travels.
+What an answer has beyond these values is left out; what they need and it lacks is an UnexpectedAnswer. Nothing but the
+standard library. This module does not know how an answer travels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _FINISHED = ("completed", "failed", "cancelled")
 
 
 class Fields(TypedDict, total=False):
-    """What may be asked of a mesh; the service checks ranges and fills in defaults (api.md)."""
+    """What may be asked of a mesh; the service checks ranges and fills in defaults."""
 
     format: str
     quality: int
@@ -33,7 +33,7 @@ class Fields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the service last told of it.
+    """A job as the service last reported it.
 
     status : queued, processing, completed, failed or cancelled; progress : 0–100
     download_url : set when completed; metadata : what was really done; processing_time : seconds its run took
@@ -111,18 +111,18 @@ class Health:
 
 
 def read_submitted_job(answer: Json) -> Job:
-    """The answer to /generate-3d, done or not. Raises UnexpectedAnswer."""
+    """Read the answer to /generate-3d, done or not. Raises UnexpectedAnswer."""
     return read_job({"progress": 100 if answer.get("status") == "completed" else 0, **answer})
 
 
 def read_submitted_batch(answer: Json) -> Batch:
-    """The answer to /batch: every job queued. Raises UnexpectedAnswer."""
+    """Read the answer to /batch: every job is queued. Raises UnexpectedAnswer."""
     jobs = tuple(Job(_of(str, job_id, "job_ids"), "queued") for job_id in _need(answer, "job_ids", list))
     return Batch(_need(answer, "batch_id", str), "queued", jobs)
 
 
 def read_status(answer: Json) -> Job | Batch:
-    """The answer to /status/<id>. Raises UnexpectedAnswer."""
+    """Read the answer to /status/<id>. Raises UnexpectedAnswer."""
     if "items" not in answer:
         return read_job(answer)
     return Batch(
@@ -136,13 +136,13 @@ def read_status(answer: Json) -> Job | Batch:
 
 
 def read_page(answer: Json) -> JobPage:
-    """The answer to /jobs. Raises UnexpectedAnswer."""
+    """Read the answer to /jobs. Raises UnexpectedAnswer."""
     jobs = tuple(read_job(_of(dict, item, "jobs")) for item in _need(answer, "jobs", list))
     return JobPage(jobs, _optional(answer, "next_cursor", str))
 
 
 def read_job(answer: Json) -> Job:
-    """One job wherever it is told of. Raises UnexpectedAnswer."""
+    """Read one job, wherever in an answer it stands. Raises UnexpectedAnswer."""
     failure = _optional(answer, "error", dict) or {}
     return Job(
         _need(answer, "job_id", str),
@@ -160,7 +160,7 @@ def read_job(answer: Json) -> Job:
 
 
 def read_health(answer: Json, ok: bool) -> Health:
-    """The answer to /health; what it leaves out is empty."""
+    """Read the answer to /health; what it leaves out is empty."""
     model = _optional(answer, "model", dict) or {}
     device = _optional(answer, "device", dict) or {}
     return Health(

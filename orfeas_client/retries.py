@@ -36,7 +36,7 @@ class RetryPolicy:
     first_pause, longest_pause : seconds; each pause is `factor` times the one before
     jitter : 0–1, the part of a pause that chance may take away, so that many callers do not come back at once
     longest_asked : seconds; a failure that asks for a longer wait is final
-    on_retry : told what failed and the seconds until the next try
+    on_retry : called with what failed and the seconds until the next try
     """
 
     sleep: Callable[[float], object] = time.sleep
@@ -50,11 +50,14 @@ class RetryPolicy:
     longest_asked: float = 120.0
 
     def persist(
-        self, attempt: Callable[[], _Result], passing: type[Exception] | tuple[type[Exception], ...] = PassingFailure
+        self,
+        attempt: Callable[[], _Result],
+        passing: type[Exception] | tuple[type[Exception], ...] = PassingFailure,
+        may_retry: Callable[[], bool] = lambda: True,
     ) -> _Result:
         """Return what the first try gives that does not fail in passing.
 
-        passing : the failures after which another try may help
+        passing : the failures after which another try may help; may_retry : asked then whether one is wanted
         Raises what the last try met; of a PassingFailure, its error.
         """
         for failures in itertools.count():
@@ -62,7 +65,7 @@ class RetryPolicy:
                 return attempt()
             except passing as failure:
                 error, asked = _evidence(failure)
-                if not self._goes_on(failures, asked):
+                if not (self._goes_on(failures, asked) and may_retry()):
                     raise error from failure.__cause__
                 pause = self.pause(failures, asked)
                 if self.on_retry:

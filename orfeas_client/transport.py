@@ -73,7 +73,7 @@ class Transport:
         clock: Callable[[], float],
         session: requests.Session | None,
     ) -> None:
-        """As AgentClient's. Raises ClientError for what cannot be an address, an id or a key."""
+        """Take what AgentClient takes. Raises ClientError for what cannot be an address, an id or a key."""
         self._base = _checked_base(base_url)
         if not AGENT_ID.fullmatch(agent_id) or not api_key:
             raise ClientError("An agent's id (letters, digits, '.', '_', '-') and its API key are needed.")
@@ -95,7 +95,10 @@ class Transport:
         self._session.close()
 
     def call(self, outgoing: Outgoing) -> tuple[Json, float | None]:
-        """The JSON answer and its Retry-After. Raises ServiceRefused, ServiceUnreachable, UnexpectedAnswer."""
+        """Send a request, again where that may help, and return the JSON answer and its Retry-After in seconds.
+
+        Raises ServiceRefused, ServiceUnreachable, UnexpectedAnswer.
+        """
 
         def attempt() -> tuple[Json, float | None]:
             with self.open(outgoing) as response:
@@ -104,7 +107,7 @@ class Transport:
         return self.retry_policy.persist(attempt)
 
     def open(self, outgoing: Outgoing) -> requests.Response:
-        """One try: the answer of a request that was let through, its body not read yet; the caller closes it.
+        """Send a request once and return the answer, unread; the caller closes it.
 
         A clock that is off is set right by the service's own, once. Raises PassingFailure, ServiceRefused,
         ServiceUnreachable, UnexpectedAnswer.
@@ -123,7 +126,7 @@ class Transport:
         raise refusal
 
     def send(self, outgoing: Outgoing) -> requests.Response:
-        """One request, signed now; any answer. Raises PassingFailure, ServiceUnreachable."""
+        """Sign a request now, send it and return whatever is answered. Raises PassingFailure, ServiceUnreachable."""
         body = outgoing.body
         headers = {"Accept": "application/json", **outgoing.headers}
         if body is not None:
@@ -147,11 +150,11 @@ class Transport:
             raise ServiceUnreachable(f"{self._base.netloc} cannot be asked: {_reason(failure)}") from failure
 
     def broken(self, failure: Exception) -> PassingFailure:
-        """A connection that failed, as a failure that may pass."""
+        """Make a failure that may pass of a connection that failed."""
         return PassingFailure(ServiceUnreachable(f"No answer from {self._base.netloc}: {_reason(failure)}"))
 
     def sign(self, method: str, target: str, digest: str) -> Mapping[str, str]:
-        """The signing headers of a request that is sent now. target : path and query as they stand on the wire."""
+        """Return the signing headers of a request that is sent now. target : path and query as on the wire."""
         path, _, query = target.partition("?")
         timestamp, nonce = int(self._clock() + self._clock_offset), secrets.token_urlsafe(18)
         signature = sign_request(self._api_key, method, path, query, self._agent_id, timestamp, nonce, digest)
@@ -164,7 +167,7 @@ class Transport:
         }
 
     def _correct_clock(self, refusal: ServiceRefused) -> bool:
-        """Go by the service's clock when it says that this one is off; whether another try is worth it."""
+        """Go by the service's clock when it says that this one is off; return whether another try is worth it."""
         server_time = refusal.details.get("server_time")
         if refusal.code != "AUTH_EXPIRED" or not isinstance(server_time, int):
             return False
@@ -196,7 +199,7 @@ class _Signature(AuthBase):
 
 
 def read_json(response: requests.Response) -> Json:
-    """An answer's JSON object. Raises UnexpectedAnswer, PassingFailure when it breaks off."""
+    """Read an answer's JSON object. Raises UnexpectedAnswer, PassingFailure when it breaks off."""
     content = bytearray()
     try:
         for chunk in response.iter_content(1 << 16):
@@ -219,7 +222,7 @@ def read_json(response: requests.Response) -> Json:
 
 
 def read_refusal(response: requests.Response) -> ServiceRefused:
-    """The error that an answer tells; one without the API's JSON is named by its status alone.
+    """Read the error that an answer reports; one without the API's JSON is named by its status alone.
 
     Raises UnexpectedAnswer for a redirect, PassingFailure when the answer breaks off.
     """
@@ -237,7 +240,7 @@ def read_refusal(response: requests.Response) -> ServiceRefused:
 
 
 def refusal_of(response: requests.Response, answer: Json) -> ServiceRefused:
-    """The error that an answer's JSON tells."""
+    """Make the error that an answer's JSON reports."""
     status, details = response.status_code, answer.get("details")
     return ServiceRefused(
         status,
@@ -250,7 +253,7 @@ def refusal_of(response: requests.Response, answer: Json) -> ServiceRefused:
 
 
 def read_retry_after(response: requests.Response) -> float | None:
-    """The seconds of a Retry-After header, given as such or as a date; None without a usable one."""
+    """Return the seconds of a Retry-After header, given as such or as a date; None without a usable one."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit():
         return float(text)
@@ -274,7 +277,7 @@ def _checked_base(base_url: str) -> SplitResult:
 
 
 def _reason(failure: Exception) -> str:
-    """The innermost cause in a few words, without the layers of libraries around it."""
+    """Return the innermost cause in a few words, without the layers of libraries around it."""
     cause: BaseException = failure
     while inner := _inner(cause):
         cause = inner

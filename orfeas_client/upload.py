@@ -36,7 +36,11 @@ class MultipartBody:
     """
 
     def __init__(self, fields: Mapping[str, str], images: Sequence[ImageSource], name: str) -> None:
-        """fields : the form's texts; name : the field that every picture is sent as. Raises LocalFileError."""
+        """Measure the form and its digest; every file is read once.
+
+        fields : the form's texts; name : the field that every picture is sent as
+        Raises LocalFileError.
+        """
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._parts = tuple(_parts(boundary, fields, images, name))
@@ -50,7 +54,7 @@ class MultipartBody:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        """Raises LocalFileError when a picture cannot be read, or is no longer as long as it was."""
+        """Yield the bytes. Raises LocalFileError when a picture cannot be read, or is no longer as long as it was."""
         for part in self._parts:
             yield from _chunks(part)
 
@@ -76,7 +80,7 @@ def _text(text: str) -> _Part:
 
 
 def _quoted(name: str) -> str:
-    """A name within quotes, as browsers write it (WHATWG HTML, multipart/form-data)."""
+    """Write a name within quotes as browsers do (WHATWG HTML, multipart/form-data)."""
     return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 

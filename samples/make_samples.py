@@ -28,8 +28,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Shot:
-    """How a model is photographed. backdrop : RGB 0..1 of the paper behind it, or None to cut the object out.
-    lift : how far it floats above the paper."""
+    """How a model is photographed.
+
+    backdrop : RGB 0..1 of the paper behind it, or None to cut the object out
+    lift : how far it floats above the paper
+    """
 
     yaw: float
     pitch: float
@@ -68,7 +71,7 @@ class Scene:
 
 
 def surface(part: Part) -> tuple[Floats, NDArray[np.int64], Floats]:
-    """A part's vertices, faces and vertex normals, from its distance function."""
+    """Return a part's vertices, faces and vertex normals, from its distance function."""
     low, high = (np.asarray(corner, float) for corner in part.bounds)
     step = (high - low).max() / CELLS
     counts = np.ceil((high - low) / step).astype(int) + 5
@@ -95,7 +98,7 @@ def build(parts: tuple[Part, ...]) -> Scene:
 
 
 def photograph(scene: Scene, shot: Shot) -> Image.Image:
-    """One picture, RGBA when the object is cut out, else RGB."""
+    """Render one picture, RGBA when the object is cut out, else RGB."""
     side = SIZE * SAMPLES
     axes = camera_axes(shot)
     origin, rays = camera_rays(scene, shot, axes, side)
@@ -119,7 +122,7 @@ def camera_axes(shot: Shot) -> Floats:
 
 
 def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floats, Floats]:
-    """A long lens, nine times the object's reach away."""
+    """Make a long lens, nine times the object's reach away."""
     steps = (np.arange(side) + 0.5) * (2.0 / side) - 1.0
     x, y = np.meshgrid(steps, -steps)
     eye = scene.middle + 9.0 * scene.reach * axes[2]
@@ -131,7 +134,7 @@ def camera_rays(scene: Scene, shot: Shot, axes: Floats, side: int) -> tuple[Floa
 def shade(
     scene: Scene, shot: Shot, axes: Floats, origin: Floats, rays: Floats, hit: dict[str, NDArray[np.float32]]
 ) -> Floats:
-    """Linear RGB of each struck point: its part's paint under a soft key light, the room and a little gloss."""
+    """Return each struck point's linear RGB: its part's paint under a soft key light, the room and a little gloss."""
     point = origin + rays * hit["tfar"][:, None]
     face = hit["primID"]
     u, v = hit["u"][:, None], hit["v"][:, None]
@@ -154,7 +157,7 @@ def shade(
 
 
 def light_at(scene: Scene, start: Floats, normal: Floats, key: Floats) -> tuple[Floats, Floats]:
-    """Share (n,) of the key light that is seen, and the light (n, 3) from the room and off the floor."""
+    """Return the share (n,) of the key light that is seen, and the light (n, 3) from the room and off the floor."""
     sun = np.zeros(len(start))
     room = np.zeros_like(start)
     for _ in range(LIGHT_RAYS):
@@ -168,7 +171,7 @@ def light_at(scene: Scene, start: Floats, normal: Floats, key: Floats) -> tuple[
 
 
 def backdrop(scene: Scene, shot: Shot, axes: Floats, side: int) -> Floats:
-    """Paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
+    """Paint paper that bends up behind the object, with its soft shadow; linear RGB (side*side, 3)."""
     if shot.backdrop is None:
         return np.zeros((side * side, 3))
     height = np.repeat(np.linspace(1.0, 0.0, side), side)[:, None]
@@ -179,7 +182,7 @@ def backdrop(scene: Scene, shot: Shot, axes: Floats, side: int) -> Floats:
 
 
 def floor_shadow(scene: Scene, shot: Shot, axes: Floats, side: int = 256) -> Floats:
-    """Share of its light that the floor loses to the object, coarse and without grain: the files stay small."""
+    """Return the share of its light that the floor loses to the object, coarse and without grain: files stay small."""
     origin, rays = camera_rays(scene, shot, axes, side)
     floor = scene.floor - shot.lift
     depth = (floor - origin[:, 1]) / np.minimum(rays[:, 1], -1e-3)
@@ -206,7 +209,7 @@ def f32(*arrays: Floats) -> list[NDArray[np.float32]]:
 
 
 def blur(grid: Floats, reach: int = 1) -> Floats:
-    """Three box blurs: soft shadows need no grain, and the files stay small."""
+    """Blur three times with a box: soft shadows need no grain, and the files stay small."""
     for axis in (0, 1) * 3:
         padded = np.concatenate([np.repeat(grid.take([0], axis), reach, axis), grid], axis)
         padded = np.concatenate([padded, np.repeat(grid.take([-1], axis), reach + 1, axis)], axis)

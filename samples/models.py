@@ -36,7 +36,7 @@ def length(p: Floats) -> Floats:
 
 
 def ball(centre: Corner, radii: Corner | float) -> Distance:
-    """A ball, or an ellipsoid (its distance is approximate)."""
+    """Make a ball, or an ellipsoid (its distance is approximate)."""
     r = np.broadcast_to(np.asarray(radii, float), 3)
     return lambda p: (length((p - np.asarray(centre)) / r) - 1) * r.min()
 
@@ -50,7 +50,7 @@ def block(centre: Corner, half: Corner, bevel: float) -> Distance:
 
 
 def bar(start: Corner, end: Corner, radius: float, end_radius: float | None = None) -> Distance:
-    """A rod with round ends from start to end, its radius changing evenly."""
+    """Make a rod with round ends from start to end, its radius changing evenly."""
     a, b = np.asarray(start, float), np.asarray(end, float)
     last = radius if end_radius is None else end_radius
 
@@ -71,13 +71,13 @@ def ring(centre: Corner, axis: int, major: float, minor: float) -> Distance:
 
 
 def plate(outline: Floats, across: Floats, half: float, bevel: float = 0.03) -> Floats:
-    """Distance to a plate with rounded rims, from the distance to its outline and the one to its middle plane."""
+    """Return the distance to a plate with rounded rims, from those to its outline and to its middle plane."""
     both = np.stack([outline, np.abs(across) - half], axis=-1) + bevel
     return np.minimum(both.max(axis=-1), 0) + length(np.maximum(both, 0)) - bevel
 
 
 def lathe(profile: list[tuple[float, float]], thickness: float | None = None, soft: int = 7) -> Distance:
-    """A turned solid about y.
+    """Make a turned solid about y.
 
     profile : (radius, height) upwards. thickness : a wall of it, open at the top. soft : how much corners are rounded.
     """
@@ -99,7 +99,7 @@ def lathe(profile: list[tuple[float, float]], thickness: float | None = None, so
 
 
 def join(*parts: Distance, blend: float = 0.0) -> Distance:
-    """The union; with blend, rounded where parts meet. Formula: polynomial smooth minimum."""
+    """Return the union; with blend, rounded where parts meet. Formula: polynomial smooth minimum."""
 
     def distance(p: Floats) -> Floats:
         total = parts[0](p)
@@ -113,7 +113,7 @@ def join(*parts: Distance, blend: float = 0.0) -> Distance:
 
 
 def mirrored(part: Distance) -> Distance:
-    """The part and its mirror image in x."""
+    """Return the part and its mirror image in x."""
     return lambda p: part(np.concatenate([np.abs(p[..., :1]), p[..., 1:]], axis=-1))
 
 

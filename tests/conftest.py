@@ -14,6 +14,8 @@ from backend.storage.database import Database
 from tests.support.golden import GOLDEN, GOLDEN_NAMES, Golden, load_golden, load_pipeline
 from tests.support.store_backends import BACKENDS, ManualClock, empty_database, open_database
 
+pytest_plugins = ["tests.support.missing_programs"]
+
 
 @pytest.fixture(params=GOLDEN_NAMES)
 def golden(request: pytest.FixtureRequest) -> Golden:
@@ -23,13 +25,13 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture
 def pipeline(golden: Golden) -> Hunyuan3DShapePipeline:
-    """The golden folder's pipeline, shared: not to be changed."""
+    """Provide the golden folder's pipeline, shared: not to be changed."""
     return load_pipeline(golden.name)
 
 
 @pytest.fixture
 def tiny() -> Hunyuan3DShapePipeline:
-    """The tiny v2.1 pipeline, shared: not to be changed."""
+    """Provide the tiny v2.1 pipeline, shared: not to be changed."""
     return load_pipeline("tiny-2.1")
 
 
@@ -46,19 +48,19 @@ def copy_checkpoint(tmp_path: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A clock that stands still until it is moved."""
+    """Provide a clock that stands still until it is moved."""
     return ManualClock()
 
 
 @pytest.fixture(params=BACKENDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database, of each kind in turn."""
+    """Provide the address of an empty database, of each kind in turn."""
     return empty_database(request.param, tmp_path)
 
 
 @pytest.fixture
 def database(url: str) -> Iterator[Database]:
-    """That database, open."""
+    """Provide that database, open."""
     with open_database(url) as opened:
         yield opened
 

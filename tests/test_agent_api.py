@@ -39,14 +39,14 @@ UNKNOWN = "0" * 32
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[AgentService]:
-    """A service whose worker does not run."""
+    """Give a service whose worker does not run."""
     with agent_service(tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[AgentService]:
-    """A service whose worker runs."""
+    """Give a service whose worker runs."""
     with agent_service(tmp_path, running=True) as made:
         yield made
 
@@ -61,7 +61,7 @@ def fail_with(service: AgentService, error: ServiceError) -> None:
 
 
 def say(service: AgentService, condition: WorkerStatus, owner: str = "w") -> None:
-    """A worker tells of itself."""
+    """Have a worker report itself."""
     state = WorkerState(owner, condition, "m", "cuda", "GPU", 100, 40)
     service.services.registry.beat(state, 60)
 
@@ -619,7 +619,7 @@ def test_every_answer_is_guarded_against_browsers(service: AgentService, path: s
 
 
 def plain_app(folder: Path) -> tuple[Flask, AgentServices]:
-    """An app with pages and error handlers of its own, and the API in it."""
+    """Return an app with pages and error handlers of its own, and the API in it."""
     app = Flask("plain", static_folder=None)
 
     @app.get("/own")

@@ -70,7 +70,7 @@ def test_every_accepted_key_signs_and_no_other(service: Service) -> None:
 
 
 def faulty_call(service: Service, faults: set[str]) -> TestResponse:
-    """A request that is wrong in each of these ways at once."""
+    """Return a request that is wrong in each of these ways at once."""
     agent = replace(
         AGENT,
         enabled="disabled" not in faults,
@@ -130,12 +130,12 @@ def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monk
     monkeypatch.setattr(signing, "hmac_hex", counted)
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "0" * 64)
     with pytest.raises(AuthInvalid):
-        verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)
+        verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["dummy-key-0123456789abcdef"] * MAX_KEYS)
     assert made == MAX_KEYS
 
 
-def test_decoy_is_nobody_s_key() -> None:
-    dummy_key = "decoy-key-0123456789abcdef"
+def test_dummy_key_is_nobody_s_key() -> None:
+    dummy_key = "dummy-key-0123456789abcdef"
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "")
     signature = sign_request(dummy_key, "GET", "/", "", "a1", NOW, "nonce-01", digest_body(b""))
     for agent in (None, AGENT):
@@ -315,15 +315,16 @@ def test_body_lies_on_disk_in_a_private_folder_without_a_name(service: Service) 
 def test_memory_does_not_grow_with_the_body(tmp_path: Path) -> None:
     size = 16 << 20
     environ = {"wsgi.input": Zeros(size), "CONTENT_LENGTH": str(size)}
+    digest = digest_body(bytes(size))
     tracemalloc.start()
     try:
-        body = body_spool.spool_body(environ, tmp_path, size, None)
+        body, length = body_spool.spool_body(environ, tmp_path, size, digest)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (body.size, body.digest) == (size, digest_body(bytes(size)))
-    assert body.stream.read(2) == b"\0\0"
-    body.stream.close()
+    assert length == size
+    assert body.read(2) == b"\0\0"
+    body.close()
     assert peak < 2 << 20
 
 
@@ -543,7 +544,7 @@ def test_guard_of_the_settings_reads_their_agents_file(tmp_path: Path) -> None:
 
 @pytest.fixture
 def port(service: Service) -> Iterator[int]:
-    """The port of a real server in front of the service."""
+    """Give the port of a real server in front of the service."""
     server = make_server("127.0.0.1", 0, service.app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ArtifactNotFound, InvalidFormat, StorageFull
+from backend.limits import FORMATS
 from backend.storage.artifacts import ArtifactStore, media_type
 from backend.storage.files import LocalFiles
 from tests.support.file_places import PLACES, empty_place
@@ -20,6 +21,10 @@ MEDIA_TYPES = {
     "obj": "model/obj",
     "ply": "application/octet-stream",
 }
+
+
+def test_every_format_has_a_media_type() -> None:
+    assert {format: media_type(format) for format in FORMATS} == MEDIA_TYPES
 
 
 @pytest.mark.parametrize("kind", PLACES)

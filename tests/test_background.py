@@ -11,7 +11,8 @@ from PIL import Image
 
 from backend.errors import InvalidParameter, NoForeground
 from backend.hunyuan3d.image import background
-from backend.hunyuan3d.image.background import BackgroundMode, BackgroundResult, alpha_cuts, remove_background
+from backend.hunyuan3d.image.background import BackgroundResult, alpha_cuts, remove_background
+from backend.limits import BackgroundMode
 from benchmarks.support.images import DRAWINGS, blank_wall, enlarged, leaves_only, mask_iou
 
 
@@ -76,7 +77,7 @@ def test_result_is_the_same_every_time() -> None:
 
 
 @pytest.mark.parametrize("draw", [blank_wall, leaves_only])
-def test_pictures_without_an_object_are_refused(draw: object) -> None:
+def test_images_without_an_object_are_refused(draw: object) -> None:
     assert callable(draw)
     with pytest.raises(NoForeground):
         _cut(draw())

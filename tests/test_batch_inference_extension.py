@@ -44,14 +44,14 @@ def images(count: int = 4) -> list[Any]:
 
 
 def make(most: int = 4, name: str = "tiny-2.1") -> Hunyuan3DProcessor:
-    """A processor of its own, with a fake meter, that a test may change."""
+    """Return a processor of its own, with a fake meter, that a test may change."""
     pipeline = load_golden(name).pipeline()
     return add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, FakeMemory(), most))
 
 
 @pytest.fixture(scope="module")
 def undisturbed() -> list[ShapeResult]:
-    """What the four pictures give where memory never runs out."""
+    """Return what the four pictures give where memory never runs out."""
     return make().generate_shape_batch(images(), seeds=SEEDS, **QUICK)
 
 
@@ -69,7 +69,7 @@ def never_fits(_: int) -> bool:
 
 @pytest.fixture(params=STAGES)
 def stage(request: pytest.FixtureRequest) -> str:
-    """Each stage on the device in turn."""
+    """Return each stage on the device in turn."""
     return str(request.param)
 
 
@@ -97,14 +97,14 @@ def test_results_are_those_of_the_pipeline(undisturbed: list[ShapeResult]) -> No
     assert all(r.metadata.batch_size == 4 and r.metadata.fallbacks == () for r in undisturbed)
 
 
-def test_more_pictures_than_fit_run_in_parts(undisturbed: list[ShapeResult]) -> None:
+def test_more_images_than_fit_run_in_parts(undisturbed: list[ShapeResult]) -> None:
     results = make(most=3).generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     assert [r.metadata.batch_size for r in results] == [3, 3, 3, 1]
     assert {r.metadata.fallbacks for r in results} == {()}
 
 
-def test_each_picture_has_its_own_target_and_background() -> None:
+def test_each_image_has_its_own_target_and_background() -> None:
     opaque = Image.new("RGB", (160, 160), (250, 250, 250))
     opaque.paste((30, 90, 160), (50, 40, 110, 120))
     results = make().generate_shape_batch(
@@ -123,7 +123,7 @@ def test_each_picture_has_its_own_target_and_background() -> None:
     assert [r.metadata.background for r in results[1:]] == ["none", "alpha"]
 
 
-def test_one_bad_picture_stays_alone(undisturbed: list[ShapeResult]) -> None:
+def test_one_bad_image_stays_alone(undisturbed: list[ShapeResult]) -> None:
     good = images()
     results = make().generate_shape_batch([good[0], b"rubbish", good[1]], seeds=[3, 9, 4], **QUICK)
     assert isinstance(results[1].error, UnsupportedImage)
@@ -138,11 +138,11 @@ def test_objects_with_different_views_run_apart() -> None:
     items: list[Any] = [three, {"back": other["back"]}, other]
     results = make(name="tiny-2mv").generate_shape_batch(items, seeds=2, on_progress=seen.append, **QUICK)
     assert [r.metadata.batch_size for r in results] == [2, 1, 2]
-    assert {p.places for p in seen if p.stage == "sample"} == {(0, 2), (1,)}
+    assert {p.indices for p in seen if p.stage == "sample"} == {(0, 2), (1,)}
 
 
 @pytest.mark.parametrize(
-    ("output_options", "error"),
+    ("options", "error"),
     [
         ({"seeds": [1, 2]}, InvalidSeed),
         ({"target_faces": [None, 500]}, InvalidTargetFaces),
@@ -151,12 +151,12 @@ def test_objects_with_different_views_run_apart() -> None:
         ({"remove_background": ["auto", "never", "perhaps"]}, InvalidBackgroundMode),
     ],
 )
-def test_what_is_asked_must_fit_the_pictures(output_options: dict[str, Any], error: type[Exception]) -> None:
+def test_what_is_asked_must_fit_the_images(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        make().generate_shape_batch(images(3), **{**QUICK, **output_options})
+        make().generate_shape_batch(images(3), **{**QUICK, **options})
 
 
-def test_no_picture_is_an_error() -> None:
+def test_no_image_is_an_error() -> None:
     with pytest.raises(MissingImage):
         make().generate_shape_batch([])
 
@@ -171,7 +171,7 @@ def test_meshes_may_be_drawn_later_on_another_thread(undisturbed: list[ShapeResu
     assert [type(shape.error) for shape in pending] == [type(None), type(None), UnsupportedImage]
     assert "mesh" not in {p.stage for p in seen}
     results: list[ShapeResult] = []
-    thread = threading.Thread(target=lambda: results.extend(shape.finish() for shape in pending))
+    thread = threading.Thread(target=lambda: results.extend(shape.build_mesh() for shape in pending))
     thread.start()
     thread.join()
     assert_same_meshes(results[:2], undisturbed[:2])
@@ -186,7 +186,7 @@ def test_a_field_without_a_surface_is_found_when_the_mesh_is_drawn() -> None:
         processor.pipeline.shape_vae.geo_decoder.output_proj.bias.sub_(1000)
     (pending,) = processor.generate_shape_batch(images(1), seeds=1, finish=False, **QUICK)
     assert pending.error is None
-    assert isinstance(pending.finish().error, NoSurface)
+    assert isinstance(pending.build_mesh().error, NoSurface)
 
 
 # Running out of memory.
@@ -209,7 +209,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     assert processor.memory.released == len(fallbacks)
 
 
-def test_pictures_that_never_fit_are_out_of_memory_and_nothing_else_is(stage: str) -> None:
+def test_images_that_never_fit_are_out_of_memory_and_nothing_else_is(stage: str) -> None:
     processor, shortage = short_of(never_fits, stage)
     results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert {type(r.error) for r in results} == {OutOfMemory}
@@ -218,7 +218,7 @@ def test_pictures_that_never_fit_are_out_of_memory_and_nothing_else_is(stage: st
     assert all(r.ok for r in processor.generate_shape_batch(images(2), seeds=1, **QUICK))
 
 
-def test_one_picture_that_does_not_fit_does_not_harm_the_others(undisturbed: list[ShapeResult]) -> None:
+def test_one_image_that_does_not_fit_does_not_harm_the_others(undisturbed: list[ShapeResult]) -> None:
     processor, shortage = short_of(never_fits, "sample", most=1)
     shortage.fits = lambda _: len(shortage.sizes) != 3
     results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
@@ -226,15 +226,15 @@ def test_one_picture_that_does_not_fit_does_not_harm_the_others(undisturbed: lis
     assert_same_meshes([results[k] for k in (0, 2, 3)], [undisturbed[k] for k in (0, 2, 3)])
 
 
-def test_decoding_asks_for_fewer_points_when_one_picture_is_too_much(undisturbed: list[ShapeResult]) -> None:
+def test_decoding_asks_for_fewer_points_when_one_image_is_too_much(undisturbed: list[ShapeResult]) -> None:
     processor, shortage = make(), Shortage(lambda points: points <= 2000)
     shortage.while_asking(processor.pipeline)
-    processor.pipeline.search = DecodeOptions(max_points_per_call=4096)
+    processor.pipeline.decode_options = DecodeOptions(max_points_per_call=4096)
     results = processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert_same_meshes(results, undisturbed)
     expected = ("decode batch 4→2", "decode batch 2→1", "decode chunk 4096→2048", "decode chunk 2048→1024")
     assert {r.metadata.fallbacks for r in results} == {expected}
-    assert processor.pipeline.search.max_points_per_call == 4096
+    assert processor.pipeline.decode_options.max_points_per_call == 4096
 
 
 def test_points_are_halved_down_to_a_floor_only() -> None:
@@ -256,7 +256,7 @@ def test_no_step_is_sampled_twice_when_decoding_runs_out(stage: str) -> None:
         steps.append(len(x))
         return out
 
-    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = counted  # type: ignore[method-assign, assignment]
     processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
     assert steps == ([4, 4] if stage == "decode" else [1] * 8)
 
@@ -305,7 +305,7 @@ def test_the_capacity_is_the_sizers(undisturbed: list[ShapeResult]) -> None:
     assert_same_meshes(results, undisturbed)
 
 
-def test_a_picture_too_large_for_main_memory_is_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_too_large_for_main_memory_is_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make()
     process = type(processor.pipeline.image_processor).process
 
@@ -336,17 +336,17 @@ def test_an_unexpected_failure_comes_out(monkeypatch: pytest.MonkeyPatch) -> Non
 # Progress.
 
 
-def test_every_stage_of_every_part_is_told() -> None:
+def test_every_stage_of_every_part_is_reported() -> None:
     seen: list[BatchProgress] = []
     make(most=2).generate_shape_batch(images(3), seeds=1, on_progress=seen.append, **QUICK)
     assert seen[0] == BatchProgress("preprocess", 3, 3, (0, 1, 2))
-    parts = [(p.stage, p.places) for p in seen if p.done == p.total]
+    parts = [(p.stage, p.indices) for p in seen if p.done == p.total]
     assert parts[1:] == [
         *((stage, (0, 1)) for stage in ("encode", "sample", "decode")),
         *((stage, (2,)) for stage in ("encode", "sample", "decode")),
         *(("mesh", (k,)) for k in range(3)),
     ]
-    assert [(p.done, p.total) for p in seen if p.stage == "sample" and p.places == (2,)] == [(1, 3), (2, 3), (3, 3)]
+    assert [(p.done, p.total) for p in seen if p.stage == "sample" and p.indices == (2,)] == [(1, 3), (2, 3), (3, 3)]
 
 
 class Cancel(Exception):
@@ -354,7 +354,7 @@ class Cancel(Exception):
 
 
 @pytest.mark.parametrize("at", ["preprocess", "encode", "sample", "decode", "mesh"])
-def test_raising_while_told_of_progress_cancels_and_leaves_the_processor_usable(at: str) -> None:
+def test_raising_from_on_progress_cancels_and_leaves_the_processor_usable(at: str) -> None:
     processor = make()
     seen: list[str] = []
 
@@ -374,7 +374,7 @@ def test_a_stage_begins_again_after_memory_ran_out() -> None:
     processor, shortage = short_of(lambda size: size <= 1 or len(shortage.sizes) < 2, "sample")
     seen: list[BatchProgress] = []
     processor.generate_shape_batch(images(2), seeds=1, on_progress=seen.append, **QUICK)
-    told = [(p.done, p.places) for p in seen if p.stage == "sample"]
+    told = [(p.done, p.indices) for p in seen if p.stage == "sample"]
     assert told == [(1, (0, 1)), *((done, (place,)) for place in (0, 1) for done in (1, 2, 3))]
 
 
@@ -394,7 +394,7 @@ def test_the_device_is_used_by_one_thread_at_a_time() -> None:
         inside.clear()
         return out
 
-    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign]
+    processor.pipeline.denoiser.velocity = watched  # type: ignore[method-assign, assignment]
     results: list[ShapeResult] = []
 
     def one(seed: int) -> None:

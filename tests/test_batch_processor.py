@@ -116,7 +116,7 @@ def test_metadata_names_all_that_was_done(shop: Workshop) -> None:
     assert seconds.export is not None
 
 
-def test_a_job_waits_for_company(tmp_path: Path) -> None:
+def test_a_job_waits_for_batch_mates(tmp_path: Path) -> None:
     url = empty_database("sqlite", tmp_path)
     with (
         open_database(url) as database,
@@ -124,14 +124,14 @@ def test_a_job_waits_for_company(tmp_path: Path) -> None:
     ):
         first = shop.submit(b"first")
 
-        def bring_company() -> None:
+        def bring_batch_mates() -> None:
             eventually(lambda: shop.job(first).status is Status.PROCESSING)
             shop.submit(b"other", steps=50)
             shop.notifier.notify()
             shop.submit(b"second")
             shop.notifier.notify()
 
-        friend = threading.Thread(target=bring_company)
+        friend = threading.Thread(target=bring_batch_mates)
         friend.start()
         taken = shop.worker().run_once()
         friend.join()
@@ -215,7 +215,7 @@ def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> N
 
 def test_a_job_whose_picture_is_gone_fails_by_name(shop: Workshop) -> None:
     lost, fine = shop.submit(b"lost"), shop.submit(b"fine")
-    shop.images.delete(shop.job(lost).input_path)
+    shop.images.delete(shop.job(lost).image_name)
     assert shop.worker().run_once() == 2
     assert (shop.job(lost).status, shop.job(lost).error_code) == (Status.FAILED, "PICTURE_LOST")
     assert shop.job(fine).status is Status.COMPLETED

@@ -100,7 +100,7 @@ def test_larger_batches_are_tried_again_after_enough_calls_without_trouble() -> 
 
 @pytest.fixture
 def pipeline() -> Hunyuan3DShapePipeline:
-    """A pipeline that a test may change."""
+    """Return a pipeline that a test may change."""
     return load_golden("tiny-2.1").pipeline()
 
 
@@ -108,23 +108,23 @@ def metered(pipeline: Hunyuan3DShapePipeline, memory: FakeMemory, sample_limit: 
     """Make the pipeline take 200 + 30 an image for sampling, 15 + 7 an image and a hundredth a point for decoding."""
     sample_shapes, decode_shapes = pipeline.sample_shapes, pipeline.decode_shapes
 
-    def sample(prepared: Sequence[Any], *output_options: Any) -> list[Any]:
+    def sample(prepared: Sequence[Any], *options: Any) -> list[Any]:
         if len(prepared) > sample_limit:
             raise OutOfMemory
         memory.take(200 + 30 * len(prepared))
-        return sample_shapes(prepared, *output_options)
+        return sample_shapes(prepared, *options)
 
-    def decode(sampled: Sequence[Any], options: Any, report: Any = None, search: Any = None) -> list[Any]:
-        points = (search or pipeline.search).max_points_per_call
+    def decode(sampled: Sequence[Any], options: Any, report: Any = None, decode_options: Any = None) -> list[Any]:
+        points = (decode_options or pipeline.decode_options).max_points_per_call
         if len(sampled) > limit:
             raise OutOfMemory
         memory.take(15 + 7 * len(sampled) + points // 100)
-        return decode_shapes(sampled, options, report, search)
+        return decode_shapes(sampled, options, report, decode_options)
 
     pipeline.sample_shapes, pipeline.decode_shapes = sample, decode  # type: ignore[method-assign, assignment]
 
 
-def test_costs_are_what_more_pictures_add(pipeline: Hunyuan3DShapePipeline) -> None:
+def test_costs_are_what_more_images_add(pipeline: Hunyuan3DShapePipeline) -> None:
     memory = FakeMemory(used_bytes=5000)
     metered(pipeline, memory)
     costs = measure_costs(pipeline, memory, 32)

@@ -1,4 +1,4 @@
-"""Bells through a broker: never waited for, never lost while the broker is away, and few enough."""
+"""Notifications through a broker: never waited for, never lost while the broker is away, and few enough."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def notifier_to(server: RedisServer) -> CeleryNotifier:
 
 def waiting(server: RedisServer) -> int:
     with server.client() as client:
-        return int(client.llen(QUEUE))  # type: ignore[arg-type]
+        return int(client.llen(QUEUE))
 
 
 class Broker:
-    """Takes rings, or raises what it is told; holds them up until it is opened."""
+    """Take notifications, or raise what it is given; hold them up until it is opened."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -52,7 +52,7 @@ def notifier_of(send: Callable[[], None]) -> CeleryNotifier:
     return CeleryNotifier(make_celery(settings("redis://localhost:1/0")), send=send)
 
 
-def test_each_ring_is_one_bell() -> None:
+def test_each_notification_is_one_task() -> None:
     server = redis_server()
     notifier = notifier_to(server)
     for _ in range(3):
@@ -61,17 +61,17 @@ def test_each_ring_is_one_bell() -> None:
     assert waiting(server) == 3
 
 
-def test_bells_that_nobody_answers_do_not_pile_up() -> None:
+def test_tasks_that_nobody_runs_do_not_pile_up() -> None:
     server = redis_server()
     with server.client() as client:
-        client.rpush(QUEUE, *["bell"] * 256)
+        client.rpush(QUEUE, *["task"] * 256)
     notifier = notifier_to(server)
     notifier.notify()
     assert notifier.flush(20)
     assert waiting(server) == 256
 
 
-def test_rings_that_wait_for_a_slow_broker_are_bounded() -> None:
+def test_notifications_that_wait_for_a_slow_broker_are_bounded() -> None:
     broker = Broker()
     broker.open.clear()
     notifier = notifier_of(broker.send)
@@ -83,7 +83,7 @@ def test_rings_that_wait_for_a_slow_broker_are_bounded() -> None:
     assert broker.taken == 256
 
 
-def test_a_ring_outlives_a_broker_that_is_away() -> None:
+def test_a_notification_outlives_a_broker_that_is_away() -> None:
     server = redis_server()
     server.kill()
     notifier = notifier_to(server)
@@ -109,7 +109,7 @@ def test_a_broker_that_was_emptied_is_told_of_the_queue_again() -> None:
 @pytest.mark.parametrize(
     "error", [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("gone"), KeyError("odd")]
 )
-def test_no_failure_ends_the_bell_and_each_outage_is_told_once(
+def test_no_failure_ends_the_notifier_and_each_outage_is_logged_once(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="backend.worker.celery_notifier")
@@ -131,7 +131,7 @@ def test_a_worker_without_a_broker_is_refused() -> None:
         make_celery(settings(""))
 
 
-def test_what_keeps_bells_from_being_lost_is_set() -> None:
+def test_what_keeps_notifications_from_being_lost_is_set() -> None:
     conf = make_celery(settings("redis://localhost:1/0")).conf
     assert (conf.task_acks_late, conf.task_reject_on_worker_lost, conf.task_ignore_result) == (True, True, True)
     assert (conf.worker_concurrency, conf.worker_prefetch_multiplier, conf.worker_disable_prefetch) == (1, 1, True)

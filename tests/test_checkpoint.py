@@ -144,7 +144,7 @@ def test_a_name_that_is_nothing_is_not_found(name: str, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """A hub without a network: the files it 'has', by 'repo/subfolder/name'; nothing is cached."""
+    """Return a hub without a network: the files it 'has', by 'repo/subfolder/name'; nothing is cached."""
     files: dict[str, Path] = {}
 
     def download(repo: str, name: str, *, subfolder: str | None, local_files_only: bool) -> str:
@@ -279,7 +279,7 @@ def test_an_odd_half_is_misshapen(copy_checkpoint: CopyCheckpoint) -> None:
 
 
 @pytest.mark.parametrize("section", ["model", "conditioner"])
-def test_a_key_without_a_place_is_an_error(copy_checkpoint: CopyCheckpoint, section: str) -> None:
+def test_a_key_that_nothing_takes_is_an_error(copy_checkpoint: CopyCheckpoint, section: str) -> None:
     folder = copy_checkpoint("tiny-2.0")
     edit_weights(folder, lambda tensors: tensors.update({f"{section}.stray.weight": torch.zeros(2)}))
     with pytest.raises(CheckpointKeyError, match=rf"{section}\.stray\.weight"):

@@ -21,7 +21,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 @pytest.fixture
 def load_edited(copy_checkpoint: Callable[[str], Path]) -> Callable[[Edit], object]:
-    """Loads the tiny v2.0 checkpoint after a change to its config.yaml."""
+    """Load the tiny v2.0 checkpoint after a change to its config.yaml."""
 
     def load(edit: Edit) -> object:
         path = copy_checkpoint("tiny-2.0") / "config.yaml"
@@ -77,7 +77,7 @@ def test_a_config_that_is_not_a_plain_mapping_is_refused(
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """The tiny v2.1 config, as plain data."""
+    """Return the tiny v2.1 config, as plain data."""
     text = (GOLDEN / "tiny-2.1" / "hunyuan3d-dit-v2-1" / "config.yaml").read_text()
     loaded: dict[str, Any] = yaml.safe_load(text)
     return loaded

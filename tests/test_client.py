@@ -209,7 +209,7 @@ def test_pause_is_at_least_what_the_service_asks_for(line: Line) -> None:
 def test_pauses_double_up_to_a_bound() -> None:
     pauses: list[float] = []
     for chance in (0.0, 1.0):
-        retry_policy = RetryPolicy(pauses.append, chance=lambda chance=chance: chance)
+        retry_policy = RetryPolicy(pauses.append, chance=itertools.repeat(chance).__next__)
         pauses += [retry_policy.pause(failures) for failures in range(8)]
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 0.25, 0.5, 1, 2, 4, 8, 15, 15]
 
@@ -446,7 +446,7 @@ def leave_nothing(folder: Path) -> list[str]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """A file that is there from before, alone in its folder."""
+    """Give a file that is there from before, alone in its folder."""
     path = tmp_path / "meshes" / "mesh.glb"
     path.parent.mkdir()
     path.write_bytes(b"old")
@@ -549,8 +549,8 @@ def test_full_address_of_this_service_is_taken(line: Line, tmp_path: Path) -> No
 def test_key_is_in_no_message(line: Line) -> None:
     line.wire.faults.extend([reset_after(0), answered("400 No", body=BUSY)])
     messages = [repr(line.client), repr(line.client._transport)]
-    for call in (lambda: line.connect(retries=0).jobs(), lambda: line.connect(retries=0).jobs()):
+    for _ in range(2):
         with pytest.raises(ClientError) as caught:
-            call()
+            line.connect(retries=0).jobs()
         messages += [str(caught.value), repr(caught.value)]
     assert not any(line.service.api_key in message for message in messages)

@@ -43,7 +43,7 @@ class Terminal:
         return AgentClient(*arguments, **{**options, "sleep": lambda _seconds: None})
 
     def rows(self) -> list[list[str]]:
-        """The last table's rows, cells apart."""
+        """Read the last table's rows, cells apart."""
         return [line.split() for line in self.out.getvalue().splitlines()[1:]]
 
     def image(self, name: str) -> Path:

@@ -65,7 +65,7 @@ def test_a_try_that_succeeds_is_the_last() -> None:
         result = next(results)
         if isinstance(result, PassingFailure):
             raise result
-        return result
+        return str(result)
 
     policy = RetryPolicy(pauses.append, chance=lambda: 0.0, on_retry=lambda problem, _: told.append(problem))
     assert policy.persist(attempt) == "made"

@@ -34,7 +34,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def variables(name: str) -> dict[str, str]:
-    """A service's variables with nothing set outside: `${NAME:-default}` becomes its default."""
+    """Return a service's variables with nothing set outside: `${NAME:-default}` becomes its default."""
     given = service(name).get("environment", {})
     return {key: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for key, value in given.items()}
 

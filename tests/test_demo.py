@@ -19,8 +19,9 @@ from rich.console import Console
 
 from backend.cli.console import Terminal
 from backend.cli.output_names import plan_names
-from backend.demo import FORMATS, Finished, Plan, _drawn, main
+from backend.demo import Finished, Plan, _drawn, main
 from backend.demo.local_service import ServiceFailed, demo_service
+from backend.limits import FORMATS
 from orfeas_client.console import Screen
 from orfeas_client.models import Job
 from tests.support.running import REPOSITORY
@@ -44,13 +45,13 @@ class Person:
 
 
 def service_processes() -> list[int]:
-    """The processes that this one started, and theirs, which still run."""
+    """Return the processes that this one started, and theirs, which still run."""
     children = psutil.Process().children(recursive=True)
     return [child.pid for child in children if {"gunicorn", "backend.serve"} & set(child.cmdline())]
 
 
 @pytest.mark.slow
-def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demonstration_leaves_meshes_and_images_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -64,7 +65,9 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
         *("mug.glb", "mug.stl", "mug.obj", "mug.ply", "mug.preview.png"),
         *("star.glb", "star.preview.png", "contact-sheet.png"),
     }
-    assert len({len(trimesh.load_mesh(tmp_path / "out" / f"mug.{fmt}").faces) for fmt in ("glb", "stl", "ply")}) == 1
+    assert (
+        len({len(trimesh.load_mesh(tmp_path / "out" / f"mug.{format}").faces) for format in ("glb", "stl", "ply")}) == 1
+    )
     with Image.open(tmp_path / "out" / "contact-sheet.png") as sheet:
         assert sheet.width > sheet.height > 400
     for name in ("mug", "star"):
@@ -77,7 +80,7 @@ def test_demonstration_leaves_meshes_and_pictures_of_them(tmp_path: Path, monkey
     assert service_processes() == []
 
 
-def test_picture_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> None:
+def test_image_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> None:
     images = (SAMPLES / "mug.png", SAMPLES / "star.png")
     plan = Plan(images, plan_names(images, tmp_path, FORMATS), quality=1, seed=7)
     trimesh.creation.box().export(tmp_path / "mug.glb")
@@ -102,7 +105,7 @@ def test_picture_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) ->
         (["-o", "/dev/null/out"], "Not a directory"),
     ],
 )
-def test_bad_parameters_are_told_before_anything_starts(arguments: list[str | Path], said: str) -> None:
+def test_bad_parameters_are_reported_before_anything_starts(arguments: list[str | Path], said: str) -> None:
     person = Person()
     assert person.run(*arguments) == 2
     assert said in person.err.getvalue()
@@ -116,7 +119,7 @@ def test_service_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
+def test_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
     person = Person()
     (tmp_path / "empty").mkdir()
     assert person.run("-o", tmp_path / "out", MODEL_PATH=str(tmp_path / "empty")) == 3
@@ -125,7 +128,7 @@ def test_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     assert service_processes() == []
 
 
-def test_service_that_goes_away_is_told() -> None:
+def test_service_that_goes_away_is_reported() -> None:
     def see_it_killed() -> None:
         with demo_service(os.environ, WORKER_ENABLED="false") as service:
             while not service._status():
@@ -139,7 +142,7 @@ def test_service_that_goes_away_is_told() -> None:
     assert service_processes() == []
 
 
-def test_service_that_is_not_ready_in_time_is_told() -> None:
+def test_service_that_is_not_ready_in_time_is_reported() -> None:
     def wait_for_it() -> None:
         with demo_service(os.environ, WORKER_ENABLED="false") as service:
             service.wait_until_ready(0)

@@ -18,7 +18,7 @@ from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from benchmarks.support.fields import hausdorff, topology
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-PICTURES = [SAMPLES / name for name in ("mushroom.png", "star.png", "teapot.png")]
+IMAGES = [SAMPLES / name for name in ("mushroom.png", "star.png", "teapot.png")]
 
 
 @cache
@@ -32,18 +32,18 @@ def test_checkpoint_ships_within_its_size() -> None:
 
 def test_latents_in_a_batch_are_those_made_alone() -> None:
     pipeline = demo()
-    batch = pipeline.preprocess(PICTURES, remove_background="auto")
+    batch = pipeline.preprocess(IMAGES, remove_background="auto")
     together = pipeline.sample_latents(pipeline.encode_images(batch.image), seeds=[1, 2, 3])
     for k, seed in enumerate((1, 2, 3)):
         alone = pipeline.sample_latents(pipeline.encode_images(batch.image[k : k + 1]), seeds=[seed])
         torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-4)
 
 
-def test_meshes_are_sound_and_the_same_alone_or_in_company() -> None:
+def test_meshes_are_sound_and_the_same_alone_or_in_a_batch() -> None:
     pipeline = demo()
-    results = pipeline([*PICTURES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)
+    results = pipeline([*IMAGES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)
     assert [result.ok for result in results] == [True, True, True, False]
-    for image, seed, result in zip(PICTURES, (1, 2, 3), results[:3], strict=True):
+    for image, seed, result in zip(IMAGES, (1, 2, 3), results[:3], strict=True):
         mesh = result.unwrap()
         assert mesh.is_watertight
         assert mesh.volume > 0
@@ -68,9 +68,9 @@ def test_faces_are_brought_down_to_the_target() -> None:
     assert mesh.is_watertight
 
 
-def test_a_picture_without_an_object_is_its_own_error() -> None:
+def test_a_image_without_an_object_is_its_own_error() -> None:
     blank = np.full((64, 64, 3), 240, np.uint8)
-    good, bad = demo()([PICTURES[0], blank], seeds=1, octree_resolution=32)
+    good, bad = demo()([IMAGES[0], blank], seeds=1, octree_resolution=32)
     assert good.ok
     assert isinstance(bad.error, NoForeground)
 

@@ -30,13 +30,13 @@ SECRET_NAME = re.compile(r"KEY|TOKEN|PASSWORD|SECRET|CREDENTIAL", re.IGNORECASE)
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The image's WORKDIR as COPY leaves it."""
+    """Make the image's WORKDIR as COPY leaves it."""
     return image_tree.build(tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Path:
-    """A folder that stands first on PATH."""
+    """Make a folder that stands first on PATH."""
     folder = tmp_path / "fakes"
     folder.mkdir()
     return folder
@@ -207,7 +207,7 @@ def test_the_system_step_fails_when_the_packages_do(image: Path, fakes: Path, tm
 
 
 def wheel(folder: Path, cuda: str | None) -> None:
-    """A package called torch that says for which CUDA it was built."""
+    """Make a package called torch that says for which CUDA it was built."""
     with zipfile.ZipFile(folder / "torch-2.13.0-py3-none-any.whl", "w") as archive:
         archive.writestr("torch/__init__.py", "")
         archive.writestr("torch/version.py", f"cuda = {cuda!r}\n")
@@ -274,7 +274,7 @@ def test_the_entrypoint_makes_no_agent_whose_key_would_be_logged(image: Path, fa
     done = call(image / "docker/entrypoint.sh", environ=environment(fakes, tmp_path))
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "python -m backend.agent_auth add" in done.stderr
+    assert "orfeas agents add" in done.stderr
     assert list(tmp_path.glob("agents.json")) == []
 
 
@@ -335,7 +335,7 @@ def test_the_image_serves_answers_its_health_check_and_ends_by_sigterm(
 
 @pytest.fixture
 def loading() -> Iterator[int]:
-    """The port of a service that cannot serve yet."""
+    """Return the port of a service that cannot serve yet."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -369,7 +369,7 @@ def test_the_health_check_fails_while_no_worker_can_serve(
 
 @pytest.fixture
 def fresh_clone(tmp_path: Path) -> Path:
-    """The Makefile and the lists of packages where nothing was set up yet."""
+    """Copy the Makefile and the lists of packages where nothing was set up yet."""
     for name in ("Makefile", "requirements.txt", "requirements-cluster.txt", "requirements-dev.txt"):
         (tmp_path / name).write_bytes((REPOSITORY / name).read_bytes())
     return tmp_path

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text
 
 from backend.auth.agents_file import add_agent, set_enabled
 from backend.cli import doctor
@@ -21,31 +21,29 @@ from backend.cli.doctor.checks import Check, WrongError, examine
 from backend.cli.doctor.environment import near_misses, read_settings
 from backend.config import Settings
 from backend.errors import AgentsFileError, CheckpointNotFound, ConfigurationError
-from backend.jobs.schema import SCHEMA_VERSION, schema_version
-from backend.jobs.store import JobStore
-from backend.resources import utc_now
 from backend.storage.database import Database
 from benchmarks.support.redis import RedisServer
 from tests.support.s3 import S3Server
+from tests.support.store_backends import fresh_database
 from tests.support.tiny_service import TinyService
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Settings of a service that was never started."""
+    """Give the settings of a service that was never started."""
     return Settings(data_dir=tmp_path / "data", port=0)
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    """Somebody who takes connections and never says a word."""
+    """Be somebody who takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis of the test's own."""
+    """Start a Redis of the test's own."""
     server = RedisServer()
     try:
         server.start()
@@ -60,7 +58,7 @@ def port_of(server: socket.socket) -> int:
 
 
 def wrong(look: Callable[[], str]) -> str:
-    """What a check finds wrong; it has to."""
+    """Return what a check finds wrong; it has to."""
     with pytest.raises(WrongError) as caught:
         look()
     return str(caught.value)
@@ -287,15 +285,21 @@ def test_agents_that_cannot_call_are_told(settings: Settings) -> None:
 
 def test_a_database_of_another_version_is_told(url: str, database: Database, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=url)
-    JobStore(database, utc_now).create_schema()
     assert "as it is wanted" in stores.look_at_database(settings)
-    with database.write() as connection:
-        connection.execute(update(schema_version).values(version=99))
-    try:
-        assert "version 99" in wrong(lambda: stores.look_at_database(settings))
-    finally:
+    for revision, told in (("9999", "has revision 9999, which a later release"), ("0001", "`orfeas migrate`")):
         with database.write() as connection:
-            connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
+            latest = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+            connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+        try:
+            assert told in wrong(lambda: stores.look_at_database(settings))
+        finally:
+            with database.write() as connection:
+                connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": latest})
+
+
+def test_a_database_without_tables_is_no_trouble(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, database_url=fresh_database("postgresql", tmp_path))
+    assert stores.look_at_database(settings).endswith("no tables yet; the first start makes them.")
 
 
 def test_a_database_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def files(place: Place) -> FileStore:
 
 @pytest.fixture(params=["mounted", "pretended"])
 def tiny_disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on a disk of 256 KiB with room for two files; only pretended where none may be mounted."""
+    """Make a folder on a disk of 256 KiB with room for two files; only pretended where none may be mounted."""
     folder = tmp_path / "disk"
     if request.param == "pretended":
         pretend_tiny(folder / "files", monkeypatch)
@@ -362,7 +362,7 @@ def test_names_that_the_server_did_not_make_are_not_found(place: Place, name: st
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder between files that must neither be read nor written."""
+    """Make a folder between files that must neither be read nor written."""
     root = tmp_path_factory.mktemp("guarded")
     (root / "files" / "files").mkdir(parents=True)
     for folder in (root, root / "files" / "files"):

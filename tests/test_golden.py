@@ -14,6 +14,7 @@ from torch import Tensor
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.checkpoint.load import Denoiser
 from tests.support.golden import GOLDEN_NAMES, Golden, load_golden, load_pipeline
+from tests.support.raw_meshes import raw_meshes
 
 TOLERANCE = 1e-4
 COMPARED = {
@@ -50,7 +51,7 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float = TOLERANCE)
 
 
 def reference_vertices(golden: Golden, k: int) -> np.ndarray:
-    """The reference's vertices with its scale of 1 / (R + 1) undone."""
+    """Return the reference's vertices with its scale of 1 / (R + 1) undone."""
     r = golden.resolution
     return (golden.arrays[f"vertices_{k}"].numpy() + 1.01) * (r + 1) / r - 1.01
 
@@ -147,7 +148,7 @@ def test_checkpoints_without_encoder_load_without_one(name: str) -> None:
 
 
 def test_vertices_and_faces(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
-    results = pipeline.decode_meshes(golden.arrays["latents"], octree_resolution=golden.resolution)
+    results = raw_meshes(pipeline, golden.arrays["latents"], octree_resolution=golden.resolution)
     for k, result in enumerate(results):
         mesh, expected = result.unwrap(), reference_vertices(golden, k)
         cell = 2.02 / golden.resolution
@@ -166,7 +167,7 @@ def test_vertices_and_faces(golden: Golden, pipeline: Hunyuan3DShapePipeline) ->
 
 
 def test_faces_are_wound_as_the_reference_winds_them(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
-    results = pipeline.decode_meshes(golden.arrays["latents"], octree_resolution=golden.resolution)
+    results = raw_meshes(pipeline, golden.arrays["latents"], octree_resolution=golden.resolution)
     for k, result in enumerate(results):
         mesh = result.unwrap()
         vertices, faces = reference_vertices(golden, k), golden.arrays[f"faces_{k}"].numpy()
@@ -178,12 +179,10 @@ def test_faces_are_wound_as_the_reference_winds_them(golden: Golden, pipeline: H
         assert np.mean(agreement > 0) > 0.95
 
 
-def test_pictures_to_latents_in_one_go(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
+def test_images_to_latents_in_one_go(golden: Golden, pipeline: Hunyuan3DShapePipeline) -> None:
     batch = pipeline.preprocess(golden.images)
     cond = pipeline.encode_images(batch.image, batch.view_indices)
-    latents = pipeline.sample_latents(
-        cond, golden.steps, golden.guidance_scale, noise=golden.arrays["noise"], view_indices=batch.view_indices
-    )
+    latents = pipeline.sample_latents(cond, golden.steps, golden.guidance_scale, noise=golden.arrays["noise"])
     assert_close(latents, golden.arrays["latents"])
 
 
@@ -192,10 +191,10 @@ def test_an_image_alone_gives_what_it_gives_in_a_batch(golden: Golden, pipeline:
     cond = pipeline.encode_images(batch.image, batch.view_indices)
     seeds = list(range(11, 11 + len(cond)))
     together = pipeline.sample_latents(cond, golden.steps, seeds=seeds)
-    meshes = pipeline.decode_meshes(together, octree_resolution=24)
+    meshes = raw_meshes(pipeline, together, octree_resolution=24)
     for k, seed in enumerate(seeds):
         own = pipeline.encode_images(batch.image[k : k + 1], batch.view_indices)
         alone = pipeline.sample_latents(own, golden.steps, seeds=[seed])
         assert_close(alone[0], together[k])
-        (mesh,) = pipeline.decode_meshes(alone, octree_resolution=24)
+        (mesh,) = raw_meshes(pipeline, alone, octree_resolution=24)
         assert len(mesh.unwrap().faces) == pytest.approx(len(meshes[k].unwrap().faces), rel=1e-3)

@@ -18,7 +18,8 @@ from backend.config import Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.periodic import utc_now
 from backend.storage.database import Database
-from tests.support.hostile import FORM, Part, encode_form, good_png, image_form
+from tests.support.hostile import FORM, Part, encode_form, image_form
+from tests.support.hostile_pictures import good_png
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
 from tests.support.workshop import eventually
 
@@ -57,7 +58,7 @@ class Served:
         }
 
     def get(self, signed: str, sent: str | None = None) -> RawAnswer:
-        """The answer to a target that is sent as it was signed, or otherwise."""
+        """Return the answer to a target that is sent as it was signed, or otherwise."""
         return self.server.ask(raw_request("GET", sent or signed, self.headers("GET", signed)))
 
 

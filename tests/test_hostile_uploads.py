@@ -13,17 +13,19 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from backend.api.multipart import Form, FormLimits, read_form
 from backend.api.statuses import status_of
-from backend.api.uploads import Upload, UploadLimits, check_and_store, images_of, parse_form
+from backend.api.uploads import UploadLimits, check_and_store, images_of
 from backend.errors import ServiceError
+from backend.hunyuan3d.image.open_image import ImageLimits
 from backend.storage.files import LocalFiles
 from backend.validation import GenerateFields, GenerationFields, read_fields
 from tests.support.hostile import HostileUpload, hostile_uploads
 
 MAX_BYTES = 2_000_000
 LIMITS = {
-    "generate": UploadLimits("image", 1, 1, max_file_bytes=MAX_BYTES),
-    "batch": UploadLimits("images", 2, 10, max_file_bytes=MAX_BYTES),
+    "generate": UploadLimits(FormLimits("image", 1, max_file_bytes=MAX_BYTES), 1, ImageLimits(max_bytes=MAX_BYTES)),
+    "batch": UploadLimits(FormLimits("images", 10, max_file_bytes=MAX_BYTES), 2, ImageLimits(max_bytes=MAX_BYTES)),
 }
 FIELDS = {"generate": GenerateFields, "batch": GenerationFields}
 UPLOADS = hostile_uploads(MAX_BYTES)
@@ -69,18 +71,18 @@ WATCH = Watch()
 
 
 def handle(hostile: HostileUpload, body: bytes, folder: Path) -> tuple[str, ...]:
-    """What the service does with a form, up to where a job would begin; the names that pictures are stored under."""
+    """Do what the service does with a form, up to where a job would begin; return the names of stored images."""
     limits, store = LIMITS[hostile.operation], LocalFiles(folder / "inputs")
-    with parse_form(io.BytesIO(body), hostile.content_type, limits, folder / "spool") as upload:
-        read_fields(FIELDS[hostile.operation], upload.fields)
-        return _store(upload, store, limits)
+    form = read_form(io.BytesIO(body), hostile.content_type, limits.form)
+    read_fields(FIELDS[hostile.operation], form.fields)
+    return _store(form, store, limits)
 
 
-def _store(upload: Upload, store: LocalFiles, limits: UploadLimits) -> tuple[str, ...]:
+def _store(form: Form, store: LocalFiles, limits: UploadLimits) -> tuple[str, ...]:
     names: list[str] = []
     try:
-        for image in images_of(upload, limits.image_field, limits.fewest, limits.most):
-            names.append(check_and_store(image, store, limits))
+        for image in images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files):
+            names.append(check_and_store(image, store, limits.image))
     except ServiceError:
         for name in names:
             store.delete(name)
@@ -99,7 +101,8 @@ def test_each_upload_gets_its_answer_and_leaves_nothing_else(
     data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    body, names = hostile.body, ()
+    body: bytes = hostile.body
+    names: tuple[str, ...] = ()
     with WATCH.watching() as touched:
         try:
             names, answer, said = handle(hostile, body, data), (202, ""), ""

@@ -17,7 +17,7 @@ PROCESSOR = ImageProcessor(size=32)
 
 
 def disc(size: int = 60, shift: int = 0, colour: tuple[int, int, int] = (200, 40, 40)) -> Image.Image:
-    """A coloured disc of radius size / 4 on a transparent square."""
+    """Return a coloured disc of radius size / 4 on a transparent square."""
     y, x = np.mgrid[:size, :size] - size / 2
     rgba = np.zeros((size, size, 4), np.uint8)
     rgba[(x - shift) ** 2 + y**2 < (size / 4) ** 2] = (*colour, 255)
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def test_every_form_of_the_same_picture_gives_the_same_tensor(tmp_path: Path) -> None:
+def test_every_form_of_the_same_image_gives_the_same_tensor(tmp_path: Path) -> None:
     image = disc()
     path = tmp_path / "disc.png"
     path.write_bytes(encoded(image))
@@ -62,7 +62,7 @@ def test_what_is_transparent_becomes_white() -> None:
     assert PROCESSOR(disc()).image[0, :, 0, 0].tolist() == [1, 1, 1]
 
 
-def test_a_picture_without_alpha_is_taken_whole() -> None:
+def test_an_image_without_alpha_is_taken_whole() -> None:
     batch = PROCESSOR(Image.new("RGB", (20, 20), (0, 0, 0)))
     assert (batch.mask == 1).float().mean() == pytest.approx(0.85**2, abs=0.06)
 
@@ -88,7 +88,7 @@ def test_a_hair_thin_object_survives() -> None:
         None,
     ],
 )
-def test_what_is_no_picture_is_an_invalid_image(bad: object) -> None:
+def test_what_is_no_image_is_an_invalid_image(bad: object) -> None:
     with pytest.raises(InvalidImage):
         PROCESSOR(bad)  # type: ignore[arg-type]
 
@@ -102,7 +102,7 @@ def test_what_is_no_picture_is_an_invalid_image(bad: object) -> None:
         one_visible(slice(3, 4), slice(3, 20)),
     ],
 )
-def test_a_picture_without_area_has_no_foreground(empty: Image.Image) -> None:
+def test_an_image_without_area_has_no_foreground(empty: Image.Image) -> None:
     with pytest.raises(NoForeground):
         PROCESSOR(empty)
 
@@ -121,7 +121,7 @@ def test_views_are_stacked_in_the_order_of_their_indices() -> None:
     assert torch.equal(batch.image[0, 1], PROCESSOR(blue).image[0])
 
 
-def test_one_picture_is_the_front_view() -> None:
+def test_one_image_is_the_front_view() -> None:
     assert MultiViewImageProcessor(size=32)(disc()).view_indices == (0,)
 
 
@@ -133,7 +133,7 @@ def test_views_must_have_known_names_and_be_there() -> None:
         processor({})
 
 
-def test_one_picture_or_many() -> None:
+def test_one_image_or_many() -> None:
     image = disc()
     assert as_list(image) == [image]
     assert as_list("a.png") == ["a.png"]

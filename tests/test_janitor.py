@@ -60,7 +60,7 @@ class House:
         return job
 
     def finish_one(self) -> Job:
-        """A finished job, its picture left where it is."""
+        """Finish a job, with its image left where it is."""
         self.submit()
         return self.store.complete(self.run_one(), self.artifacts.write(b"mesh", "glb"), "{}")
 
@@ -106,7 +106,7 @@ def test_a_finished_job_goes_with_its_files_exactly_when_its_time_is_over(house:
     job = house.finish_one()
     house.clock.now = START + TTL - MICROSECOND
     assert house.janitor().sweep() == Swept()
-    assert house.files() == {job.artifact, job.input_path}
+    assert house.files() == {job.artifact, job.image_name}
     house.clock.advance(0.000001)
     assert house.janitor().sweep() == Swept(expired=1)
     assert house.files() == set()
@@ -151,7 +151,7 @@ def test_dead_runs_return_to_the_queue_and_the_third_death_ends_the_job(house: H
     for expected in (Swept(requeued=1), Swept(requeued=1), Swept(died=1)):
         running = house.run_one()
         assert house.janitor().sweep() == Swept()
-        assert house.files() == {running.input_path}
+        assert house.files() == {running.image_name}
         house.clock.advance(LEASE)
         assert house.janitor().sweep() == expected
     assert house.status(job_id) is Status.FAILED
@@ -169,7 +169,7 @@ def test_nothing_that_a_job_still_needs_is_touched(house: House) -> None:
     assert house.store.get(done.id, "ann") == done
     house.clock.advance(TTL.total_seconds() / 2 + 3600)  # now the files are older than any orphan may be
     assert house.janitor().sweep() == Swept(expired=1, overdue=1)
-    assert house.files() == {job.input_path for job in running}
+    assert house.files() == {job.image_name for job in running}
     assert house.status(waiting) is Status.FAILED
 
 
@@ -260,7 +260,7 @@ def test_a_job_that_names_no_file_of_ours_expires(house: House) -> None:
 def test_a_job_whose_files_are_gone_expires(house: House) -> None:
     job = house.finish_one()
     house.artifacts.delete(str(job.artifact))
-    house.images.delete(job.input_path)
+    house.images.delete(job.image_name)
     house.clock.advance(TTL.total_seconds())
     assert house.janitor().sweep() == Swept(expired=1)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,7 +55,7 @@ class Expected:
         self.status, self.finished = status, now
 
     def leave(self, now: datetime) -> None:
-        """The run ends without a result."""
+        """End the run without a result."""
         if self.cancel_requested:
             self.finish(Status.CANCELLED, now)
         else:
@@ -127,9 +128,9 @@ class JobHistory(RuleBasedStateMachine):
         if waiting:
             assert ids[0] == self.next_in_turn()
             first = waiting[ids[0]]
-            company = [job for job_id, job in waiting.items() if job.key == first.key and job.attempts < 2]
-            assert len(ids) == (1 if first.attempts >= 2 else min(limit, len(company)))
-            assert all(waiting[job_id] in company for job_id in ids[1:])
+            mates = [job for job_id, job in waiting.items() if job.key == first.key and job.attempts < 2]
+            assert len(ids) == (1 if first.attempts >= 2 else min(limit, len(mates)))
+            assert all(waiting[job_id] in mates for job_id in ids[1:])
         for job in leased:
             expected = self.jobs[job.id]
             assert job.fence > expected.fence
@@ -147,7 +148,7 @@ class JobHistory(RuleBasedStateMachine):
                     job.leave(self.clock())
 
     def next_in_turn(self) -> str:
-        """The oldest job of the agent whose latest run began longest ago."""
+        """Return the oldest job of the agent whose latest run began longest ago."""
 
         def turn(job_id: str) -> tuple[datetime, str]:
             starts = [job.started for job in self.jobs.values() if job.agent == self.jobs[job_id].agent]
@@ -268,6 +269,6 @@ class JobHistory(RuleBasedStateMachine):
 def test_no_history_loses_a_job_or_finishes_one_twice(backend: str, tmp_path: Path) -> None:
     database = Database.open(empty_database(backend, tmp_path))
     try:
-        run_state_machine_as_test(lambda: JobHistory(database), settings=SIZES)
+        run_state_machine_as_test(cast(type[JobHistory], lambda: JobHistory(database)), settings=SIZES)
     finally:
         database.close()

@@ -34,7 +34,7 @@ def lease_ids(store: JobStore, limit: int) -> list[str]:
 
 
 def die(store: JobStore, clock: ManualClock, limit: int, deaths: int = 1) -> None:
-    """Runs that lease up to limit jobs and are never heard of again."""
+    """Lease up to limit jobs for runs that are never heard of again."""
     for _ in range(deaths):
         assert store.lease("doomed", limit, LEASE)
         clock.advance(LEASE)
@@ -123,13 +123,13 @@ def _queued(store: JobStore, agent: str) -> list[Job]:
     return [job for job in store.list_jobs(agent, None, 50).jobs if job.status is Status.QUEUED]
 
 
-def test_company_may_join_a_leased_job_later(store: JobStore) -> None:
+def test_batch_mates_may_join_a_leased_job_later(store: JobStore) -> None:
     submit(store, "ann", 1, "steps 20")
     (first,) = store.lease("worker", 4, LEASE)
     submit(store, "bob", 1, "steps 50")
     joining = submit(store, "bob", 3, "steps 20")
-    company = store.lease("worker", 2, LEASE, batch_mates_of=first)
-    assert [job.id for job in company] == list(joining[:2])
+    mates = store.lease("worker", 2, LEASE, batch_mates_of=first)
+    assert [job.id for job in mates] == list(joining[:2])
 
 
 def test_heartbeats_keep_jobs_and_bring_the_wish_to_stop(store: JobStore, clock: ManualClock) -> None:

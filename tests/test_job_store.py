@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TypedDict
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from backend.api.statuses import status_of
@@ -21,11 +21,10 @@ from backend.errors import (
     LeaseLost,
     NoSurface,
     QueueFull,
-    SchemaMismatch,
     TooManyActiveJobs,
 )
 from backend.jobs.models import Batch, IdempotencyKey, Job, QueueCounts, Status, Submitted
-from backend.jobs.schema import idempotency_keys, jobs, schema_version
+from backend.jobs.schema import idempotency_keys, jobs
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
 from tests.support.store_backends import START, ManualClock, new_jobs, open_database, report_progress, submit
@@ -57,7 +56,7 @@ def test_a_submitted_job_is_queued_with_what_was_given(store: JobStore) -> None:
         status=Status.QUEUED,
         request='{"seed": 0}',
         batch_key="demo/20/5.0/256",
-        input_path="inputs/0.png",
+        image_name="inputs/0.png",
         created_at=START,
         updated_at=START,
         started_at=None,
@@ -82,7 +81,7 @@ def test_several_jobs_make_a_batch_in_their_order(store: JobStore) -> None:
     assert answer.batch_id is not None
     batch = store.get_batch(answer.batch_id, "ann")
     assert tuple(job.id for job in batch.jobs) == answer.job_ids
-    assert [job.input_path for job in batch.jobs] == [f"inputs/{k}.png" for k in range(10)]
+    assert [job.image_name for job in batch.jobs] == [f"inputs/{k}.png" for k in range(10)]
     assert {job.batch_id for job in batch.jobs} == {answer.batch_id}
 
 
@@ -448,23 +447,3 @@ def test_the_tables_refuse_rows_in_impossible_states(store: JobStore, database: 
     ):
         with pytest.raises(IntegrityError), database.write() as connection:
             connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
-
-
-def test_the_schema_is_made_once_by_any_number_of_callers(store: JobStore, database: Database) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: store.create_schema(), range(8)))
-    with database.read() as connection:
-        assert connection.execute(schema_version.select()).scalars().all() == [1]
-
-
-def test_tables_of_another_version_are_refused(store: JobStore, database: Database) -> None:
-    with database.write() as connection:
-        connection.execute(schema_version.delete())
-        connection.execute(insert(schema_version).values(version=99))
-    try:
-        with pytest.raises(SchemaMismatch) as refused:
-            store.create_schema()
-        assert refused.value.details == {"found": 99, "wanted": 1}
-    finally:
-        with database.write() as connection:
-            connection.execute(update(schema_version).values(version=1))

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backend.errors import ArtifactStoreUnavailable
+from backend.runner.export_pool import ExportPool
 from backend.telemetry.logs import JsonFormatter, configure_logging, log_context, log_jobs, log_request
+from tests.support.store_backends import empty_database, open_database
+from tests.support.workshop import Workshop, workshop
 
 
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
-    """A logger whose lines `lines` reads."""
+    """Make a logger whose lines `lines` reads."""
     made = logging.Logger("test")
     log_request("")
     yield made
@@ -126,3 +133,52 @@ def test_configuration_is_as_loud_as_it_is_told(capsys: pytest.CaptureFixture[st
         "loud from gunicorn.error",
         "loud from somebody.else",
     ]
+
+
+def test_work_on_another_thread_is_about_the_jobs_of_whoever_submitted_it(logger: logging.Logger) -> None:
+    lines = Lines(logger)
+    pool = ExportPool(1, 2)
+    for job_id in ("a", "b"):
+        with log_context(job_id):
+            pool.submit(partial(logger.info, "made"), lambda: False)
+    assert pool.join(20)
+    pool.stop()
+    assert [line["job_ids"] for line in lines.values] == [["a"], ["b"]]
+
+
+def test_every_line_about_a_run_names_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: bytes) -> None:
+        logging.getLogger("somebody.else").warning("drawing %s", image.decode())
+        if image == b"bad":
+            raise ValueError("no mesh")
+
+    root = logging.getLogger()
+    lines = Lines(root)
+    try:
+        with open_database(empty_database("sqlite", tmp_path)) as database, workshop(tmp_path, database) as shop:
+            good, bad = shop.submit(b"good"), shop.submit(b"bad")
+            shop.fake.before_finish = fail
+            monkeypatch.setattr(shop.images, "delete", refuse)
+            shop.worker().run_once()
+            taken = shop.submit(b"taken")
+            shop.fake.before_call = lambda _call: logging.getLogger("somebody.else").warning("on the device")
+            shop.fake.at_step = lambda _step: cancel_and_wait(shop, taken)
+            shop.worker().run_once()
+    finally:
+        root.removeHandler(lines)
+    found = {line["message"]: line.get("job_ids") for line in lines.values}
+    assert found["drawing good"] == [good]
+    assert found["drawing bad"] == found[f"job {bad} failed"] == [bad]
+    assert found["on the device"] == [taken]
+    for job_id in (good, bad, taken):
+        # Of the last one the heartbeats' thread says it.
+        assert found[f"the image of job {job_id} stays: {ArtifactStoreUnavailable()}"] == [job_id]
+
+
+def cancel_and_wait(shop: Workshop, job_id: str) -> None:
+    shop.store.cancel(job_id, "ann")
+    time.sleep(0.8)
+
+
+def refuse(_name: str) -> None:
+    raise ArtifactStoreUnavailable

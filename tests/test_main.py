@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
-import backend
 from backend.agent_api import services_of
 from backend.auth.agents_file import add_agent
 from backend.config import Settings
@@ -31,11 +29,6 @@ ROUTES = {
     "/docs/<name>",
     "/metrics",
 }
-
-
-def test_version_is_the_project_s() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert backend.__version__ == project["version"]
 
 
 def test_importing_the_web_side_imports_no_model() -> None:

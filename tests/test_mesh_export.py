@@ -16,7 +16,6 @@ from skimage.measure import marching_cubes
 
 from backend.errors import ExportError, InvalidFormat, InvalidMesh, InvalidScale
 from backend.hunyuan3d.mesh.export import (
-    FORMATS,
     check_format,
     export_mesh,
     exported_bounds,
@@ -25,11 +24,12 @@ from backend.hunyuan3d.mesh.export import (
     write_mesh,
 )
 from backend.hunyuan3d.mesh.ops import clean_mesh, decimate
+from backend.limits import FORMATS
 
 
 @pytest.fixture(scope="module")
 def blob() -> trimesh.Trimesh:
-    """A closed surface with handles, cleaned and decimated as the pipeline does; taller than wide."""
+    """Return a closed surface with handles, cleaned and decimated as the pipeline does; taller than wide."""
     field = gaussian_filter(np.random.default_rng(5).standard_normal((24, 40, 28)), 2.5)
     field = field / field.std() - 0.2
     for axis in range(3):
@@ -38,27 +38,27 @@ def blob() -> trimesh.Trimesh:
     return decimate(clean_mesh(trimesh.Trimesh(vertices / 20 - 1, faces[:, ::-1], process=False)), 4000).mesh
 
 
-def reopen(data: bytes, fmt: str) -> trimesh.Trimesh:
-    mesh = trimesh.load(io.BytesIO(data), file_type=fmt, force="mesh")
+def reopen(data: bytes, format: str) -> trimesh.Trimesh:
+    mesh = trimesh.load(io.BytesIO(data), file_type=format, force="mesh")
     mesh.merge_vertices(merge_norm=True, merge_tex=True)
     return mesh
 
 
 @pytest.mark.parametrize("scale", [None, 73.0])
-@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_reopened_file_has_the_same_faces_and_is_watertight(
-    blob: trimesh.Trimesh, fmt: str, scale: float | None
+    blob: trimesh.Trimesh, format: str, scale: float | None
 ) -> None:
-    again = reopen(export_mesh(blob, fmt, scale_mm=scale), fmt)
+    again = reopen(export_mesh(blob, format, scale_mm=scale), format)
     assert len(again.faces) == len(blob.faces)
     assert again.is_watertight
     assert again.is_winding_consistent
     assert again.volume > 0
 
 
-@pytest.mark.parametrize("fmt", ["glb", "obj", "ply"])
-def test_y_up_formats_keep_the_frame_and_the_unit(blob: trimesh.Trimesh, fmt: str) -> None:
-    np.testing.assert_allclose(reopen(export_mesh(blob, fmt), fmt).bounds, blob.bounds, atol=1e-6)
+@pytest.mark.parametrize("format", ["glb", "obj", "ply"])
+def test_y_up_formats_keep_the_frame_and_the_unit(blob: trimesh.Trimesh, format: str) -> None:
+    np.testing.assert_allclose(reopen(export_mesh(blob, format), format).bounds, blob.bounds, atol=1e-6)
 
 
 def test_stl_is_z_up_and_100_mm_long_without_a_scale(blob: trimesh.Trimesh) -> None:
@@ -70,17 +70,17 @@ def test_stl_is_z_up_and_100_mm_long_without_a_scale(blob: trimesh.Trimesh) -> N
     assert again.volume == pytest.approx(blob.volume * factor**3, rel=1e-4)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_scale_sets_the_longest_side_in_every_format(blob: trimesh.Trimesh, fmt: str) -> None:
-    assert reopen(export_mesh(blob, fmt, scale_mm=42.0), fmt).extents.max() == pytest.approx(42.0, rel=1e-5)
+@pytest.mark.parametrize("format", FORMATS)
+def test_scale_sets_the_longest_side_in_every_format(blob: trimesh.Trimesh, format: str) -> None:
+    assert reopen(export_mesh(blob, format, scale_mm=42.0), format).extents.max() == pytest.approx(42.0, rel=1e-5)
 
 
-def normals_in(data: bytes, fmt: str, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """The normals as they stand in the file, without a reader that might compute its own."""
-    if fmt == "obj":
+def normals_in(data: bytes, format: str, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return the normals as they stand in the file, without a reader that might compute its own."""
+    if format == "obj":
         lines = [line.split()[1:] for line in data.decode().splitlines() if line.startswith("vn ")]
         return np.array(lines, dtype=np.float64)
-    if fmt == "ply":
+    if format == "ply":
         body = data[data.index(b"end_header\n") + 11 :]
         return np.frombuffer(body, "<f4", count * 6).reshape(-1, 6)[:, 3:].astype(np.float64)
     length = int.from_bytes(data[12:16], "little")
@@ -90,10 +90,10 @@ def normals_in(data: bytes, fmt: str, count: int) -> np.ndarray[tuple[int, ...],
     return np.frombuffer(data[start:], "<f4", accessor["count"] * 3).reshape(-1, 3).astype(np.float64)
 
 
-@pytest.mark.parametrize("fmt", ["glb", "obj", "ply"])
-def test_files_carry_smooth_normals(fmt: str) -> None:
+@pytest.mark.parametrize("format", ["glb", "obj", "ply"])
+def test_files_carry_smooth_normals(format: str) -> None:
     ball = trimesh.creation.icosphere(subdivisions=3)
-    normals = normals_in(export_mesh(ball, fmt), fmt, len(ball.vertices))
+    normals = normals_in(export_mesh(ball, format), format, len(ball.vertices))
     np.testing.assert_allclose(normals, ball.vertices, atol=6e-3)
 
 
@@ -122,11 +122,13 @@ def test_positions_that_fall_together_in_float32_are_kept_apart() -> None:
 
 
 @pytest.mark.parametrize("scale", [None, 73.0])
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_bounds_and_unit_are_told_as_the_file_has_them(blob: trimesh.Trimesh, fmt: str, scale: float | None) -> None:
-    bounds = np.array(exported_bounds(blob, fmt, scale_mm=scale))
-    np.testing.assert_allclose(bounds, reopen(export_mesh(blob, fmt, scale_mm=scale), fmt).bounds, rtol=1e-5, atol=1e-5)
-    longest = {"model": np.ptp(blob.bounds, axis=0).max(), "mm": scale or 100.0}[exported_unit(fmt, scale)]
+@pytest.mark.parametrize("format", FORMATS)
+def test_bounds_and_unit_are_as_the_file_has_them(blob: trimesh.Trimesh, format: str, scale: float | None) -> None:
+    bounds = np.array(exported_bounds(blob, format, scale_mm=scale))
+    np.testing.assert_allclose(
+        bounds, reopen(export_mesh(blob, format, scale_mm=scale), format).bounds, rtol=1e-5, atol=1e-5
+    )
+    longest = {"model": np.ptp(blob.bounds, axis=0).max(), "mm": scale or 100.0}[exported_unit(format, scale)]
     assert np.ptp(bounds, axis=0).max() == pytest.approx(longest)
 
 
@@ -142,16 +144,16 @@ def test_unknown_format_is_refused(blob: trimesh.Trimesh, name: str) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, -3.0, float("nan")])
-@pytest.mark.parametrize("fmt", ["glb", "stl"])
-def test_senseless_scale_is_refused(blob: trimesh.Trimesh, fmt: str, scale: float) -> None:
+@pytest.mark.parametrize("format", ["glb", "stl"])
+def test_senseless_scale_is_refused(blob: trimesh.Trimesh, format: str, scale: float) -> None:
     with pytest.raises(InvalidScale):
-        export_mesh(blob, fmt, scale_mm=scale)
+        export_mesh(blob, format, scale_mm=scale)
 
 
-@pytest.mark.parametrize("fmt", FORMATS)
-def test_empty_mesh_is_refused(fmt: str) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+def test_empty_mesh_is_refused(format: str) -> None:
     with pytest.raises(InvalidMesh):
-        export_mesh(trimesh.Trimesh(), fmt)
+        export_mesh(trimesh.Trimesh(), format)
 
 
 def test_written_file_replaces_the_old_one_and_leaves_no_other(blob: trimesh.Trimesh, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def torus() -> trimesh.Trimesh:
 
 
 def sponge(seed: int, size: int = 40, blur: float = 2.0) -> trimesh.Trimesh:
-    """A closed surface full of handles and thin necks: the hard case for contraction."""
+    """Return a closed surface full of handles and thin necks: the hard case for contraction."""
     field = gaussian_filter(np.random.default_rng(seed).standard_normal((size,) * 3), blur)
     field = field / field.std() - 0.3
     for axis in range(3):

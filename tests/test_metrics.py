@@ -23,7 +23,8 @@ START_MINUTES = timedelta(minutes=5)
 def scraped(service: AgentService) -> bytes:
     response = service.app.test_client().get("/metrics")
     assert response.status_code == 200
-    return response.data
+    page: bytes = response.data
+    return page
 
 
 def test_requests_are_counted_by_route_and_code(tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_queue_and_devices_are_told(tmp_path: Path) -> None:
 
 
 def scraped_fresh(service: AgentService) -> bytes:
-    """What a registry of its own tells of the service now, whatever was read a moment ago."""
+    """Return what a registry of its own shows of the service now, whatever was read a moment ago."""
     metrics = ServiceMetrics()
     metrics.watch(service.services.health.read, service.clock)
     return metrics.exposition()

@@ -126,7 +126,7 @@ def test_slow_callers_and_many_are_hung_up_on(
 
 
 def drip(connection: socket.socket) -> None:
-    """Sends byte after byte until it is hung up on; fails when it never is."""
+    """Send byte after byte until it is hung up on; fails when it never is."""
     connection.settimeout(0.2)
 
     def hung_up() -> bool:

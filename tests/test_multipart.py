@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backend.api import multipart
-from backend.api.multipart import PartBegins, PartData, PartEnds, read_parts
+from backend.api.multipart import Part as ReadPart
+from backend.api.multipart import read_parts
 from backend.errors import InvalidForm, ServiceError, UnsupportedMediaType
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form, hostile_uploads
 
@@ -18,29 +19,16 @@ Read = list[tuple[str, str | None, bytes]]
 
 
 def read(body: bytes, content_type: str = FORM, head_bytes: int = HEAD_BYTES) -> Read:
-    """Name, file name and content of each part."""
-    parts: Read = []
-    pending = bytearray()
-    begun = PartBegins("", None)
-    for event in read_parts(io.BytesIO(body), content_type, head_bytes):
-        if isinstance(event, PartBegins):
-            begun, pending = event, bytearray()
-        elif isinstance(event, PartData):
-            pending += event.data
-        else:
-            assert isinstance(event, PartEnds)
-            parts.append((begun.name, begun.filename, bytes(pending)))
-    return parts
+    """Return name, file name and content of each part."""
+    parts = list(read_parts(io.BytesIO(body), content_type, head_bytes))
+    return [(part.name, part.filename, body[part.start : part.start + part.size]) for part in parts]
 
 
-class Dribble(io.RawIOBase):
+class Dribble(io.BytesIO):
     """A stream that gives a byte at a time."""
 
-    def __init__(self, content: bytes) -> None:
-        self._content = io.BytesIO(content)
-
-    def read(self, size: int = -1) -> bytes:
-        return self._content.read(min(size, 1))
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(1 if size is None or size < 0 else min(size, 1))
 
 
 @settings(max_examples=200, deadline=None)
@@ -74,10 +62,10 @@ def _outcome(body: bytes, content_type: str) -> object:
 
 def test_a_stream_that_gives_little_at_a_time_is_read_to_its_end() -> None:
     body = encode_form(Part("a", b"1"), Part("b", b"\r\n", "b.bin"))
-    events = list(read_parts(Dribble(body), FORM, HEAD_BYTES))
-    begun = [event for event in events if isinstance(event, PartBegins)]
-    assert begun == [PartBegins("a", None), PartBegins("b", "b.bin")]
-    assert sum(len(event.data) for event in events if isinstance(event, PartData)) == 3
+    parts = list(read_parts(Dribble(body), FORM, HEAD_BYTES))
+    ends = [body.index(b"1"), body.index(b"\r\n\r\n\r\n") + 4]
+    assert parts == [ReadPart("a", None, ends[0], 1), ReadPart("b", "b.bin", ends[1], 2)]
+    assert sum(part.size for part in parts) == 3
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,4 +1,4 @@
-"""The lifeline: a child hears that it is to stop, and whether it has lost its parent."""
+"""The parent watch: a child learns that it is to stop, and whether it has lost its parent."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ class Script:
 
 
 def run(script: Script) -> None:
-    ticker = PeriodicTask("the ticker", 0.001, script)
-    ticker.start()
+    task = PeriodicTask("the task", 0.001, script)
+    task.start()
     assert script.over.wait(20)
-    ticker.stop()
+    task.stop()
 
 
 def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,31 +40,31 @@ def test_it_goes_on_after_a_failure_and_logs_each_change_once(caplog: pytest.Log
         run(Script(away, away, odd, odd, None, away))
     messages = [record.getMessage() for record in caplog.records if record.name == "backend.periodic"]
     assert messages == [
-        f"the ticker: {away}",
-        "the ticker: odd",
-        "the ticker: works again",
-        f"the ticker: {away}",
-        "the ticker: works again",
+        f"the task: {away}",
+        "the task: odd",
+        "the task: works again",
+        f"the task: {away}",
+        "the task: works again",
     ]
 
 
 def test_it_is_woken_before_its_time() -> None:
     script = Script(None, None)
-    ticker = PeriodicTask("the ticker", 3600, script)
-    ticker.start()
+    task = PeriodicTask("the task", 3600, script)
+    task.start()
     while not script.over.is_set():
-        ticker.wake()
-    ticker.stop()
+        task.wake()
+    task.stop()
     assert script.failures == []
 
 
 def test_it_stops_at_once_and_begins_again() -> None:
     script = Script()
-    ticker = PeriodicTask("the ticker", 3600, script)
-    ticker.stop()
+    task = PeriodicTask("the task", 3600, script)
+    task.stop()
     for _ in range(2):
         script.over.clear()
-        ticker.start()
-        ticker.start()
+        task.start()
+        task.start()
         assert script.over.wait(20)
-        ticker.stop()
+        task.stop()

@@ -34,13 +34,14 @@ from backend.errors import (
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
 from tests.support.golden import Golden, load_golden, load_pipeline
+from tests.support.raw_meshes import raw_meshes
 
 QUICK: dict[str, Any] = {"num_inference_steps": 3, "octree_resolution": 16, "remove_background": "never"}
 
 
 @pytest.fixture
 def images() -> list[Path]:
-    """Three pictures with alpha."""
+    """Return three pictures with alpha."""
     return [load_golden("tiny-2.1").folder / f"image{k}.png" for k in range(3)]
 
 
@@ -67,7 +68,7 @@ def shifted(pipeline: Hunyuan3DShapePipeline, shift: float) -> Hunyuan3DShapePip
 # Whole runs.
 
 
-def test_one_picture_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+def test_one_image_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     (result,) = tiny(images[0], seeds=7, guidance_scale=2.0, **QUICK)
     mesh, facts = result.unwrap(), result.metadata
     assert result.ok
@@ -127,7 +128,7 @@ def test_raising_from_a_callback_cancels_and_leaves_the_pipeline_usable(
     assert tiny(images[0], **QUICK)[0].ok
 
 
-def test_one_bad_picture_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+def test_one_bad_image_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     items: list[Any] = [
         images[0],
         b"rubbish",
@@ -147,7 +148,7 @@ def test_one_bad_picture_never_harms_its_neighbours(tiny: Hunyuan3DShapePipeline
         results[2].unwrap()
 
 
-def test_a_batch_of_bad_pictures_is_a_batch_of_errors(tiny: Hunyuan3DShapePipeline) -> None:
+def test_a_batch_of_bad_images_is_a_batch_of_errors(tiny: Hunyuan3DShapePipeline) -> None:
     assert [type(r.error) for r in tiny([b"", b"x"], **QUICK)] == [InvalidImage, UnsupportedImage]
 
 
@@ -158,7 +159,7 @@ def test_target_faces_are_kept(tiny: Hunyuan3DShapePipeline, images: list[Path])
     assert fewer.metadata.target_faces == 1200
 
 
-def test_each_picture_may_have_its_own_target_and_background(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+def test_each_image_may_have_its_own_target_and_background(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     modes = {"remove_background": ["never", "auto", "always"]}
     results = tiny(images, seeds=1, target_faces=[None, 1200, 800], **{**QUICK, **modes})
     faces = [len(result.unwrap().faces) for result in results]
@@ -198,9 +199,9 @@ def test_a_background_is_removed_when_asked_for(tiny: Hunyuan3DShapePipeline, im
 
 def test_latents_that_are_not_finite_are_that_images_error(tiny: Hunyuan3DShapePipeline) -> None:
     latents = load_golden("tiny-2.1").arrays["latents"].clone()
-    good = tiny.decode_meshes(latents, octree_resolution=16)
+    good = raw_meshes(tiny, latents, octree_resolution=16)
     latents[1, 3, 2] = torch.nan
-    results = tiny.decode_meshes(latents, octree_resolution=16)
+    results = raw_meshes(tiny, latents, octree_resolution=16)
     assert isinstance(results[1].error, NonFiniteValues)
     for k in (0, 2):
         assert len(results[k].unwrap().faces) == len(good[k].unwrap().faces)
@@ -220,7 +221,7 @@ def test_a_field_without_a_sign_change_has_no_surface(shift: float, images: list
     pipeline = shifted(load_golden("tiny-2.1").pipeline(), shift)
     assert isinstance(pipeline(images[0], **QUICK)[0].error, NoSurface)
     latents = load_golden("tiny-2.1").arrays["latents"]
-    assert all(isinstance(r.error, NoSurface) for r in pipeline.decode_meshes(latents, octree_resolution=16))
+    assert all(isinstance(r.error, NoSurface) for r in raw_meshes(pipeline, latents, octree_resolution=16))
 
 
 def test_running_out_of_memory_has_its_name(monkeypatch: pytest.MonkeyPatch, images: list[Path]) -> None:
@@ -253,7 +254,7 @@ def test_seeds_may_be_any_whole_numbers(tiny: Hunyuan3DShapePipeline) -> None:
 
 
 def count_rows(pipeline: Hunyuan3DShapePipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows every evaluation of the denoiser returns, while the test runs."""
+    """Return how many rows every evaluation of the denoiser returns, while the test runs."""
     rows: list[int] = []
     velocity = pipeline.denoiser.velocity
 
@@ -290,7 +291,7 @@ def test_embedded_guidance_needs_one_pass_and_has_an_effect(monkeypatch: pytest.
     assert not torch.allclose(weak, strong)
 
 
-def test_guidance_of_zero_ignores_the_picture(tiny: Hunyuan3DShapePipeline) -> None:
+def test_guidance_of_zero_ignores_the_image(tiny: Hunyuan3DShapePipeline) -> None:
     arrays = load_golden("tiny-2.1").arrays
     latents = tiny.sample_latents(arrays["cond"], 4, 0, noise=arrays["noise"])
     other = tiny.sample_latents(arrays["cond"].flip(0), 4, 0, noise=arrays["noise"])
@@ -314,7 +315,7 @@ def test_noise_must_fit(tiny: Hunyuan3DShapePipeline) -> None:
 # Encoding.
 
 
-def test_identical_pictures_are_encoded_once(images: list[Path]) -> None:
+def test_identical_images_are_encoded_once(images: list[Path]) -> None:
     pipeline = load_golden("tiny-2.1").pipeline()
     sizes: list[int] = []
 
@@ -338,13 +339,13 @@ def test_the_same_views_under_other_indices_are_not_identical() -> None:
     assert not torch.allclose(cond[0], cond[1])
 
 
-def test_one_picture_needs_no_batch_dimension(tiny: Hunyuan3DShapePipeline) -> None:
+def test_one_image_needs_no_batch_dimension(tiny: Hunyuan3DShapePipeline) -> None:
     arrays = load_golden("tiny-2.1").arrays
     torch.testing.assert_close(tiny.encode_images(arrays["image"][0]), arrays["cond"][:1], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (1, 4, 64, 64), (1, 2, 3, 64, 64), (1, 1, 1, 3, 64, 64)])
-def test_tensors_that_are_no_pictures_are_refused(tiny: Hunyuan3DShapePipeline, shape: tuple[int, ...]) -> None:
+def test_tensors_that_are_no_images_are_refused(tiny: Hunyuan3DShapePipeline, shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidImage):
         tiny.encode_images(torch.zeros(shape))
 
@@ -395,14 +396,14 @@ def test_a_parameter_out_of_range_is_refused_before_any_work(
         tiny(images[0], **{**QUICK, **parameters}, on_step=cancel_at(1))
 
 
-def test_no_picture_is_an_error(tiny: Hunyuan3DShapePipeline) -> None:
+def test_no_image_is_an_error(tiny: Hunyuan3DShapePipeline) -> None:
     with pytest.raises(MissingImage):
         tiny([])
 
 
 def test_resolution_zero_is_refused_by_the_decoding_stage_too(tiny: Hunyuan3DShapePipeline) -> None:
     with pytest.raises(InvalidResolution):
-        tiny.decode_meshes(load_golden("tiny-2.1").arrays["latents"], octree_resolution=0)
+        raw_meshes(tiny, load_golden("tiny-2.1").arrays["latents"], octree_resolution=0)
 
 
 # Results.
@@ -418,7 +419,7 @@ def test_a_result_is_either_a_mesh_or_an_error() -> None:
         failed.unwrap()
 
 
-def test_a_kept_error_does_not_keep_the_picture(tiny: Hunyuan3DShapePipeline) -> None:
+def test_a_kept_error_does_not_keep_the_image(tiny: Hunyuan3DShapePipeline) -> None:
     result = tiny(Image.new("RGBA", (40, 40)), **QUICK)[0]
     assert isinstance(result.error, NoForeground)
     assert result.error.__traceback__ is None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from backend.auth.hmac_signing import digest_body, sign_request
+from benchmarks.support.programs import require
 from tests.support.tiny_service import AGENT_ID, TinyService
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ PICTURE = bytes(range(256)) * 300 + b"\r\n--\r\n"
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools() -> None:
-    subprocess.run([ROOT / "tests" / "support" / "install-recipe-tools.sh"], check=True)  # noqa: S603
+    require(ROOT / "tests" / "support" / "install-recipe-tools.sh")
 
 
 @pytest.fixture

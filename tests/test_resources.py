@@ -1,4 +1,4 @@
-"""The rooms that every process shares: opened as the settings say, swept, and reminded of what waits."""
+"""The resources that every process shares: opened as the settings say, swept, and reminded of what waits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def notifier() -> CountingNotifier:
 
 @pytest.fixture
 def resources(url: str, tmp_path: Path, notifier: CountingNotifier, clock: ManualClock) -> Any:
-    """Opened rooms that nothing moves in yet."""
+    """Open resources whose threads do not run yet."""
     opened = open_resources(tmp_path, url, notifier, clock)
     yield opened
     opened.stop()
@@ -52,7 +52,7 @@ def submit(resources: Resources) -> str:
     return resources.store.submit("ann", jobs, queue_limit=10, agent_limit=10).job_ids[0]
 
 
-def test_nothing_is_swept_or_rung_before_the_start(
+def test_nothing_is_swept_or_notified_before_the_start(
     resources: Resources, notifier: CountingNotifier, tmp_path: Path
 ) -> None:
     submit(resources)
@@ -91,7 +91,7 @@ def test_what_is_over_is_cleared_away(resources: Resources, clock: ManualClock, 
     eventually(lambda: list((tmp_path / "inputs").iterdir()) == [])
 
 
-def test_rooms_without_a_job_table_are_not_opened(
+def test_resources_without_a_job_table_are_not_opened(
     tmp_path: Path, notifier: CountingNotifier, clock: ManualClock
 ) -> None:
     with pytest.raises(StoreUnavailable):

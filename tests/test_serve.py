@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -22,7 +24,8 @@ import pytest
 from backend.auth.agents import load_agents
 from backend.auth.agents_file import add_agent, remove_agent
 from backend.errors import ConfigurationError
-from backend.serve import FIRST_AGENT_ID, GUNICORN, check_address, run
+from backend.serve import FIRST_AGENT_ID, GUNICORN, run
+from backend.serve.checks import check_address
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -39,7 +42,11 @@ class Start:
 
     @property
     def keys(self) -> list[str]:
-        return [line.split()[-1] for line in self.printed.splitlines() if line.strip().startswith("api key")]
+        return keys_in(self.printed)
+
+
+def keys_in(printed: str) -> list[str]:
+    return [line.partition("=")[2] for line in printed.splitlines() if line.strip().startswith("export ORFEAS_API_KEY")]
 
 
 def test_the_first_start_makes_an_agent_and_shows_its_key(tmp_path: Path) -> None:
@@ -128,6 +135,83 @@ def test_a_taken_port_is_told_before_an_agent_is_made(tmp_path: Path, capsys: py
     assert not (tmp_path / "agents.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PORT": "five"}, "PORT must be a whole number"),
+        ({"HOST": "192.0.2.1"}, "This machine has no address '192.0.2.1'"),
+        ({"MODEL_PATH": "/no/such/folder"}, "No checkpoint '/no/such/folder'"),
+        ({"MODEL_SUBFOLDER": "none"}, "There is no config.yaml in"),
+        ({"AGENTS_FILE": "/dev/null"}, "is not a plain file"),
+    ],
+)
+def test_a_service_that_cannot_boot_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: dict[str, str], said: str
+) -> None:
+    start = Start(tmp_path / "data", **settings)
+
+    assert (start.status, start.became, start.printed) == (2, [], "")
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", [0, 99])
+def test_a_database_of_another_release_is_told_before_an_agent_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], version: int
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "orfeas.sqlite3")) as database:
+        database.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY)")
+        database.execute("INSERT INTO schema_version VALUES (?)", [version])
+        database.commit()
+
+    start = Start(tmp_path)
+
+    assert (start.status, start.became, start.printed) == (2, [], "")
+    assert "another version of ORFEAS" in capsys.readouterr().err
+    assert not (tmp_path / "agents.json").exists()
+
+
+def test_a_database_that_is_away_stops_only_a_start_that_would_make_an_agent(tmp_path: Path) -> None:
+    away = "postgresql://me@127.0.0.1:1/jobs"
+    assert Start(tmp_path, DATABASE_URL=away).status == 2
+    assert not (tmp_path / "agents.json").exists()
+
+    add_agent(tmp_path / "agents.json", "someone")
+    assert Start(tmp_path, DATABASE_URL=away).status == 0
+
+
+def test_lines_to_copy_are_shell_and_name_a_picture_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    monkeypatch.chdir(REPOSITORY)
+    here = copied(Start(tmp_path / "a", PORT=str(port), HOST="0.0.0.0"))  # noqa: S104
+    assert here[0] == f"export ORFEAS_URL=http://127.0.0.1:{port}"
+    assert here[1] == f"export ORFEAS_AGENT_ID={FIRST_AGENT_ID}"
+    assert here[2].startswith("export ORFEAS_API_KEY=")
+    assert shlex.split(here[3])[-4:] == ["generate", "samples/mug.png", "-o", "mug.glb"]
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(copied(Start(tmp_path / "b", PORT=str(port)))[3])[-4:] == [
+        "generate",
+        "picture.png",
+        "-o",
+        "mug.glb",
+    ]
+
+
+def test_the_client_that_is_named_can_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    command = shlex.split(copied(Start(tmp_path))[-1])
+    called = [*command[: command.index("generate")], "--help"]
+    assert subprocess.run(called, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0  # noqa: S603
+
+
+def copied(start: Start) -> list[str]:
+    """Return the lines to copy."""
+    return [line.strip() for line in start.printed.splitlines() if line.startswith("  ")]
+
+
 def test_a_port_that_was_just_left_is_free(tmp_path: Path) -> None:
     # The side that closes first keeps the connection in TIME_WAIT.
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
@@ -173,7 +257,7 @@ def test_a_setting_that_makes_no_sense_is_told(tmp_path: Path, capsys: pytest.Ca
 def test_only_check_makes_nothing_and_becomes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     without = Start(tmp_path, "--only-check")
     assert (without.status, without.printed, without.became) == (2, "", [])
-    assert "python -m backend.agent_auth add" in capsys.readouterr().err
+    assert "orfeas agents add" in capsys.readouterr().err
 
     add_agent(tmp_path / "agents.json", "someone")
     with_one = Start(tmp_path, "--only-check")
@@ -195,7 +279,7 @@ def served(folder: Path, port: int, printed: Path, logged: Path) -> Iterator[sub
 
 
 def health_status(port: int, process: subprocess.Popen[bytes], wanted: int) -> int:
-    """The health's status once it is the wanted one, or the last seen after two minutes."""
+    """Return the health's status once it is the wanted one, or the last seen after two minutes."""
     status = 0
     for _ in range(600):
         assert process.poll() is None, "the service ended"
@@ -224,6 +308,7 @@ def test_the_service_starts_shows_one_key_answers_and_ends(tmp_path: Path) -> No
             assert health_status(port, process, 200) == 200, logged.read_text()
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=60) == 0, logged.read_text()
-        keys.append([line.split()[-1] for line in printed.read_text().splitlines() if "api key" in line])
+        keys.append(keys_in(printed.read_text()))
+        assert printed.read_text().splitlines()[-1] == f"Ready: http://127.0.0.1:{port}"
         assert load_agents(tmp_path / "data" / "agents.json")[FIRST_AGENT_ID].api_key not in logged.read_text()
     assert keys == [[load_agents(tmp_path / "data" / "agents.json")[FIRST_AGENT_ID].api_key], []]

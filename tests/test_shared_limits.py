@@ -24,7 +24,7 @@ def server() -> RedisServer:
 
 @pytest.fixture
 def minutes(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The time that passes between two looks for a storage that is away."""
+    """Give the time that passes between two checks for a storage that is away."""
     moment = SimpleNamespace(seconds=time.time())
     monkeypatch.setattr("flask_limiter._extension.time", SimpleNamespace(time=lambda: moment.seconds))
     return moment
@@ -54,17 +54,17 @@ def test_redis_is_used_again_when_it_is_back(server: RedisServer, minutes: Simpl
     assert [door.count("a1", 8, 6) for door in doors] == [6, 2]
 
 
-def test_redis_is_looked_for_at_least_every_forty_seconds(
+def test_redis_is_checked_at_least_every_forty_seconds(
     server: RedisServer, minutes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[float] = []
-    monkeypatch.setattr(RedisStorage, "check", lambda _: looks.append(minutes.seconds))
+    checks: list[float] = []
+    monkeypatch.setattr(RedisStorage, "check", lambda _: checks.append(minutes.seconds))
     door = Door(server.url)
     server.kill()
     for _ in range(600):
         minutes.seconds += 1
         door.is_admitted("a1", 100)
-    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(checks)]
     assert len(gaps) > 10
     assert max(gaps) <= 40
 

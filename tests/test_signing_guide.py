@@ -30,7 +30,7 @@ PICTURE = sorted((ROOT / "samples").glob("*.png"))[0]
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """The guide's program as its reader would save it."""
+    """Return the guide's program as its reader would save it."""
     path = tmp_path / "send.py"
     path.write_text(BLOCKS["python"])
     return path
@@ -38,7 +38,7 @@ def program(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What names a running service, and an agent of it, to the guide's program."""
+    """Return what names a running service, and an agent of it, to the guide's program."""
     settings = Settings(data_dir=tmp_path / "data", worker_enabled=False)
     key = add_agent(settings.agents_file, "agent-7")
     app = create_app(settings)

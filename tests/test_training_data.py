@@ -10,7 +10,7 @@ import pytest
 
 from training import make_data
 from training.dataset import Sample, ShapeDataset, draw_sample, write_shard
-from training.render import REACH, front_view, render_pictures
+from training.render import REACH, front_view, render_images
 from training.shapes import silhouettes
 from training.shapes.field import axis_of, build_field, extents
 from training.shapes.generator import HELD_OUT_FIRST_SEED, KINDS, ProceduralShape, is_held_out, kind_of, make_shape
@@ -19,7 +19,7 @@ from training.shapes.sdf import Part, Placement, ellipsoid, evaluate_grid
 
 @pytest.fixture(scope="module")
 def one_of_each() -> list[ProceduralShape]:
-    """The first shape of every kind, in the order of KINDS."""
+    """Return the first shape of every kind, in the order of KINDS."""
     first: dict[int, int] = {}
     seed = 0
     while len(first) < len(KINDS):
@@ -58,15 +58,15 @@ def test_the_solid_is_centred_and_its_silhouette_measures_1_8(one_of_each: list[
         assert (high - low)[2] < 1.93, shape.name
 
 
-def test_the_picture_leaves_a_border_of_15_percent(one_of_each: list[ProceduralShape]) -> None:
+def test_the_image_leaves_a_border_of_15_percent(one_of_each: list[ProceduralShape]) -> None:
     for shape in one_of_each:
-        alpha = render_pictures(shape, 1)[0, :, :, 3]
+        alpha = render_images(shape, 1)[0, :, :, 3]
         rows, columns = np.nonzero(alpha > 127)
         larger = max(np.ptp(rows), np.ptp(columns)) + 1
         assert larger == pytest.approx(0.85 * 112, abs=2.5), shape.name
 
 
-def test_the_pictures_frame_is_the_worlds(one_of_each: list[ProceduralShape]) -> None:
+def test_the_images_frame_is_the_worlds(one_of_each: list[ProceduralShape]) -> None:
     for shape in one_of_each:
         view = front_view(shape)
         covered = view.alpha.ravel()[view.pixels] > 0.99

@@ -15,20 +15,20 @@ from backend.errors import InvalidParameter, NoSurface
 from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-from training import held_out_pictures, metrics, report
+from training import held_out_images, metrics, report
 from training.contact_sheet import TILE, Exhibit, draw_sheet, sheet_row, write_sheet
 from training.dataset import ShapeDataset, write_shard
 from training.evaluate import Choices, evaluate
 from training.evaluate import main as evaluate_main
-from training.held_out_pictures import EMOJI, EMOJI_FONT, GLYPHS, ROUND, FontNotFoundError, glyph_pictures
+from training.held_out_images import EMOJI, EMOJI_FONT, GLYPHS, ROUND, FontNotFoundError, glyph_images
 from training.scoring import Score, score, summarise
 from training.tasks import (
     Solid,
     StaleDataError,
     Task,
     evenly,
+    image_tasks,
     one_of_each,
-    picture_tasks,
     shape_tasks,
     span_if_round,
     true_surface,
@@ -109,7 +109,7 @@ def test_meshes_outside_the_box_fill_nothing() -> None:
     assert inside_of(box((-3, -3, -3), (3, 3, 3))).all()
 
 
-def test_shadow_is_laid_out_as_the_picture() -> None:
+def test_shadow_is_laid_out_as_the_image() -> None:
     mesh = box((0.1, 0.5, -0.2), (0.9, 0.9, 0.2))
     shadow = metrics.cast_shadow(mesh.vertices, mesh.faces, 100, 1.0)
     wanted = np.zeros((100, 100), np.bool_)
@@ -136,8 +136,8 @@ def test_span_of_what_is_round_follows_from_its_silhouette() -> None:
     tall = ball(0.8, 5)
     tall.apply_scale([0.5, 1, 0.5])
     shadow = metrics.cast_shadow(tall.vertices, tall.faces, 224)
-    assert metrics.round_span(shadow.mask, metrics.PICTURE_HALF_WIDTH) == pytest.approx(shadow.span, rel=0.01)
-    assert metrics.round_span(shadow.mask.T, metrics.PICTURE_HALF_WIDTH) == pytest.approx(shadow.span, rel=0.01)
+    assert metrics.round_span(shadow.mask, metrics.IMAGE_HALF_WIDTH) == pytest.approx(shadow.span, rel=0.01)
+    assert metrics.round_span(shadow.mask.T, metrics.IMAGE_HALF_WIDTH) == pytest.approx(shadow.span, rel=0.01)
     assert span_if_round(inside_of(tall)) == pytest.approx(0.8 * 2 / 3, rel=0.06)
     assert span_if_round(inside_of(box((-0.8, -0.8, -0.2), (0.8, 0.8, 0.2)))) is None
 
@@ -192,7 +192,7 @@ def test_the_true_mesh_scores_full_marks() -> None:
     assert found.chamfer == pytest.approx(0.017, abs=0.003)
 
 
-def test_flat_and_broken_meshes_are_told_from_the_truth() -> None:
+def test_flat_and_broken_meshes_are_distinguished_from_the_truth() -> None:
     whole = ball(0.9, 4)
     shadow = metrics.cast_shadow(whole.vertices, whole.faces, 112)
     task = task_of(shadow.mask, shadow.span)
@@ -215,7 +215,7 @@ def test_flat_and_broken_meshes_are_told_from_the_truth() -> None:
     assert math.isnan(summary.iou)
 
 
-def test_a_picture_without_a_mesh_scores_nothing() -> None:
+def test_a_image_without_a_mesh_scores_nothing() -> None:
     inside = inside_of(ball(0.9, 3))
     task = Task(
         "ball", "balls", Image.new("RGBA", (8, 8)), np.ones((8, 8), np.bool_), 1.2, Solid(inside, None, (1.8, 1.8, 1.8))
@@ -255,7 +255,7 @@ def test_true_surfaces_differ_by_drawing_and_stale_data_are_refused(held_out: Sh
         true_surface(HELD_OUT + 1, stored)
 
 
-def test_held_out_pictures_are_many_and_named_once() -> None:
+def test_held_out_images_are_many_and_named_once() -> None:
     names = [name for group in EMOJI.values() for name in group]
     texts = [text for group in EMOJI.values() for text in group.values()]
     assert 60 <= len(names) <= 85
@@ -265,7 +265,7 @@ def test_held_out_pictures_are_many_and_named_once() -> None:
 
 
 def test_glyphs_are_single_pieces_in_the_middle_of_a_transparent_square() -> None:
-    images = glyph_pictures()
+    images = glyph_images()
     assert [image.name for image in images][:17] == list(GLYPHS[:17])
     assert images[-1].name == "black spade suit"
     for image in images:
@@ -280,17 +280,17 @@ def test_glyphs_are_single_pieces_in_the_middle_of_a_transparent_square() -> Non
 
 
 def test_what_hangs_loose_from_a_glyph_is_left_out() -> None:
-    font = ImageFont.truetype(held_out_pictures.glyph_font(), 100)
-    stem = np.asarray(held_out_pictures.draw_glyph(font, "i", 140))[..., 3]
-    plain = np.asarray(held_out_pictures.draw_glyph(font, "ı", 140))[..., 3]
+    font = ImageFont.truetype(held_out_images.glyph_font(), 100)
+    stem = np.asarray(held_out_images.draw_glyph(font, "i", 140))[..., 3]
+    plain = np.asarray(held_out_images.draw_glyph(font, "ı", 140))[..., 3]
     assert ndimage.label(stem > 0)[1] == 1
     assert (stem > 0).sum() == pytest.approx((plain > 0).sum(), rel=0.02)
     with pytest.raises(FontNotFoundError, match="no picture"):
-        held_out_pictures.draw_glyph(font, " ", 140)
+        held_out_images.draw_glyph(font, " ", 140)
 
 
-def test_picture_silhouettes_follow_the_image_processors_border() -> None:
-    for task in picture_tasks(glyph_pictures()[:4], ImageProcessor(size=112)):
+def test_image_silhouettes_follow_the_image_processors_border() -> None:
+    for task in image_tasks(glyph_images()[:4], ImageProcessor(size=112)):
         rows, columns = np.flatnonzero(task.shadow.any(1)), np.flatnonzero(task.shadow.any(0))
         assert task.shadow.shape == (160, 160)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(136, abs=2)
@@ -301,20 +301,20 @@ def test_picture_silhouettes_follow_the_image_processors_border() -> None:
 def test_a_missing_emoji_font_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(FontNotFoundError, match="fonts-noto-color-emoji"):
-        held_out_pictures.emoji_font(tmp_path / "cache", root=tmp_path)
+        held_out_images.emoji_font(tmp_path / "cache", root=tmp_path)
     kept = tmp_path / "cache" / EMOJI_FONT
     kept.parent.mkdir(parents=True)
-    kept.write_bytes(held_out_pictures.glyph_font().read_bytes())
-    assert held_out_pictures.emoji_font(tmp_path / "cache", root=tmp_path) == kept
+    kept.write_bytes(held_out_images.glyph_font().read_bytes())
+    assert held_out_images.emoji_font(tmp_path / "cache", root=tmp_path) == kept
 
 
-def test_a_failing_download_of_the_emoji_font_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_download_of_the_emoji_font_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = tmp_path / "apt-get"
     refusing.write_text("#!/bin/sh\necho 'no such package here' >&2\nexit 100\n")
     refusing.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda _: str(refusing))
     with pytest.raises(FontNotFoundError, match="no such package here"):
-        held_out_pictures.emoji_font(tmp_path / "cache", root=tmp_path)
+        held_out_images.emoji_font(tmp_path / "cache", root=tmp_path)
 
 
 def test_choices_are_spread_and_every_kind_is_shown() -> None:
@@ -327,7 +327,7 @@ def test_choices_are_spread_and_every_kind_is_shown() -> None:
 @pytest.mark.parametrize(("batch", "seed"), [(0, 0), (4, -1)])
 def test_impossible_choices_are_refused(batch: int, seed: int) -> None:
     with pytest.raises(ValueError, match="at least"):
-        Choices(batch=batch, seed=seed)
+        Choices(batch_size=batch, seed=seed)
 
 
 def test_shares_are_never_rounded_up_to_all() -> None:
@@ -344,7 +344,7 @@ def test_groups_are_summarised_apart_and_together() -> None:
     assert found == {"x": (2, 0.6), "y": (1, 1.0), "**all**": (3, round(2.2 / 3, 6))}
 
 
-def test_contact_sheet_shows_pictures_beside_meshes(tmp_path: Path) -> None:
+def test_contact_sheet_shows_images_beside_meshes(tmp_path: Path) -> None:
     image = Image.new("RGBA", (112, 112), (255, 0, 0, 255))
     made, failed = Exhibit("ball", image, ball(0.9, 2)), Exhibit("nothing", image, None)
     views = sheet_row(made).views
@@ -364,14 +364,19 @@ def test_contact_sheet_shows_pictures_beside_meshes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Path) -> None:
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
-    choices = Choices(steps=2, guidance=1.0, resolution=16, batch=2)
-    results = evaluate(pipeline, held_out, glyph_pictures()[:3], choices, vae_iou=0.91)
+    choices = Choices(num_inference_steps=2, guidance_scale=1.0, octree_resolution=16, batch_size=2)
+    results = evaluate(pipeline, held_out, glyph_images()[:3], choices, vae_iou=0.91)
     assert [len(run.scores) for run in (results.shapes, results.images)] == [3, 3]
     assert [len(run.exhibits) for run in (results.shapes, results.images)] == [3, 3]
     assert len(results.shapes.stages) == 2
     assert results.shapes.seconds_per_image > 0
     assert 0 < results.chamfer_floor < 0.02
-    alone = evaluate(pipeline, held_out, glyph_pictures()[:3], Choices(steps=2, guidance=1.0, resolution=16, batch=1))
+    alone = evaluate(
+        pipeline,
+        held_out,
+        glyph_images()[:3],
+        Choices(num_inference_steps=2, guidance_scale=1.0, octree_resolution=16, batch_size=1),
+    )
     for one, many in zip(alone.shapes.scores, results.shapes.scores, strict=True):
         assert one.iou == pytest.approx(many.iou, abs=0.01)
     report.write_results(results, tmp_path)
@@ -382,21 +387,26 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     assert (tmp_path / "contact_sheet.png").stat().st_size < 3_000_000
 
 
-def test_a_sweep_tells_every_pair_of_steps_and_guidance(
+def test_a_sweep_reports_every_pair_of_steps_and_guidance(
     held_out: ShapeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.evaluate.SWEEP_STEPS", (1, 2))
     monkeypatch.setattr("training.evaluate.SWEEP_GUIDANCE", (1.0, 2.0))
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
-    results = evaluate(pipeline, held_out, glyph_pictures()[:2], Choices(resolution=16), limit=1, with_sweep=True)
-    assert [(row.steps, row.guidance) for row in results.sweep] == [(1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0)]
+    results = evaluate(pipeline, held_out, glyph_images()[:2], Choices(octree_resolution=16), limit=1, with_sweep=True)
+    assert [(row.num_inference_steps, row.guidance_scale) for row in results.sweep] == [
+        (1, 1.0),
+        (1, 2.0),
+        (2, 1.0),
+        (2, 2.0),
+    ]
     assert "## Steps and guidance\n\nOn 1 of the shapes and 1 of the pictures." in report.page(results)
 
 
 def test_no_held_out_shapes_is_an_error(tmp_path: Path) -> None:
     pipeline = Hunyuan3DShapePipeline.from_pretrained(GOLDEN, device="cpu")
     with pytest.raises(FileNotFoundError, match=r"training\.make_data"):
-        evaluate(pipeline, ShapeDataset(tmp_path), glyph_pictures()[:1], Choices())
+        evaluate(pipeline, ShapeDataset(tmp_path), glyph_images()[:1], Choices())
 
 
 def test_the_command_line_needs_a_checkpoint_and_data(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from backend.hunyuan3d.checkpoint.files import read_weights
 from training.augment import colour_jitter
 from training.latents import latent_table
 from training.loop import LoopOptions, rate_factor, resume, train
-from training.recipe import DEMO, GRID, PICTURE_HALF_WIDTH, Optimisation
+from training.recipe import DEMO, GRID, IMAGE_HALF_WIDTH, Optimisation
 from training.train_demo import smoke, train_demo
 from training.train_vae import anchors, truncate
 
@@ -100,11 +100,11 @@ def test_jitter_keeps_a_white_background_white() -> None:
     assert not torch.equal(out[..., 4:], image[:, :3, :, 4:])
 
 
-def test_anchors_run_along_the_rows_of_the_picture_from_the_top() -> None:
+def test_anchors_run_along_the_rows_of_the_image_from_the_top() -> None:
     points = anchors()
-    step = 2 * PICTURE_HALF_WIDTH / GRID
+    step = 2 * IMAGE_HALF_WIDTH / GRID
     assert points.shape == (GRID * GRID, 3)
-    assert points[0].tolist() == pytest.approx([-PICTURE_HALF_WIDTH + step / 2, PICTURE_HALF_WIDTH - step / 2, 0])
+    assert points[0].tolist() == pytest.approx([-IMAGE_HALF_WIDTH + step / 2, IMAGE_HALF_WIDTH - step / 2, 0])
     assert (points[1] - points[0]).tolist() == pytest.approx([step, 0, 0], abs=1e-6)
     assert (points[GRID] - points[0]).tolist() == pytest.approx([0, -step, 0], abs=1e-6)
 

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +19,8 @@ import pytest
 from PIL import Image
 
 from backend.api import uploads
-from backend.api.uploads import Upload, UploadedImage, UploadLimits, check_and_store, images_of, parse_form
+from backend.api.multipart import Form, FormFile, FormLimits, read_form
+from backend.api.uploads import UploadLimits, check_and_store, images_of
 from backend.config import Settings
 from backend.errors import (
     ArtifactStoreUnavailable,
@@ -36,20 +35,19 @@ from backend.errors import (
     UnknownField,
     UnsupportedImage,
 )
-from backend.hunyuan3d.image.open_image import open_image
+from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 from backend.storage.files import LocalFiles
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import encode, good_png, png_chunk
 
-BATCH = UploadLimits("images", 2, 10)
-SINGLE = UploadLimits("image", 1, 1)
+BATCH = FormLimits("images", 10)
+IMAGES = ImageLimits()
 MEGABYTE = 1 << 20
 FAR = datetime(2100, 1, 1, tzinfo=UTC)
-Uploader = Callable[[bytes], UploadedImage]
 
 
-def parse(body: bytes, folder: Path, limits: UploadLimits = BATCH) -> Upload:
-    return parse_form(io.BytesIO(body), FORM, limits, folder)
+def parse(body: bytes, limits: FormLimits = BATCH) -> Form:
+    return read_form(io.BytesIO(body), FORM, limits)
 
 
 def image_part(content: bytes, filename: str | None = "cat.png") -> Part:
@@ -61,15 +59,8 @@ def store(tmp_path: Path) -> LocalFiles:
     return LocalFiles(tmp_path / "inputs")
 
 
-@pytest.fixture
-def upload_one(tmp_path: Path) -> Iterator[Uploader]:
-    """Gives uploaded pictures of some bytes; their files go with the test."""
-    with ExitStack() as opened:
-
-        def upload(content: bytes) -> UploadedImage:
-            return opened.enter_context(parse(encode_form(image_part(content)), tmp_path / "spool")).images[0]
-
-        yield upload
+def upload_one(content: bytes) -> FormFile:
+    return parse(encode_form(image_part(content))).files[0]
 
 
 def stored(store: LocalFiles, name: str) -> Image.Image:
@@ -101,21 +92,14 @@ class LazyForm(io.RawIOBase):
         yield b"--" + BOUNDARY.encode() + b"--\r\n"
 
 
-class FullFile(io.BytesIO):
-    """A file that can be read, on a disk that takes no more."""
-
-    def write(self, _data: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class FailingStore:
+class FailingStore(LocalFiles):
     """Files that cannot be reached."""
 
-    def put(self, _name: str, _data: bytes | BinaryIO) -> None:
+    def put(self, name: str, data: bytes | BinaryIO) -> None:  # noqa: ARG002
         raise ArtifactStoreUnavailable
 
 
-def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
+def test_fields_and_pictures_come_back_in_order() -> None:
     parts = [
         Part("seed", b"7"),
         image_part(b"one"),
@@ -123,15 +107,12 @@ def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
         image_part(b"two", "b.png"),
         Part("é", b"\xc3\xa9"),
     ]
-    with parse(encode_form(*parts), tmp_path) as upload:
-        assert dict(upload.fields) == {"seed": ("7", "8"), "é": ("é",)}
-        assert [image.stream.read() for image in upload.images] == [b"one", b"two"]
-        assert [image.label for image in upload.images] == ["Picture 1 (cat.png)", "Picture 2 (b.png)"]
-        assert [(image.field, image.number, image.size) for image in upload.images] == [
-            ("images", 1, 3),
-            ("images", 2, 3),
-        ]
-        assert upload.images[1].digest == hashlib.sha256(b"two").hexdigest()
+    upload = parse(encode_form(*parts))
+    assert dict(upload.fields) == {"seed": ("7", "8"), "é": ("é",)}
+    assert [image.stream.read() for image in upload.files] == [b"one", b"two"]
+    assert [image.label for image in upload.files] == ["Picture 1 (cat.png)", "Picture 2 (b.png)"]
+    assert [(image.field, image.number, image.size) for image in upload.files] == [("images", 1, 3), ("images", 2, 3)]
+    assert upload.files[1].digest() == hashlib.sha256(b"two").hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -148,45 +129,59 @@ def test_fields_and_pictures_come_back_in_order(tmp_path: Path) -> None:
         ("Ünïcode 猫.png", "Picture 1 (Ünïcode 猫.png)"),
     ],
 )
-def test_file_names_are_shown_safely(filename: str | None, label: str, tmp_path: Path) -> None:
+def test_file_names_are_shown_safely(filename: str | None, label: str) -> None:
     escaped = filename and filename.replace("\\", "\\\\")
-    with parse(encode_form(image_part(b"x", escaped)), tmp_path) as upload:
-        assert upload.images[0].label == label
+    assert parse(encode_form(image_part(b"x", escaped))).files[0].label == label
 
 
-def test_pictures_lie_in_files_without_names(tmp_path: Path) -> None:
-    with parse(encode_form(image_part(b"x" * MEGABYTE)), tmp_path / "spool") as upload:
-        assert upload.images[0].size == MEGABYTE
-        assert list((tmp_path / "spool").iterdir()) == []
-        assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
-    assert upload.images[0].stream.closed
+def test_files_stay_where_they_are_in_the_body() -> None:
+    content = np.random.default_rng(1).bytes(MEGABYTE)
+    stream = io.BytesIO(encode_form(Part("seed", b"7"), image_part(content), image_part(b"second")))
+    first, second = read_form(stream, FORM, BATCH).files
+    assert first.size == MEGABYTE
+    assert (second.stream.read(3), first.stream.read(7), second.stream.read()) == (b"sec", content[:7], b"ond")
+    assert first.stream.seek(-5, io.SEEK_END) == MEGABYTE - 5
+    assert first.stream.read() == content[-5:]
+    assert first.stream.read() == b""
+    assert first.stream.seek(0) == 0
+    assert first.stream.read() == content
 
 
-def test_a_form_without_pictures_makes_no_folder(tmp_path: Path) -> None:
-    parse(encode_form(Part("seed", b"7")), tmp_path / "spool").close()
-    assert not (tmp_path / "spool").exists()
+def test_reading_a_form_opens_no_file() -> None:
+    code = (
+        "import io, sys\nfrom backend.api.multipart import FormLimits, read_form\n"
+        f"stream = io.BytesIO({encode_form(image_part(b'x' * 100_000))!r})\n"
+        "opened = []\nsys.addaudithook(lambda event, given: event == 'open' and opened.append(given))\n"
+        f"(file,) = read_form(stream, {FORM!r}, FormLimits('images', 2)).files\n"
+        "assert len(file.stream.read()) == 100_000\nsys.exit(len(opened))"
+    )
+    assert run_python(code) == 0
 
 
 def test_ten_large_pictures_are_read_in_little_memory(tmp_path: Path) -> None:
-    tracemalloc.start()
-    try:
-        upload = parse_form(LazyForm(10, 20 * MEGABYTE), FORM, BATCH, tmp_path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert [image.size for image in upload.images] == [20 * MEGABYTE] * 10
-    upload.close()
+    with (tmp_path / "body").open("w+b") as body:
+        form = LazyForm(10, 20 * MEGABYTE)
+        while data := form.read(MEGABYTE):
+            body.write(data)
+        body.seek(0)
+        tracemalloc.start()
+        try:
+            upload = read_form(body, FORM, BATCH)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert [image.size for image in upload.files] == [20 * MEGABYTE] * 10
     assert peak < 4 * MEGABYTE
 
 
-def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles, upload_one: Uploader) -> None:
+def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles) -> None:
     sound = good_png()
     padded = sound[:33] + png_chunk(b"prIv", bytes(20 * MEGABYTE)) + sound[33:]
     images = [upload_one(padded) for _ in range(10)]
     del padded
     tracemalloc.start()
     try:
-        names = [check_and_store(image, store, BATCH) for image in images]
+        names = [check_and_store(image, store, IMAGES) for image in images]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -195,120 +190,96 @@ def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles, upl
     assert peak < 60 * MEGABYTE
 
 
-def test_a_picture_may_have_exactly_the_bytes_allowed(tmp_path: Path) -> None:
-    limits = UploadLimits("images", 1, 2, max_file_bytes=100_000)
-    with parse(encode_form(image_part(b"x" * 100_000)), tmp_path, limits) as upload:
-        assert upload.images[0].size == 100_000
+def test_a_picture_may_have_exactly_the_bytes_allowed() -> None:
+    limits = FormLimits("images", 2, max_file_bytes=100_000)
+    assert parse(encode_form(image_part(b"x" * 100_000)), limits).files[0].size == 100_000
     with pytest.raises(FileTooLarge) as refused:
-        parse(encode_form(image_part(b"x"), image_part(b"x" * 100_001, "b.png")), tmp_path, limits)
+        parse(encode_form(image_part(b"x"), image_part(b"x" * 100_001, "b.png")), limits)
     assert refused.value.message == "Picture 2 (b.png): it is larger than 100000 bytes."
-    assert refused.value.details == {"picture": 2, "max_bytes": 100_000}
+    assert refused.value.details == {"image": 2, "max_bytes": 100_000}
 
 
-def test_a_picture_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_picture_that_is_too_large_is_not_read_to_its_end() -> None:
     stream = io.BytesIO(encode_form(image_part(bytes(10 * MEGABYTE))))
     with pytest.raises(FileTooLarge):
-        parse_form(stream, FORM, UploadLimits("images", 1, 2, max_file_bytes=100_000), tmp_path)
+        read_form(stream, FORM, FormLimits("images", 2, max_file_bytes=100_000))
     assert stream.tell() < MEGABYTE
 
 
-def test_fields_are_bounded_in_number_and_length(tmp_path: Path) -> None:
-    limits = UploadLimits("images", 1, 2, max_fields=3, max_field_bytes=5)
+def test_fields_are_bounded_in_number_and_length() -> None:
+    limits = FormLimits("images", 2, max_fields=3, max_field_bytes=5)
     parts = [Part("a", b"12345")] * 3
-    assert dict(parse(encode_form(*parts), tmp_path, limits).fields) == {"a": ("12345",) * 3}
+    assert dict(parse(encode_form(*parts), limits).fields) == {"a": ("12345",) * 3}
     with pytest.raises(InvalidForm, match="more than 3 fields"):
-        parse(encode_form(*parts, Part("b", b"")), tmp_path, limits)
+        parse(encode_form(*parts, Part("b", b"")), limits)
     with pytest.raises(InvalidForm, match="longer than the 5 bytes"):
-        parse(encode_form(Part("a", b"123456")), tmp_path, limits)
+        parse(encode_form(Part("a", b"123456")), limits)
 
 
-def test_the_first_picture_too_many_ends_the_reading(tmp_path: Path) -> None:
+def test_the_first_picture_too_many_ends_the_reading() -> None:
     stream = io.BytesIO(encode_form(*[image_part(bytes(MEGABYTE))] * 12))
     with pytest.raises(TooManyImages) as refused:
-        parse_form(stream, FORM, UploadLimits("images", 1, 2), tmp_path)
+        read_form(stream, FORM, FormLimits("images", 2))
     assert refused.value.details == {"field": "images", "most": 2}
     assert stream.tell() < 3 * MEGABYTE
 
 
-def test_a_file_under_another_name_is_an_unknown_field(tmp_path: Path) -> None:
+def test_a_file_under_another_name_is_an_unknown_field() -> None:
     with pytest.raises(UnknownField) as refused:
-        parse(encode_form(Part("photo", b"x", "a.png")), tmp_path)
+        parse(encode_form(Part("photo", b"x", "a.png")))
     assert refused.value.details == {"field": "photo", "allowed": ["images"]}
 
 
-def test_pictures_are_counted(tmp_path: Path) -> None:
-    with parse(encode_form(*[image_part(b"x")] * 3), tmp_path) as upload:
-        assert images_of(upload, "images", 3, 3) == upload.images
-        with pytest.raises(TooFewImages, match=r"3 picture.* at least 4"):
-            images_of(upload, "images", 4, 10)
-        with pytest.raises(TooManyImages):
-            images_of(upload, "images", 1, 2)
-        with pytest.raises(MissingImage) as refused:
-            images_of(upload, "image", 1, 1)
+def test_pictures_are_counted() -> None:
+    upload = parse(encode_form(*[image_part(b"x")] * 3))
+    assert images_of(upload, "images", 3, 3) == upload.files
+    with pytest.raises(TooFewImages, match=r"3 picture.* at least 4"):
+        images_of(upload, "images", 4, 10)
+    with pytest.raises(TooManyImages):
+        images_of(upload, "images", 1, 2)
+    with pytest.raises(MissingImage) as refused:
+        images_of(upload, "image", 1, 1)
     assert refused.value.details == {"field": "image"}
 
 
 @pytest.mark.parametrize("filename", ["b.png", "", None])
-def test_an_empty_picture_is_named(filename: str | None, tmp_path: Path) -> None:
-    with (
-        parse(encode_form(image_part(b"x"), image_part(b"", filename)), tmp_path) as upload,
-        pytest.raises(InvalidImage, match=r"Picture 2.*: it is empty") as refused,
-    ):
+def test_an_empty_picture_is_named(filename: str | None) -> None:
+    upload = parse(encode_form(image_part(b"x"), image_part(b"", filename)))
+    with pytest.raises(InvalidImage, match=r"Picture 2.*: it is empty") as refused:
         images_of(upload, "images", 2, 10)
-    assert refused.value.details == {"picture": 2}
+    assert refused.value.details == {"image": 2}
 
 
-def test_files_are_let_go_when_a_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[BinaryIO] = []
-    plain = uploads.tempfile.TemporaryFile
+def test_a_full_disk_is_told_when_a_picture_is_written_anew(store: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    def remember(**options: object) -> object:
-        opened.append(plain(**options))
-        return opened[-1]
-
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", remember)
-    with pytest.raises(InvalidForm):
-        parse(encode_form(image_part(b"x"), image_part(b"y"))[:-10], tmp_path)
-    assert [stream.closed for stream in opened] == [True, True]
-
-
-@pytest.mark.parametrize("size", [10, MEGABYTE])
-def test_a_full_disk_is_told(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads.tempfile, "TemporaryFile", open_full_disk)
+    monkeypatch.setattr("backend.storage.files.shutil.copyfileobj", write)
     with pytest.raises(StorageFull):
-        parse(encode_form(image_part(b"x" * size)), tmp_path)
-
-
-def open_full_disk(**_options: object) -> BinaryIO:
-    return Path("/dev/full").open("r+b")
-
-
-def test_a_full_disk_is_told_when_a_picture_is_written_anew(store: LocalFiles, upload_one: Uploader) -> None:
-    image = upload_one(good_png())
-    full = replace(image, stream=FullFile(image.stream.read()))
-    with pytest.raises(StorageFull):
-        check_and_store(full, store, BATCH)
+        check_and_store(upload_one(good_png()), store, IMAGES)
     assert list(store.older_than(FAR)) == []
 
 
-def test_a_picture_is_stored_as_it_looks(store: LocalFiles, upload_one: Uploader) -> None:
+def test_a_picture_is_stored_as_it_looks(store: LocalFiles) -> None:
     values = np.random.default_rng(0).integers(0, 255, (20, 30, 4), dtype=np.uint8)
-    name = check_and_store(upload_one(encode(Image.fromarray(values), "WEBP", lossless=True, exact=True)), store, BATCH)
+    name = check_and_store(
+        upload_one(encode(Image.fromarray(values), "WEBP", lossless=True, exact=True)), store, IMAGES
+    )
     assert name.endswith(".png")
     assert np.array_equal(np.asarray(stored(store, name)), values)
 
 
-def test_what_is_stored_is_what_the_pipeline_would_open(store: LocalFiles, upload_one: Uploader) -> None:
+def test_what_is_stored_is_what_the_pipeline_would_open(store: LocalFiles) -> None:
     notes = Image.Exif()
     notes[0x0112] = 8
     content = encode(Image.linear_gradient("L").resize((48, 32)).convert("CMYK"), "JPEG", exif=notes)
-    name = check_and_store(upload_one(content), store, BATCH)
+    name = check_and_store(upload_one(content), store, IMAGES)
     assert np.array_equal(np.asarray(stored(store, name)), np.asarray(open_image(content)))
     assert stored(store, name).size == (32, 48)
 
 
-def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles, upload_one: Uploader) -> None:
-    names = {check_and_store(upload_one(good_png()), store, BATCH) for _ in range(3)}
+def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles) -> None:
+    names = {check_and_store(upload_one(good_png()), store, IMAGES) for _ in range(3)}
     assert len(names) == 3
 
 
@@ -320,29 +291,27 @@ def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles, upload_one
     ],
 )
 def test_a_refused_picture_is_named_and_leaves_nothing(
-    content: bytes, error: type[ServiceError], message: str, tmp_path: Path, store: LocalFiles, upload_one: Uploader
+    content: bytes, error: type[ServiceError], message: str, tmp_path: Path, store: LocalFiles
 ) -> None:
     with pytest.raises(error) as refused:
-        check_and_store(upload_one(content), store, BATCH)
+        check_and_store(upload_one(content), store, IMAGES)
     assert refused.value.message == message
-    assert refused.value.details["picture"] == 1
+    assert refused.value.details["image"] == 1
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_pixels_are_bounded_by_the_limits(store: LocalFiles, upload_one: Uploader) -> None:
-    limits = UploadLimits("images", 1, 1, max_pixels=24 * 32 - 1)
+def test_pixels_are_bounded_by_the_limits(store: LocalFiles) -> None:
+    limits = ImageLimits(max_pixels=24 * 32 - 1)
     with pytest.raises(InvalidImage, match="more than 767 pixels"):
         check_and_store(upload_one(good_png()), store, limits)
 
 
-def test_a_store_that_is_away_is_told(upload_one: Uploader) -> None:
+def test_a_store_that_is_away_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactStoreUnavailable):
-        check_and_store(upload_one(good_png()), FailingStore(), BATCH)
+        check_and_store(upload_one(good_png()), FailingStore(tmp_path), IMAGES)
 
 
-def test_two_pictures_are_decoded_at_once(
-    store: LocalFiles, monkeypatch: pytest.MonkeyPatch, upload_one: Uploader
-) -> None:
+def test_two_pictures_are_decoded_at_once(store: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, changing = 0, 0, threading.Lock()
     together, third_came = threading.Barrier(2, timeout=10), threading.Event()
 
@@ -361,7 +330,7 @@ def test_two_pictures_are_decoded_at_once(
 
     monkeypatch.setattr(uploads, "open_image", slow_open)
     images = [upload_one(good_png()) for _ in range(8)]
-    threads = [threading.Thread(target=check_and_store, args=(image, store, BATCH)) for image in images]
+    threads = [threading.Thread(target=check_and_store, args=(image, store, IMAGES)) for image in images]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -374,11 +343,14 @@ def test_two_pictures_are_decoded_at_once(
 def test_limits_follow_the_settings(operation: str, expected: tuple[str, int, int], tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, max_image_bytes=12_345, max_pixels=54_321)
     limits = UploadLimits.from_settings(settings, operation)
-    assert (limits.image_field, limits.fewest, limits.most) == expected
-    assert (limits.max_file_bytes, limits.max_pixels) == (12_345, 54_321)
+    assert (limits.form.file_field, limits.fewest, limits.form.max_files) == expected
+    assert (limits.form.max_file_bytes, limits.image.max_bytes, limits.image.max_pixels) == (12_345, 12_345, 54_321)
 
 
 @pytest.mark.parametrize("module", ["backend.api.uploads", "backend.validation", "backend.api.multipart"])
 def test_reading_uploads_does_not_load_torch(module: str) -> None:
-    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+    assert run_python(f"import sys, {module}; sys.exit('torch' in sys.modules)") == 0
+
+
+def run_python(code: str) -> int:
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode  # noqa: S603

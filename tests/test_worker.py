@@ -43,7 +43,7 @@ def test_a_worker_without_a_job_table_says_so(tmp_path: Path) -> None:
 
 
 def lines_of(log: str) -> list[dict[str, str]]:
-    """A worker's log; all of it must be JSON but Celery's word that it stops."""
+    """Read a worker's log; all of it must be JSON but Celery's word that it stops."""
     words = [line for line in log.splitlines() if line and not line.startswith("worker: ")]
     return [json.loads(line) for line in words]
 
@@ -83,7 +83,7 @@ def test_a_worker_never_tells_its_brokers_password(tmp_path: Path) -> None:
             made.submit(b"picture")
             until(lambda: "invalid username-password pair" in made.worker.log, "it is not let in")
             made.await_ready()
-            until(lambda: "The broker cannot be reached" in made.worker.log, "nor can its bell")
+            until(lambda: "The broker cannot be reached" in made.worker.log, "nor can its notifier")
             assert made.worker.stop() == 0
             assert lines_of(made.worker.log)
             assert PASSWORD not in made.worker.log

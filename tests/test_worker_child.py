@@ -1,7 +1,8 @@
-"""The child of a worker: which bells it answers and passes on, and what keeps it from being ready."""
+"""The child of a worker: which notifications it runs jobs for and passes on, and what keeps it from being ready."""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from backend.config import Settings
 from backend.errors import CheckpointError, DeviceLost
 from backend.jobs.models import NewJob, Status
 from backend.jobs.worker_registry import WorkerStatus
+from backend.periodic import endless_retries
 from backend.resources import Resources
-from backend.runner import watchdog as run_alarm
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import new_name
 from backend.validation import GenerationFields, resolve
@@ -29,7 +30,7 @@ from tests.support.workshop import eventually
 
 
 class HeldLine(ParentWatch):
-    """A lifeline that a test cuts."""
+    """Be cut by a test."""
 
     def __init__(self) -> None:
         self.then: Callable[[bool], None] | None = None
@@ -39,22 +40,22 @@ class HeldLine(ParentWatch):
 
 
 class Shop:
-    """A runner with rooms of its own, whose bells are counted."""
+    """A runner with resources of its own, whose notifications are counted."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(
             data_dir=folder, broker_url="redis://127.0.0.1:1/0", max_batch_size=2, batch_wait_seconds=0, drain_seconds=9
         )
         self.notifications = 0
-        self.notifier = CeleryNotifier(make_celery(self.settings), send=self._ring)
+        self.notifier = CeleryNotifier(make_celery(self.settings), send=self._notify)
         self.resources = Resources.open(self.settings, self.notifier, clock=ManualClock(START))
         self.fake = FakeProcessor()
         self.runner = JobRunner(self.settings, self.resources, self.notifier, lambda: self.fake, Watchdog(1))
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         self.notifications += 1
 
-    def rung(self) -> int:
+    def notified(self) -> int:
         assert self.notifier.flush(20)
         return self.notifications
 
@@ -83,11 +84,11 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     made.runner.end()
 
 
-def test_a_bell_runs_one_group_of_jobs(shop: Shop) -> None:
+def test_a_notification_runs_one_batch_of_jobs(shop: Shop) -> None:
     ids = shop.submit(2)
     assert shop.runner.run_batch() == 2
     eventually(lambda: shop.states(ids) == [Status.COMPLETED] * 2)
-    assert shop.rung() == 0
+    assert shop.notified() == 0
 
 
 def test_the_device_runs_the_next_jobs_while_a_mesh_is_recorded(shop: Shop) -> None:
@@ -113,18 +114,18 @@ def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> N
     resources.stop()
 
 
-def test_a_bell_with_nothing_to_do_ends_there(shop: Shop) -> None:
+def test_a_notification_with_nothing_to_do_ends_there(shop: Shop) -> None:
     assert shop.runner.run_batch() == 0
-    assert shop.rung() == 0
+    assert shop.notified() == 0
 
 
 def test_more_than_a_batch_is_passed_on_before_it_runs(shop: Shop) -> None:
     shop.submit(5)
     at_the_call: list[int] = []
-    shop.fake.before_call = lambda _: at_the_call.append(shop.rung())
+    shop.fake.before_call = lambda _: at_the_call.append(shop.notified())
     assert shop.runner.run_batch() == 2
     assert at_the_call == [1]
-    assert shop.rung() == 1
+    assert shop.notified() == 1
 
 
 def test_jobs_that_came_while_a_batch_ran_are_passed_on_after_it(shop: Shop) -> None:
@@ -135,15 +136,15 @@ def test_jobs_that_came_while_a_batch_ran_are_passed_on_after_it(shop: Shop) -> 
 
     shop.fake.before_call = one_more
     assert shop.runner.run_batch() == 2
-    assert shop.rung() == 1
+    assert shop.notified() == 1
 
 
-def test_a_bell_that_comes_to_a_draining_worker_is_for_another(shop: Shop) -> None:
+def test_a_notification_that_comes_to_a_draining_worker_is_for_another(shop: Shop) -> None:
     ids = shop.submit(1)
     shop.runner.drain(0)
     assert shop.runner.run_batch() == 0
     assert shop.states(ids) == [Status.QUEUED]
-    assert shop.rung() == 1
+    assert shop.notified() == 1
 
 
 def test_a_lost_device_calls_for_another_worker(shop: Shop) -> None:
@@ -156,10 +157,10 @@ def test_a_lost_device_calls_for_another_worker(shop: Shop) -> None:
     shop.fake.before_call = break_device
     with pytest.raises(DeviceLost):
         shop.runner.run_batch()
-    assert shop.rung() == 1
+    assert shop.notified() == 1
 
 
-def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_table_that_is_away_costs_only_the_notification(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
     shop.submit(1)
     (database,) = shop.settings.data_dir.glob("orfeas.sqlite3")
     shop.resources.database.close()
@@ -168,14 +169,14 @@ def test_a_job_table_that_is_away_costs_only_the_bell(shop: Shop, caplog: pytest
         path.unlink()
     database.mkdir()
     assert shop.runner.run_batch() == 0
-    assert "This bell is not answered" in caplog.text
+    assert "No jobs can be run now" in caplog.text
     database.rmdir()
     database.write_bytes(kept)
     assert shop.runner.run_batch() == 1
 
 
 class Child:
-    """A child in this process, on a held lifeline."""
+    """A child in this process, on a held parent watch."""
 
     def __init__(self, folder: Path, open_processor: Callable[[], Any]) -> None:
         self.settings = Settings(
@@ -193,8 +194,8 @@ class Child:
 def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """When the kernel was asked to end the process."""
     asked: list[int] = []
-    monkeypatch.setattr(run_alarm.signal, "alarm", asked.append)
-    monkeypatch.setattr(worker_child, "_FIRST_REST", 0.01)
+    monkeypatch.setattr(signal, "alarm", asked.append)
+    monkeypatch.setattr(worker_child, "_START_RETRIES", endless_retries(0.01, 30.0))
     return asked
 
 
@@ -227,7 +228,7 @@ def test_a_child_that_is_told_to_stop_loads_no_more(tmp_path: Path, watchdogs: l
     made.child.begin()
     made.child.work()
     made.child.end()
-    # Whose parent has died gives nothing any time; no bell puts off the end.
+    # Whose parent has died gives nothing any time; no notification puts off the end.
     assert watchdogs == [GRACE_SECONDS]
 
 

@@ -17,6 +17,7 @@ from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceL
 from backend.jobs.models import Heartbeat, Job, Report, Status
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
+from backend.periodic import endless_retries
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import LocalFiles
 from tests.support.fake_gpu import FakeCall, FakeProcessor
@@ -287,7 +288,7 @@ def test_a_picture_that_loses_the_device_each_time_fails_after_three_runs_and_no
 
 
 def test_the_registry_says_whether_the_worker_can_serve(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.batch_processor._FIRST_RELOAD", 0.3)
+    monkeypatch.setattr("backend.batch_processor._LOAD_RETRIES", endless_retries(0.3, 60.0))
     let_load = threading.Event()
     failures = [CheckpointNotFound()]
 
@@ -346,11 +347,11 @@ def test_no_mesh_is_being_drawn_beside_a_job_that_must_run_alone(shop: Workshop)
     other = shop.submit(b"zero", agent_id="bob")  # whose turn it is first
     done_before: dict[bytes, int] = {}
 
-    def poll(call: FakeCall) -> None:
+    def look(call: FakeCall) -> None:
         jobs = [shop.store.get(other, "bob"), *map(shop.job, [*doomed, late])]
         done_before[call.images[0]] = sum(job.status.finished for job in jobs)
 
-    shop.fake.before_call = poll
+    shop.fake.before_call = look
     shop.fake.before_finish = lambda _: time.sleep(0.3)
     shop.work_off()
     assert done_before == {b"zero": 0, b"one": 1, b"two": 2, b"late": 3}

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 
-def colour_jitter(picture: Tensor, generator: torch.Generator) -> Tensor:
+def colour_jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     """Permute channels, change gamma, contrast and saturation, add noise; the white background stays white.
 
     picture : (B, 4, H, W) in [0, 1], colours composited on white, alpha last. Returns (B, 3, H, W) in [0, 1].
     """
-    b = picture.shape[0]
-    rgb, alpha = picture[:, :3], picture[:, 3:]
+    b = image.shape[0]
+    rgb, alpha = image[:, :3], image[:, 3:]
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(b, 1, 1, 1, generator=generator) * (high - low) + low

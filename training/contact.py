@@ -12,13 +12,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.render import render_pictures
+from training.render import render_images
 from training.shapes.field import DistanceField
 from training.shapes.generator import KINDS, ProceduralShape, kind_of, make_shape
 
 
 def relief(field: DistanceField, axis: int, size: int = 112) -> NDArray[np.uint8]:
-    """A shaded view (size,size,3) of the grid along one axis: 0 from +x, 1 from above, 2 from the front."""
+    """Shade a view (size,size,3) of the grid along one axis: 0 from +x, 1 from above, 2 from the front."""
     order = {2: (1, 0, 2), 0: (1, 2, 0), 1: (2, 0, 1)}[axis]
     grid = np.transpose(field.values, order)
     grid = grid[::-1] if axis != 1 else grid
@@ -37,11 +37,11 @@ def relief(field: DistanceField, axis: int, size: int = 112) -> NDArray[np.uint8
 
 
 def sheet(shapes: list[ProceduralShape], columns: int, views: bool) -> NDArray[np.uint8]:
-    """Lays out one tile a shape (with `views`: picture, side and top next to each other)."""
+    """Lay out one tile a shape (with `views`: picture, side and top next to each other)."""
     tiles = []
     for shape in shapes:
-        pictures = render_pictures(shape)
-        tile = [np.ascontiguousarray(pictures[0][..., :3])]
+        images = render_images(shape)
+        tile = [np.ascontiguousarray(images[0][..., :3])]
         tile += [relief(shape.field, 0), relief(shape.field, 1)] if views else []
         cv2.putText(tile[0], shape.name, (2, 110), cv2.FONT_HERSHEY_SIMPLEX, 0.3, (0, 0, 0), 1)
         tiles.append(np.concatenate(tile, 1))
@@ -51,7 +51,7 @@ def sheet(shapes: list[ProceduralShape], columns: int, views: bool) -> NDArray[n
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Writes a contact sheet."""
+    """Write a contact sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--first-seed", type=int, default=0)

@@ -26,22 +26,22 @@ class Exhibit:
     """What the sheet shows of one task; mesh is None where none was made."""
 
     name: str
-    picture: Image.Image
+    image: Image.Image
     mesh: trimesh.Trimesh | None
 
 
 def draw_sheet(exhibits: Sequence[Exhibit]) -> Image.Image:
-    """All exhibits, row by row, as one RGB picture. Raises InvalidParameter when there is none."""
+    """Lay out all exhibits, row by row, as one RGB picture. Raises InvalidParameter when there is none."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(sheet_row, exhibits))
     return contact_sheet(rows, tile=TILE, columns=COLUMNS)
 
 
 def sheet_row(exhibit: Exhibit) -> SheetRow:
-    """The picture and the mesh's three views, or the words that there is none."""
+    """Return the picture and the mesh's three views, or the words that there is none."""
     if exhibit.mesh is None:
-        return SheetRow(exhibit.picture, (), exhibit.name, "no mesh")
-    return SheetRow(exhibit.picture, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
+        return SheetRow(exhibit.image, (), exhibit.name, "no mesh")
+    return SheetRow(exhibit.image, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
 
 
 def write_sheet(exhibits: Sequence[Exhibit], path: Path) -> None:

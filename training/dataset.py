@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.render import render_pictures
+from training.render import render_images
 from training.shapes.field import BOUNDS
 from training.shapes.generator import ProceduralShape, make_shape
 from training.shapes.sdf import Array
 
 SHARD = 1000
-SURFACE, NEAR, UNIFORM, PICTURES = 2048, 2048, 1024, 2
+SURFACE, NEAR, UNIFORM, IMAGES = 2048, 2048, 1024, 2
 NEAR_SIGMAS = (0.02, 0.08)
 
 
@@ -45,7 +45,7 @@ class Sample:
 
 
 def draw_sample(shape: ProceduralShape, occupancy: bool = False) -> Sample:
-    """The stored sample of a shape, a function of its seed."""
+    """Sample a shape for the store, as a function of its seed."""
     rng = np.random.default_rng([shape.seed, 999])
     points, normals = shape.field.surface(SURFACE, rng)
     extra, _ = shape.field.surface(NEAR, rng)
@@ -53,7 +53,7 @@ def draw_sample(shape: ProceduralShape, occupancy: bool = False) -> Sample:
     near = np.clip(extra + sigma * rng.standard_normal(extra.shape, np.float32), -BOUNDS, BOUNDS)
     uniform = (rng.random((UNIFORM, 3), np.float32) * 2 - 1) * np.float32(BOUNDS)
     return Sample(
-        picture=render_pictures(shape, PICTURES),
+        picture=render_images(shape, IMAGES),
         surface=np.concatenate([points, normals], 1).astype(np.float16),
         near=_queries(shape, near),
         uniform=_queries(shape, uniform),
@@ -70,7 +70,7 @@ def _queries(shape: ProceduralShape, points: Array) -> NDArray[np.float16]:
 
 
 def write_shard(directory: Path, first_seed: int, count: int, occupancy: bool = False) -> Path:
-    """Generates one shard of `count` consecutive seeds; it appears whole or not at all. An existing one is kept."""
+    """Generate one shard of `count` consecutive seeds; it appears whole or not at all. An existing one is kept."""
     target = directory / f"shard-{first_seed:010d}-{count:04d}"
     if target.is_dir():
         return target
@@ -107,7 +107,7 @@ class ShapeDataset:
         self.refresh()
 
     def refresh(self) -> int:
-        """Looks for newly finished shards; returns the number of shapes."""
+        """Look for newly finished shards; return the number of shapes."""
         found = sorted(self.directory.glob("shard-*"))
         self._shards = [
             {path.stem: np.load(path, mmap_mode="r") for path in sorted(shard.glob("*.npy"))} for shard in found
@@ -119,7 +119,7 @@ class ShapeDataset:
         return int(self._starts[-1])
 
     def column(self, name: str, indices: NDArray[np.int64]) -> NDArray[np.generic]:
-        """One stored array gathered for shapes (K,) -> (K, ...); see Sample for names and shapes.
+        """Gather one stored array for shapes (K,) as (K, ...); see Sample for names and shapes.
 
         Raises KeyError for an array that was not stored and IndexError for a number outside the data set.
         """
@@ -135,6 +135,6 @@ class ShapeDataset:
         return out
 
     def occupancy(self, indices: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Unpacked occupancy (K,64,64,64) [x,y,z] at the cell centres of the box ±1.01."""
+        """Return the unpacked occupancy (K,64,64,64) [x,y,z] at the cell centres of the box ±1.01."""
         packed = self.column("occupancy", indices).astype(np.uint8)
         return np.unpackbits(packed, axis=1).reshape(-1, 64, 64, 64).astype(bool)

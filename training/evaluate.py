@@ -24,16 +24,16 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult, StageSeconds
 from training.contact_sheet import Exhibit
 from training.dataset import ShapeDataset
-from training.held_out_pictures import HeldOutPicture, held_out_pictures
+from training.held_out_images import HeldOutImage, held_out_images
 from training.metrics import chamfer
 from training.report import Results, Run, SweepRow, write_results
 from training.scoring import Score, score
-from training.tasks import Task, evenly, one_of_each, picture_tasks, shape_tasks, true_surface
+from training.tasks import Task, evenly, image_tasks, one_of_each, shape_tasks, true_surface
 
 EXHIBITS = 24
 SWEEP_STEPS = (3, 5, 10, 20)
 SWEEP_GUIDANCE = (1.0, 1.5, 2.0, 3.0)
-SWEEP_SHAPES, SWEEP_PICTURES = 64, 32
+SWEEP_SHAPES, SWEEP_IMAGES = 64, 32
 FLOOR_SHAPES = 16
 
 
@@ -41,59 +41,59 @@ FLOOR_SHAPES = 16
 class Choices:
     """How meshes are asked for; None leaves the checkpoint's own default. Image k of a set gets the seed `seed` + k."""
 
-    steps: int | None = None
-    guidance: float | None = None
-    resolution: int = 96
-    batch: int = 16
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    octree_resolution: int = 96
+    batch_size: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.seed < 0:
+        if self.batch_size < 1 or self.seed < 0:
             raise ValueError("the batch must be at least 1 and the seed at least 0")
 
 
 def evaluate(
     pipeline: Hunyuan3DShapePipeline,
     data: ShapeDataset,
-    pictures: Sequence[HeldOutPicture],
+    images: Sequence[HeldOutImage],
     choices: Choices,
     *,
     limit: int | None = None,
     with_sweep: bool = False,
     vae_iou: float | None = None,
 ) -> Results:
-    """Everything that the report tells, on the first `limit` shapes and evenly chosen pictures.
+    """Measure everything that the report says, on the first `limit` shapes and evenly chosen pictures.
 
     Raises FileNotFoundError when there are no held-out shapes.
     """
     count = min(len(data), limit or len(data))
     if not count:
         raise FileNotFoundError(f"no held-out shapes in {data.directory}; make them with training.make_data")
-    chosen = [pictures[k] for k in evenly(len(pictures), limit or len(pictures))]
-    asked = list(picture_tasks(chosen, pipeline.image_processor))
+    chosen = [images[k] for k in evenly(len(images), limit or len(images))]
+    of_images = list(image_tasks(chosen, pipeline.image_processor))
     # The first call pays for what later ones find ready; it is not part of the times.
-    make(pipeline, asked[:1], choices, 0)
+    make(pipeline, of_images[:1], choices, 0)
     kinds = [int(kind) for kind in data.column("kind", np.arange(count))]
     with progress("shapes", count) as bar:
         shapes = run(pipeline, shape_tasks(data, range(count)), choices, set(one_of_each(kinds, EXHIBITS)), bar)
-    with progress("pictures", len(asked)) as bar:
-        drawn = run(pipeline, asked, choices, set(evenly(len(asked), EXHIBITS)), bar)
+    with progress("pictures", len(of_images)) as bar:
+        drawn = run(pipeline, of_images, choices, set(evenly(len(of_images), EXHIBITS)), bar)
     rows: tuple[SweepRow, ...] = ()
     if with_sweep:
         few = list(shape_tasks(data, evenly(count, SWEEP_SHAPES), dense=False))
-        rows = sweep(pipeline, few, [asked[k] for k in evenly(len(asked), SWEEP_PICTURES)], choices)
+        rows = sweep(pipeline, few, [of_images[k] for k in evenly(len(of_images), SWEEP_IMAGES)], choices)
     defaults = pipeline.config.defaults
     return Results(
         checkpoint=pipeline.name,
         date=datetime.now(UTC).date(),
         machine=describe_machine(pipeline),
-        steps=choices.steps or defaults.num_inference_steps,
-        guidance=defaults.guidance_scale if choices.guidance is None else choices.guidance,
-        resolution=choices.resolution,
-        batch=choices.batch,
+        num_inference_steps=choices.num_inference_steps or defaults.num_inference_steps,
+        guidance_scale=defaults.guidance_scale if choices.guidance_scale is None else choices.guidance_scale,
+        octree_resolution=choices.octree_resolution,
+        batch_size=choices.batch_size,
         first_seed=choices.seed,
         shapes=shapes,
-        pictures=drawn,
+        images=drawn,
         sweep=rows,
         chamfer_floor=chamfer_floor(data, evenly(count, FLOOR_SHAPES)),
         vae_iou=vae_iou,
@@ -112,7 +112,7 @@ def run(
     exhibits: list[Exhibit] = []
     stages: list[StageSeconds] = []
     waiting = iter(tasks)
-    while batch := list(islice(waiting, choices.batch)):
+    while batch := list(islice(waiting, choices.batch_size)):
         results = make(pipeline, batch, choices, len(scores))
         stages.append(results[0].metadata.seconds)
         for task, result in zip(batch, results, strict=True):
@@ -124,33 +124,33 @@ def run(
 
 
 def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choices, first: int) -> list[ShapeResult]:
-    """One call of the pipeline; the batch's first image is number `first`."""
+    """Call the pipeline once; the batch's first image is number `first`."""
     return pipeline(
         [task.image for task in batch],
-        num_inference_steps=choices.steps,
-        guidance_scale=choices.guidance,
+        num_inference_steps=choices.num_inference_steps,
+        guidance_scale=choices.guidance_scale,
         seeds=[choices.seed + first + k for k in range(len(batch))],
-        octree_resolution=choices.resolution,
+        octree_resolution=choices.octree_resolution,
         remove_background="never",
     )
 
 
 def sweep(
-    pipeline: Hunyuan3DShapePipeline, shapes: Sequence[Task], pictures: Sequence[Task], choices: Choices
+    pipeline: Hunyuan3DShapePipeline, shapes: Sequence[Task], images: Sequence[Task], choices: Choices
 ) -> tuple[SweepRow, ...]:
-    """The same tasks with every number of steps and every guidance scale."""
+    """Run the same tasks with every number of steps and every guidance scale."""
     settings = list(product(SWEEP_STEPS, SWEEP_GUIDANCE))
     rows = []
-    with progress("sweep", len(settings) * (len(shapes) + len(pictures))) as bar:
+    with progress("sweep", len(settings) * (len(shapes) + len(images))) as bar:
         for steps, guidance in settings:
-            chosen = replace(choices, steps=steps, guidance=guidance)
-            of_shapes, of_pictures = (run(pipeline, tasks, chosen, frozenset(), bar) for tasks in (shapes, pictures))
-            rows.append(SweepRow(steps, guidance, of_shapes, of_pictures))
+            chosen = replace(choices, num_inference_steps=steps, guidance_scale=guidance)
+            of_shapes, of_images = (run(pipeline, tasks, chosen, frozenset(), bar) for tasks in (shapes, images))
+            rows.append(SweepRow(steps, guidance, of_shapes, of_images))
     return tuple(rows)
 
 
 def chamfer_floor(data: ShapeDataset, rows: Sequence[int]) -> float:
-    """The Chamfer distance of true surfaces from themselves, drawn twice: what a perfect mesh would score."""
+    """Measure the Chamfer distance of true surfaces from themselves, drawn twice: what a perfect mesh would score."""
     index = np.asarray(rows, np.int64)
     seeds, stored = data.column("seed", index), data.column("surface", index)[..., :3].astype(np.float64)
     distances = [
@@ -161,7 +161,7 @@ def chamfer_floor(data: ShapeDataset, rows: Sequence[int]) -> float:
 
 
 def describe_machine(pipeline: Hunyuan3DShapePipeline) -> str:
-    """The machine in words: device, precision, cores, torch."""
+    """Describe the machine in words: device, precision, cores, torch."""
     device = pipeline.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     precision = str(pipeline.dtype).removeprefix("torch.")
@@ -170,7 +170,7 @@ def describe_machine(pipeline: Hunyuan3DShapePipeline) -> str:
 
 
 def progress(title: str, total: int) -> tqdm[None]:
-    """A progress bar that counts images."""
+    """Make a progress bar that counts images."""
     return tqdm(total=total, desc=title, unit="image")
 
 
@@ -185,17 +185,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sweep", action="store_true", help="also compare steps and guidance scales")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--resolution", type=int, default=Choices.resolution)
-    parser.add_argument("--batch", type=int, default=Choices.batch)
+    parser.add_argument("--resolution", type=int, default=Choices.octree_resolution)
+    parser.add_argument("--batch", type=int, default=Choices.batch_size)
     parser.add_argument("--seed", type=int, default=Choices.seed)
     parser.add_argument("--device")
     parser.add_argument("--vae-iou", type=float, help="the VAE's own IoU, from its training log")
     given = parser.parse_args(arguments)
     pipeline = Hunyuan3DShapePipeline.from_pretrained(given.checkpoint, device=given.device)
     choices = Choices(given.steps, given.guidance, given.resolution, given.batch, given.seed)
-    data, pictures = ShapeDataset(given.held_out), held_out_pictures(given.fonts)
+    data, images = ShapeDataset(given.held_out), held_out_images(given.fonts)
     results = evaluate(
-        pipeline, data, pictures, choices, limit=given.limit, with_sweep=given.sweep, vae_iou=given.vae_iou
+        pipeline, data, images, choices, limit=given.limit, with_sweep=given.sweep, vae_iou=given.vae_iou
     )
     write_results(results, given.out)
 

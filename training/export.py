@@ -18,7 +18,7 @@ from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain
 from backend.hunyuan3d.networks.schedulers import FlowMatchEulerDiscreteScheduler
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
-from training.recipe import BORDER_RATIO, DEFAULTS, PICTURE_SIZE, conditioner_config, denoiser_config, vae_config
+from training.recipe import BORDER_RATIO, DEFAULTS, IMAGE_SIZE, conditioner_config, denoiser_config, vae_config
 
 
 def export_checkpoint(vae_state: Path, denoiser_state: Path, scale_factor: float, folder: Path) -> None:
@@ -34,7 +34,7 @@ def export_checkpoint(vae_state: Path, denoiser_state: Path, scale_factor: float
         conditioner=conditioner_config(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         # Four times the network's size, so that a large picture is brought down by the conditioner's smooth filter.
-        image_processor=ImageProcessor(size=4 * PICTURE_SIZE, border_ratio=BORDER_RATIO),
+        image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO),
         defaults=PipelineDefaults(DEFAULTS.num_inference_steps, DEFAULTS.guidance_scale, DEFAULTS.octree_resolution),
     )
     trained = read_modules(denoiser_state)
@@ -47,7 +47,7 @@ def export_checkpoint(vae_state: Path, denoiser_state: Path, scale_factor: float
 
 
 def read_modules(path: Path) -> dict[str, Tensor]:
-    """The weights of a run's saved state."""
+    """Read the weights of a run's saved state."""
     modules: dict[str, Tensor] = torch.load(path, weights_only=True, map_location="cpu")["modules"]
     return modules
 

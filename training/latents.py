@@ -38,7 +38,7 @@ class LatentTable:
         return self.values.shape[2], self.values.shape[3]
 
     def read(self, rows: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_]) -> Tensor:
-        """Latents (B, N, E) float32 of the given shapes."""
+        """Return the latents (B, N, E) float32 of the given shapes."""
         return torch.from_numpy(self.values[mirrored.astype(np.int64), rows]).float()
 
 
@@ -60,7 +60,7 @@ def latent_table(data: ShapeDataset, count: int, vae_folder: Path, device: str) 
 
 
 def encode_all(vae: ShapeVAE, data: ShapeDataset, count: int, sign: float, device: str) -> npt.NDArray[np.float32]:
-    """The mean latents (n, N, E) of the first `count` shapes, mirrored in x when sign is -1."""
+    """Return the mean latents (n, N, E) of the first `count` shapes, mirrored in x when sign is -1."""
     out = []
     for start in tqdm(range(0, count, 128), desc="latents"):
         # As many points as in training; the stored order is random.

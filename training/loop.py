@@ -24,10 +24,10 @@ class Task(Protocol):
     modules: nn.ModuleDict
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one step, drawn from the step's own seed, and figures for the log."""
+        """Return the loss of one step, drawn from the step's own seed, and figures for the log."""
 
     def evaluate(self) -> dict[str, float]:
-        """Figures on held-out data."""
+        """Return figures on held-out data."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LoopOptions:
 
 
 def build_optimisers(modules: nn.Module, settings: Optimisation) -> list[torch.optim.Optimizer]:
-    """Muon for matrices inside the networks; AdamW for norms, biases, tables and the first and last projections."""
+    """Use Muon for matrices inside the networks; AdamW for norms, biases, tables and the first and last projections."""
     hidden: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
     for name, parameter in modules.named_parameters():
@@ -56,7 +56,7 @@ def build_optimisers(modules: nn.Module, settings: Optimisation) -> list[torch.o
 
 
 def rate_factor(step: int, settings: Optimisation) -> float:
-    """Linear warm-up, then linear decay to zero at the last step."""
+    """Warm up linearly, then decay linearly to zero at the last step."""
     warm = min(1.0, (step + 1) / settings.warmup)
     return warm * max(0.0, 1.0 - step / settings.steps)
 

@@ -31,7 +31,7 @@ def _shard(directory: Path, first_seed: int, count: int, occupancy: bool) -> int
 
 
 def make_data(directory: Path, count: int, first_seed: int, workers: int, occupancy: bool, shard: int = 1000) -> None:
-    """Writes the shards of `count` seeds from `first_seed`, in order, by `workers` single-threaded processes.
+    """Write the shards of `count` seeds from `first_seed`, in order, by `workers` single-threaded processes.
 
     Raises ValueError if the range mixes training and held-out seeds.
     """
@@ -52,7 +52,7 @@ def make_data(directory: Path, count: int, first_seed: int, workers: int, occupa
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses the command line and makes the data."""
+    """Parse the command line and make the data."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, required=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 BOUNDS = 1.01
-PICTURE_HALF_WIDTH = 0.9 / 0.85
+IMAGE_HALF_WIDTH = 0.9 / 0.85
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -40,12 +40,12 @@ class Crossings:
 
 
 def cell_centres(cells: int, bounds: float = BOUNDS) -> Array:
-    """Centres (cells,) of equal cells of the interval from -bounds to bounds."""
+    """Return the centres (cells,) of equal cells of the interval from -bounds to bounds."""
     return ((np.arange(cells) + 0.5) / cells * 2 - 1) * bounds
 
 
 def crossings(vertices: Array, faces: Indices, xs: Array, ys: Array) -> Crossings:
-    """All points where the lines x = xs[column], y = ys[row] meet the faces.
+    """Find all points where the lines x = xs[column], y = ys[row] meet the faces.
 
     vertices : (V, 3); faces : (F, 3); xs, ys : even axes, rising, of two values or more. Faces seen edge-on count for
     nothing.
@@ -68,7 +68,7 @@ def crossings(vertices: Array, faces: Indices, xs: Array, ys: Array) -> Crossing
 
 
 def occupancy(vertices: Array, faces: Indices, cells: int = 64, bounds: float = BOUNDS) -> Mask:
-    """Which cell centres (cells, cells, cells) [x, y, z] lie inside a closed mesh, wound outwards.
+    """Find which cell centres (cells, cells, cells) [x, y, z] lie inside a closed mesh, wound outwards.
 
     A centre is inside when the faces above it that look up outnumber those that look down.
     """
@@ -92,27 +92,27 @@ class Shadow:
     span: float
 
 
-def cast_shadow(vertices: Array, faces: Indices, size: int, half_width: float = PICTURE_HALF_WIDTH) -> Shadow:
-    """The shadow on a picture of size x size pixels whose half side is half_width in world units."""
+def cast_shadow(vertices: Array, faces: Indices, size: int, half_width: float = IMAGE_HALF_WIDTH) -> Shadow:
+    """Return the shadow on a picture of size x size pixels whose half side is half_width in world units."""
     axis = cell_centres(size, half_width)
     met = crossings(vertices, faces, axis, axis)
     first, last = np.full((size, size), np.inf), np.full((size, size), -np.inf)
-    place = (size - 1 - met.row, met.column)
-    np.minimum.at(first, place, met.z)
-    np.maximum.at(last, place, met.z)
+    pixel = (size - 1 - met.row, met.column)
+    np.minimum.at(first, pixel, met.z)
+    np.maximum.at(last, pixel, met.z)
     mask = last >= first
     return Shadow(mask, float((last - first)[mask].mean()) if mask.any() else 0.0)
 
 
 def mean_span(inside: Mask, bounds: float = BOUNDS) -> float:
-    """The same mean span, in world units, of an occupancy grid (n, n, n) [x, y, z] that is not empty."""
+    """Return the same mean span, in world units, of an occupancy grid (n, n, n) [x, y, z] that is not empty."""
     cells = inside.shape[2]
     first, last = inside.argmax(axis=2), cells - 1 - inside[:, :, ::-1].argmax(axis=2)
     return float((last - first + 1)[inside.any(axis=2)].mean() * 2 * bounds / cells)
 
 
 def round_span(mask: Mask, half_width: float) -> float:
-    """The mean span, in world units, of what is round about an axis and has this silhouette (S, S), not empty.
+    """Return the mean span, in world units, of what is round about an axis and has this silhouette (S, S), not empty.
 
     Each row is a disc as wide as the row is long, of mean span pi/4 of that; the same for columns; the smaller of the
     two, since a thing is turned about its longer axis.
@@ -124,7 +124,7 @@ def round_span(mask: Mask, half_width: float) -> float:
 
 
 def iou(found: Mask, truth: Mask) -> float:
-    """Intersection over union of two masks of one shape; 1 when both are empty."""
+    """Return the intersection over union of two masks of one shape; 1 when both are empty."""
     if found.shape != truth.shape:
         raise ValueError(f"masks of different shapes {found.shape} and {truth.shape} cannot be compared")
     union = int(np.count_nonzero(found | truth))
@@ -132,7 +132,7 @@ def iou(found: Mask, truth: Mask) -> float:
 
 
 def surface_points(vertices: Array, faces: Indices, count: int, rng: np.random.Generator) -> Array:
-    """Points (count, 3) of the mesh's surface, uniform by area."""
+    """Draw points (count, 3) of the mesh's surface, uniform by area."""
     a, b, c = (np.asarray(vertices, np.float64)[faces[:, k]] for k in range(3))
     total = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
     chosen = np.searchsorted(total, rng.random(count) * total[-1], side="right")
@@ -144,7 +144,7 @@ def surface_points(vertices: Array, faces: Indices, count: int, rng: np.random.G
 
 
 def chamfer(found: Array, truth: Array) -> float:
-    """Symmetric Chamfer distance of point sets (P, 3) and (Q, 3), in the points' unit.
+    """Return the symmetric Chamfer distance of point sets (P, 3) and (Q, 3), in the points' unit.
 
     The mean of two means: of each found point's distance to the nearest true one, and of each true point's distance to
     the nearest found one. Distances are not squared.
@@ -155,26 +155,26 @@ def chamfer(found: Array, truth: Array) -> float:
 
 
 def extent(vertices: Array) -> Sides:
-    """Sides of the axis-aligned box around points (V, 3)."""
+    """Return the sides of the axis-aligned box around points (V, 3)."""
     x, y, z = np.ptp(np.asarray(vertices, np.float64), axis=0)
     return float(x), float(y), float(z)
 
 
 def depth_ratio(sides: Sides) -> float:
-    """Depth over the larger side of the silhouette: about 1 for a ball, near 0 for a slab."""
+    """Return the depth over the larger side of the silhouette: about 1 for a ball, near 0 for a slab."""
     return sides[2] / max(sides[0], sides[1])
 
 
 def _turn(a: Array, b: Array, p: Array) -> Array:
-    """Twice the signed area (K,) of the triangles a, b, p in the plane; positive when they turn left."""
+    """Return twice the signed area (K,) of the triangles a, b, p in the plane; positive when they turn left."""
     along, towards = b - a, p - a
     return np.asarray(along[:, 0] * towards[:, 1] - along[:, 1] * towards[:, 0])
 
 
 def _candidates(first: Indices, size: Indices) -> tuple[Indices, Indices, Indices]:
-    """Every face with every line inside its bounding rectangle: face (K,), column (K,), row (K,)."""
+    """Return every face with every line inside its bounding rectangle: face (K,), column (K,), row (K,)."""
     count = size[:, 0] * size[:, 1]
     face = np.repeat(np.arange(len(first)), count)
-    place = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
+    offset = np.arange(len(face)) - np.repeat(np.cumsum(count) - count, count)
     height = size[face, 1]
-    return face, first[face, 0] + place // height, first[face, 1] + place % height
+    return face, first[face, 0] + offset // height, first[face, 1] + offset % height

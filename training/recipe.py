@@ -12,15 +12,15 @@ from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
 
-PICTURE_SIZE = 112
+IMAGE_SIZE = 112
 BORDER_RATIO = 0.15
 GRID = 8
-PICTURE_HALF_WIDTH = 0.9 / (1 - BORDER_RATIO)
+IMAGE_HALF_WIDTH = 0.9 / (1 - BORDER_RATIO)
 TRUNCATION = 0.1
 
 
 def vae_config(scale_factor: float = 1.0) -> ShapeVAEConfig:
-    """64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
+    """Return the sizes: 64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
     return ShapeVAEConfig(
         num_latents=GRID * GRID,
         embed_dim=16,
@@ -48,8 +48,8 @@ def denoiser_config() -> DenoiserV21Config:
 
 
 def conditioner_config() -> ConditionerConfig:
-    dino = DinoConfig(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, image_size=PICTURE_SIZE, mlp_ratio=3)
-    return ConditionerConfig(dino=dino, image_size=PICTURE_SIZE)
+    dino = DinoConfig(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, image_size=IMAGE_SIZE, mlp_ratio=3)
+    return ConditionerConfig(dino=dino, image_size=IMAGE_SIZE)
 
 
 @dataclass(frozen=True)

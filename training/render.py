@@ -19,7 +19,7 @@ from training.shapes.sdf import Array, evaluate_part
 SIZE = 112
 REACH = 0.9 / 0.85
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Style:
 
 
 def _columns(field: DistanceField, size: int) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], Array]:
-    """Distances (rows,cols,nz) along z columns under the pixels that can hit, those pixels' rows and columns."""
+    """Return distances (rows,cols,nz) along z columns under the pixels that can hit, and their rows and columns."""
     pixel = ((np.arange(size) + 0.5) / size * 2 - 1) * REACH
     centre = field.centre
     spans = []
@@ -67,7 +67,7 @@ def _columns(field: DistanceField, size: int) -> tuple[Array, NDArray[np.int64],
 
 
 def front_view(shape: ProceduralShape, size: int = SIZE) -> FrontView:
-    """Finds the first surface under every pixel, seen along -Z from +Z."""
+    """Find the first surface under every pixel, seen along -Z from +Z."""
     field = shape.field
     values, rows, cols, pixel = _columns(field, size)
     lowest = values.min(2)
@@ -93,25 +93,25 @@ def front_view(shape: ProceduralShape, size: int = SIZE) -> FrontView:
 
 
 def _owners(shape: ProceduralShape, points: Array) -> tuple[NDArray[np.int64], Array]:
-    """Which part colours each point: the last painted region that holds it, else the nearest part."""
+    """Find which part colours each point: the last painted region that holds it, else the nearest part."""
     grid = shape.field.to_grid(points)
     best = np.full(len(points), np.inf, np.float32)
     owner = np.zeros(len(points), np.int64)
-    place = np.zeros((len(points), 3), np.float32)
+    local_point = np.zeros((len(points), 3), np.float32)
     for number, part in enumerate(shape.scene.parts):
         d, local = evaluate_part(part, shape.placement, grid)
         if part.mode == "cut":
             d = np.abs(d) - np.float32(0.004)
         wins = (d < 0) & (best < np.inf) if part.mode == "decal" else d < best
-        owner[wins], place[wins] = number, local[wins]
+        owner[wins], local_point[wins] = number, local[wins]
         best[wins] = -np.inf if part.mode == "decal" else d[wins]
         if part.mode == "decal":
             best[wins] = -10 + number * 1e-3
-    return owner, place
+    return owner, local_point
 
 
 def _paint(paint: Paint, local: Array) -> Array:
-    """Colours (K,3) of a paint at points of its part's frame."""
+    """Return the colours (K,3) of a paint at points of its part's frame."""
     first, second = np.asarray(paint.colour, np.float32), np.asarray(paint.second, np.float32)
     x, y = local[:, 0], local[:, 1]
     if paint.pattern == "gradient":
@@ -129,7 +129,7 @@ def _paint(paint: Paint, local: Array) -> Array:
 
 
 def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
-    """A random style: 15 % unlit, 15 % outlined, light mostly from the upper front."""
+    """Draw a random style: 15 % unlit, 15 % outlined, light mostly from the upper front."""
     light = np.array([rng.normal(0, 0.5), rng.uniform(0.1, 1.1), rng.uniform(0.5, 1.2)], np.float32)
     flat = bool(rng.random() < 0.15) and flat_allowed
     return Style(
@@ -145,8 +145,8 @@ def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
     )
 
 
-def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Picture:
-    """One RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
+def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Pixels:
+    """Render one RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
     size = view.alpha.shape[0]
     base = np.empty((len(view.pixels), 3), np.float32)
     shuffle = rng.permutation(3) if rng.random() < 0.25 else np.arange(3)
@@ -181,7 +181,7 @@ def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.
 
 
 def _lines(view: FrontView, width: float) -> Array:
-    """Darkness (S,S) of outlines: the silhouette's rim, jumps in depth and borders between parts."""
+    """Return the darkness (S,S) of outlines: the silhouette's rim, jumps in depth and borders between parts."""
     size = view.alpha.shape[0]
     depth = np.full(size * size, -1.0, np.float32)
     depth[view.pixels] = view.points[:, 2]
@@ -197,8 +197,8 @@ def _lines(view: FrontView, width: float) -> Array:
     return np.asarray(np.clip(thick * 1.8, 0, 0.9), np.float32)
 
 
-def render_pictures(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> Picture:
-    """`count` pictures (P,S,S,4) of one shape in different styles, a function of its seed."""
+def render_images(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> Pixels:
+    """Render `count` pictures (P,S,S,4) of one shape in different styles, a function of its seed."""
     view = front_view(shape, size)
     out = []
     for number in range(count):

@@ -14,11 +14,11 @@ from pathlib import Path
 from backend.hunyuan3d.mesh.ops import CleanOptions
 from backend.hunyuan3d.results import StageSeconds
 from training.contact_sheet import Exhibit, write_sheet
-from training.held_out_pictures import ROUND
+from training.held_out_images import ROUND
 from training.scoring import SLAB_BELOW, Score, Summary, summarise
 from training.tasks import ROUND_FROM, SURFACE_POINTS
 
-AIM_IOU, AIM_SILHOUETTE, AIM_PICTURES, AIM_ONE_PIECE = 0.75, 0.96, 0.93, 0.95
+AIM_IOU, AIM_SILHOUETTE, AIM_IMAGES, AIM_ONE_PIECE = 0.75, 0.96, 0.93, 0.95
 WORST = 8
 
 
@@ -40,10 +40,10 @@ class Run:
 class SweepRow:
     """One number of steps with one guidance scale."""
 
-    steps: int
-    guidance: float
+    num_inference_steps: int
+    guidance_scale: float
     shapes: Run
-    pictures: Run
+    images: Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +53,13 @@ class Results:
     checkpoint: str
     date: date
     machine: str
-    steps: int
-    guidance: float
-    resolution: int
-    batch: int
+    num_inference_steps: int
+    guidance_scale: float
+    octree_resolution: int
+    batch_size: int
     first_seed: int
     shapes: Run
-    pictures: Run
+    images: Run
     sweep: tuple[SweepRow, ...]
     chamfer_floor: float
     vae_iou: float | None
@@ -68,17 +68,17 @@ class Results:
 def write_results(results: Results, folder: Path) -> None:
     """Write RESULTS.md and contact_sheet.png into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_sheet([*results.shapes.exhibits, *results.pictures.exhibits], folder / "contact_sheet.png")
+    write_sheet([*results.shapes.exhibits, *results.images.exhibits], folder / "contact_sheet.png")
     (folder / "RESULTS.md").write_text(page(results), encoding="utf-8")
 
 
 def page(results: Results) -> str:
-    """RESULTS.md."""
+    """Write out RESULTS.md."""
     sections = [
         introduction(results),
         "## What was aimed at\n\n" + aims(results),
         "## Held-out shapes\n\n" + shapes_section(results),
-        "## Held-out pictures\n\n" + pictures_section(results.pictures.scores),
+        "## Held-out pictures\n\n" + images_section(results.images.scores),
     ]
     if results.sweep:
         sections.append("## Steps and guidance\n\n" + sweep_section(results.sweep))
@@ -87,7 +87,7 @@ def page(results: Results) -> str:
 
 
 def introduction(results: Results) -> str:
-    """What was measured, with what, when and where."""
+    """Say what was measured, with what, when and where."""
     return (
         "# What the checkpoint reaches\n\n"
         "Written by `python -m training.evaluate`. Every mesh came out of one call of the public pipeline, from a "
@@ -95,21 +95,22 @@ def introduction(results: Results) -> str:
         f"- Checkpoint: `{results.checkpoint}`\n"
         f"- Date: {results.date.isoformat()}\n"
         f"- Machine: {results.machine}\n"
-        f"- Steps {results.steps}, guidance {results.guidance:g}, resolution {results.resolution}, "
-        f"batches of {results.batch}, seeds from {results.first_seed} on\n"
-        f"- {len(results.shapes.scores)} held-out shapes, {len(results.pictures.scores)} held-out pictures\n\n"
+        f"- Steps {results.num_inference_steps}, "
+        f"guidance {results.guidance_scale:g}, resolution {results.octree_resolution}, "
+        f"batches of {results.batch_size}, seeds from {results.first_seed} on\n"
+        f"- {len(results.shapes.scores)} held-out shapes, {len(results.images.scores)} held-out pictures\n\n"
         "![Picture, then the mesh from the front, at three quarters and from the side](contact_sheet.png)"
     )
 
 
 def aims(results: Results) -> str:
-    """The table of aims and what was reached."""
-    shapes, pictures = summarise(results.shapes.scores), summarise(results.pictures.scores)
-    both = summarise([*results.shapes.scores, *results.pictures.scores])
+    """Return the table of aims and what was reached."""
+    shapes, images = summarise(results.shapes.scores), summarise(results.images.scores)
+    both = summarise([*results.shapes.scores, *results.images.scores])
     overlaps = [
         ("IoU, held-out shapes", AIM_IOU, shapes.iou),
         ("Silhouette IoU, held-out shapes", AIM_SILHOUETTE, shapes.silhouette),
-        ("Silhouette IoU, held-out pictures", AIM_PICTURES, pictures.silhouette),
+        ("Silhouette IoU, held-out pictures", AIM_IMAGES, images.silhouette),
     ]
     rows = [[name, f"≥ {aim:g}", number(found), met(found >= aim)] for name, aim, found in overlaps]
     one_piece = met(both.one_piece >= AIM_ONE_PIECE)
@@ -124,7 +125,7 @@ def aims(results: Results) -> str:
 
 
 def shapes_section(results: Results) -> str:
-    """Every family of procedural shapes, the total, and the poorest shapes."""
+    """Report every family of procedural shapes, the total, and the poorest shapes."""
     scores = results.shapes.scores
     head = [
         "family", "shapes", "IoU", "silhouette", "Chamfer", "watertight", "one piece", "depth", "true depth",
@@ -144,8 +145,8 @@ def shapes_section(results: Results) -> str:
     return "\n\n".join([table(head, rows), floor, poorest])
 
 
-def pictures_section(scores: Sequence[Score]) -> str:
-    """Every kind of held-out picture, the total, and the poorest pictures."""
+def images_section(scores: Sequence[Score]) -> str:
+    """Report every kind of held-out picture, the total, and the poorest pictures."""
     head = [
         "kind",
         "pictures",
@@ -175,32 +176,33 @@ def pictures_section(scores: Sequence[Score]) -> str:
 
 
 def sweep_section(rows: Sequence[SweepRow]) -> str:
-    """Overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
+    """Report overlaps and times for each number of steps and guidance scale, on fewer shapes and pictures."""
     cells = []
     for row in rows:
-        shapes, pictures = summarise(row.shapes.scores), summarise(row.pictures.scores)
-        cells.append([str(row.steps), f"{row.guidance:g}", number(shapes.iou), number(shapes.silhouette),
-                      share(shapes.one_piece), number(pictures.silhouette), share(pictures.one_piece), slabs(pictures),
+        shapes, images = summarise(row.shapes.scores), summarise(row.images.scores)
+        settings = [str(row.num_inference_steps), f"{row.guidance_scale:g}"]
+        cells.append([*settings, number(shapes.iou), number(shapes.silhouette),
+                      share(shapes.one_piece), number(images.silhouette), share(images.one_piece), slabs(images),
                       number(row.shapes.seconds_per_image)])  # fmt: skip
-    counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].pictures.scores)} of the pictures."
+    counts = f"On {len(rows[0].shapes.scores)} of the shapes and {len(rows[0].images.scores)} of the pictures."
     head = ["steps", "guidance", "IoU", "silhouette", "one piece", "pictures: silhouette", "pictures: one piece",
             "pictures: slabs", "s an image"]  # fmt: skip
     return counts + "\n\n" + table(head, cells)
 
 
 def times(results: Results) -> str:
-    """Seconds an image of each stage, within the batches."""
+    """Report the seconds an image of each stage, within the batches."""
     names = [field.name for field in fields(StageSeconds)]
     rows = [
         [title, *(number(sum(getattr(s, name) for s in run.stages) / len(run.scores)) for name in names),
          number(run.seconds_per_image)]
-        for title, run in (("shapes", results.shapes), ("pictures", results.pictures))
+        for title, run in (("shapes", results.shapes), ("pictures", results.images))
     ]  # fmt: skip
     return table(["s an image", *names, "total"], rows) + "\n\nAfter one call to warm up; the measuring is not counted."
 
 
 def definitions(results: Results) -> str:
-    """What each figure means."""
+    """Say what each figure means."""
     return f"""\
 - World frame: box ±1.01, picture right +X, up +Y, viewer on +Z; the silhouette's larger side is 1.8.
 - IoU: the finished mesh's occupancy at the cell centres of a 64³ grid of the box, found exactly from where lines along
@@ -222,35 +224,35 @@ def definitions(results: Results) -> str:
 
 
 def grouped(scores: Sequence[Score]) -> list[tuple[str, Summary]]:
-    """The summary of every group, in alphabetical order, then of all."""
+    """Return the summary of every group, in alphabetical order, then of all."""
     names = sorted({s.group for s in scores})
     groups = [(name, summarise([s for s in scores if s.group == name])) for name in names]
     return [*groups, ("**all**", summarise(scores))]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Lay out a Markdown table."""
     lines = [list(head), ["---"] * len(head), *(list(row) for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, or a dash where there is none."""
+    """Write a figure, or a dash where there is none."""
     return "—" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 def share(value: float) -> str:
-    """A share in percent, or a dash; one that is not whole is never shown as 100 %."""
+    """Write a share in percent, or a dash; one that is not whole is never shown as 100 %."""
     if math.isnan(value):
         return "—"
     return "100 %" if value == 1 else f"{min(value, 0.999) * 100:.1f} %"
 
 
 def slabs(summary: Summary) -> str:
-    """How many round things came out flat."""
+    """Count how many round things came out flat."""
     return f"{summary.slabs} of {summary.round_count}" if summary.round_count else "—"
 
 
 def met(reached: bool) -> str:
-    """A word for whether an aim was reached."""
+    """Return a word for whether an aim was reached."""
     return "reached" if reached else "**missed**"

@@ -108,7 +108,7 @@ def score(task: Task, result: ShapeResult, seed: int = 0) -> Score:
 
 
 def summarise(scores: Sequence[Score]) -> Summary:
-    """The means of one or more scores."""
+    """Return the means of one or more scores."""
     made = [s for s in scores if s.sides is not None]
     pairs = [(depth_ratio(s.sides), s.true_depth) for s in made if s.sides and s.true_depth is not None]
     fullness = [s.fullness for s in scores if s.fullness is not None]

@@ -13,8 +13,8 @@ from PIL import Image
 
 from backend.hunyuan3d.image.image_processor import ImageProcessor
 from training.dataset import ShapeDataset
-from training.held_out_pictures import HeldOutPicture
-from training.metrics import BOUNDS, PICTURE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span
+from training.held_out_images import HeldOutImage
+from training.metrics import BOUNDS, IMAGE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span
 from training.shapes.generator import KINDS, make_shape
 
 SURFACE_POINTS = 10_000
@@ -56,28 +56,28 @@ class Task:
 
 
 def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> Iterator[Task]:
-    """Held-out shapes, each with the first of its pictures.
+    """Yield held-out shapes, each with the first of its pictures.
 
     dense : with the surface points that the Chamfer distance needs. Raises StaleDataError.
     """
     for row in rows:
         index = np.array([row], np.int64)
         seed, kind = int(data.column("seed", index)[0]), KINDS[int(data.column("kind", index)[0])]
-        picture = np.asarray(data.column("picture", index)[0, 0], np.uint8)
+        pixels = np.asarray(data.column("picture", index)[0, 0], np.uint8)
         stored = np.asarray(data.column("surface", index)[0, :, :3], np.float64)
         inside = data.occupancy(index)[0]
         yield Task(
             name=f"{kind} {seed}",
             group=kind,
-            image=Image.fromarray(picture),
-            shadow=picture[..., 3] >= 128,
+            image=Image.fromarray(pixels),
+            shadow=pixels[..., 3] >= 128,
             span=span_if_round(inside),
             solid=Solid(inside, true_surface(seed, stored) if dense else None, extent(stored)),
         )
 
 
 def true_surface(seed: int, stored: Array, draw: int = 0) -> Array:
-    """Points (SURFACE_POINTS, 3) of a shape's surface, made anew from its seed.
+    """Return points (SURFACE_POINTS, 3) of a shape's surface, made anew from its seed.
 
     stored : (P, 3) points kept with the data, which must lie on it; draw : which of many drawings. Raises
     StaleDataError.
@@ -89,26 +89,26 @@ def true_surface(seed: int, stored: Array, draw: int = 0) -> Array:
 
 
 def span_if_round(inside: Mask) -> float | None:
-    """The mean span of an occupancy grid that is about as deep as a body round about an axis, else None."""
+    """Return the mean span of an occupancy grid that is about as deep as a body round about an axis, else None."""
     span = mean_span(inside)
     return span if span >= ROUND_FROM * round_span(np.asarray(inside.any(axis=2)), BOUNDS) else None
 
 
-def picture_tasks(pictures: Iterable[HeldOutPicture], processor: ImageProcessor) -> Iterator[Task]:
-    """Held-out pictures; the silhouette is laid out as the image processor lays out the picture."""
-    for picture in pictures:
-        shadow = processor.recentre(np.asarray(picture.image))[..., 3] >= 128
-        span = round_span(shadow, PICTURE_HALF_WIDTH) if picture.turned else None
-        yield Task(picture.name, picture.kind, picture.image, shadow, span)
+def image_tasks(images: Iterable[HeldOutImage], processor: ImageProcessor) -> Iterator[Task]:
+    """Yield held-out images as tasks; each silhouette lies as the image processor lays out the image."""
+    for image in images:
+        shadow = processor.recentre(np.asarray(image.image))[..., 3] >= 128
+        span = round_span(shadow, IMAGE_HALF_WIDTH) if image.turned else None
+        yield Task(image.name, image.kind, image.image, shadow, span)
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """At most `count` numbers, spread evenly over 0 to total - 1."""
+    """Spread at most `count` numbers evenly over 0 to total - 1."""
     return sorted({int(k) for k in np.linspace(0, total - 1, min(count, total)).round()})
 
 
 def one_of_each(kinds: Sequence[int], count: int) -> list[int]:
-    """The first row of every kind, then the first of the other rows; at most `count`, in order."""
+    """Choose the first row of every kind, then the first of the other rows; at most `count`, in order."""
     first = {kind: row for row, kind in reversed(list(enumerate(kinds)))}
     chosen = sorted(first.values())
     return sorted((chosen + [row for row in range(len(kinds)) if row not in chosen])[:count])

@@ -17,7 +17,7 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from training.dataset import ShapeDataset
 from training.evaluate import Choices, evaluate
 from training.export import export_checkpoint, fill, read_modules
-from training.held_out_pictures import held_out_pictures
+from training.held_out_images import held_out_images
 from training.latents import latent_table
 from training.loop import LoopOptions, train
 from training.make_data import make_data
@@ -29,7 +29,7 @@ from training.train_vae import VAETask
 
 
 def smoke(recipe: DemoRecipe) -> DemoRecipe:
-    """The same stages at a size that takes a minute."""
+    """Return the same stages at a size that takes a minute."""
     vae = replace(recipe.vae, shapes=64, optimisation=replace(recipe.vae.optimisation, steps=4, batch=4))
     denoiser = replace(recipe.denoiser, shapes=64, optimisation=replace(recipe.denoiser.optimisation, steps=2, batch=4))
     return replace(recipe, held_out=32, vae=vae, denoiser=denoiser)
@@ -62,7 +62,7 @@ def train_demo(
 def report(checkpoint: Path, held_out: ShapeDataset, limit: int, fonts: Path, folder: Path, device: str) -> None:
     """Measure the checkpoint on `limit` held-out shapes and the held-out pictures; write RESULTS.md and its picture."""
     pipeline = Hunyuan3DShapePipeline.from_pretrained(checkpoint, device=device)
-    write_results(evaluate(pipeline, held_out, held_out_pictures(fonts), Choices(), limit=limit), folder)
+    write_results(evaluate(pipeline, held_out, held_out_images(fonts), Choices(), limit=limit), folder)
 
 
 def main() -> None:

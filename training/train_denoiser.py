@@ -68,7 +68,7 @@ class DenoiserTask:
         return flow + self.recipe.auxiliary_weight * auxiliary, {"flow": flow.item(), "auxiliary": auxiliary.item()}
 
     def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
-        """t = sigmoid(N(mean, 1)), a share of it uniform and a share exactly zero."""
+        """Draw t = sigmoid(N(mean, 1)), a share of it uniform and a share exactly zero."""
         t = torch.sigmoid(torch.randn(count, generator=generator) + self.recipe.logit_mean)
         kind = torch.rand(count, generator=generator)
         t = torch.where(kind < self.recipe.uniform_t, torch.rand(count, generator=generator), t)
@@ -76,22 +76,22 @@ class DenoiserTask:
         return t.to(self.device)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One batch: image (B, 3, S, S) in [-1, 1] and latents (B, N, E), half of them mirrored left to right."""
+        """Draw one batch: image (B, 3, S, S) in [-1, 1] and latents (B, N, E), half of them mirrored left to right."""
         rows = torch.randint(self.recipe.shapes, (self.recipe.optimisation.batch,), generator=generator)
         mirrored = torch.rand(len(rows), generator=generator) < 0.5
-        picture = read_pictures(self.data, rows, generator)
-        picture = torch.where(mirrored[:, None, None, None], picture.flip(3), picture)
+        drawn = read_images(self.data, rows, generator)
+        drawn = torch.where(mirrored[:, None, None, None], drawn.flip(3), drawn)
         latents = self.latents.read(rows.numpy(), mirrored.numpy())
-        return (colour_jitter(picture, generator) * 2 - 1).to(self.device), latents.to(self.device)
+        return (colour_jitter(drawn, generator) * 2 - 1).to(self.device), latents.to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """IoU of sampled shapes on held-out pictures, over uniform query points, for two guidance scales."""
+        """Return the IoU of sampled shapes on held-out pictures, over uniform query points, for two guidance scales."""
         rows = torch.arange(min(128, len(self.held_out)))
-        pictures = read_pictures(self.held_out, rows, torch.Generator().manual_seed(0))
+        images = read_images(self.held_out, rows, torch.Generator().manual_seed(0))
         uniform = read(self.held_out, "uniform", rows).to(self.device)
         figures = {}
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16):
-            cond = self.conditioner((pictures[:, :3] * 2 - 1).to(self.device))
+            cond = self.conditioner((images[:, :3] * 2 - 1).to(self.device))
             candidates = {"iou_auxiliary": self.head(cond[:, 1:]).float()}
             for guidance in (1.0, 2.0):
                 candidates[f"iou_guidance_{guidance:g}"] = self.sample(cond, guidance)
@@ -102,7 +102,7 @@ class DenoiserTask:
         return figures
 
     def sample(self, cond: Tensor, guidance: float, steps: int = 10) -> Tensor:
-        """Euler steps from noise to latents (B, N, E)."""
+        """Take Euler steps from noise to latents (B, N, E)."""
         shape = (len(cond), *self.latents.shape)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
         times = torch.linspace(0, 1, steps)
@@ -113,8 +113,8 @@ class DenoiserTask:
         return x
 
 
-def read_pictures(data: ShapeDataset, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """One of each shape's stored pictures (B, 4, H, W) in [0, 1]."""
+def read_images(data: ShapeDataset, rows: Tensor, generator: torch.Generator) -> Tensor:
+    """Choose one of each shape's stored pictures (B, 4, H, W) in [0, 1]."""
     stored = torch.from_numpy(data.column("picture", rows.numpy()))
     choice = torch.randint(stored.shape[1], (len(rows),), generator=generator)
     return stored[torch.arange(len(rows)), choice].permute(0, 3, 1, 2).float() / 255

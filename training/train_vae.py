@@ -15,24 +15,24 @@ from torch.nn import functional as F
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.dataset import ShapeDataset
 from training.loop import LoopOptions, train
-from training.recipe import GRID, PICTURE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config
+from training.recipe import GRID, IMAGE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config
 
 
 def anchors() -> Tensor:
-    """The tokens' query points (N, 3): the centres of the picture's patches, row by row from the top, at z = 0."""
-    centre = ((torch.arange(GRID) + 0.5) / GRID * 2 - 1) * PICTURE_HALF_WIDTH
+    """Return the tokens' query points (N, 3): centres of the picture's patches, row by row from the top, at z = 0."""
+    centre = ((torch.arange(GRID) + 0.5) / GRID * 2 - 1) * IMAGE_HALF_WIDTH
     y, x = torch.meshgrid(-centre, centre, indexing="ij")
     return torch.stack([x, y, torch.zeros_like(x)], dim=-1).view(-1, 3)
 
 
 def encode_surface(vae: ShapeVAE, surface: Tensor) -> tuple[Tensor, Tensor]:
-    """surface : (B, P, 6) points and outward normals -> mean and logvar, each (B, N, E)."""
+    """Encode a surface (B, P, 6), points and outward normals, as mean and logvar, each (B, N, E)."""
     points = anchors().to(surface.device).expand(surface.shape[0], -1, -1)
     return vae.encode(points, torch.zeros_like(points), surface[..., :3], surface[..., 3:])
 
 
 def truncate(distance: Tensor) -> Tensor:
-    """Signed distance to the field the VAE learns: in units of the truncation, within [-1, 1]."""
+    """Return the signed distance to the field the VAE learns: in units of the truncation, within [-1, 1]."""
     return (distance / TRUNCATION).clamp(-1, 1)
 
 
@@ -47,10 +47,10 @@ class VAETask:
         self.vae = ShapeVAE(vae_config(), with_encoder=True).to(device)
         nn.init.normal_(self.vae.latent_pos_emb, std=0.02)
         self.modules = nn.ModuleDict({"vae": self.vae})
-        self.terms = torch.compile(self.reconstruction) if compiled else self.reconstruction
+        self.losses = torch.compile(self.reconstruction) if compiled else self.reconstruction
 
     def reconstruction(self, surface: Tensor, queries: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The three terms of the loss: tsdf error, occupancy error, divergence."""
+        """Return the three terms of the loss: tsdf error, occupancy error, divergence."""
         mean, logvar = encode_surface(self.vae, surface)
         mean, logvar = mean.float(), logvar.float().clamp(-12, 4)
         z = mean + noise * torch.exp(0.5 * logvar)
@@ -65,12 +65,12 @@ class VAETask:
         surface, queries = self.draw(generator)
         noise = torch.randn(len(surface), GRID * GRID, self.vae.config.embed_dim, generator=generator)
         with torch.autocast(self.device, torch.bfloat16):
-            mse, bce, kl = self.terms(surface, queries, noise.to(self.device))
+            mse, bce, kl = self.losses(surface, queries, noise.to(self.device))
         total = mse + self.recipe.bce_weight * bce + self.recipe.kl_weight * kl
         return total, {"mse": mse.item(), "bce": bce.item(), "kl": kl.item()}
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One batch: surface (B, P, 6) and queries (B, Q, 4), each shape mirrored at random in x and in z."""
+        """Draw one batch: surface (B, P, 6) and queries (B, Q, 4), each shape mirrored at random in x and in z."""
         recipe = self.recipe
         rows = torch.randint(min(recipe.shapes, len(self.data)), (recipe.optimisation.batch,), generator=generator)
         surface = pick(self.data, "surface", rows, recipe.surface_points, generator)
@@ -84,7 +84,7 @@ class VAETask:
         return surface.to(self.device), queries.to(self.device)
 
     def evaluate(self) -> dict[str, float]:
-        """IoU of reconstructions of held-out shapes, over uniform query points."""
+        """Return the IoU of reconstructions of held-out shapes, over uniform query points."""
         rows = torch.arange(min(128, len(self.held_out)))
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16):
             mean, logvar = encode_surface(self.vae, read(self.held_out, "surface", rows).to(self.device))
@@ -100,12 +100,12 @@ class VAETask:
 
 
 def read(data: ShapeDataset, name: str, rows: Tensor) -> Tensor:
-    """One of the data set's arrays for the given shapes (B, ...), as float32."""
+    """Return one of the data set's arrays for the given shapes (B, ...), as float32."""
     return torch.from_numpy(data.column(name, rows.numpy())).float()
 
 
 def pick(data: ShapeDataset, name: str, rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """A random `count` of each shape's samples (B, n, k), the same rows of all shapes, as float32."""
+    """Return a random `count` of each shape's samples (B, n, k), the same rows of all shapes, as float32."""
     samples = read(data, name, rows)
     return samples[:, torch.randperm(samples.shape[1], generator=generator)[:count]]
 

@@ -19,7 +19,7 @@ _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
 def send_artifact(artifact: Artifact) -> Response:
-    """The file as a download, with ETag and ranges; it is closed when the answer has been sent.
+    """Return the file as a download, with ETag and ranges; it is closed when the answer has been sent.
 
     Raises PreconditionFailed, Werkzeug's RequestedRangeNotSatisfiable.
     """
@@ -47,6 +47,6 @@ def _response(artifact: Artifact) -> Response:
 
 
 def _wants_part(etag: str) -> bool:
-    """Whether the request asks for one range; several, or what is none, may be ignored (RFC 9110, 14.2)."""
+    """Return whether the request asks for one range; several, or what is none, may be ignored (RFC 9110, 14.2)."""
     has_it = request.if_none_match.contains(etag)
     return request.method == "GET" and not has_it and bool(_ONE_RANGE.fullmatch(request.headers.get("Range", "")))

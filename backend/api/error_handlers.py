@@ -6,6 +6,7 @@ This module does not know which requests there are or what raises an error.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 
 from flask import Flask, Response, g, request
@@ -32,17 +33,17 @@ _NAMED: Mapping[int, type[ServiceError]] = {
 
 
 def json_response(answer: BaseModel, status: int = 200) -> Response:
-    """An answer as it is sent."""
+    """Return an answer as it is sent."""
     return Response(answer.model_dump_json(), status, content_type="application/json")
 
 
 def error_answer(error: ServiceError) -> ErrorAnswer:
-    """An error as an answer to the request at hand."""
+    """Return an error as an answer to the request at hand."""
     return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
 
 
 def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
-    """An error as it is sent; answer : in place of the plain one."""
+    """Return an error as it is sent; answer : in place of the plain one."""
     note_error_code(error.code)
     status = status_of(error)
     response = json_response(answer or error_answer(error), status)
@@ -54,7 +55,7 @@ def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Re
 
 
 def handle_service_error(error: ServiceError) -> Response:
-    """A named error; one that is the service's own fault is told to the log, not to the caller."""
+    """Answer a named error; the log is told of one that is the service's own fault, and the caller is not."""
     if status_of(error) == 500:
         logger.error("%s: %s", error.code, error.message, exc_info=error)
         return error_response(ServiceError())
@@ -62,7 +63,7 @@ def handle_service_error(error: ServiceError) -> Response:
 
 
 def handle_http_error(error: HTTPException) -> ResponseReturnValue:
-    """What Flask or Werkzeug refused."""
+    """Answer what Flask or Werkzeug refused."""
     status = error.code or 500
     # A redirect is an answer, not a refusal.
     if status < 400:
@@ -79,18 +80,18 @@ def handle_http_error(error: HTTPException) -> ResponseReturnValue:
 
 
 def handle_unnamed(error: Exception) -> Response:
-    """What nobody foresaw."""
+    """Answer an error that nobody foresaw."""
     logger.error("An unforeseen error ended the request.", exc_info=error)
     return error_response(ServiceError())
 
 
-def register_error_handlers(app: Flask, covers: Callable[[str], bool]) -> None:
-    """Answer every error of the paths that are covered; other paths keep what the app does with theirs."""
+def register_error_handlers(app: Flask, covered: re.Pattern[str]) -> None:
+    """Answer every error of the paths that begin as `covered` says; others keep what the app does with theirs."""
     earlier = dict(app.error_handler_spec[None].get(None, {}))
 
     def only_covered(kind: type[Exception], handler: Callable[..., ResponseReturnValue]) -> None:
         def handle(error: Exception) -> ResponseReturnValue:
-            if covers(request.path):
+            if covered.match(request.path):
                 return handler(error)
             if kind in earlier:
                 answer: ResponseReturnValue = app.ensure_sync(earlier[kind])(error)

@@ -19,7 +19,7 @@ _ANOTHER_IMAGE = "Send another picture, or a cut-out with a transparent backgrou
 _LATER = "Try again after `Retry-After` seconds, with the same Idempotency-Key"
 _REPORT = "Send the operator the `request_id`"
 _CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
-_FIELD = "Correct the field; `details` tells what is allowed"
+_FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
     "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
@@ -97,10 +97,10 @@ JOBS: Mapping[str, str] = {
 OPERATORS: Mapping[str, str] = {
     "CONFIGURATION_ERROR": "Correct the setting that the sentence names.",
     "DATABASE_URL": "Correct DATABASE_URL.",
-    "SCHEMA_MISMATCH": "Run the version that made the database, or give a new one.",
+    "SCHEMA_MISMATCH": "Older: stop every process, then `orfeas migrate`. Newer: run the version that made it.",
     "AGENTS_FILE_ERROR": "The sentence says what: mostly `chmod 600` on the file.",
     "AGENT_EXISTS": "Choose another id, or rotate its key.",
-    "AGENT_NOT_FOUND": "See `python -m backend.agent_auth list`.",
+    "AGENT_NOT_FOUND": "See `orfeas agents list`.",
     "CHECKPOINT_ERROR": f"{_CHECKPOINT}.",
     "CHECKPOINT_NOT_FOUND": f"{_CHECKPOINT}.",
     "CHECKPOINT_UNREADABLE": f"{_CHECKPOINT}.",

@@ -57,6 +57,6 @@ def _device(health: Health) -> DeviceState | None:
 
 def _model_name(health: Health, settings: Settings) -> str:
     """As the workers call it; before they do, as the settings do, without the folders on the way to it."""
-    told = next((state.model for state in health.workers if state.model), None)
+    reported = next((state.model for state in health.workers if state.model), None)
     path = PurePath(settings.model_path)
-    return told or (path.name if path.is_absolute() else settings.model_path)
+    return reported or (path.name if path.is_absolute() else settings.model_path)

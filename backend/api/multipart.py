@@ -1,21 +1,29 @@
-"""The outer shape of a multipart/form-data body (RFC 7578): part after part, in little memory, or a named error.
+"""A multipart/form-data body (RFC 7578) as a form: its fields, and where in the body its files lie, or a named error.
 
 Strict, so that a body reads the same however it is cut on its way: a line ends in CR LF, a header is not folded, and a
-form that could be read in two ways is refused. This module does not know what a part means or where its bytes go.
+form that could be read in two ways is refused. The body is read once, in little memory, and its files stay where they
+are. Names that a caller gave are shown in messages and never become paths. This module does not know what a field or a
+file means.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from werkzeug.http import parse_options_header
 
-from backend.errors import InvalidForm, UnsupportedMediaType
+from backend.errors import FileTooLarge, InvalidForm, TooManyImages, UnknownField, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _CHUNK_BYTES = 1 << 16
+_FILE_BUFFER_BYTES = 1 << 18
 _MAX_BOUNDARY = 70
 # Blanks that may follow a boundary on its line (RFC 2046, 5.1.1).
 _MAX_PADDING = 64
@@ -23,114 +31,258 @@ _CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii")
 _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 _BOUNDARY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*)")
+_SHOWN_NAME = 40
 
 
 @dataclass(frozen=True)
-class PartBegins:
-    """A part's head: its field, and the name of its file, None where it has none."""
+class FormLimits:
+    """Bounds on a form.
+
+    file_field : the one field that carries files; at most `max_files` of `max_file_bytes` each
+    max_fields : parts that are not files; max_field_bytes : of one's value; max_head_bytes : of one part's head
+    """
+
+    file_field: str
+    max_files: int
+    max_file_bytes: int = 50_000_000
+    max_fields: int = 32
+    max_field_bytes: int = 4096
+    max_head_bytes: int = 8192
+
+
+@dataclass(frozen=True)
+class FormFile:
+    """A file of a form as it came, not yet opened.
+
+    field : the form field it came under; number : its index among the files, from 1
+    label : what messages call it, short and printable: "Picture 2 (cat.png)"
+    stream : its bytes, in the body; size : their number
+    """
+
+    field: str
+    number: int
+    label: str
+    stream: BinaryIO
+    size: int
+
+    def digest(self) -> str:
+        """Return the SHA-256 of its bytes, in lower-case hex."""
+        digest = hashlib.sha256()
+        self.stream.seek(0)
+        while data := self.stream.read(_CHUNK_BYTES):
+            digest.update(data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form that arrived whole: its texts by field, in the order given, and its files."""
+
+    fields: Mapping[str, tuple[str, ...]]
+    files: tuple[FormFile, ...]
+
+
+@dataclass
+class Part:
+    """A part of a form: its field, and the name of its file, None where it has none.
+
+    start : where its bytes begin in the stream; size : their number, once the next part was asked for
+    max_bytes : set by the reader of parts; a part that has more is the last one that is read, and its size is too large
+    """
 
     name: str
     filename: str | None
+    start: int
+    size: int = 0
+    max_bytes: int | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
-class PartData:
-    """Some bytes of the part that began last."""
+def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
+    """Read a body to its last boundary; what follows that is not read.
 
-    data: bytes
+    stream : the body from its start, seekable, to be kept open for as long as the files are read
+    content_type : the request's header, "" when it has none
+    Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under another name than limits.file_field),
+    TooManyImages, FileTooLarge (naming the file).
+    """
+    files: list[Part] = []
+    texts: list[Part] = []
+    for part in read_parts(stream, content_type, limits.max_head_bytes):
+        # Whatever comes under the files' name is one: some clients leave the file name out.
+        if part.name == limits.file_field:
+            if len(files) == limits.max_files:
+                raise too_many_files(part.name, limits.max_files)
+            part.max_bytes = limits.max_file_bytes
+            files.append(part)
+        elif part.filename is not None:
+            raise UnknownField(
+                f"A picture belongs under the field {limits.file_field!r}, not under {_shown(part.name)}.",
+                details={"field": part.name[:_SHOWN_NAME], "allowed": [limits.file_field]},
+            )
+        else:
+            part.max_bytes = limits.max_field_bytes
+            texts.append(part)
+            if len(texts) > limits.max_fields:
+                raise InvalidForm(f"The form has more than {limits.max_fields} fields.")
+    fields: dict[str, tuple[str, ...]] = {}
+    for part in texts:
+        fields[part.name] = (*fields.get(part.name, ()), _text(stream, part, limits.max_field_bytes))
+    return Form(fields, tuple(_file(stream, part, number, limits) for number, part in enumerate(files, 1)))
 
 
-@dataclass(frozen=True)
-class PartEnds:
-    """The part that began last is whole."""
+def too_many_files(name: str, most: int) -> TooManyImages:
+    """Return the error for a form with more files under a field than a call takes."""
+    return TooManyImages(
+        f"More pictures were sent than this call takes: at most {most} under the field {name!r}.",
+        details={"field": name, "most": most},
+    )
 
 
-PartEvent = PartBegins | PartData | PartEnds
-
-
-def read_parts(stream: BinaryIO, content_type: str, max_head_bytes: int) -> Iterator[PartEvent]:
-    """The parts of a form, up to its last boundary; what follows that is not read.
+def read_parts(stream: BinaryIO, content_type: str, max_head_bytes: int) -> Iterator[Part]:
+    """Yield the parts of a form, up to its last boundary, each before its bytes are read.
 
     content_type : the request's header, "" when it has none
     max_head_bytes : of one part's head, and of what stands before the first part
     Raises UnsupportedMediaType, InvalidForm.
     """
-    boundary = _boundary(content_type)
-    source = _Source(stream, b"\r\n--" + boundary)
-    source.skip_to_part(max_head_bytes)
-    while source.another_part():
-        yield _part_begins(source.head(max_head_bytes))
-        for data in source.data():
-            yield PartData(data)
-        yield PartEnds()
+    source = _Source(stream, b"\r\n--" + _boundary(content_type))
+    if source.skip_content(max_head_bytes) > max_head_bytes:
+        raise InvalidForm("The body does not start with the boundary that its Content-Type names.")
+    while (lines := source.take_head(max_head_bytes)) is not None:
+        part = _part(lines, source.position)
+        yield part
+        part.size = source.skip_content(part.max_bytes)
+        if part.max_bytes is not None and part.size > part.max_bytes:
+            return
 
 
 class _Source:
-    """A stream cut at its boundaries; it holds a chunk and a boundary at most, or a part's head."""
+    """A stream cut at its boundaries; it holds a chunk and a boundary at most, or a part's head.
+
+    position : where in the stream the first byte that it holds was
+    """
 
     def __init__(self, stream: BinaryIO, delimiter: bytes) -> None:
         self._stream = stream
         self._delimiter = delimiter
         # A boundary that opens the body has no line's end before it.
         self._buffer = bytearray(b"\r\n")
+        self.position = -2
 
-    def skip_to_part(self, most: int) -> None:
-        """Passes over what stands before the first boundary, and over the boundary."""
+    def skip_content(self, most: int | None) -> int:
+        """Pass over what stands before the next boundary, and over the boundary; return how many bytes stood there.
+
+        Gives up, and returns so many more, once they are more than `most`.
+        """
         skipped = 0
-        for piece in self.data():
-            skipped += len(piece)
-            if skipped > most:
-                raise InvalidForm("The body does not start with the boundary that its Content-Type names.")
+        while (end := self._buffer.find(self._delimiter)) < 0:
+            # The end of what is here may be the start of a boundary.
+            ready = max(0, len(self._buffer) - len(self._delimiter) + 1)
+            del self._buffer[:ready]
+            self.position += ready
+            skipped += ready
+            if most is not None and skipped > most:
+                return skipped
+            self._fill()
+        passed = end + len(self._delimiter)
+        del self._buffer[:passed]
+        self.position += passed
+        return skipped + end
 
-    def another_part(self) -> bool:
-        """Passes over the rest of a boundary's line; False when it was the last boundary."""
+    def take_head(self, most: int) -> list[bytes] | None:
+        """Return the lines of the next part's head, at most so many bytes; None after the last boundary."""
         while len(self._buffer) < 2:
             self._fill()
         if self._buffer.startswith(b"--"):
-            return False
-        if self._line(_MAX_PADDING).strip(b" \t"):
+            return None
+        # A line has a byte at least, so its end makes it three times as long at most.
+        bound = _MAX_PADDING + 3 * most + 8
+        while (end := self._buffer.find(b"\r\n\r\n", 0, bound)) < 0:
+            if len(self._buffer) >= bound:
+                raise InvalidForm(_LONG_HEAD)
+            self._fill()
+        padding, *lines = bytes(self._buffer[:end]).split(b"\r\n")
+        del self._buffer[: end + 4]
+        self.position += end + 4
+        if padding.strip(b" \t"):
             raise InvalidForm("A line starts with the boundary and goes on with something else.")
-        return True
-
-    def head(self, most: int) -> list[bytes]:
-        """The lines of a part's head, at most so many bytes; passes over the empty line after them."""
-        lines = []
-        while line := self._line(most):
-            lines.append(line)
-            most -= len(line)
+        if len(padding) > _MAX_PADDING or sum(map(len, lines)) > most:
+            raise InvalidForm(_LONG_HEAD)
         return lines
-
-    def data(self) -> Iterator[bytes]:
-        """What stands before the next boundary, in pieces; passes over the boundary."""
-        while (end := self._buffer.find(self._delimiter)) < 0:
-            # The end of what is here may be the start of a boundary.
-            ready = len(self._buffer) - len(self._delimiter) + 1
-            if ready > 0:
-                yield self._take(ready)
-            self._fill()
-        if end:
-            yield self._take(end)
-        del self._buffer[: len(self._delimiter)]
-
-    def _line(self, most: int) -> bytes:
-        while (end := self._buffer.find(b"\r\n", 0, most + 2)) < 0:
-            if len(self._buffer) >= most + 2:
-                raise InvalidForm("A part's head is longer than is taken here.")
-            self._fill()
-        line = self._take(end)
-        del self._buffer[:2]
-        return line
-
-    def _take(self, size: int) -> bytes:
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
 
     def _fill(self) -> None:
         chunk = self._stream.read(_CHUNK_BYTES)
         if not chunk:
             raise InvalidForm("The form breaks off before its last boundary.")
         self._buffer += chunk
+
+
+_LONG_HEAD = "A part's head is longer than is taken here."
+
+
+class _Section(io.RawIOBase):
+    """Some bytes of a stream as a stream of its own; one thread reads both."""
+
+    def __init__(self, stream: BinaryIO, start: int, size: int) -> None:
+        self._stream = stream
+        self._start = start
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move, as io.IOBase says."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, target: WriteableBuffer) -> int:
+        """Read, as io.RawIOBase says."""
+        view = memoryview(target).cast("B")
+        self._stream.seek(self._start + self._position)
+        data = self._stream.read(max(0, min(len(view), self._size - self._position)))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _text(stream: BinaryIO, part: Part, most: int) -> str:
+    if part.size > most:
+        raise InvalidForm(f"A field's value is longer than the {most} bytes that are taken here.")
+    stream.seek(part.start)
+    try:
+        return stream.read(part.size).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidForm("A field's value is not UTF-8.") from error
+
+
+def _file(stream: BinaryIO, part: Part, number: int, limits: FormLimits) -> FormFile:
+    # The last part of its file's name, as far as it can be shown.
+    last = re.split(r"[/\\]", part.filename or "")[-1]
+    label = f"Picture {number} ({_shown(last)})" if last else f"Picture {number}"
+    if part.size > limits.max_file_bytes:
+        raise FileTooLarge(
+            f"{label}: it is larger than {limits.max_file_bytes} bytes.",
+            details={"image": number, "max_bytes": limits.max_file_bytes},
+        )
+    if part.size <= _CHUNK_BYTES:
+        stream.seek(part.start)
+        return FormFile(part.name, number, label, io.BytesIO(stream.read(part.size)), part.size)
+    section = io.BufferedReader(_Section(stream, part.start, part.size), _FILE_BUFFER_BYTES)
+    return FormFile(part.name, number, label, cast(BinaryIO, section), part.size)
+
+
+def _shown(text: str) -> str:
+    """Return a caller's text, fit for a message: short, and nothing that moves a cursor or turns the reading round."""
+    short = text if len(text) <= _SHOWN_NAME else text[: _SHOWN_NAME - 1] + "…"
+    return "".join(c if c.isprintable() else "?" for c in short)
 
 
 def _boundary(content_type: str) -> bytes:
@@ -144,22 +296,26 @@ def _boundary(content_type: str) -> bytes:
     return boundary.encode("ascii")
 
 
-def _part_begins(lines: list[bytes]) -> PartBegins:
+def _part(lines: Sequence[bytes], start: int) -> Part:
     headers = _headers(lines)
     kind, options = parse_options_header(headers.get("content-disposition", ""))
     if kind.lower() != "form-data" or "name" not in options:
         raise InvalidForm("Each part needs a Content-Disposition: form-data with a name.")
     if headers.get("content-transfer-encoding", "binary").lower() not in _PLAIN_ENCODINGS:
         raise InvalidForm("Parts must be sent as they are, without a Content-Transfer-Encoding.")
-    media_type, type_options = parse_options_header(headers.get("content-type", ""))
-    if media_type.lower().startswith("multipart/"):
-        raise InvalidForm("A part must not be a form again: repeat the field for each file.")
-    _check_charset(type_options)
-    return PartBegins(options["name"], options.get("filename"))
+    if "content-type" in headers:
+        media_type, type_options = parse_options_header(headers["content-type"])
+        if media_type.lower().startswith("multipart/"):
+            raise InvalidForm("A part must not be a form again: repeat the field for each file.")
+        _check_charset(type_options)
+    return Part(options["name"], options.get("filename"), start)
 
 
-def _headers(lines: list[bytes]) -> dict[str, str]:
-    """A part's headers by name in small letters. Raises InvalidForm for a line that is none, or a name given twice."""
+def _headers(lines: Sequence[bytes]) -> dict[str, str]:
+    """Return a part's headers by name in small letters.
+
+    Raises InvalidForm for a line that is no header, or a name given twice.
+    """
     headers: dict[str, str] = {}
     for line in lines:
         try:

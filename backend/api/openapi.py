@@ -92,7 +92,7 @@ _ASSETS: Mapping[str, tuple[str, str]] = {
 
 
 def answered(*models: type[BaseModel], description: str, retry_after: bool = False, job_id: str = "") -> dict[str, Any]:
-    """An answer in JSON, for `responses`; several models are alternatives.
+    """Return an answer in JSON, for `responses`; several models are alternatives.
 
     job_id : the field of the answer that names a job or batch, whose status can be asked for
     """
@@ -110,13 +110,13 @@ def _link(operation: str, field: str) -> dict[str, Any]:
 
 
 def answer_headers(*names: str, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The headers of an answer: X-Request-ID, those of the document that are named, and others as they are given."""
+    """Return the headers of an answer: X-Request-ID, those of the document that are named, and others as given."""
     shared = {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-ID", *names)}
     return {**shared, **(headers or {})}
 
 
 def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
-    """Answers for `responses` out of the errors that a call may end with, by status, each code with its sentence."""
+    """Return answers for `responses`: the errors that a call may end with, by status, each code with its sentence."""
     found: dict[str | int, Any] = {}
     for status in sorted({status_of(kind) for kind in kinds}):
         alike = {kind.code: kind for kind in kinds if status_of(kind) == status}
@@ -127,7 +127,7 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
 
 
 def form_body(model: type[BaseModel], image_field: str) -> dict[str, Any]:
-    """The request body of a call that takes a form, for `openapi_extensions`."""
+    """Return the request body of a call that takes a form, for `openapi_extensions`."""
     content = {
         "schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)},
         "encoding": {image_field: {"contentType": "image/png, image/jpeg, image/webp"}},
@@ -136,7 +136,7 @@ def form_body(model: type[BaseModel], image_field: str) -> dict[str, Any]:
 
 
 def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:
-    """The document of an API's calls, as JSON; requests, answers : every model that its calls name."""
+    """Return the document of an API's calls, as JSON; requests, answers : every model that its calls name."""
     info = Info(title="ORFEAS Agent API", version=__version__, description=_DESCRIPTION)
     spec = APISpec(openapi="3.1.0", info=info, paths=api.paths, tags=api.tags)
     document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
@@ -153,7 +153,7 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
 
 
 def document_pages(document: bytes) -> Blueprint:
-    """/openapi.json and /docs, which needs nothing from other places, for any Flask app."""
+    """Return /openapi.json and /docs, which needs nothing from other servers, for any Flask app."""
     pages = Blueprint("api_document", __name__)
 
     def openapi() -> Response:

@@ -18,7 +18,7 @@ from backend.api.openapi import SIGNED, answer_headers, answered, form_body, ref
 from backend.api.responses import ID_PATTERN
 from backend.errors import ServiceError
 from backend.limits import MAX_BATCH_IMAGES, MAX_PAGE_JOBS, MIN_BATCH_IMAGES
-from backend.validation import GenerateFields, GenerationFields
+from backend.validation import GenerateFields, GenerationFields, without_default
 
 DEFAULT_PAGE = 20
 
@@ -38,10 +38,6 @@ _KEY_SCHEMA = {
     "description": "The caller's name for this request: sent again with the same key, it gets the first answer again "
     "for 24 hours, and nothing is made twice.",
 }
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    schema.pop("default", None)
 
 
 class JobPath(BaseModel):
@@ -67,11 +63,11 @@ class PageQuery(BaseModel):
     cursor: Annotated[
         str,
         WithJsonSchema({"type": "string", "pattern": ID_PATTERN, "description": "The next_cursor of the page before."}),
-    ] = Field(default="", json_schema_extra=_without_default)
+    ] = Field(default="", json_schema_extra=without_default)
     limit: Annotated[
         str,
         WithJsonSchema(
-            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs to tell of."}
+            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs of a page."}
         ),
     ] = Field(default=str(DEFAULT_PAGE), json_schema_extra={"default": DEFAULT_PAGE})
 
@@ -80,7 +76,7 @@ class SubmitHeaders(BaseModel):
     """Headers of a call that makes jobs, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
-        default=None, alias="Idempotency-Key", json_schema_extra=_without_default
+        default=None, alias="Idempotency-Key", json_schema_extra=without_default
     )
 
 

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
 from typing import Protocol
 
 from flask import Flask, Response, g, request
@@ -29,14 +28,17 @@ access_log = logging.getLogger("backend.requests")
 
 
 class RequestCounter(Protocol):
-    """Who counts requests."""
+    """Counts requests."""
 
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
-        """A request was answered; route : the rule it matched, "" for none; code : the error's, "" for none."""
+        """Count an answer; route : the rule it matched, "" for none; code : the error's, "" for none."""
 
 
-def give_requests_context(app: Flask, counter: RequestCounter, covers: Callable[[str], bool]) -> None:
-    """Frame the requests to the paths that are covered; needed before the guard's init_app."""
+def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Pattern[str]) -> None:
+    """Give each request its id, its headers and its line in the log; needed before the guard's init_app.
+
+    covered : matches the start of the paths whose answers get them
+    """
 
     def begin() -> None:
         g.request_id = _request_id()
@@ -44,7 +46,7 @@ def give_requests_context(app: Flask, counter: RequestCounter, covers: Callable[
         log_request(g.request_id)
 
     def finish(response: Response) -> Response:
-        if not covers(request.path):
+        if not covered.match(request.path):
             return response
         response.headers[REQUEST_ID_HEADER] = g.request_id
         for name, value in _HEADERS.items():
@@ -66,7 +68,7 @@ def note_error_code(code: str) -> None:
 
 
 def _request_id() -> str:
-    """The caller's, where it can be written anywhere without harm: its log and ours then tell of the same request."""
+    """Return the caller's, where it can be written anywhere without harm: both logs then name the same request."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

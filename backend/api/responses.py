@@ -33,7 +33,7 @@ class Links:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is known of a job beyond its row: its place in the queue from 1, and seconds until it is done."""
+    """What is known of a job beyond its row: its position in the queue from 1, and seconds until it is done."""
 
     queue_position: int | None = None
     eta_seconds: float | None = None
@@ -77,7 +77,7 @@ class JobItem(Answer):
     progress: int = Field(ge=0, le=100)
     current_step: str
     eta_seconds: float | None = Field(ge=0, description="Seconds until it is finished; null when unknown or finished.")
-    queue_position: int | None = Field(ge=1, description="Its place among the waiting jobs; else null.")
+    queue_position: int | None = Field(ge=1, description="Its position among the waiting jobs; else null.")
     cancel_requested: bool = Field(description="Whether its agent asked for it to stop.")
     status_url: str
     download_url: str | None = Field(description="Where its mesh is, once it is completed.")
@@ -101,10 +101,10 @@ class BatchAnswer(Success):
     progress: int = Field(ge=0, le=100)
     current_step: str
     eta_seconds: float | None = Field(ge=0, description="Seconds until the last job is finished; null when unknown.")
-    queue_position: int | None = Field(ge=1, description="The place of its first waiting job.")
+    queue_position: int | None = Field(ge=1, description="The position of its first waiting job.")
     total_images: int = Field(ge=1)
     status_url: str
-    items: tuple[JobItem, ...] = Field(description="Its jobs, in the order of the pictures.")
+    items: tuple[JobItem, ...] = Field(description="Its jobs, in the order of the images.")
 
 
 class GeneratedAnswer(Success):
@@ -130,7 +130,7 @@ class BatchAcceptedAnswer(Success):
     """A batch that was taken on."""
 
     batch_id: JobId
-    job_ids: tuple[JobId, ...] = Field(description="Its jobs, in the order of the pictures.")
+    job_ids: tuple[JobId, ...] = Field(description="Its jobs, in the order of the images.")
     total_images: int = Field(ge=1)
     status_url: str
 
@@ -164,7 +164,7 @@ class HealthFacts(Answer):
     status: Literal["ok", "loading", "unavailable"]
     version: str
     model: ModelState
-    device: DeviceState | None = Field(description="Null when no worker has told of one.")
+    device: DeviceState | None = Field(description="Null when no worker has reported one.")
     workers_ready: int = Field(ge=0)
     queue_size: int = Field(ge=0, description="Jobs that wait.")
     active_jobs: int = Field(ge=0, description="Jobs that run.")
@@ -179,17 +179,17 @@ class UnhealthyAnswer(HealthFacts, ErrorAnswer):
 
 
 def describe_job(job: Job, links: Links, outlook: Outlook) -> JobItem:
-    """A job as it is now."""
+    """Return a job as it is now."""
     return JobItem(**_job_values(job, links, outlook))
 
 
 def answer_job(job: Job, links: Links, outlook: Outlook) -> JobAnswer:
-    """A job as an answer of its own."""
+    """Return a job as an answer of its own."""
     return JobAnswer(**_job_values(job, links, outlook))
 
 
 def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) -> BatchAnswer:
-    """A batch with its jobs; outlooks : by job id."""
+    """Return a batch with its jobs; outlooks : by job id."""
     items = tuple(describe_job(job, links, outlooks[job.id]) for job in batch.jobs)
     finished = sum(job.status.finished for job in batch.jobs)
     return BatchAnswer(
@@ -206,13 +206,13 @@ def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) ->
 
 
 def answer_generated(job: Job, links: Links) -> GeneratedAnswer:
-    """The answer for a completed job whose caller waited for it."""
+    """Return the answer for a completed job whose caller waited for it."""
     values = _job_values(job, links, Outlook())
     return GeneratedAnswer(**{name: values[name] for name in GeneratedAnswer.model_fields if name in values})
 
 
 def job_failure(job: Job) -> ServiceError:
-    """Why a job has no mesh, as the error that its caller would have got had it waited."""
+    """Return why a job has no mesh, as the error that its caller would have got had it waited."""
     if job.status is Status.CANCELLED:
         return Cancelled(details={"job_id": job.id})
     kind = kinds_by_code().get(job.error_code or "", ServiceError)

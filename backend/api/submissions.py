@@ -1,4 +1,4 @@
-"""From a form to jobs in the queue: fields read, pictures checked and stored, all submitted or nothing kept.
+"""From a form to jobs in the queue: fields read, images checked and stored, all submitted or nothing kept.
 
 A request that was answered before under its Idempotency-Key gets that answer again, and nothing is stored for it. This
 module does not know HTTP answers, or how jobs are run.
@@ -9,111 +9,110 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from backend.api.uploads import UploadedImage, UploadLimits, check_and_store, images_of, parse_form
+from backend.api.multipart import FormFile, read_form
+from backend.api.uploads import UploadLimits, check_and_store, images_of
 from backend.auth.agents import AgentConfig
-from backend.errors import GpuBusy, InvalidIdempotencyKey, ServiceError, StoreUnavailable
-from backend.jobs.models import IdempotencyKey, NewJob, Submitted
+from backend.errors import InvalidIdempotencyKey, ServiceError, StoreUnavailable
+from backend.hunyuan3d.image.open_image import ImageLimits
+from backend.jobs.models import IdempotencyKey, Job, Submitted
 from backend.services import AgentServices
 from backend.storage.files import FileStore
-from backend.validation import GenerateFields, GenerationFields, fingerprint, read_fields, resolve
+from backend.validation import GenerateFields, GenerationFields, fingerprint, new_job, read_fields
 
 Operation = Literal["generate", "batch"]
 
 _KEY = re.compile(r"[!-~]{1,128}")
 _FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": GenerationFields}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Form:
-    """A form as it came, its body already verified.
+class Submitter:
+    """Puts the forms that an app gets into the queue."""
 
-    key : the Idempotency-Key header, None for none
-    """
+    def __init__(self, services: AgentServices) -> None:
+        settings = services.settings
+        self._services = services
+        self._resources = services.resources
+        self._model = f"{settings.model_path} {settings.model_subfolder}"
+        self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
-    body: BinaryIO
-    content_type: str
-    key: str | None
+    def submit(
+        self, agent: AgentConfig, operation: Operation, body: BinaryIO, content_type: str, key: str | None
+    ) -> tuple[Submitted, bool]:
+        """Put a form's images into the queue as jobs of an agent; return them, and whether the caller wants to wait.
 
-
-@dataclass(frozen=True)
-class Submission:
-    """What became of a form; waits : whether its caller wants the mesh and not a promise."""
-
-    submitted: Submitted
-    waits: bool
-
-
-def submit_form(services: AgentServices, agent: AgentConfig, operation: Operation, form: Form) -> Submission:
-    """Put a form's pictures into the queue as jobs of an agent.
-
-    Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, QueueFull, TooManyActiveJobs, StoreUnavailable,
-    StorageFull, ArtifactStoreUnavailable, and what parse_form, read_fields and check_and_store raise; nothing of the
-    form is kept then.
-    """
-    key = _read_key(form.key)
-    limits = UploadLimits.from_settings(services.settings, operation)
-    with parse_form(form.body, form.content_type, limits, services.settings.spool_dir) as upload:
-        fields = read_fields(_FIELDS[operation], upload.fields)
-        uploaded = images_of(upload, limits.image_field, limits.fewest, limits.most)
-        idempotency = _idempotency(key, operation, fields, uploaded)
-        first = services.store.recall(agent.agent_id, idempotency) if idempotency else None
+        body : verified; key : the Idempotency-Key header, None for none
+        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, QueueFull, TooManyActiveJobs, StoreUnavailable,
+        StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields and check_and_store raise; nothing of the
+        form is kept then.
+        """
+        if key is not None and not _KEY.fullmatch(key):
+            raise InvalidIdempotencyKey
+        limits = self._limits[operation]
+        form = read_form(body, content_type, limits.form)
+        fields = read_fields(_FIELDS[operation], form.fields)
+        uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
-        if first is not None:
-            return Submission(first, waits)
-        _require_worker(services)
-        with _stored(uploaded, services.images, limits) as names:
-            submitted = services.store.submit(
+        idempotency = None
+        if key is not None:
+            idempotency = IdempotencyKey(key, fingerprint(operation, fields, [image.digest() for image in uploaded]))
+            first = self._resources.store.recall(agent.agent_id, idempotency)
+            if first is not None:
+                return first, waits
+        self._services.health.require_worker(own_worker=self._services.worker is not None)
+        with _stored(uploaded, self._resources.images, limits.image) as names:
+            submitted = self._resources.store.submit(
                 agent.agent_id,
-                _new_jobs(fields, names, f"{services.settings.model_path} {services.settings.model_subfolder}"),
-                queue_limit=services.settings.queue_limit,
+                [new_job(fields, name, self._model, secrets.randbits) for name in names],
+                queue_limit=self._services.settings.queue_limit,
                 agent_limit=agent.max_active_jobs,
                 idempotency=idempotency,
             )
             if submitted.replayed:
-                discard_images(names, services.images)
-    services.notifier.notify()
-    return Submission(submitted, waits)
+                discard_images(names, self._resources.images)
+        self._services.notifier.notify()
+        return submitted, waits
 
 
-def _require_worker(services: AgentServices) -> None:
-    own_worker = services.worker is not None
+def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
+    """Return the job when it has finished, or as it is once nobody may wait any longer; None when it could not be read.
+
+    Waits up to SYNC_WAIT, not at all when half of the web threads are waiting already, and only until the service
+    stops: the job goes on by itself. Raises JobNotFound.
+    """
+    if not services.sync_slots.acquire(blocking=False):
+        return _read_job(services, job_id, agent_id)
     try:
-        services.health.read().require_worker(own_worker=own_worker)
-    except GpuBusy:
-        # One may have come since: nobody is turned away by what was true a second ago.
-        services.health.read_anew().require_worker(own_worker=own_worker)
+        deadline = time.monotonic() + services.settings.sync_wait_seconds
+        pause = _FIRST_PAUSE
+        while True:
+            job = _read_job(services, job_id, agent_id)
+            left = deadline - time.monotonic()
+            if left <= 0 or services.stopping.is_set() or (job is not None and job.status.finished):
+                return job
+            services.stopping.wait(min(pause, left))
+            pause = min(1.5 * pause, _LONGEST_PAUSE)
+    finally:
+        services.sync_slots.release()
 
 
-def _read_key(key: str | None) -> str | None:
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidIdempotencyKey
-    return key
-
-
-def _idempotency(
-    key: str | None, operation: Operation, fields: GenerationFields, uploaded: Sequence[UploadedImage]
-) -> IdempotencyKey | None:
-    if key is None:
+def _read_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
+    try:
+        return services.store.get(job_id, agent_id)
+    except StoreUnavailable:
+        # The job was accepted all the same, and the caller must learn its id.
         return None
-    return IdempotencyKey(key, fingerprint(operation, fields, uploaded))
-
-
-def _new_jobs(fields: GenerationFields, names: Sequence[str], model: str) -> list[NewJob]:
-    requests = [resolve(fields, lambda: secrets.randbits(32)) for _ in names]
-    return [
-        NewJob(request.to_json(), request.batch_key(model), name) for request, name in zip(requests, names, strict=True)
-    ]
 
 
 @contextmanager
-def _stored(uploaded: Sequence[UploadedImage], images: FileStore, limits: UploadLimits) -> Iterator[list[str]]:
-    """The names that the pictures are stored under; they are removed again when what follows fails."""
+def _stored(uploaded: Sequence[FormFile], images: FileStore, limits: ImageLimits) -> Iterator[list[str]]:
+    """Give the names that the images are stored under; they are removed again when what follows fails."""
     names: list[str] = []
     try:
         for image in uploaded:
@@ -128,9 +127,9 @@ def _stored(uploaded: Sequence[UploadedImage], images: FileStore, limits: Upload
 
 
 def discard_images(names: Sequence[str], images: FileStore) -> None:
-    """Remove pictures that no job needs any more; what cannot be removed now, the janitor removes later."""
+    """Remove images that no job needs any more; what cannot be removed now, the janitor removes later."""
     for name in names:
         try:
             images.delete(name)
         except ServiceError as error:
-            logger.warning("A picture that no job needs could not be removed now: %s", error.message)
+            logger.warning("An image that no job needs could not be removed now: %s", error.message)

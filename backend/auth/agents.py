@@ -100,10 +100,10 @@ class AgentRegistry:
         self._agents = load_agents(path, self._defaults)
 
     def get(self, agent_id: str) -> AgentConfig | None:
-        """The agent of this id, or None where there is no such agent.
+        """Return the agent of this id, or None where there is no such agent.
 
-        Each call looks whether the file changed, and reads it if so. A file that cannot be used is logged once, and the
-        last good set stays.
+        Each call checks whether the file changed, and reads it if so. A file that cannot be used is logged once, and
+        the last good set stays.
         """
         if _fingerprint(self._path) != self._seen:
             self._reload()
@@ -111,7 +111,7 @@ class AgentRegistry:
 
     def _reload(self) -> None:
         with self._lock:
-            # Taken before the file is read: a change in between is then noticed by the next look.
+            # Taken before the file is read: a change in between is then noticed by the next call.
             found = _fingerprint(self._path)
             if found == self._seen:
                 return
@@ -123,13 +123,13 @@ class AgentRegistry:
 
 
 def load_agents(path: Path, defaults: AgentDefaults | None = None) -> Mapping[str, AgentConfig]:
-    """Every agent of a file, by id. Raises AgentsFileError."""
+    """Return every agent of a file, by id. Raises AgentsFileError."""
     limits = defaults or AgentDefaults()
     return {agent_id: parse_agent(agent_id, entry, limits) for agent_id, entry in read_entries(path).items()}
 
 
 def read_entries(path: Path) -> dict[str, Any]:
-    """The entries of an agents file as they stand in it, by agent id. Raises AgentsFileError."""
+    """Return the entries of an agents file as they stand in it, by agent id. Raises AgentsFileError."""
     try:
         with path.open("rb") as file:
             _require_private(path, os.fstat(file.fileno()).st_mode)
@@ -137,7 +137,7 @@ def read_entries(path: Path) -> dict[str, Any]:
         document = json.loads(content)
     except FileNotFoundError as error:
         raise AgentsFileError(
-            f"There is no agents file {path}: create the first agent with `python -m backend.agent_auth add AGENT_ID`."
+            f"There is no agents file {path}: create the first agent with `orfeas agents add AGENT_ID`."
         ) from error
     except OSError as error:
         raise AgentsFileError(f"The agents file {path} cannot be read: {error.strerror}.") from error
@@ -150,7 +150,7 @@ def read_entries(path: Path) -> dict[str, Any]:
 
 
 def parse_agent(agent_id: str, entry: object, defaults: AgentDefaults) -> AgentConfig:
-    """An agent out of its entry. Raises AgentsFileError, whose words never hold a value: it might be a key."""
+    """Return an agent out of its entry. Raises AgentsFileError, whose words never hold a value: it might be a key."""
     complaint = f"Agent {agent_id[:80]!r} cannot be used: its entry"
     fields = _typed(entry, dict, f"{complaint} is not an object.")
     limits = vars(defaults)

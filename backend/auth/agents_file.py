@@ -31,7 +31,7 @@ def add_agent(
     max_active_jobs: int | None = None,
     allowed_ips: Iterable[str] = (),
 ) -> str:
-    """Add an agent, making the file where there is none, and give its key, which is shown nowhere else.
+    """Add an agent, making the file where there is none; return its key, which is shown nowhere else.
 
     A limit that is None is the service's own; allowed_ips : addresses or networks, none = anywhere
     Raises AgentExists, AgentsFileError.

@@ -1,4 +1,4 @@
-"""`python -m backend.agent_auth`: the operator's way to add, list, rotate, disable, enable and remove agents.
+"""`orfeas agents`: the operator's way to add, list, rotate, disable, enable and remove agents.
 
 This module does not know how a request is checked.
 """
@@ -85,7 +85,7 @@ def _table(path: Path, settings: Settings) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m backend.agent_auth", description="Who may use this service.")
+    parser = argparse.ArgumentParser(prog="orfeas agents", description="Who may use this service.")
     parser.add_argument("--file", type=Path, help="the agents file; default AGENTS_FILE, or agents.json in the data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser("add", help="add an agent and show its key, once")

@@ -17,7 +17,7 @@ _WITH_PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\](?::[0-9]+)?|(?P<four>[0
 
 
 def client_address(peer: str, forwarded_for: str, trusted_proxies: Sequence[IPNetwork]) -> IPAddress | None:
-    """The nearest address on a request's way that is not a believed proxy's.
+    """Return the nearest address on a request's way that is not a believed proxy's.
 
     peer : who opened the connection; forwarded_for : the X-Forwarded-For header, to which each proxy on the way appends
     the address it was called from. Only a believed proxy's word counts, so it is read from the right; where a proxy
@@ -35,7 +35,7 @@ def client_address(peer: str, forwarded_for: str, trusted_proxies: Sequence[IPNe
 
 
 def client_scheme(seen: str, peer: str, forwarded_proto: str, trusted_proxies: Sequence[IPNetwork]) -> str:
-    """The scheme that the client used: "http" or "https".
+    """Return the scheme that the client used: "http" or "https".
 
     seen : the one on the connection from the peer; forwarded_proto : the X-Forwarded-Proto header, the client's own
     first, which counts only from a believed proxy.
@@ -47,7 +47,7 @@ def client_scheme(seen: str, peer: str, forwarded_proto: str, trusted_proxies: S
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address as servers and proxies write it: with or without a port; IPv4 also as it appears inside IPv6."""
+    """Return an address out of a server's or proxy's text: with or without a port; IPv4 also as it is inside IPv6."""
     match = _WITH_PORT.fullmatch(text)
     try:
         address = ip_address((match["six"] or match["four"]) if match else text.partition("%")[0])
@@ -57,7 +57,7 @@ def parse_address(text: str) -> IPAddress | None:
 
 
 def is_allowed(address: IPAddress | None, networks: Sequence[IPNetwork]) -> bool:
-    """Whether an address lies in one of the networks; with no networks every address does."""
+    """Return whether an address lies in one of the networks; with no networks every address does."""
     return not networks or (address is not None and _is_in(address, networks))
 
 

@@ -1,4 +1,4 @@
-"""Which nonces were used: what the guard asks of a store, and the store that lives in one process.
+"""Which nonces were used: what the guard asks of a store, the store that lives in one process, and which one to open.
 
 The job database and Redis have stores of their own that keep the same promise. This module does not know who signed a
 request or why a nonce matters.
@@ -10,6 +10,10 @@ import heapq
 import threading
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from backend.auth.nonces_sql import SqlNonceStore
+from backend.config import Settings
+from backend.storage.database import Database
 
 
 class NonceStore(Protocol):
@@ -34,7 +38,7 @@ class MemoryNonceStore:
         self._ends: list[tuple[datetime, tuple[str, str]]] = []
 
     def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
-        """See NonceStore."""
+        """Note a nonce, as NonceStore says."""
         key = (agent_id, nonce)
         with self._lock:
             while self._ends and self._ends[0][0] < now:
@@ -46,5 +50,16 @@ class MemoryNonceStore:
             return True
 
     def __len__(self) -> int:
-        """How many nonces are held."""
+        """Return how many nonces are held."""
         return len(self._used)
+
+
+def open_nonce_store(settings: Settings, database: Database) -> NonceStore:
+    """Return the store that NONCE_STORE names; it opens no connection yet. Raises ConfigurationError."""
+    if settings.nonce_store == "memory":
+        return MemoryNonceStore()
+    if settings.nonce_store == "database":
+        return SqlNonceStore(database)
+    from backend.auth.nonces_redis import RedisNonceStore
+
+    return RedisNonceStore(settings.nonce_store)

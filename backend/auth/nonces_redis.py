@@ -21,20 +21,20 @@ class RedisNonceStore:
     """Remembers each agent's nonces until they end; connects at the first use and again after each trouble."""
 
     def __init__(self, url: str) -> None:
-        """url : redis://[:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS. Raises ConfigurationError."""
+        """Keep the address; url : redis://[:PASSWORD@]HOST:PORT/DB, or rediss:// for TLS. Raises ConfigurationError."""
         options = redis_options()
         import redis
 
         try:
             self._redis = redis.Redis.from_url(url, **options)
         except ValueError:
-            # Neither the value nor the cause is told: they may carry a password.
+            # Neither the value nor the cause is shown: they may carry a password.
             raise ConfigurationError("NONCE_STORE must be redis://HOST:PORT/DB.") from None
         self._trouble = redis.RedisError
         self._is_away = False
 
     def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:  # noqa: ARG002
-        """Whether this agent's nonce is new; for `ttl` from this moment it is then not, whatever `now` says.
+        """Return whether this agent's nonce is new; for `ttl` from this moment it is then not, whatever `now` says.
 
         Of any number of callers at once, in any processes, one gets True. Raises AuthUnavailable within 1 s when Redis
         cannot be reached or cannot note it.
@@ -54,7 +54,7 @@ class RedisNonceStore:
         return is_new
 
     def close(self) -> None:
-        """Closes every connection that is not in use."""
+        """Close every connection that is not in use."""
         self._redis.close()
 
     def _note_away(self, error: Exception) -> None:

@@ -5,6 +5,7 @@ This module does not know what a signature is or how long a nonce matters.
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
@@ -16,7 +17,7 @@ from backend.jobs.schema import nonces
 from backend.storage.database import Database
 
 # More than one for each nonce that comes in, so that the table shrinks to what is alive.
-_PRUNED_PER_CALL = 4
+_CALLS_PER_PRUNING, _MOST_PRUNED = 4, 16
 
 
 class SqlNonceStore:
@@ -24,34 +25,31 @@ class SqlNonceStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+        self._calls = itertools.count(1)
 
     def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
-        """Whether this agent's nonce is new; up to and including now + ttl it is then not.
+        """Return whether this agent's nonce is new; up to and including now + ttl it is then not.
 
         Of any number of callers at once, in any processes, one gets True. Raises AuthUnavailable.
         """
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
-        expires_at = now + ttl
-        statement = (
-            insert(nonces)
-            .values(agent_id=agent_id, nonce=nonce, expires_at=expires_at)
-            .on_conflict_do_update(
-                index_elements=[nonces.c.agent_id, nonces.c.nonce],
-                set_={"expires_at": expires_at},
-                where=nonces.c.expires_at < now,
-            )
-            .returning(nonces.c.nonce)
-        )
+        row = self._insert(nonces).values(agent_id=agent_id, nonce=nonce, expires_at=now + ttl)
+        statement = row.on_conflict_do_update(
+            index_elements=[nonces.c.agent_id, nonces.c.nonce],
+            set_={"expires_at": row.excluded.expires_at},
+            where=nonces.c.expires_at < now,
+        ).returning(nonces.c.nonce)
         try:
             with self._database.write() as connection:
                 is_new = connection.execute(statement).one_or_none() is not None
-                _prune(connection, now, _PRUNED_PER_CALL)
+                if next(self._calls) % _CALLS_PER_PRUNING == 0:
+                    _prune(connection, now, _MOST_PRUNED)
         except (StoreUnavailable, StorageFull) as error:
             raise AuthUnavailable from error
         return is_new
 
     def prune(self, now: datetime, limit: int) -> int:
-        """Removes up to limit nonces whose time is over; how many it were. Raises StoreUnavailable, StorageFull.
+        """Remove up to limit nonces whose time is over; return how many. Raises StoreUnavailable, StorageFull.
 
         Remembering does so as well; this empties the table when no more requests come.
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from flask import Flask, g
@@ -25,15 +25,6 @@ from backend.errors import ConfigurationError, RateLimited
 _WINDOW_SECONDS = 60
 _TRIES = 3
 _ADDRESS_BUCKETS = 4096
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """What is counted together: one client's requests of one kind, and how many a minute it may have."""
-
-    scope: str
-    client: str
-    per_minute: int
 
 
 class RequestLimits:
@@ -52,67 +43,65 @@ class RequestLimits:
             in_memory_fallback_enabled=shared,
             swallow_errors=False,
             key_prefix="orfeas",
+            # What is counted is a client's and not a view's: views need no limits of their own.
+            request_identifier=_any_request,
         )
-        self._count = self._limiter.shared_limit(self._rate, _scope)(_pass)
+        limit = self._limiter.shared_limit
+        self._count_request = limit(self._limit, "agent")(_request)
+        self._count_batch = limit(self._limit, "batch")(_batch_request)
+        self._count_refusal = limit(self._limit, "refused")(_refused_request)
 
     def init_app(self, app: Flask) -> None:
         """Connect the limits with an app; needed once, before its first request. Raises ConfigurationError."""
         try:
             self._limiter.init_app(app)
         except ValueError:
-            # Neither the value nor the cause is told: they may carry a password.
+            # Neither the value nor the cause is shown: they may carry a password.
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
 
     def admit_agent(self, agent: AgentConfig, operation: str) -> None:
         """Count a request of a verified agent, a batch also as a batch. Raises RateLimited."""
-        self._admit(_Bucket("agent", agent.agent_id, agent.rate_limit))
+        self._admit(self._count_request, agent.agent_id, agent.rate_limit, "requests")
         if operation == "batch":
-            self._admit(_Bucket("batch", agent.agent_id, agent.batch_rate_limit))
+            self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
 
     def admit_refusal(self, address: str) -> None:
         """Count a request that is refused before it counts for an agent. Raises RateLimited instead, when too many are.
 
         Requests that are not refused are not held back by it, whoever else calls from their address.
         """
-        self._admit(_Bucket("refused", _neighbourhood(address), self._refusals_per_minute))
+        self._admit(self._count_refusal, _network_bucket(address), self._refusals_per_minute, "refused requests")
 
-    def _admit(self, bucket: _Bucket) -> None:
-        g.rate_bucket = bucket
+    def _admit(self, count: Callable[[], None], client: str, per_minute: int, noun: str) -> None:
+        g.rate_client, g.rate_per_minute = client, per_minute
         try:
-            self._count_request()
+            for _ in range(_TRIES):
+                try:
+                    count()
+                # Flask-Limiter falls back for the request that finds the storage away; those that were waiting for it
+                # at the same moment get the storage's error, and fall back when they come again.
+                except StorageError:
+                    continue
+                # A limit for all processes, counted in this one alone, would let too many in.
+                counted = self._limiter.current_limit
+                if counted is not None and counted.limit.amount == self._allowed(per_minute):
+                    return
         except RateLimitExceeded as error:
             raise RateLimited(
-                f"More than {bucket.per_minute} {_NOUNS[bucket.scope]} in a minute; wait before sending the next.",
+                f"More than {per_minute} {noun} in a minute; wait before sending the next.",
                 retry_after=self._seconds_until_free(),
-                details={"limit": bucket.per_minute, "window_seconds": _WINDOW_SECONDS},
+                details={"limit": per_minute, "window_seconds": _WINDOW_SECONDS},
             ) from error
-        finally:
-            del g.rate_bucket
-
-    def _count_request(self) -> None:
-        for _ in range(_TRIES):
-            try:
-                self._count()
-            # Flask-Limiter falls back for the request that finds the storage away; those that were waiting for it at
-            # the same moment get the storage's error, and fall back when they come again.
-            except StorageError:
-                continue
-            # A limit for all processes, counted in this one alone, would let too many in.
-            if g.rate_is_share == self._is_alone():
-                return
         raise RateLimited("Requests cannot be counted at the moment; try again.", retry_after=1)
 
-    def _rate(self) -> str:
-        bucket = _bucket()
-        # Flask-Limiter also asks before any request that was limited once, when nothing is to be counted yet.
-        if bucket is None:
-            return ""
-        g.rate_is_share = self._is_alone()
-        return f"{max(1, bucket.per_minute // self._processes) if g.rate_is_share else bucket.per_minute} per minute"
+    def _limit(self) -> str:
+        """Return the limit of the client at hand as Flask-Limiter writes limits."""
+        return f"{self._allowed(g.rate_per_minute)} per minute"
 
-    def _is_alone(self) -> bool:
-        """Whether this process counts by itself because the shared storage is away."""
-        return self._limiter.limiter.storage is not self._limiter.storage
+    def _allowed(self, per_minute: int) -> int:
+        """Return how many this process may admit: a share, while it counts alone because the storage is away."""
+        is_alone = self._limiter.limiter.storage is not self._limiter.storage
+        return max(1, per_minute // self._processes) if is_alone else per_minute
 
     def _seconds_until_free(self) -> int:
         breached = self._limiter.current_limit
@@ -126,30 +115,29 @@ class RequestLimits:
         return max(1, min(_WINDOW_SECONDS, int(free_at - time.time()) + 1))
 
 
-_NOUNS = {"agent": "requests", "batch": "batch requests", "refused": "refused requests"}
-
-
-def _bucket() -> _Bucket | None:
-    bucket: _Bucket | None = g.get("rate_bucket")
-    return bucket
-
-
 def _client() -> str:
-    bucket = _bucket()
-    return bucket.client if bucket else ""
+    client: str = g.rate_client
+    return client
 
 
-def _scope(_endpoint: str) -> str:
-    bucket = _bucket()
-    return bucket.scope if bucket else ""
+def _any_request() -> str:
+    return "request"
 
 
-def _pass() -> None:
-    """What is limited: passing this point."""
+def _request() -> None:
+    """Do nothing: being called is what is counted."""
 
 
-def _neighbourhood(address: str) -> str:
-    """One of a fixed number of names for an address, so that a flood from many addresses takes no more memory.
+def _batch_request() -> None:
+    """Do nothing: being called is what is counted."""
+
+
+def _refused_request() -> None:
+    """Do nothing: being called is what is counted."""
+
+
+def _network_bucket(address: str) -> str:
+    """Return one of a fixed number of names for an address, so that many addresses take no more memory.
 
     Whoever holds one IPv6 address mostly holds all 2^64 of its network: they count as one.
     """

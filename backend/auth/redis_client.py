@@ -1,4 +1,4 @@
-"""How this service calls Redis: with short patience and without retries, so that whoever waits is answered in time.
+"""How this service calls Redis: with short timeouts and without retries, so that whoever waits is answered in time.
 
 This module does not know what lies in Redis.
 """
@@ -12,7 +12,7 @@ from backend.errors import ConfigurationError
 if TYPE_CHECKING:
     from redis.retry import Retry
 
-# A request may find Redis away and look for it once more: both together take less than 2 s.
+# A request may find Redis away and try it once more: both together take less than 2 s.
 _CONNECT_SECONDS = 0.4
 _ANSWER_SECONDS = 0.5
 _CONNECTIONS = 10_000
@@ -28,7 +28,7 @@ class RedisOptions(TypedDict):
 
 
 def redis_options() -> RedisOptions:
-    """Options with which a command is answered, or has failed, within 1 s.
+    """Return options with which a command is answered, or has failed, within 1 s.
 
     Raises ConfigurationError when the package redis is not installed.
     """

@@ -13,7 +13,6 @@ import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -29,17 +28,10 @@ _CHUNK_BYTES = 1 << 18
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-@dataclass(frozen=True)
-class SpooledBody:
-    """A body that arrived whole: its bytes from the start, their number, their SHA-256 in lower-case hex."""
-
-    stream: BinaryIO
-    size: int
-    digest: str
-
-
-def spool_body(environ: WSGIEnvironment, folder: Path, max_bytes: int, expected_digest: str | None) -> SpooledBody:
-    """Read a WSGI request's body to the end, into a file of its own.
+def spool_body(
+    environ: WSGIEnvironment, folder: Path, max_bytes: int, expected_digest: str | None
+) -> tuple[BinaryIO, int]:
+    """Read a WSGI request's body to the end, into a file of its own; return that, at its start, and its length.
 
     folder : made, for its owner only, where it is missing
     expected_digest : what the SHA-256 must be, lower-case hex; None = anything
@@ -69,7 +61,7 @@ def spool_body(environ: WSGIEnvironment, folder: Path, max_bytes: int, expected_
     except BaseException:
         file.close()
         raise
-    return SpooledBody(file, size, digest.hexdigest())
+    return file, size
 
 
 def _open_input(environ: WSGIEnvironment, max_bytes: int) -> BinaryIO:

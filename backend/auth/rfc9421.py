@@ -70,7 +70,7 @@ class MessageSignature:
 
 
 def read_message_signature(message: Message) -> MessageSignature:
-    """The signed parts out of a request's headers.
+    """Return the signed parts out of a request's headers.
 
     Raises AuthMissing for what is missing, malformed or not covered, AuthInvalid for a message that no text can be made
     of.
@@ -92,7 +92,7 @@ def read_message_signature(message: Message) -> MessageSignature:
 
 
 def signature_base(message: Message, components: Sequence[str], parameters: Parameters) -> bytes:
-    """What is signed (RFC 9421 section 2.5).
+    """Return what is signed (RFC 9421 section 2.5).
 
     Raises AuthMissing for an absent header, AuthInvalid for a value that no signature can hold.
     """
@@ -107,7 +107,7 @@ def signature_base(message: Message, components: Sequence[str], parameters: Para
 
 
 def _read_headers(header: Callable[[str], str | None]) -> tuple[list[str], Parameters, bytes]:
-    """What the one signature covers, its parameters, and its bytes."""
+    """Return what the one signature covers, its parameters, and its bytes."""
     inputs = _dictionary(HEADER_INPUT, header(HEADER_INPUT))
     signatures = _dictionary(HEADER_SIGNATURE, header(HEADER_SIGNATURE))
     if len(inputs) != 1 or inputs.keys() != signatures.keys():
@@ -185,7 +185,7 @@ def _integer(parameters: Parameters, name: str) -> int | None:
 
 
 def _content_digest(header: Callable[[str], str | None]) -> str:
-    """The body's SHA-256 in lower-case hex; digests by other algorithms beside it are not looked at."""
+    """Return the body's SHA-256 in lower-case hex; digests by other algorithms beside it are ignored."""
     digests = _dictionary(HEADER_DIGEST, header(HEADER_DIGEST))
     value, _ = digests.get(_DIGEST_ALGORITHM, (None, {}))
     if not isinstance(value, bytes) or len(value) != _SHA256_BYTES:
@@ -203,7 +203,7 @@ def _component(message: Message, name: str) -> str:
 
 
 def _host(message: Message) -> str:
-    """Scheme and authority as the client wrote them, in front of the target or in the header Host."""
+    """Return scheme and authority as the client wrote them, in front of the target or in the header Host."""
     absolute = _AUTHORITY.match(message.target)
     return absolute[0] if absolute else f"{message.scheme}://{message.header('Host') or ''}"
 
@@ -214,7 +214,7 @@ def _authority(message: Message) -> str:
 
 
 def _origin_form(message: Message) -> str:
-    """Path and query of the target."""
+    """Return path and query of the target."""
     target = _AUTHORITY.sub("", message.target)
     return target if target.startswith("/") else f"/{target}"
 

@@ -1,1 +1,1 @@
-"""The command line of the model: files, previews, the terminal."""
+"""The command line: `orfeas` and, for its `generate`, files, previews and the terminal."""

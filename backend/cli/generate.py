@@ -1,8 +1,8 @@
-"""The command line: pictures in, mesh files, previews and a table out.
+"""`orfeas generate`: images in, mesh files, previews and a table out, on this machine and without a service.
 
-Parses, hands over to a processor batch by batch, writes what comes back. Knows nothing of networks or of memory: the
-processor is loaded by `load_processor`, which `main` takes as a parameter. How things look on the terminal is
-`cli_console`'s.
+Parses, hands over to a processor batch by batch, writes what comes back. This module does not know of networks or of
+memory: the processor is loaded by `load_processor`, which `main` takes as a parameter. How things look on the terminal
+is `console.py`'s.
 
 Exit codes: 0 all made; 1 some pictures failed, the others are written; 2 bad parameters; 3 the checkpoint cannot be
 loaded; 130 interrupted.
@@ -21,11 +21,21 @@ from typing import TYPE_CHECKING, Protocol, cast
 from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
+from backend.limits import (
+    BACKGROUND_MODES,
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_FORMAT,
+    FORMATS,
+    MAX_RESOLUTION,
+    MAX_TARGET_FACES,
+    MIN_RESOLUTION,
+    MIN_TARGET_FACES,
+)
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
-    from backend.hunyuan3d.image.background import BackgroundMode
     from backend.hunyuan3d.results import ShapeResult
+    from backend.limits import BackgroundMode
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -55,7 +65,7 @@ class CommandLine:
     images: tuple[Path, ...]
     output: Path
     formats: tuple[str, ...]
-    steps: int | None
+    num_inference_steps: int | None
     octree_resolution: int | None
     guidance_scale: float | None
     seed: int | None
@@ -75,9 +85,11 @@ class CommandLine:
         from backend.hunyuan3d.options import GenerationOptions, check_seeds, check_target_faces
 
         # The checkpoint's own defaults stand in later for what is not given; here only what is given is checked.
-        steps, resolution = (8 if value is None else value for value in (self.steps, self.octree_resolution))
-        guidance = 1.0 if self.guidance_scale is None else self.guidance_scale
-        GenerationOptions(steps, guidance, resolution)
+        GenerationOptions(
+            1 if self.num_inference_steps is None else self.num_inference_steps,
+            0.0 if self.guidance_scale is None else self.guidance_scale,
+            MIN_RESOLUTION if self.octree_resolution is None else self.octree_resolution,
+        )
         check_seeds(self.seed, 1)
         check_target_faces(self.target_faces, 1)
         if self.scale_mm is not None:
@@ -91,18 +103,18 @@ def main(
     load: Callable[[CommandLine], Processor] | None = None,
     terminal: Terminal | None = None,
 ) -> int:
-    """Run the command line; returns the exit code. arguments : default sys.argv's."""
+    """Run the command line; return the exit code. arguments : default sys.argv's."""
     terminal = terminal or Terminal.standard()
-    asked = _parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
+    parsed = _parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        command = _checked(asked)
+        command = _checked(parsed)
         plan = plan_names(command.images, command.output, command.formats)
     except ServiceError as refusal:
         terminal.complain(refusal.message)
         return BAD_PARAMETERS
     try:
-        maker = _loaded(command, load or load_processor, terminal)
-        return SOME_FAILED if any(outcome.problem for outcome in _run(command, maker, plan, terminal)) else ALL_MADE
+        processor = _loaded(command, load or load_processor, terminal)
+        outcomes = _make_all(command, processor, plan, terminal)
     except InvalidParameter as refusal:
         terminal.complain(refusal.message)
         return BAD_PARAMETERS
@@ -112,10 +124,11 @@ def main(
     except KeyboardInterrupt:
         terminal.complain("Interrupted; what was finished before is written.")
         return INTERRUPTED
+    return SOME_FAILED if any(outcome.problem for outcome in outcomes) else ALL_MADE
 
 
 def load_processor(command: CommandLine) -> Processor:
-    """A processor of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
+    """Load a processor of the checkpoint asked for. Raises CheckpointError's kinds, InvalidParameter."""
     from backend.batch_inference_extension import add_batch_inference_to_processor
     from backend.hunyuan3d.device.memory import memory_of
     from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
@@ -134,21 +147,25 @@ class _NotLoadedError(Exception):
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backend.hunyuan3d",
+        prog="orfeas generate",
         description="Make a 3D mesh of each picture.",
         epilog="Exit codes: 0 all made, 1 some pictures failed, 2 bad parameters, 3 no model, 130 interrupted.",
     )
     add = parser.add_argument
+    cells = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
+    faces = f"{MIN_TARGET_FACES} to {MAX_TARGET_FACES:,}".replace(",", " ")
     add("images", nargs="+", type=Path, metavar="PICTURE", help="PNG, JPEG or WebP file with one object on it")
     add("-o", "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
-    add("-f", "--format", action="append", metavar="FORMATS", help="glb (default), stl, obj, ply; comma lists, repeats")
-    add("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    add("--octree-resolution", type=int, metavar="R", help="cells a side, 8 to 1024 (default: the checkpoint's)")
+    add("-f", "--format", action="append", metavar="FORMATS", help=f"{', '.join(FORMATS)}; comma lists, repeats")
+    add(
+        "--steps", dest="num_inference_steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)"
+    )
+    add("--octree-resolution", type=int, metavar="R", help=f"cells a side, {cells} (default: the checkpoint's)")
     add("--guidance-scale", type=float, metavar="G", help="0 and up (default: the checkpoint's)")
     add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, the same for each picture (default: drawn for each)")
-    add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
+    add("--target-faces", type=int, metavar="N", help=f"at most so many faces, {faces}")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100 for STL, model units else)")
-    add("--remove-background", choices=["auto", "always", "never"], default="auto", help="default: %(default)s")
+    add("--remove-background", choices=BACKGROUND_MODES, default=DEFAULT_BACKGROUND_MODE, help="default: %(default)s")
     add("--checkpoint", default="demo", metavar="NAME", help="folder, hub repository or short name (default: demo)")
     add("--subfolder", metavar="NAME", help="the checkpoint's folder inside the repository")
     add("--device", metavar="NAME", help="cuda, mps or cpu (default: the best that is there)")
@@ -159,13 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(asked: argparse.Namespace) -> CommandLine:
-    """The parsed arguments as a checked value, and the output folder made. Raises InvalidParameter's kinds."""
+def _checked(parsed: argparse.Namespace) -> CommandLine:
+    """Check the parsed arguments and make the output folder. Raises InvalidParameter's kinds."""
     from backend.hunyuan3d.mesh.export import check_format
 
-    values = vars(asked)
-    formats = [check_format(name) for part in values.pop("format") or ["glb"] for name in part.split(",")]
-    values.update(images=tuple(asked.images), formats=tuple(dict.fromkeys(formats)))
+    values = vars(parsed)
+    formats = [check_format(name) for part in values.pop("format") or [DEFAULT_FORMAT] for name in part.split(",")]
+    values.update(images=tuple(parsed.images), formats=tuple(dict.fromkeys(formats)))
     command = CommandLine(**values)
     try:
         command.output.mkdir(parents=True, exist_ok=True)
@@ -187,21 +204,21 @@ def _loaded(command: CommandLine, load: Callable[[CommandLine], Processor], term
             raise _NotLoadedError(f"{command.checkpoint} cannot be loaded: {_sentence(failure)}") from failure
 
 
-def _run(command: CommandLine, maker: Processor, plan: OutputPlan, terminal: Terminal) -> list[Outcome]:
-    """Every picture made and written, batch by batch, and the table shown, also when interrupted."""
-    from backend.cli.output_files import finish
+def _make_all(command: CommandLine, processor: Processor, plan: OutputPlan, terminal: Terminal) -> list[Outcome]:
+    """Make and write every mesh, batch by batch, and show the table, also when interrupted."""
+    from backend.cli.output_files import write_result
 
     outcomes: list[Outcome] = []
     rows: list[SheetRow] = []
     extra: list[Path] = []
     try:
         with terminal.progress(len(command.images)) as bars:
-            for places in _batches(command):
+            for indices in _batches(command):
                 started = time.perf_counter()
-                results = _results(command, maker, [command.images[k] for k in places], bars)
-                share = (time.perf_counter() - started) / len(places)
-                for place, result in zip(places, results, strict=True):
-                    outcome, row = finish(command, command.images[place], plan.names[place], result, share)
+                results = _results(command, processor, [command.images[k] for k in indices], bars)
+                share = (time.perf_counter() - started) / len(indices)
+                for index, result in zip(indices, results, strict=True):
+                    outcome, row = write_result(command, command.images[index], plan.names[index], result, share)
                     outcomes.append(outcome)
                     rows.append(row)
                     bars.finish_image()
@@ -218,35 +235,35 @@ def _batches(command: CommandLine) -> list[range]:
 
 
 def _results(
-    command: CommandLine, maker: Processor, images: Sequence[Path], bars: Bars
+    command: CommandLine, processor: Processor, images: Sequence[Path], bars: Bars
 ) -> list[ShapeResult | ServiceError]:
-    """One result or error for each picture."""
+    """Make a batch; return one result or error for each image."""
     present = [path for path in images if path.is_file()]
     if len(present) < len(images):
-        made = iter(_results(command, maker, present, bars) if present else [])
+        made = iter(_results(command, processor, present, bars) if present else [])
         return [next(made) if path in present else InvalidImage(f"There is no file {path}.") for path in images]
     bars.start_batch()
     try:
-        return list(_call(command, maker, present, bars))
+        return list(_call(command, processor, present, bars))
     except InvalidParameter:
         raise
     except ServiceError as failure:
         return [failure] * len(present)
-    except Exception as failure:  # noqa: BLE001  the edge of a batch: recorded as its pictures' error
+    except Exception as failure:  # noqa: BLE001  the edge of a batch: recorded as its images' error
         return [ServiceError(f"Unexpected {_sentence(failure)}")] * len(present)
 
 
-def _call(command: CommandLine, maker: Processor, images: Sequence[Path], bars: Bars) -> Sequence[ShapeResult]:
+def _call(command: CommandLine, processor: Processor, images: Sequence[Path], bars: Bars) -> Sequence[ShapeResult]:
     shown = {"sample": bars.step, "decode": bars.level}
 
     def on_progress(progress: BatchProgress) -> None:
         if progress.stage in shown:
             shown[progress.stage](progress.done, progress.total)
 
-    return maker.generate_shape_batch(
+    return processor.generate_shape_batch(
         images,
         seeds=command.seed,
-        num_inference_steps=command.steps,
+        num_inference_steps=command.num_inference_steps,
         guidance_scale=command.guidance_scale,
         octree_resolution=command.octree_resolution,
         target_faces=command.target_faces,
@@ -258,18 +275,16 @@ def _call(command: CommandLine, maker: Processor, images: Sequence[Path], bars: 
 def _write_sheet(
     plan: OutputPlan, rows: Sequence[SheetRow], outcomes: list[Outcome]
 ) -> tuple[list[Path], list[Outcome]]:
-    """The contact sheet's path, or why there is none as a note on the last outcome."""
-    from backend.hunyuan3d.mesh.export import write_atomically
-    from backend.rendering.contact_sheet import contact_sheet, png_bytes
+    """Write the contact sheet and return its path, or else note on the last outcome why there is none."""
+    from backend.cli.output_files import write_contact_sheet
 
     try:
-        sheet = contact_sheet(rows, tile=200, columns=2 if len(rows) > 4 else 1)
-        return [write_atomically(png_bytes(sheet), plan.contact_sheet)], outcomes
+        return [write_contact_sheet(rows, plan.contact_sheet)], outcomes
     except ServiceError as failure:
         return [], [*outcomes[:-1], replace(outcomes[-1], note=failure.message)]
 
 
 def _sentence(failure: Exception) -> str:
-    """An unnamed failure in one line: its kind and the first line of what it says."""
+    """Say an unnamed failure in one line: its kind and the first line of its message."""
     said = str(failure).strip().splitlines()
     return f"{type(failure).__name__}: {said[0]}" if said else f"{type(failure).__name__}."

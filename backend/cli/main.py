@@ -64,13 +64,19 @@ def _generate(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
 
 
 def _demo(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    from backend.demo import main
+    from backend.demo import run_program
 
-    return main(arguments, environ)
+    return run_program(arguments, environ)
 
 
 def _agents(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.auth.cli import run
+
+    return run(arguments, environ, sys.stdout)
+
+
+def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.migrate import run
 
     return run(arguments, environ, sys.stdout)
 
@@ -87,6 +93,7 @@ COMMANDS: Mapping[str, Command] = {
     "generate": Command("make meshes of pictures here, without a service", _generate),
     "demo": Command("start the service, send it pictures, fetch and draw their meshes, stop it", _demo),
     "agents": Command("add, list, rotate, disable, enable and remove agents", _agents),
+    "migrate": Command("bring the database to this version's schema", _migrate),
     "doctor": Command("look at this machine and the settings; say what is wrong and what to do", _doctor),
 }
 

@@ -1,6 +1,6 @@
-"""One picture's result, as the command line leaves it: mesh files, a preview, and what to say about them.
+"""One image's result, as the command line leaves it: mesh files, a preview, and what to say about them.
 
-Does not know how the result was made, nor how its outcome is shown.
+This module does not know how the result was made, nor how its outcome is shown.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
 from backend.rendering.render import RenderOptions, render_views
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import trimesh
 
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 
 _TILE = 320
+_SHEET_TILE = 200
 
 
 class OutputOptions(Protocol):
@@ -40,14 +43,14 @@ class OutputOptions(Protocol):
     def contact_sheet(self) -> bool: ...
 
 
-def finish(
-    output_options: OutputOptions, picture: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
+def write_result(
+    output_options: OutputOptions, image: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
 ) -> tuple[Outcome, SheetRow]:
-    """Write one result's files; the outcome for the table and the row for the contact sheet.
+    """Write one result's files; return the outcome for the table and the row for the contact sheet.
 
     A preview that cannot be drawn or written is a note: the mesh is there. A mesh that cannot be written is a problem.
     """
-    outcome = Outcome(picture)
+    outcome = Outcome(image)
     if not isinstance(result, ServiceError):
         outcome = replace(outcome, seed=result.metadata.seed, note=_shortage(result.metadata))
     started = time.perf_counter()
@@ -55,21 +58,22 @@ def finish(
         mesh = _mesh_of(result)
         files = tuple(write_mesh(mesh, path, scale_mm=output_options.scale_mm) for path in names.meshes)
     except ServiceError as failure:
-        return not_made(replace(outcome, problem=failure.message))
+        outcome = replace(outcome, problem=failure.message)
+        return outcome, failed_row(outcome)
     outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
-    outcome, row = shown(output_options, names.preview, mesh, outcome)
+    outcome, row = draw_preview(output_options, names.preview, mesh, outcome)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
 
 
-def not_made(outcome: Outcome) -> tuple[Outcome, SheetRow]:
-    """The row of a picture without a mesh, with its problem."""
-    return outcome, SheetRow(_thumbnail(outcome.image), (), outcome.image.name, outcome.problem)
+def failed_row(outcome: Outcome) -> SheetRow:
+    """Return the contact sheet's row of an image without a mesh, with its problem."""
+    return SheetRow(_thumbnail(outcome.image), (), outcome.image.name, outcome.problem)
 
 
-def shown(
+def draw_preview(
     output_options: OutputOptions, preview: Path, mesh: trimesh.Trimesh, outcome: Outcome
 ) -> tuple[Outcome, SheetRow]:
-    """A mesh that lies in its files already, drawn; a preview that cannot be drawn or written is a note."""
+    """Draw a mesh that lies in its files already; a preview that cannot be drawn or written is a note."""
     row = SheetRow(_thumbnail(outcome.image), (), _caption(outcome))
     if output_options.preview or output_options.contact_sheet:
         try:
@@ -83,8 +87,14 @@ def shown(
     return outcome, row
 
 
+def write_contact_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
+    """Draw all rows on one sheet and write it; return its path. Raises ExportError, InvalidParameter."""
+    sheet = contact_sheet(rows, tile=_SHEET_TILE, columns=2 if len(rows) > 4 else 1)
+    return write_atomically(png_bytes(sheet), path)
+
+
 def _shortage(facts: ShapeMetadata) -> str:
-    """What was done because memory was short; nothing where it was not."""
+    """Say what was done because memory was short; nothing where it was not."""
     return f"memory was short: {', '.join(facts.fallbacks)}" if facts.fallbacks else ""
 
 
@@ -101,10 +111,10 @@ def _caption(outcome: Outcome) -> str:
     return f"{outcome.image.name} · {faces} · {seal}{seed}"
 
 
-def _thumbnail(picture: Path) -> Image.Image:
-    """The picture at the sheet's size; an empty one where the file is no readable picture."""
+def _thumbnail(path: Path) -> Image.Image:
+    """Open an image at the sheet's size; return an empty one where the file is no readable image."""
     try:
-        image = open_image(picture)
+        image = open_image(path)
     except ServiceError:
         return Image.new("RGB", (_TILE, _TILE), (238, 238, 238))
     image.thumbnail((_TILE, _TILE))

@@ -1,19 +1,20 @@
-"""Which files a picture's mesh and preview are written to, so that nothing made or given is overwritten by another.
+"""Which files an image's mesh and preview are written to, so that nothing made or given is overwritten by another.
 
-Knows paths only: it opens nothing.
+This module knows paths only: it opens nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
+
+from orfeas_client.file_names import first_free
 
 
 @dataclass(frozen=True)
 class OutputNames:
-    """The files of one picture: one mesh per format, in the formats' order, and the preview."""
+    """The files of one image: one mesh per format, in the formats' order, and the preview."""
 
     meshes: tuple[Path, ...]
     preview: Path
@@ -21,37 +22,39 @@ class OutputNames:
 
 @dataclass(frozen=True)
 class OutputPlan:
-    """The files of every picture, in the pictures' order, and the contact sheet."""
+    """The files of every image, in the images' order, and the contact sheet."""
 
     names: tuple[OutputNames, ...]
     contact_sheet: Path
 
 
 def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str]) -> OutputPlan:
-    """Names after the pictures' own; the second of a name gets '-2', and so on.
+    """Name files after the images' own; the second of a name gets '-2', and so on.
 
-    No file's name is used twice, also where upper and lower case count as the same, and none is that of a picture that
+    No file's name is used twice, also where upper and lower case count as the same, and none is that of an image that
     was given. Files of an earlier run are not spared: running again writes the same names.
     """
     taken = {_identity(image) for image in images}
 
-    def free(stem: str) -> OutputNames:
-        for number in chain([""], (f"-{n}" for n in count(2))):
-            base = f"{stem}{number}"
-            found = OutputNames(tuple(output / f"{base}.{fmt}" for fmt in formats), output / f"{base}.preview.png")
-            identities = {_identity(path) for path in (*found.meshes, found.preview, output / base)}
-            if taken.isdisjoint(identities):
-                taken.update(identities)
-                return found
-        raise AssertionError("there is always another number")
+    def files(stem: str) -> OutputNames:
+        return OutputNames(tuple(output / f"{stem}.{format}" for format in formats), output / f"{stem}.preview.png")
 
-    names = tuple(free(image.stem or "picture") for image in images)
-    sheet = next(
-        path
-        for path in (output / f"contact-sheet{number}.png" for number in chain([""], (f"-{n}" for n in count(2))))
-        if _identity(path) not in taken
-    )
-    return OutputPlan(names, sheet)
+    def take_image(stem: str) -> bool:
+        names = files(stem)
+        return _take(taken, [*names.meshes, names.preview, output / stem])
+
+    plan = tuple(files(first_free(image.stem or "picture", take_image)) for image in images)
+    sheet = first_free("contact-sheet", lambda stem: _take(taken, [output / f"{stem}.png"]))
+    return OutputPlan(plan, output / f"{sheet}.png")
+
+
+def _take(taken: set[str], paths: Sequence[Path]) -> bool:
+    """Note the paths as taken, if all of them are free."""
+    identities = {_identity(path) for path in paths}
+    if not taken.isdisjoint(identities):
+        return False
+    taken.update(identities)
+    return True
 
 
 def _identity(path: Path) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from backend.cli.console import Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.demo.local_service import DemoService, ServiceFailed, demo_service
 from backend.errors import ServiceError
+from backend.limits import FORMATS, MAX_BATCH_IMAGES, MAX_QUALITY, MIN_BATCH_IMAGES, MIN_QUALITY
 from orfeas_client import AgentClient, Batch, ClientError, Job
 from orfeas_client.console import Screen
 
@@ -31,17 +31,16 @@ if TYPE_CHECKING:
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, SERVICE_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-FORMATS = ("glb", "stl", "obj", "ply")
-SAMPLES = Path(__file__).parents[2] / "samples"
+_INSTALLED_SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = _INSTALLED_SAMPLES if _INSTALLED_SAMPLES.exists() else Path(__file__).parents[2] / "samples"
+"""Inside the package where that was installed, else beside it in a checkout."""
 
-_MAX_IMAGES = 10
 _START_SECONDS = 900.0
-_TILE = 200
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made of what, and where it goes. preview, contact_sheet : what is drawn (`cli_files.Wishes`)."""
+    """What is made of what, and where it goes. The last three : see cli.output_files.OutputOptions."""
 
     images: tuple[Path, ...]
     files: OutputPlan
@@ -54,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Finished:
-    """The batch's jobs in the pictures' order, and the first picture's in the other formats."""
+    """The batch's jobs in the images' order, and the first image's in the other formats."""
 
     jobs: tuple[Job, ...]
     others: tuple[Job, ...]
@@ -67,7 +66,7 @@ def main(
     screen: Screen | None = None,
     terminal: Terminal | None = None,
 ) -> int:
-    """Run the demonstration; the exit code. arguments, environ : default this process's."""
+    """Run the demonstration; return the exit code. arguments, environ : default this process's."""
     screen, terminal = screen or Screen.standard(as_json=False), terminal or Terminal.standard()
     options = _parser().parse_args(arguments)
     try:
@@ -89,7 +88,7 @@ def main(
 
 
 def _made_by_service(plan: Plan, environ: Mapping[str, str], screen: Screen) -> Finished:
-    """Every mesh in its file; the service ran only meanwhile. Raises ServiceFailed."""
+    """Start the service, have every mesh made and fetched, stop the service. Raises ServiceFailed."""
     began = time.monotonic()
     with demo_service(environ) as service:
         with screen.waiting("Starting the service and loading its model"):
@@ -113,9 +112,9 @@ def _sent_and_fetched(client: AgentClient, plan: Plan, screen: Screen) -> Finish
     began = time.monotonic()
     batch = client.batch(plan.images, format=FORMATS[0], quality=plan.quality, seed=plan.seed)
     first = plan.images[0]
-    others = [client.generate(first, format=fmt, quality=plan.quality, seed=plan.seed) for fmt in FORMATS[1:]]
+    others = [client.generate(first, format=other, quality=plan.quality, seed=plan.seed) for other in FORMATS[1:]]
     names = {job.id: path.name for job, path in zip(batch.jobs, plan.images, strict=True)}
-    names |= {job.id: f"{first.name} as {fmt}" for job, fmt in zip(others, FORMATS[1:], strict=True)}
+    names |= {job.id: f"{first.name} as {other}" for job, other in zip(others, FORMATS[1:], strict=True)}
     with screen.bars(names) as bars:
         made = client.wait(batch.id, bars.show)
         jobs = made.jobs if isinstance(made, Batch) else (made,)
@@ -141,16 +140,14 @@ def _gone(service: DemoService, failure: ClientError) -> ServiceFailed:
 
 
 def _drawn(plan: Plan, finished: Finished, screen: Screen, terminal: Terminal) -> list[Outcome]:
-    """A preview of each mesh, all of them on one sheet, and the table."""
-    from backend.hunyuan3d.mesh.export import write_atomically
-    from backend.rendering.contact_sheet import contact_sheet, png_bytes
+    """Draw a preview of each mesh and all of them on one sheet, and show the table."""
+    from backend.cli.output_files import write_contact_sheet
 
     with screen.waiting("Drawing previews"):
-        drawn = [_draw(plan, place, job, finished) for place, job in enumerate(finished.jobs)]
+        drawn = [_draw(plan, index, job, finished) for index, job in enumerate(finished.jobs)]
         outcomes, rows = [outcome for outcome, _ in drawn], [row for _, row in drawn]
         try:
-            sheet = contact_sheet(rows, tile=_TILE, columns=2 if len(rows) > 4 else 1)
-            extra = [write_atomically(png_bytes(sheet), plan.files.contact_sheet)]
+            extra = [write_contact_sheet(rows, plan.files.contact_sheet)]
         except ServiceError as failure:
             screen.note(failure.message)
             extra = []
@@ -158,22 +155,23 @@ def _drawn(plan: Plan, finished: Finished, screen: Screen, terminal: Terminal) -
     return outcomes
 
 
-def _draw(plan: Plan, place: int, job: Job, finished: Finished) -> tuple[Outcome, SheetRow]:
+def _draw(plan: Plan, index: int, job: Job, finished: Finished) -> tuple[Outcome, SheetRow]:
     import trimesh
 
-    from backend.cli.output_files import not_made, shown
+    from backend.cli.output_files import draw_preview, failed_row
 
-    image, files = plan.images[place], plan.files.names[place]
+    image, files = plan.images[index], plan.files.names[index]
     outcome = Outcome(image, seconds=job.processing_time, seed=_whole(job, "seed"))
     if not job.succeeded:
-        return not_made(replace(outcome, problem=f"{job.error_code or job.status}: {job.error}".rstrip(": ")))
+        outcome = replace(outcome, problem=f"{job.error_code or job.status}: {job.error}".rstrip(": "))
+        return outcome, failed_row(outcome)
     meshes = [files.meshes[0]]
-    if place == 0:
+    if index == 0:
         meshes += [path for path, other in zip(files.meshes[1:], finished.others, strict=True) if other.succeeded]
     mesh = trimesh.load_mesh(files.meshes[0], process=False)
     sealed = job.metadata.get("watertight") is True
     outcome = replace(outcome, files=tuple(meshes), faces=_whole(job, "faces"), watertight=sealed)
-    return shown(plan, files.preview, mesh, outcome)
+    return draw_preview(plan, files.preview, mesh, outcome)
 
 
 def _whole(job: Job, name: str) -> int | None:
@@ -182,10 +180,10 @@ def _whole(job: Job, name: str) -> int | None:
 
 
 def _plan(options: argparse.Namespace) -> Plan:
-    """What the options ask for, with the output's folder made. Raises ValueError, OSError."""
+    """Check what the options ask for and make the output's folder. Raises ValueError, OSError."""
     images = tuple(options.images or (_from_here(path) for path in sorted(SAMPLES.glob("*.png"))))
-    if not 2 <= len(images) <= _MAX_IMAGES:
-        raise ValueError(f"A batch takes 2 to {_MAX_IMAGES} pictures, not {len(images)}.")
+    if not MIN_BATCH_IMAGES <= len(images) <= MAX_BATCH_IMAGES:
+        raise ValueError(f"A batch takes {MIN_BATCH_IMAGES} to {MAX_BATCH_IMAGES} pictures, not {len(images)}.")
     missing = next((path for path in images if not path.is_file()), None)
     if missing:
         raise ValueError(f"There is no file {missing}.")
@@ -199,34 +197,41 @@ def _from_here(path: Path) -> Path:
 
 def _summary(plan: Plan, finished: Finished) -> str:
     made = sum(job.succeeded for job in (*finished.jobs, *finished.others))
-    most = max((_whole(job, "batch_size") or 1 for job in finished.jobs), default=1)
+    largest = max((_whole(job, "batch_size") or 1 for job in finished.jobs), default=1)
     return (
-        f"{made} meshes of {len(plan.images)} pictures in {finished.seconds:.1f} s, up to {most} at once, at quality "
-        f"{plan.quality}; the service has stopped."
+        f"{made} meshes of {len(plan.images)} pictures in {finished.seconds:.1f} s, up to {largest} at once, "
+        f"at quality {plan.quality}; the service has stopped."
     )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m backend.demo",
+        prog="orfeas demo",
         description="Start the service, send it pictures as one signed batch, fetch and draw their meshes, stop it.",
         epilog="Exit codes: 0 all made, 1 some pictures failed, 2 bad parameters, 3 the service failed, "
         "130 interrupted. The model and the device are those of MODEL_PATH, DEVICE and their like.",
     )
     add = parser.add_argument
-    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: samples/*.png)")
+    add("images", nargs="*", type=Path, metavar="PICTURE", help="2 to 10 pictures (default: the samples)")
     add("-o", "--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
-    add("--quality", type=int, default=3, choices=range(1, 11), metavar="Q", help="1 to 10 (default: %(default)s)")
+    add(
+        "--quality",
+        type=int,
+        default=3,
+        choices=range(MIN_QUALITY, MAX_QUALITY + 1),
+        metavar="Q",
+        help="1 to 10 (default: %(default)s)",
+    )
     add("--seed", type=int, default=7, metavar="S", help="default: %(default)s")
     return parser
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+def run_program(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the demonstration as this process's one task: however it is ended, the service it started ends with it."""
 
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
 
-if __name__ == "__main__":
-    # However it is ended, the service it started ends with it.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    sys.exit(main())
+        signal.signal(number, interrupt)
+    return main(arguments, environ)

@@ -31,7 +31,7 @@ _TAKEN_OVER = frozenset(
     {"MODEL_PATH", "MODEL_SUBFOLDER", "DEVICE", "DTYPE", "GPU_MEMORY_LIMIT", "TORCH_COMPILE", "MAX_BATCH_SIZE"}
 )
 _LISTENING = re.compile(r"Listening at: (http://[0-9.]+:[0-9]+)")
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 # A worker that is about to begin says so at once.
 _HOPELESS_SECONDS = 5.0
 _LOG_LINES = 15
@@ -55,7 +55,7 @@ class DemoService:
         self._stopped = False
 
     def client(self, on_retry: Callable[[str, float], None] | None = None) -> AgentClient:
-        """A client of it, once it is ready."""
+        """Return a client of it, once it is ready."""
         return AgentClient(self.url, AGENT_ID, self.api_key, on_retry=on_retry)
 
     def wait_until_ready(self, seconds: float) -> None:
@@ -68,7 +68,7 @@ class DemoService:
                 raise ServiceFailed(f"The service runs, but its worker cannot.\n{self.log_tail()}")
             if now - began > seconds:
                 raise ServiceFailed(f"The service was not ready after {seconds:g} seconds.\n{self.log_tail()}")
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
     def require_alive(self) -> None:
         """See that it still runs. Raises ServiceFailed."""
@@ -96,12 +96,12 @@ class DemoService:
             raise ServiceFailed(f"The service ended with {status}.\n{self.log_tail()}")
 
     def log_tail(self) -> str:
-        """The end of its log, for people."""
-        told = filter(None, map(_plain, self._log.read_text("utf-8", "replace").splitlines()))
-        return "\n".join(["The end of its log:", *(f"  {line}" for line in list(told)[-_LOG_LINES:])])
+        """Return the end of its log, for people."""
+        lines = filter(None, map(_plain, self._log.read_text("utf-8", "replace").splitlines()))
+        return "\n".join(["The end of its log:", *(f"  {line}" for line in list(lines)[-_LOG_LINES:])])
 
     def _status(self) -> str:
-        """What it says of its health; empty until it can be asked."""
+        """Ask for its health; return nothing until it can be asked."""
         self.require_alive()
         if not self.url:
             found = _LISTENING.search(self._log.read_text("utf-8", "replace"))
@@ -117,7 +117,7 @@ class DemoService:
 
 @contextmanager
 def demo_service(environ: Mapping[str, str], **settings: object) -> Iterator[DemoService]:
-    """A service while the block runs, with all that it wrote gone afterwards; its model may still be loading.
+    """Run a service while the block does, and remove all that it wrote afterwards; its model may still be loading.
 
     environ : where the model's and device's settings come from; settings : variables of the environment besides
     Raises ServiceFailed when it does not end well.
@@ -156,12 +156,12 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _plain(line: str) -> str:
-    """A line of the log without what only programs read; nothing of one about a request."""
+    """Return a line of the log without what only programs read; nothing of one about a request."""
     try:
-        told = json.loads(line)
-        if told["logger"] == "backend.requests":
+        record = json.loads(line)
+        if record["logger"] == "backend.requests":
             return ""
-        exception = f" – {str(told['exception']).splitlines()[-1]}" if told.get("exception") else ""
-        return f"{told['level']} {told['message']}{exception}"
+        exception = f" – {str(record['exception']).splitlines()[-1]}" if record.get("exception") else ""
+        return f"{record['level']} {record['message']}{exception}"
     except (ValueError, KeyError, TypeError):
         return line

@@ -1,6 +1,6 @@
 """A field near its surface to a finished mesh, on the CPU, many at a time.
 
-Knows nothing of networks or devices: what it is given is a volume in main memory, or the error that took its place.
+This module does not know of networks or devices: it is given a volume in main memory, or the error that took its place.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, eq=False)
 class PendingShape:
-    """One picture's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
+    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
 
     outcome: Outcome
     metadata: ShapeMetadata
@@ -38,37 +38,38 @@ class PendingShape:
         """What went wrong so far."""
         return self.outcome if isinstance(self.outcome, ServiceError) else None
 
-    def finish(self) -> ShapeResult:
-        """The cleaned mesh, with fewer faces where that was asked; or this picture's error. Any thread may call it.
+    def with_fallbacks(self, fallbacks: tuple[str, ...]) -> PendingShape:
+        """Return the same with what was done because memory was short."""
+        return replace(self, metadata=replace(self.metadata, fallbacks=fallbacks))
 
-        In metadata.seconds `mesh` is what this one took.
+    def build_mesh(self) -> ShapeResult:
+        """Build the cleaned mesh, with fewer faces where that was asked; or return the image's error.
+
+        Any thread may call it. In metadata.seconds `mesh` is what this one took.
         """
         watch = Stopwatch(torch.device("cpu"))
         with watch.stage("mesh"):
-            result = finished_result(self.outcome, self.metadata)
+            result = _mesh_or_error(self)
         return replace(result, metadata=result.metadata.after(watch))
 
 
-def finish_together(
-    pending: Sequence[PendingShape], on_finished: Callable[[int], None] | None = None
-) -> list[ShapeResult]:
-    """Finish all, on as many threads as there are cores; in metadata.seconds `mesh` is what they took together.
+def build_meshes(pending: Sequence[PendingShape], on_built: Callable[[int], None] | None = None) -> list[ShapeResult]:
+    """Build all meshes, on as many threads as there are cores; in metadata.seconds `mesh` is what they took together.
 
-    on_finished(place) is called in order, on the caller's thread.
+    on_built(index) is called in order, on the caller's thread.
     """
     watch = Stopwatch(torch.device("cpu"))
-    outcomes, metadata = [shape.outcome for shape in pending], [shape.metadata for shape in pending]
     with watch.stage("mesh"):
-        results = in_parallel(finished_result, outcomes, metadata, on_done=on_finished)
+        results = in_parallel(_mesh_or_error, pending, on_done=on_built)
     return [replace(result, metadata=result.metadata.after(watch)) for result in results]
 
 
 def in_parallel(
     function: Callable[..., Out], *items: Sequence[object], on_done: Callable[[int], None] | None = None
 ) -> list[Out]:
-    """As `map`, for sequences of one length, in order, on as many threads as there are cores.
+    """Do as `map` does, for sequences of one length, in order, on as many threads as there are cores.
 
-    on_done(place) is called in order, on the caller's thread; what it raises is raised, and what has not begun is left.
+    on_done(index) is called in order, on the caller's thread; what it raises is raised, and what has not begun is left.
     """
     out: list[Out] = []
     pool = ThreadPoolExecutor(max(1, min(len(items[0]), os.cpu_count() or 1)))
@@ -82,40 +83,23 @@ def in_parallel(
     return out
 
 
-def raw_result(outcome: Outcome, metadata: ShapeMetadata) -> ShapeResult:
-    """The surface as extracted, open where the field is positive at the box's wall; or the image's error."""
-
-    def extract(volume: SparseVolume) -> trimesh.Trimesh:
-        vertices, faces = extract_surface(volume)
-        used, numbers = torch.unique(faces[inside_box(vertices, faces, volume.bounds)], return_inverse=True)
-        return to_mesh(vertices[used], numbers)
-
-    return _result(outcome, metadata, extract)
-
-
-def finished_result(outcome: Outcome, metadata: ShapeMetadata) -> ShapeResult:
-    """The surface closed, without floaters and degenerate faces, with fewer faces where metadata asks; or an error."""
-
-    def finish(volume: SparseVolume) -> trimesh.Trimesh:
-        vertices, faces = extract_surface(volume)
-        if not inside_box(vertices, faces, volume.bounds).any():
-            raise NoSurface
-        mesh = clean_mesh(to_mesh(vertices, faces))
-        return mesh if metadata.target_faces is None else decimate(mesh, metadata.target_faces).mesh
-
-    return _result(outcome, metadata, finish)
-
-
 def draw_ball() -> trimesh.Trimesh:
-    """A small mesh, drawn as any other: what is loaded and built on first use (0.1 s and more) is there after it."""
+    """Build a small mesh as any other, so that what is loaded and built on first use (0.1 s and more) is there."""
     axis = torch.linspace(-1, 1, 17)
     values = 0.5 - torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
-    vertices, faces = extract_surface(SparseVolume.from_dense(values))
+    return closed_mesh(SparseVolume.from_dense(values))
+
+
+def closed_mesh(volume: SparseVolume) -> trimesh.Trimesh:
+    """Build the closed surface, without floaters and degenerate faces. Raises NoSurface where the field has none."""
+    vertices, faces = extract_surface(volume)
+    if not inside_box(vertices, faces, volume.bounds).any():
+        raise NoSurface
     return clean_mesh(to_mesh(vertices, faces))
 
 
 def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
-    """Which faces (F,) are of the field itself: the others close the surface along one of the box's walls.
+    """Find which faces (F,) are of the field itself: the others close the surface along one of the box's walls.
 
     vertices : (V, 3) world; faces : (F, 3) int64; bounds : half the box's side.
     """
@@ -124,20 +108,21 @@ def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
 
 
 def to_mesh(vertices: Tensor, faces: Tensor) -> trimesh.Trimesh:
-    """vertices (V, 3) and faces (F, 3) as they are. Raises NoSurface when there are no faces."""
+    """Make a mesh of vertices (V, 3) and faces (F, 3) as they are. Raises NoSurface when there are no faces."""
     if not len(faces):
         raise NoSurface
     return trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
 
 
-def _result(
-    outcome: Outcome, metadata: ShapeMetadata, to_finished: Callable[[SparseVolume], trimesh.Trimesh]
-) -> ShapeResult:
+def _mesh_or_error(shape: PendingShape) -> ShapeResult:
+    metadata = shape.metadata
     try:
-        if isinstance(outcome, ServiceError):
-            raise outcome
+        if isinstance(shape.outcome, ServiceError):
+            raise shape.outcome
         with named_memory_errors():
-            mesh = to_finished(outcome)
+            mesh = closed_mesh(shape.outcome)
+            if metadata.target_faces is not None:
+                mesh = decimate(mesh, metadata.target_faces).mesh
     except ServiceError as e:
         return ShapeResult(None, without_frames(e), metadata)
     facts = replace(
@@ -145,6 +130,6 @@ def _result(
         vertices=len(mesh.vertices),
         faces=len(mesh.faces),
         watertight=is_watertight(mesh),
-        evaluated=outcome.evaluated,
+        evaluated=shape.outcome.evaluated,
     )
     return ShapeResult(mesh, None, facts)

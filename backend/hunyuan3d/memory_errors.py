@@ -18,7 +18,7 @@ _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "ALLO
 
 @contextmanager
 def named_memory_errors() -> Iterator[None]:
-    """A device's or the main memory's exhaustion in the block becomes OutOfMemory."""
+    """Turn a device's or the main memory's exhaustion in the block into OutOfMemory."""
     try:
         yield
     except (RuntimeError, MemoryError) as e:
@@ -28,14 +28,14 @@ def named_memory_errors() -> Iterator[None]:
 
 
 def is_out_of_memory(failure: Exception) -> bool:
-    """Whether the failure says that there is no memory left."""
+    """Return whether the failure says that there is no memory left."""
     if isinstance(failure, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(failure, RuntimeError) and any(saying in str(failure) for saying in _SAYINGS)
 
 
 def without_frames(error: ServiceError) -> ServiceError:
-    """The same error, to be kept as a value: its tracebacks, and their causes', would keep pictures and tensors."""
+    """Return the same error, fit to be kept: its tracebacks, and their causes', would keep images and tensors."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

@@ -1,4 +1,7 @@
-"""What a caller may ask for: checked values with named errors. Knows nothing of networks or files."""
+"""What a caller may ask for: checked values with named errors.
+
+This module does not know of networks or files.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import operator
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex, TypeVar, get_args
+from typing import SupportsIndex, TypeVar
 
 import torch
 
@@ -21,11 +24,16 @@ from backend.errors import (
     InvalidTargetFaces,
     ServiceError,
 )
-from backend.hunyuan3d.image.background import BackgroundMode
+from backend.limits import (
+    BACKGROUND_MODES,
+    MAX_RESOLUTION,
+    MAX_TARGET_FACES,
+    MIN_RESOLUTION,
+    MIN_TARGET_FACES,
+    SEED_LIMIT,
+    BackgroundMode,
+)
 
-SEED_LIMIT = 2**32
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
-MIN_TARGET_FACES, MAX_TARGET_FACES = 100, 2_000_000
 Seeds = int | Iterable[int]
 TargetFaces = int | None | Sequence[int | None]
 BackgroundModes = BackgroundMode | Sequence[BackgroundMode]
@@ -45,7 +53,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class GenerationOptions:
-    """How shapes are made, the same for all of a batch.
+    """How shapes are made, the same for all of a batch; checked when it is made, and nowhere else.
 
     num_inference_steps : 1 and up. guidance_scale : 0 and up. octree_resolution : cells a side, 8 to 1024.
     Raises InvalidSteps, InvalidGuidance, InvalidResolution.
@@ -56,23 +64,23 @@ class GenerationOptions:
     octree_resolution: int
 
     def __post_init__(self) -> None:
-        check_steps(self.num_inference_steps)
-        check_guidance(self.guidance_scale)
-        check_resolution(self.octree_resolution)
+        object.__setattr__(self, "num_inference_steps", check_num_inference_steps(self.num_inference_steps))
+        object.__setattr__(self, "guidance_scale", check_guidance_scale(self.guidance_scale))
+        object.__setattr__(self, "octree_resolution", check_octree_resolution(self.octree_resolution))
 
 
-def check_steps(value: int) -> int:
-    """The number of steps. Raises InvalidSteps unless it is a whole number of at least 1."""
+def check_num_inference_steps(value: int) -> int:
+    """Return the number of steps. Raises InvalidSteps unless it is a whole number of at least 1."""
     return _whole(value, 1, None, InvalidSteps)
 
 
-def check_resolution(value: int) -> int:
-    """Cells a side. Raises InvalidResolution unless it is a whole number from 8 to 1024."""
+def check_octree_resolution(value: int) -> int:
+    """Return the cells a side. Raises InvalidResolution unless it is a whole number from 8 to 1024."""
     return _whole(value, MIN_RESOLUTION, MAX_RESOLUTION, InvalidResolution)
 
 
-def check_guidance(value: float) -> float:
-    """The guidance scale. Raises InvalidGuidance unless it is finite and at least 0."""
+def check_guidance_scale(value: float) -> float:
+    """Return the guidance scale. Raises InvalidGuidance unless it is finite and at least 0."""
     try:
         number = math.nan if isinstance(value, (bool, str)) else float(value)
     except (TypeError, ValueError):
@@ -83,10 +91,10 @@ def check_guidance(value: float) -> float:
 
 
 def check_seeds(seeds: Seeds | None, count: int) -> list[int]:
-    """One seed for each of `count` images.
+    """Return one seed for each of `count` images.
 
     seeds : one for each image; or a single one, which every image then gets, so that its result does not depend on
-    its place; or None to draw them. Raises InvalidSeed unless all are whole numbers from 0 to 2^32 - 1.
+    its index; or None to draw them. Raises InvalidSeed unless all are whole numbers from 0 to 2^32 - 1.
     """
     if seeds is None:
         return [secrets.randbelow(SEED_LIMIT) for _ in range(count)]
@@ -94,12 +102,13 @@ def check_seeds(seeds: Seeds | None, count: int) -> list[int]:
     return [_whole(seed, 0, SEED_LIMIT - 1, InvalidSeed) for seed in given]
 
 
-def check_target_faces(faces: TargetFaces, count: int) -> list[int | None]:
-    """Most faces of each of `count` meshes; None keeps all.
+def check_target_faces(target_faces: TargetFaces, count: int) -> list[int | None]:
+    """Return the most faces of each of `count` meshes; None keeps all.
 
-    faces : one for all or one for each. Raises InvalidTargetFaces unless they are whole numbers, 100 to 2 000 000.
+    target_faces : one for all or one for each. Raises InvalidTargetFaces unless they are whole numbers, 100 to
+    2 000 000.
     """
-    each = list(faces) if isinstance(faces, Sequence) else [faces] * count
+    each = list(target_faces) if isinstance(target_faces, Sequence) else [target_faces] * count
     low, high = MIN_TARGET_FACES, MAX_TARGET_FACES
     return [
         None if n is None else _whole(n, low, high, InvalidTargetFaces)
@@ -108,19 +117,19 @@ def check_target_faces(faces: TargetFaces, count: int) -> list[int | None]:
 
 
 def check_background_modes(modes: BackgroundModes, count: int) -> list[BackgroundMode]:
-    """How the background of each of `count` pictures goes: one mode for all or one for each.
+    """Return how the background of each of `count` images is removed, from one mode for all or one for each.
 
     Raises InvalidBackgroundMode unless all are auto, always or never.
     """
     each: list[BackgroundMode] = [modes] * count if isinstance(modes, str) else list(modes)
     for mode in _of_number(count, each, InvalidBackgroundMode):
-        if mode not in get_args(BackgroundMode):
+        if mode not in BACKGROUND_MODES:
             raise InvalidBackgroundMode(details={"value": repr(mode)})
     return each
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the best one here: CUDA, then MPS, then the CPU. Raises InvalidParameter."""
+    """Return the device asked for, or the best one here: CUDA, then MPS, then the CPU. Raises InvalidParameter."""
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -140,7 +149,10 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """The precision asked for, or the device's own: float32 on the CPU, half elsewhere. Raises InvalidParameter."""
+    """Return the precision asked for, or the device's own: float32 on the CPU, half elsewhere.
+
+    Raises InvalidParameter.
+    """
     if dtype is None:
         if device.type == "cpu":
             return torch.float32
@@ -152,7 +164,7 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
 
 
 def _of_number(count: int, given: list[T], error: type[ServiceError]) -> list[T]:
-    """The same values. Raises `error` when there are not `count`."""
+    """Return the same values. Raises `error` when there are not `count`."""
     if len(given) != count:
         raise error(f"There are {len(given)} values for {count} images: {error.__doc__}", details={"count": len(given)})
     return given

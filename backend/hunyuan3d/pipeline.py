@@ -1,24 +1,24 @@
-"""Pictures to meshes, as one visible algorithm: preprocess, encode, sample, decode, finish.
+"""Images to meshes, as one visible algorithm: preprocess, encode, sample, decode, build the meshes.
 
-Every stage runs its images as one batch, and what goes wrong with one image stays with it. Knows nothing of jobs, files
-to be written, or how a checkpoint is read.
+What goes wrong with one image stays with it. This module does not know of jobs, of files to be written, or how a
+checkpoint is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, ServiceError
+from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
+from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
-from backend.hunyuan3d.finishing import Outcome, PendingShape, finish_together, in_parallel, raw_result
-from backend.hunyuan3d.image.background import BackgroundMode
+from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
 from backend.hunyuan3d.memory_errors import named_memory_errors
 from backend.hunyuan3d.options import (
@@ -27,10 +27,7 @@ from backend.hunyuan3d.options import (
     Seeds,
     TargetFaces,
     check_background_modes,
-    check_guidance,
-    check_resolution,
     check_seeds,
-    check_steps,
     check_target_faces,
     resolve_device,
     resolve_dtype,
@@ -48,16 +45,15 @@ from backend.hunyuan3d.preprocess import (
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
+from backend.limits import BackgroundMode
 
-Stage = Literal["encode", "sample", "decode"]
 Progress = Callable[[int, int], None]
-StageProgress = Callable[[Stage, int, int], None]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """One picture's latents (N, E) float32, on the device; metadata : what was done for it so far."""
+    """One image's latents (N, E) float32, on the device; metadata : what was done for it so far."""
 
     latents: Tensor
     metadata: ShapeMetadata
@@ -66,8 +62,8 @@ class Sampled:
 class Hunyuan3DShapePipeline:
     """A loaded model. Its stages can be called one by one, or all at once through `__call__`.
 
-    The callbacks on_step and on_progress get (done, total) with done rising to total. Raising from it cancels the work:
-    the exception reaches the caller, and the pipeline stays usable.
+    The callbacks on_step and on_progress get (done, total) with done rising to total. What they raise cancels the work:
+    it reaches the caller, and the pipeline stays usable.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> None:
@@ -80,7 +76,7 @@ class Hunyuan3DShapePipeline:
         self.image_processor = checkpoint.config.image_processor
         self.device = device
         self.dtype = dtype
-        self.search = DecodeOptions()
+        self.decode_options = DecodeOptions()
 
     @classmethod
     def from_pretrained(
@@ -92,7 +88,7 @@ class Hunyuan3DShapePipeline:
         *,
         vae: str | Path | None = None,
     ) -> Hunyuan3DShapePipeline:
-        """Load a local folder, a short name (checkpoint_files.SHORT_NAMES, 'demo') or a hub repository.
+        """Load a local folder, a short name (checkpoint.files.SHORT_NAMES, 'demo') or a hub repository.
 
         device : default CUDA, MPS or CPU, whichever is there. dtype : default float32 on the CPU, else half.
         vae : a separate VAE folder or repository in place of the checkpoint's own. Raises CheckpointError.
@@ -105,7 +101,7 @@ class Hunyuan3DShapePipeline:
     def preprocess(
         self, images: ImageInput | Sequence[ImageInput], remove_background: BackgroundMode = "never"
     ) -> ImageBatch:
-        """Pictures (or mappings of views) -> one batch. Raises the first picture's InvalidImage or NoForeground."""
+        """Bring images, or mappings of views, to one batch. Raises the first one's InvalidImage or NoForeground."""
         return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
 
     def prepare_shapes(
@@ -116,14 +112,14 @@ class Hunyuan3DShapePipeline:
         target_faces: TargetFaces = None,
         remove_background: BackgroundModes = "auto",
     ) -> list[Prepared]:
-        """Check what is asked and preprocess every picture by itself. Raises InvalidParameter, MissingImage."""
+        """Check what is asked and preprocess every image by itself. Raises InvalidParameter, MissingImage."""
         items = as_list(images)
-        drawn, faces = check_seeds(seeds, len(items)), check_target_faces(target_faces, len(items))
+        each_seed, each_target = check_seeds(seeds, len(items)), check_target_faces(target_faces, len(items))
         modes = check_background_modes(remove_background, len(items))
         watch = Stopwatch(self.device)
         with watch.stage("preprocess"):
-            pictures = in_parallel(partial(prepare_or_error, processor=self.image_processor), items, modes)
-        asked = ShapeMetadata(
+            opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), items, modes)
+        metadata = ShapeMetadata(
             self.name,
             batch_size=0,
             num_inference_steps=options.num_inference_steps,
@@ -131,24 +127,50 @@ class Hunyuan3DShapePipeline:
             octree_resolution=options.octree_resolution,
         ).after(watch)
         return [
-            Prepared(picture, seed, replace(asked, seed=seed, target_faces=most, background=_background(picture)))
-            for picture, seed, most in zip(pictures, drawn, faces, strict=True)
+            Prepared(image, seed, replace(metadata, seed=seed, target_faces=target, background=_background(image)))
+            for image, seed, target in zip(opened, each_seed, each_target, strict=True)
         ]
+
+    def sample_and_decode(
+        self,
+        prepared: Sequence[Prepared],
+        options: GenerationOptions,
+        report: PartProgress | None = None,
+        batches: Batches | None = None,
+    ) -> list[PendingShape]:
+        """Turn prepared images into fields, off the device, in order; an image that cannot go on keeps its error.
+
+        batches : how the images are put on the device; all of the same views at once when None, which raises
+        OutOfMemory. Latents are kept until they are decoded, so that no denoising step is taken twice.
+        """
+        batches = batches or WholeBatches(self.decode_options)
+
+        def sample(part: Indices) -> list[Sampled]:
+            return self.sample_shapes([prepared[k] for k in part], options, _for_images(part, report))
+
+        pending = refused(prepared)
+        for indices in batches_of_same_views(prepared):
+            for part, sampled in batches.run("sample", indices, sample):
+                if isinstance(sampled, OutOfMemory):
+                    pending.update((k, _lost(sampled, prepared[k].metadata, batches)) for k in part)
+                else:
+                    latents = dict(zip(part, sampled, strict=True))
+                    pending.update(self._decode_parts(latents, options, report, batches))
+        return [pending[k] for k in range(len(prepared))]
 
     def sample_shapes(
         self, prepared: Sequence[Prepared], options: GenerationOptions, report: StageProgress | None = None
     ) -> list[Sampled]:
-        """Encode and denoise usable pictures of the same views as one batch. Raises OutOfMemory."""
-        batch = stack([item.picture for item in prepared])
+        """Encode and denoise usable images of the same views as one batch. Raises OutOfMemory."""
+        batch = stack([item.image for item in prepared])
         watch = Stopwatch(self.device)
         with watch.stage("encode"):
             cond = self.encode_images(batch.image, batch.view_indices)
         if report is not None:
             report("encode", 1, 1)
         with watch.stage("sample"):
-            steps, guidance, seeds = options.num_inference_steps, options.guidance_scale, [p.seed for p in prepared]
-            on_step = partial(report, "sample") if report else None
-            latents = self.sample_latents(cond, steps, guidance, seeds=seeds, on_step=on_step)
+            noise = self._draw_noise([item.seed for item in prepared])
+            latents = self.denoise(cond, noise, options, partial(report, "sample") if report else None)
         ran = [replace(item.metadata, batch_size=len(prepared)).after(watch) for item in prepared]
         return [Sampled(own, metadata) for own, metadata in zip(latents, ran, strict=True)]
 
@@ -157,20 +179,20 @@ class Hunyuan3DShapePipeline:
         sampled: Sequence[Sampled],
         options: GenerationOptions,
         report: StageProgress | None = None,
-        search: DecodeOptions | None = None,
+        decode_options: DecodeOptions | None = None,
     ) -> list[PendingShape]:
         """Find the fields of a batch and take them off the device, which is then free. Raises OutOfMemory."""
         watch = Stopwatch(self.device)
         with watch.stage("decode"), named_memory_errors():
             latents = torch.stack([item.latents for item in sampled])
             on_level = partial(report, "decode") if report else None
-            volumes = self.decode_volumes(latents, options.octree_resolution, on_level, search)
+            volumes = self.decode_volumes(latents, options.octree_resolution, on_level, decode_options)
             found = [volume if isinstance(volume, ServiceError) else volume.cpu() for volume in volumes]
         return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
 
     @torch.no_grad()
     def encode_images(self, image: Tensor, view_indices: ViewIndices | None = None) -> Tensor:
-        """Pictures to context tokens; identical ones are encoded once.
+        """Turn images into context tokens; encode identical ones once.
 
         image : (B, 3, S, S), or (B, V, 3, S, S) with the V views' indices, in [-1, 1]. Returns cond (B, T, D).
         """
@@ -194,19 +216,28 @@ class Hunyuan3DShapePipeline:
         guidance_scale: float | None = None,
         noise: Tensor | None = None,
         seeds: Seeds | None = None,
-        view_indices: ViewIndices | None = None,
         on_step: Progress | None = None,
     ) -> Tensor:
-        """Denoise: from noise at time 0 to latents at time 1.
+        """Check what is given and denoise it; what is None is the checkpoint's own.
 
-        cond : (B, T, D). noise : (B, N, E), else drawn from `seeds`, one generator an image. view_indices is taken for
-        symmetry and not used: the views are in cond already. Returns latents (B, N, E) float32, before division by the
-        scale factor. Formula: docs/model.md, section 6.
+        cond : (B, T, D). noise : (B, N, E), else drawn from `seeds`, one generator an image. Returns latents as
+        `denoise` does. Raises InvalidParameter, OutOfMemory.
         """
-        del view_indices
-        steps = self.scheduler.steps(check_steps(_given(num_inference_steps, self.config.defaults.num_inference_steps)))
-        guidance = check_guidance(_given(guidance_scale, self.config.defaults.guidance_scale))
+        options = self.options(num_inference_steps, guidance_scale)
         x = self.initial_noise(len(cond), seeds) if noise is None else self._given_noise(noise, len(cond))
+        return self.denoise(cond, x, options, on_step)
+
+    @torch.no_grad()
+    def denoise(
+        self, cond: Tensor, noise: Tensor, options: GenerationOptions, on_step: Progress | None = None
+    ) -> Tensor:
+        """Go from noise at time 0 to latents at time 1.
+
+        cond : (B, T, D). noise : (B, N, E) float32, on the device. Returns latents (B, N, E) float32, before division
+        by the scale factor. Formula: docs/model.md, section 6. Raises OutOfMemory.
+        """
+        x = noise
+        steps, guidance = self.scheduler.steps(options.num_inference_steps), options.guidance_scale
         # At scale 1 the two branches' sum is the conditional branch alone.
         classifier_free = not self.denoiser.guidance_embed and guidance != 1
         times = torch.tensor([step.t for step in steps], device=self.device)
@@ -222,22 +253,11 @@ class Hunyuan3DShapePipeline:
         return x
 
     def initial_noise(self, count: int, seeds: Seeds | None = None) -> Tensor:
-        """Noise of `count` images, (B, N, E) float32.
+        """Draw the noise of `count` images, (B, N, E) float32. Raises InvalidSeed.
 
         Each image has a generator of its own, on the CPU, so that its noise depends on neither batch nor device.
         """
-        shape = self.shape_vae.latent_shape
-        generators = [torch.Generator().manual_seed(seed) for seed in check_seeds(seeds, count)]
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
-
-    def decode_meshes(
-        self, latents: Tensor, octree_resolution: int | None = None, on_progress: Progress | None = None
-    ) -> list[ShapeResult]:
-        """Latents (B, N, E) to one mesh each, uncleaned, in world units; or that image's NoSurface, NonFiniteValues."""
-        resolution = check_resolution(_given(octree_resolution, self.config.defaults.octree_resolution))
-        volumes = self.decode_volumes(latents, resolution, on_progress)
-        metadata = ShapeMetadata(self.name, len(latents), octree_resolution=resolution)
-        return in_parallel(partial(raw_result, metadata=metadata), volumes)
+        return self._draw_noise(check_seeds(seeds, count))
 
     @torch.no_grad()
     def decode_volumes(
@@ -245,15 +265,16 @@ class Hunyuan3DShapePipeline:
         latents: Tensor,
         octree_resolution: int,
         on_progress: Progress | None = None,
-        search: DecodeOptions | None = None,
+        decode_options: DecodeOptions | None = None,
     ) -> list[Outcome]:
-        """Latents (B, N, E) to each image's field near its surface, or that image's NonFiniteValues.
+        """Turn latents (B, N, E) into each image's field near its surface, or that image's NonFiniteValues.
 
-        search : how the field is searched; self.search when None.
+        decode_options : how the field is searched; self.decode_options when None.
+        Raises InvalidResolution, OutOfMemory.
         """
         with named_memory_errors():
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
-            return decode_volume(field, octree_resolution, search or self.search, on_level=on_progress)
+            return decode_volume(field, octree_resolution, decode_options or self.decode_options, on_level=on_progress)
 
     def __call__(
         self,
@@ -267,21 +288,16 @@ class Hunyuan3DShapePipeline:
         on_step: Progress | None = None,
         on_progress: Progress | None = None,
     ) -> list[ShapeResult]:
-        """Make one mesh of every picture, cleaned and, with target_faces, decimated.
+        """Make one mesh of every image, cleaned and, with target_faces, decimated.
 
-        images : pictures, or mappings of views for a multi-view model. seeds, target_faces, remove_background : one for
+        images : images, or mappings of views for a multi-view model. seeds, target_faces, remove_background : one for
         all or one for each. Returns one result each, in order: a mesh in world units (box ±1.01, Y up), or that
-        picture's error. Raises InvalidParameter, MissingImage, OutOfMemory.
+        image's error. Raises InvalidParameter, MissingImage, OutOfMemory.
         """
         options = self.options(num_inference_steps, guidance_scale, octree_resolution)
-        report = _by_stage(on_step, on_progress)
         prepared = self.prepare_shapes(images, options, seeds, target_faces, remove_background)
-        pending = refused(prepared)
-        for places in batches_of_same_views(prepared):
-            sampled = self.sample_shapes([prepared[k] for k in places], options, report)
-            shapes = self.decode_shapes(sampled, options, report)
-            pending.update(zip(places, shapes, strict=True))
-        return finish_together([pending[k] for k in range(len(prepared))])
+        pending = self.sample_and_decode(prepared, options, _by_stage(on_step, on_progress))
+        return build_meshes(pending)
 
     def options(
         self,
@@ -289,13 +305,41 @@ class Hunyuan3DShapePipeline:
         guidance_scale: float | None = None,
         octree_resolution: int | None = None,
     ) -> GenerationOptions:
-        """What is asked for, with the checkpoint's defaults in the gaps. Raises InvalidParameter."""
+        """Return what is asked for, with the checkpoint's defaults in the gaps. Raises InvalidParameter."""
         defaults = self.config.defaults
         return GenerationOptions(
             _given(num_inference_steps, defaults.num_inference_steps),
             _given(guidance_scale, defaults.guidance_scale),
             _given(octree_resolution, defaults.octree_resolution),
         )
+
+    def _decode_parts(
+        self,
+        sampled: Mapping[int, Sampled],
+        options: GenerationOptions,
+        report: PartProgress | None,
+        batches: Batches,
+    ) -> dict[int, PendingShape]:
+        """Decode sampled images, by their index in the call."""
+
+        def decode(part: Indices) -> list[PendingShape]:
+            own = [sampled[k] for k in part]
+            return self.decode_shapes(own, options, _for_images(part, report), batches.decode_options)
+
+        pending: dict[int, PendingShape] = {}
+        for part, shapes in batches.run("decode", tuple(sampled), decode):
+            if isinstance(shapes, OutOfMemory):
+                pending.update((k, _lost(shapes, sampled[k].metadata, batches)) for k in part)
+            else:
+                pending.update(
+                    (k, shape.with_fallbacks(batches.fallbacks)) for k, shape in zip(part, shapes, strict=True)
+                )
+        return pending
+
+    def _draw_noise(self, seeds: Sequence[int]) -> Tensor:
+        shape = self.shape_vae.latent_shape
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
     def _given_noise(self, noise: Tensor, count: int) -> Tensor:
         wanted = (count, *self.shape_vae.latent_shape)
@@ -305,22 +349,27 @@ class Hunyuan3DShapePipeline:
 
 
 def refused(prepared: Sequence[Prepared]) -> dict[int, PendingShape]:
-    """The pictures that cannot go on the device, by their place, with what is wrong with them."""
-    wrong = ((place, item.picture, item.metadata) for place, item in enumerate(prepared))
-    return {place: PendingShape(error, facts) for place, error, facts in wrong if isinstance(error, ServiceError)}
+    """Return the images that cannot go on the device, by index, with what is wrong with them."""
+    wrong = ((index, item.image, item.metadata) for index, item in enumerate(prepared))
+    return {index: PendingShape(error, facts) for index, error, facts in wrong if isinstance(error, ServiceError)}
 
 
 def guided(v: Tensor, scale: float) -> Tensor:
-    """v_u + scale (v_c - v_u), v : (2B, N, E), the conditional rows first -> (B, N, E)."""
+    """Compute v_u + scale (v_c - v_u), v : (2B, N, E), the conditional rows first -> (B, N, E)."""
     conditional, unconditional = v.chunk(2)
     return unconditional + scale * (conditional - unconditional)
 
 
-def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> StageProgress:
-    """One callback from those of sampling and decoding."""
+def _lost(error: OutOfMemory, metadata: ShapeMetadata, batches: Batches) -> PendingShape:
+    """Give up an image that does not fit on the device even alone."""
+    return PendingShape(error, metadata).with_fallbacks(batches.fallbacks)
+
+
+def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> PartProgress:
+    """Make one callback from those of sampling and decoding."""
     callbacks = {"sample": on_step, "decode": on_progress}
 
-    def report(stage: Stage, done: int, total: int) -> None:
+    def report(stage: Stage, done: int, total: int, _indices: Indices) -> None:
         callback = callbacks.get(stage)
         if callback is not None:
             callback(done, total)
@@ -328,8 +377,13 @@ def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> StagePr
     return report
 
 
-def _background(picture: PreparedImage | ServiceError) -> str | None:
-    return None if isinstance(picture, ServiceError) else picture.background
+def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress | None:
+    """Make a stage's callback that says which images it is about."""
+    return None if report is None else lambda stage, done, total: report(stage, done, total, indices)
+
+
+def _background(image: PreparedImage | ServiceError) -> str | None:
+    return None if isinstance(image, ServiceError) else image.background
 
 
 def _given(value: T | None, default: T) -> T:

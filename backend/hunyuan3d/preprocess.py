@@ -1,6 +1,6 @@
-"""One picture, in any form, to a batch of one: opened, its background removed if asked, brought to the model's size.
+"""One image, in any form, to a batch of one: opened, its background removed if asked, brought to the model's size.
 
-Knows nothing of networks. Pictures prepared one by one are stacked into batches here too.
+Images prepared one by one are stacked into batches here too. This module does not know of networks.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
-from backend.hunyuan3d.image.background import BackgroundMode, remove_background
+from backend.hunyuan3d.image.background import remove_background
 from backend.hunyuan3d.image.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
-from backend.hunyuan3d.options import check_background_modes
 from backend.hunyuan3d.results import ShapeMetadata
+from backend.limits import BackgroundMode
 
 ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """A batch of one, and how its background went: the method's name, or 'none'."""
+    """A batch of one, and how its background was removed: the method's name, or 'none'."""
 
     batch: ImageBatch
     background: str
@@ -34,20 +34,19 @@ class PreparedImage:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One picture ready for the device, or what is wrong with it; metadata : what is wanted of it, seed included."""
+    """One image ready for the device, or what is wrong with it; metadata : what is wanted of it, seed included."""
 
-    picture: PreparedImage | ServiceError
+    image: PreparedImage | ServiceError
     seed: int
     metadata: ShapeMetadata
 
 
 def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundMode) -> PreparedImage:
     """Open, cut out, process. Raises InvalidImage, UnsupportedImage, NoForeground, InvalidBackgroundMode."""
-    check_background_modes(mode, 1)
     if not isinstance(item, Mapping):
         image, method = _cut_out(open_image(item), mode)
         return PreparedImage(processor(image), method)
-    cut = {name: _cut_out(open_image(picture), mode) for name, picture in item.items()}
+    cut = {name: _cut_out(open_image(view), mode) for name, view in item.items()}
     methods = sorted({method for _, method in cut.values()})
     return PreparedImage(processor({name: image for name, (image, _) in cut.items()}), ", ".join(methods))
 
@@ -55,7 +54,7 @@ def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundM
 def prepare_or_error(
     item: ImageInput, mode: BackgroundMode, *, processor: ImageProcessor
 ) -> PreparedImage | ServiceError:
-    """`prepare_image`, with what is wrong with the picture as a value: its neighbours go on without it."""
+    """Prepare an image, with what is wrong with it as a value: its neighbours go on without it."""
     try:
         with named_memory_errors():
             return prepare_image(item, processor, mode)
@@ -63,26 +62,26 @@ def prepare_or_error(
         return without_frames(e)
 
 
-def stack(pictures: Sequence[PreparedImage | ServiceError]) -> ImageBatch:
-    """Batches of one as one batch. Raises the first picture's error; InvalidImage when their views differ."""
-    batches = [_usable(picture).batch for picture in pictures]
+def stack(images: Sequence[PreparedImage | ServiceError]) -> ImageBatch:
+    """Join batches of one into one batch. Raises the first image's error; InvalidImage when their views differ."""
+    batches = [_usable(image).batch for image in images]
     if len({batch.view_indices for batch in batches}) > 1:
         raise InvalidImage("Objects in one batch must have the same views.")
     image, mask = torch.cat([b.image for b in batches]), torch.cat([b.mask for b in batches])
     return ImageBatch(image, mask, batches[0].view_indices)
 
 
-def batches_of_same_views(prepared: Sequence[Prepared]) -> list[list[int]]:
-    """The places of the usable pictures, in as few batches as can be: one, unless views differ."""
+def batches_of_same_views(prepared: Sequence[Prepared]) -> list[tuple[int, ...]]:
+    """Group the usable images' indices into as few batches as can be: one, unless views differ."""
     groups: dict[tuple[int, ...] | None, list[int]] = {}
-    for place, item in enumerate(prepared):
-        if isinstance(item.picture, PreparedImage):
-            groups.setdefault(item.picture.batch.view_indices, []).append(place)
-    return list(groups.values())
+    for index, item in enumerate(prepared):
+        if isinstance(item.image, PreparedImage):
+            groups.setdefault(item.image.batch.view_indices, []).append(index)
+    return [tuple(group) for group in groups.values()]
 
 
 def view_rows(view_indices: ViewIndices | None, objects: int, views: int) -> list[list[int]]:
-    """The views' indices of every object, from one tuple for all, one for each, or none (the first views)."""
+    """Return the views' indices of every object, from one tuple for all, one for each, or none (the first views)."""
     rows = torch.as_tensor(list(range(views)) if view_indices is None else view_indices, device="cpu")
     if rows.shape not in ((views,), (objects, views)) or not ((rows >= 0) & (rows < len(VIEWS))).all():
         raise InvalidParameter(f"{views} views need {views} view indices from 0 to {len(VIEWS) - 1}.")
@@ -90,10 +89,10 @@ def view_rows(view_indices: ViewIndices | None, objects: int, views: int) -> lis
 
 
 def unique_rows(image: Tensor, view_rows: Sequence[Sequence[int]] | None = None) -> tuple[list[int], list[int]]:
-    """Which of B pictures are the first of their kind, and for each picture the place of its kind among those.
+    """Find which of B images are the first of their kind, and for each image the position of its kind among those.
 
-    image : (B, ...); view_rows : the views' indices of each. Pictures on a device count as different: looking would
-    cost more than it saves.
+    image : (B, ...); view_rows : the views' indices of each. Images on a device count as different: comparing them
+    would cost more than it saves.
     """
     if image.device.type != "cpu":
         everyone = list(range(len(image)))
@@ -101,20 +100,20 @@ def unique_rows(image: Tensor, view_rows: Sequence[Sequence[int]] | None = None)
     first: list[int] = []
     kinds: dict[tuple[bytes, tuple[int, ...]], int] = {}
     inverse: list[int] = []
-    for place, row in enumerate(image):
+    for index, row in enumerate(image):
         digest = hashlib.blake2b(row.contiguous().numpy().tobytes()).digest()
-        key = digest, tuple(view_rows[place]) if view_rows else ()
+        key = digest, tuple(view_rows[index]) if view_rows else ()
         if key not in kinds:
             kinds[key] = len(first)
-            first.append(place)
+            first.append(index)
         inverse.append(kinds[key])
     return first, inverse
 
 
-def _usable(picture: PreparedImage | ServiceError) -> PreparedImage:
-    if isinstance(picture, ServiceError):
-        raise picture
-    return picture
+def _usable(image: PreparedImage | ServiceError) -> PreparedImage:
+    if isinstance(image, ServiceError):
+        raise image
+    return image
 
 
 def _cut_out(image: Image.Image, mode: BackgroundMode) -> tuple[Image.Image, str]:

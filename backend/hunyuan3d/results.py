@@ -35,7 +35,7 @@ class StageSeconds:
         return self.preprocess + self.encode + self.sample + self.decode + self.mesh
 
     def __add__(self, later: StageSeconds) -> StageSeconds:
-        """Stage by stage."""
+        """Add stage by stage."""
         mine, more = astuple(self), astuple(later)
         return StageSeconds(*(a + b for a, b in zip(mine, more, strict=True)))
 
@@ -65,7 +65,7 @@ class ShapeMetadata:
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
     def after(self, watch: Stopwatch) -> ShapeMetadata:
-        """The same with the stages added that the watch has timed."""
+        """Return the same with the stages added that the watch has timed."""
         return replace(self, seconds=self.seconds + watch.seconds())
 
 
@@ -87,7 +87,7 @@ class ShapeResult:
         return self.mesh is not None
 
     def unwrap(self) -> trimesh.Trimesh:
-        """The mesh. Raises this image's error when there is none."""
+        """Return the mesh. Raises this image's error when there is none."""
         if self.mesh is None:
             raise self.error or ServiceError()
         return self.mesh
@@ -111,5 +111,5 @@ class Stopwatch:
         self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
 
     def seconds(self) -> StageSeconds:
-        """The stages timed so far."""
+        """Return the stages timed so far."""
         return StageSeconds(**self._seconds)

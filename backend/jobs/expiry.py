@@ -73,7 +73,7 @@ def prune(connection: Connection, table: Table, ended: ColumnElement[bool], limi
 def named(connection: Connection, names: Sequence[str]) -> frozenset[str]:
     """Return those of some file names that a row names, as its image or its mesh."""
     query = union(
-        select(jobs.c.input_path).where(jobs.c.input_path.in_(names)),
+        select(jobs.c.image_name).where(jobs.c.image_name.in_(names)),
         select(jobs.c.artifact).where(jobs.c.artifact.in_(names)),
     )
     return frozenset(connection.execute(query).scalars())

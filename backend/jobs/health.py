@@ -63,6 +63,17 @@ class HealthReader:
         self._read_at = float("-inf")
         self._found: Health | ServiceError | None = None
 
+    def require_worker(self, *, own_worker: bool) -> None:
+        """See that somebody is there to run a job, now or in a moment. Raises GpuBusy, StoreUnavailable.
+
+        own_worker : as for Health.is_loading
+        """
+        try:
+            self.read().require_worker(own_worker=own_worker)
+        except GpuBusy:
+            # One may have come since: nobody is turned away by what was true a second ago.
+            self.read_anew().require_worker(own_worker=own_worker)
+
     def read(self) -> Health:
         """Return the state. Raises StoreUnavailable, also for a second after the store could not be reached.
 

@@ -148,7 +148,7 @@ class Janitor:
         for job in due:
             try:
                 _delete(self._artifacts, job.artifact)
-                _delete(self._images, job.input_path)
+                _delete(self._images, job.image_name)
             except ServiceError as failure:  # the storage is away: the next file would fare no better
                 failures = (failure,)
                 break
@@ -185,7 +185,7 @@ class Janitor:
         """Remove images that no run will need; one that can't be removed now goes with its job's row."""
         try:
             for job in ended:
-                _delete(self._images, job.input_path)
+                _delete(self._images, job.image_name)
         except ServiceError as failure:
             return Swept(failures=(failure,))
         return Swept()

@@ -35,7 +35,7 @@ _RECLAIMED_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
-class LeaseTerms:
+class LeaseRequest:
     """For whom a lease is, from when until when."""
 
     owner: str
@@ -48,19 +48,19 @@ def job_of(row: Row[Any]) -> Job:
     return Job(**row._mapping)
 
 
-def lease_next(connection: Connection, terms: LeaseTerms, limit: int) -> list[Job]:
+def lease_next(connection: Connection, wanted: LeaseRequest, limit: int) -> list[Job]:
     """Lease the job whose turn it is, and up to limit − 1 that may run with it; none when the queue is empty."""
     head = connection.execute(_free(_order()).limit(1)).one_or_none()
     if head is None:
         return []
     first = job_of(head)
     mates = [] if first.isolated else _batch_mate_ids(connection, first, limit - 1)
-    return _take(connection, terms, [first.id, *mates])
+    return _take(connection, wanted, [first.id, *mates])
 
 
-def lease_batch_mates(connection: Connection, terms: LeaseTerms, running: Job, limit: int) -> list[Job]:
+def lease_batch_mates(connection: Connection, wanted: LeaseRequest, running: Job, limit: int) -> list[Job]:
     """Lease up to limit jobs that may run together with a leased one."""
-    return [] if running.isolated else _take(connection, terms, _batch_mate_ids(connection, running, limit))
+    return [] if running.isolated else _take(connection, wanted, _batch_mate_ids(connection, running, limit))
 
 
 def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Job]:
@@ -157,7 +157,7 @@ def _batch_mate_ids(connection: Connection, first: Job, limit: int) -> list[str]
     return [row.id for row in connection.execute(query.limit(limit))]
 
 
-def _take(connection: Connection, terms: LeaseTerms, ids: list[str]) -> list[Job]:
+def _take(connection: Connection, wanted: LeaseRequest, ids: list[str]) -> list[Job]:
     statement = (
         update(jobs)
         .where(jobs.c.id.in_(ids), jobs.c.status == Status.QUEUED)
@@ -165,10 +165,10 @@ def _take(connection: Connection, terms: LeaseTerms, ids: list[str]) -> list[Job
             status=Status.PROCESSING,
             attempts=jobs.c.attempts + 1,
             fence=jobs.c.fence + 1,
-            lease_owner=terms.owner,
-            lease_expires_at=terms.expires_at,
-            started_at=terms.now,
-            updated_at=terms.now,
+            lease_owner=wanted.owner,
+            lease_expires_at=wanted.expires_at,
+            started_at=wanted.now,
+            updated_at=wanted.now,
             current_step="starting",
         )
         .returning(*jobs.c)

@@ -40,12 +40,12 @@ class NewJob:
 
     request : the GenerationRequest as JSON text
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
-    input_path : the stored image's name
+    image_name : the stored image's name
     """
 
     request: str
     batch_key: str
-    input_path: str
+    image_name: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Job:
     status: Status
     request: str
     batch_key: str
-    input_path: str
+    image_name: str
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None

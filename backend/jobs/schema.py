@@ -1,4 +1,6 @@
-"""The tables behind the job store, the idempotency keys, the nonces and the workers, and how they are made.
+"""The tables behind the job store, the idempotency keys, the nonces and the workers.
+
+`backend.storage.migrations` makes them: whatever changes here needs a revision there.
 
 Times are whole microseconds since 1970 in both kinds of database, so that they compare and read alike. The constraints
 state what must hold of a row whoever writes it. This module does not know who reads or writes when.
@@ -24,17 +26,11 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
-    insert,
     literal,
-    select,
 )
 
-from backend.errors import SchemaMismatch
 from backend.jobs.models import Status
-from backend.storage.database import Database
 
-SCHEMA_VERSION = 1
-_SCHEMA_LOCK = 0x0F_EA5_001
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -46,11 +42,11 @@ class UtcTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Datetime to number; a naive one is refused (SQLAlchemy's StatementError)."""
+        """Turn a datetime into a number; a naive one is refused (SQLAlchemy's StatementError)."""
         return None if value is None else (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Number to datetime."""
+        """Turn a number into a datetime."""
         return None if value is None else _EPOCH + value * _MICROSECOND
 
 
@@ -67,8 +63,6 @@ _STATUS = Enum(
 
 metadata = MetaData()
 
-schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
-
 jobs = Table(
     "jobs",
     metadata,
@@ -78,7 +72,7 @@ jobs = Table(
     Column("status", _STATUS, nullable=False),
     Column("request", Text, nullable=False),
     Column("batch_key", Text, nullable=False),
-    Column("input_path", Text, nullable=False),
+    Column("image_name", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("updated_at", UtcTime, nullable=False),
     Column("started_at", UtcTime),
@@ -111,7 +105,7 @@ jobs = Table(
     Index("jobs_by_start", "agent_id", "started_at"),
     Index("jobs_by_batch", "batch_id"),
     Index("jobs_by_finish", "finished_at"),
-    Index("jobs_by_picture", "input_path"),
+    Index("jobs_by_image", "image_name"),
 )
 
 idempotency_keys = Table(
@@ -139,7 +133,7 @@ workers = Table(
     "workers",
     metadata,
     Column("owner", String(255), primary_key=True),
-    Column("condition", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
     Column("model", Text),
     Column("device_type", Text),
     Column("device_name", Text),
@@ -153,25 +147,10 @@ workers = Table(
 
 
 def time_value(time: datetime) -> BindParameter[datetime]:
-    """A time as part of an expression, where its column's type would not reach it."""
+    """Return a time as part of an expression, where its column's type would not reach it."""
     return literal(time, UtcTime())
 
 
 def status_value(status: Status) -> BindParameter[Status]:
-    """A status as part of an expression, where its column's type would not reach it."""
+    """Return a status as part of an expression, where its column's type would not reach it."""
     return literal(status, _STATUS)
-
-
-def create_schema(database: Database) -> None:
-    """Makes the tables that are missing; any number of processes may call it at once.
-
-    Raises SchemaMismatch when the tables are another version's, StoreUnavailable.
-    """
-    with database.write() as connection:
-        database.one_at_a_time(connection, _SCHEMA_LOCK)
-        metadata.create_all(connection)
-        found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
-        if found is None:
-            connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
-        elif found != SCHEMA_VERSION:
-            raise SchemaMismatch(details={"found": found, "wanted": SCHEMA_VERSION})

@@ -25,7 +25,7 @@ from backend.errors import (
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs.ids import JobIds, is_job_id
-from backend.jobs.leases import LeaseTerms, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
+from backend.jobs.leases import LeaseRequest, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
 from backend.jobs.models import (
     Batch,
     Clock,
@@ -41,7 +41,7 @@ from backend.jobs.models import (
     Status,
     Submitted,
 )
-from backend.jobs.schema import create_schema, jobs, status_value, time_value
+from backend.jobs.schema import jobs, status_value, time_value
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
@@ -70,10 +70,6 @@ class JobStore:
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
         self._observer = observer or NullQueueObserver()
-
-    def create_schema(self) -> None:
-        """Make the tables that are missing. Raises SchemaMismatch."""
-        create_schema(self._database)
 
     def submit(
         self,
@@ -165,7 +161,7 @@ class JobStore:
             return position(connection, job.id)
 
     def counts(self) -> QueueCounts:
-        """What is waiting and running now."""
+        """Return how much is waiting and running now."""
         query = (
             select(jobs.c.status, func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
             .where(jobs.c.status.in_(_ACTIVE))
@@ -181,7 +177,7 @@ class JobStore:
         )
 
     def has_work(self) -> bool:
-        """Whether a lease would find a job: one that waits, or one whose run has died."""
+        """Return whether a lease would find a job: one that waits, or one whose run has died."""
         died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
         with self._database.read() as connection:
             return bool(
@@ -219,13 +215,13 @@ class JobStore:
         ended are reclaimed first; a job whose runs died twice comes alone.
         """
         now = self._clock()
-        terms = LeaseTerms(owner, now, now + timedelta(seconds=lease_seconds))
+        wanted = LeaseRequest(owner, now, now + timedelta(seconds=lease_seconds))
         with self._database.write() as connection:
             died = reclaim(connection, now, self._max_attempts)
             if batch_mates_of is not None:
-                leased = lease_batch_mates(connection, terms, batch_mates_of, limit)
+                leased = lease_batch_mates(connection, wanted, batch_mates_of, limit)
             else:
-                leased = lease_next(connection, terms, limit)
+                leased = lease_next(connection, wanted, limit)
         self._report_died(died)
         return leased
 
@@ -279,7 +275,7 @@ class JobStore:
     def release_unknown(self, owner: str, known: Sequence[Job]) -> list[Job]:
         """Hand back, as release does, a worker's runs beyond those it knows of; for one that is about to end.
 
-        It knows nothing of those that were leased to it in the moment in which it was told to end.
+        It knows nothing of those that were leased to it in the moment in which it was asked to end.
         """
         unknown = (jobs.c.lease_owner == owner) & jobs.c.id.not_in([job.id for job in known])
         statement = (
@@ -389,7 +385,7 @@ def _row(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: dat
         "status": Status.QUEUED,
         "request": new.request,
         "batch_key": new.batch_key,
-        "input_path": new.input_path,
+        "image_name": new.image_name,
         "created_at": now,
         "updated_at": now,
         "attempts": 0,

@@ -18,7 +18,6 @@ from backend.jobs.schema import workers
 from backend.storage.database import Database
 
 _REMOVED_AT_ONCE = 16
-_STATUS_COLUMN = "condition"
 
 
 class WorkerStatus(Enum):
@@ -87,11 +86,9 @@ class WorkerRegistry:
 
 
 def _columns_of(state: WorkerState) -> dict[str, Any]:
-    values = asdict(state)
-    return {**values, _STATUS_COLUMN: values.pop("status").value}
+    return {**asdict(state), "status": state.status.value}
 
 
 def _state_of(row: RowMapping) -> WorkerState:
-    status = WorkerStatus(row[_STATUS_COLUMN])
-    others = {field.name: row[field.name] for field in fields(WorkerState) if field.name != "status"}
-    return WorkerState(status=status, **others)
+    values = {field.name: row[field.name] for field in fields(WorkerState)}
+    return WorkerState(**{**values, "status": WorkerStatus(row["status"])})

@@ -1,6 +1,6 @@
-"""Preview pictures: what went in beside what came out, one mesh a picture or many on a contact sheet.
+"""A sheet of images: what went in beside what came out, one line a mesh, laid out and labelled.
 
-Lays out and labels; `rendering` draws the meshes. Does not know of files or of how a mesh was made.
+This module does not know of meshes, which `render.py` draws, nor of files.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import trimesh
 from PIL import Image, ImageDraw, ImageFont
 
 from backend.errors import InvalidParameter
-from backend.rendering.render import STANDARD_VIEWS, RenderOptions, View, render_views
+from backend.rendering.render import STANDARD_VIEWS
 
 _PAPER = (255, 255, 255)
 _CARD = (244, 245, 246)
@@ -26,7 +25,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True, eq=False)
 class SheetRow:
-    """One line of a contact sheet: the picture, the views of its mesh (none where there is no mesh), a caption.
+    """One line of a contact sheet: the image, the views of its mesh (none where there is no mesh), a caption.
 
     problem : why there is no mesh; shown in the views' place.
     """
@@ -37,29 +36,12 @@ class SheetRow:
     problem: str = ""
 
 
-def preview_image(
-    image: Image.Image,
-    mesh: trimesh.Trimesh,
-    *,
-    caption: str = "",
-    views: tuple[View, ...] = STANDARD_VIEWS,
-    options: RenderOptions | None = None,
-) -> Image.Image:
-    """The input picture and the mesh from each view, side by side and labelled, RGB.
-
-    Raises InvalidMesh, PreviewUnavailable.
-    """
-    options = options or RenderOptions()
-    row = SheetRow(image, render_views(mesh, views, options), caption)
-    return contact_sheet([row], tile=options.size, labels=["picture", *(view.name for view in views)])
-
-
 def contact_sheet(
     rows: Sequence[SheetRow], *, tile: int = 192, columns: int = 1, labels: Sequence[str] | None = None
 ) -> Image.Image:
-    """Many rows of (picture, views) on one sheet, RGB.
+    """Lay many rows of (image, views) out on one sheet, RGB.
 
-    tile : pixels a side of each picture. columns : rows of the list that share a line. labels : a word above each
+    tile : pixels a side of each image. columns : rows of the list that share a line. labels : a word above each
     tile, the same for all rows; default 'picture' and the standard views' names. Raises InvalidParameter for no rows.
     """
     if not rows or columns < 1 or tile < 16:
@@ -83,7 +65,7 @@ def contact_sheet(
 
 
 def png_bytes(image: Image.Image) -> bytes:
-    """The image as PNG."""
+    """Return the image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -102,9 +84,9 @@ def _draw_row(sheet: Image.Image, row: SheetRow, corner: tuple[int, int], tile: 
     pen = ImageDraw.Draw(sheet)
     for index, image in enumerate([_card(row.image, tile), *row.views]):
         fitted = image if image.size == (tile, tile) else image.resize((tile, tile), Image.Resampling.LANCZOS)
-        place = (left + index * (tile + gap), top)
-        sheet.paste(fitted.convert("RGB"), place, mask)
-        box = (place[0], place[1], place[0] + tile - 1, place[1] + tile - 1)
+        x = left + index * (tile + gap)
+        sheet.paste(fitted.convert("RGB"), (x, top), mask)
+        box = (x, top, x + tile - 1, top + tile - 1)
         pen.rounded_rectangle(box, radius=tile // 24, outline=_LINE)
     font = _font(tile)
     if row.problem and not row.views:
@@ -117,7 +99,7 @@ def _draw_row(sheet: Image.Image, row: SheetRow, corner: tuple[int, int], tile: 
 
 
 def _card(image: Image.Image, tile: int) -> Image.Image:
-    """The whole picture, its sides kept in proportion, on a light card; see-through parts show the card."""
+    """Lay the whole image, its sides kept in proportion, on a light card; see-through parts show the card."""
     source = image.convert("RGBA")
     factor = tile / max(source.size)
     size = (max(1, round(source.width * factor)), max(1, round(source.height * factor)))

@@ -42,7 +42,7 @@ class View:
     elevation: float
 
     def axes(self) -> Floats:
-        """Rows: the picture's right, its up, and the direction towards the camera, in world coordinates (3, 3)."""
+        """Return as rows (3, 3) the image's right, its up, and the direction to the camera, in world coordinates."""
         a, e = math.radians(self.azimuth), math.radians(self.elevation)
         right = (math.cos(a), 0.0, -math.sin(a))
         up = (-math.sin(a) * math.sin(e), math.cos(e), -math.cos(a) * math.sin(e))
@@ -90,7 +90,7 @@ class _Stage:
 def render_views(
     mesh: trimesh.Trimesh, views: tuple[View, ...] = STANDARD_VIEWS, options: RenderOptions | None = None
 ) -> list[Image.Image]:
-    """One square RGB picture per view, orthographic, all at the same scale, the mesh's bounds in the middle.
+    """Render one square RGB image per view, orthographic, all at the same scale, the mesh's bounds in the middle.
 
     Raises InvalidMesh (empty, not finite), PreviewUnavailable (embreex missing).
     """
@@ -117,7 +117,7 @@ def _set_stage(mesh: trimesh.Trimesh, views: tuple[View, ...], options: RenderOp
 
 
 def _corner_normals(vertices: Vertices, faces: Faces) -> Floats:
-    """The vertex's smooth normal at each face corner (F, 3, 3), or the face's own where the two differ much.
+    """Return the vertex's smooth normal at each face corner (F, 3, 3), or the face's own where the two differ much.
 
     Where they differ there is an edge, not a curve: a box's sides stay flat.
     """
@@ -142,7 +142,7 @@ def _render(stage: _Stage, view: View, options: RenderOptions) -> Image.Image:
 
 
 def _camera_rays(side: int, axes: Floats) -> Floats:
-    """Where the rays start (side*side, 3): rows from the top, on a plane well in front of the mesh."""
+    """Return where the rays start (side*side, 3), rows from the top, on a plane well in front of the mesh."""
     steps = (np.arange(side, dtype=np.float32) + 0.5) * (2.0 / side) - 1.0
     x, y = np.meshgrid(steps, -steps)
     return np.asarray(x.reshape(-1, 1) * axes[0] + y.reshape(-1, 1) * axes[1] + 4.0 * axes[2], dtype=np.float32)
@@ -151,7 +151,7 @@ def _camera_rays(side: int, axes: Floats) -> Floats:
 def _shade(
     stage: _Stage, axes: Floats, origins: Floats, hit: dict[str, Any], struck: NDArray[np.bool_], options: RenderOptions
 ) -> Floats:
-    """Light that reaches the camera from each struck point, linear RGB (n, 3)."""
+    """Return the light that reaches the camera from each struck point, linear RGB (n, 3)."""
     flat, normal = _normals(stage, hit, struck, axes[2])
     point = origins[struck] - axes[2] * hit["tfar"][struck, None]
     start = point + 2e-3 * flat
@@ -169,7 +169,7 @@ def _shade(
 
 
 def _normals(stage: _Stage, hit: dict[str, Any], struck: NDArray[np.bool_], towards: Floats) -> tuple[Floats, Floats]:
-    """The struck face's own normal and the one to shade with, both turned to the camera, (n, 3) each."""
+    """Return the struck face's own normal and the one to shade with, both turned to the camera, (n, 3) each."""
     corners = stage.normals[hit["primID"][struck]]
     u, v = hit["u"][struck, None], hit["v"][struck, None]
     smooth = _unit((1 - u - v) * corners[:, 0] + u * corners[:, 1] + v * corners[:, 2])
@@ -181,13 +181,13 @@ def _normals(stage: _Stage, hit: dict[str, Any], struck: NDArray[np.bool_], towa
 
 
 def _pattern_index(side: int) -> NDArray[np.int64]:
-    """A number per sample (side*side,) such that every block of 4x4 samples holds each of 16 once."""
+    """Give the samples (side*side,) numbers such that every block of 4x4 holds each of 16 once."""
     row, column = np.divmod(np.arange(side * side), side)
     return np.asarray((row % _PATTERN) * _PATTERN + column % _PATTERN, dtype=np.int64)
 
 
 def _visible_key(stage: _Stage, start: Floats, key: Floats, order: NDArray[np.int64]) -> Floats:
-    """Share (n,) of the key light, a disc on the sky, that each point sees: one ray each, another within a block."""
+    """Return the share (n,) that each point sees of the key light, a disc on the sky; a block's rays all differ."""
     disc = _spiral(_PATTERN * _PATTERN)
     right = _unit(np.cross(key, np.array([0.0, 1.0, 0.01], np.float32)))
     rays = _unit(key + 0.16 * (disc[:, :1] * right + disc[:, 1:] * np.cross(right, key)))
@@ -195,7 +195,7 @@ def _visible_key(stage: _Stage, start: Floats, key: Floats, order: NDArray[np.in
 
 
 def _room_light(stage: _Stage, start: Floats, normal: Floats, order: NDArray[np.int64], rays: int) -> Floats:
-    """Light (n, 3) from all around: cosine-weighted rays, brighter from above, with what comes back off the floor."""
+    """Return the light (n, 3) from all around: cosine-weighted rays, brighter from above, and off the floor."""
     disc = _spiral(_PATTERN * _PATTERN * rays).reshape(rays, -1, 2)
     height = np.sqrt(np.maximum(0.0, 1.0 - (disc**2).sum(axis=-1)))
     across, along = _tangents(normal)
@@ -210,7 +210,7 @@ def _room_light(stage: _Stage, start: Floats, normal: Floats, order: NDArray[np.
 
 
 def _open_sky(stage: _Stage, start: Floats, direction: Floats) -> Floats:
-    """1 where a ray leaves the mesh behind, 0 where it is stopped, (n,)."""
+    """Return 1 where a ray leaves the mesh behind, 0 where it is stopped, (n,)."""
     if not len(start):
         return np.zeros(0, np.float32)
     rays = np.ascontiguousarray(np.broadcast_to(direction, start.shape), np.float32)
@@ -219,7 +219,7 @@ def _open_sky(stage: _Stage, start: Floats, direction: Floats) -> Floats:
 
 
 def _background(stage: _Stage, axes: Floats, options: RenderOptions) -> Floats:
-    """A bright wall that darkens downwards and, in views from above, the mesh's soft shadow on the floor (n, 3)."""
+    """Paint (n, 3) a bright wall that darkens downwards and, in views from above, the mesh's soft shadow."""
     side = options.size * options.samples
     fade = np.linspace(0.0, 1.0, side, dtype=np.float32)[:, None, None] ** 1.5
     wall = np.broadcast_to(_TOP**2.2 * (1 - fade) + _BOTTOM**2.2 * fade, (side, side, 3))
@@ -232,7 +232,7 @@ def _background(stage: _Stage, axes: Floats, options: RenderOptions) -> Floats:
 
 
 def _floor_shadow(stage: _Stage, axes: Floats, side: int) -> Floats:
-    """Share (side, side) of its light that each point of the floor loses to the mesh, fading out far from it."""
+    """Return the share (side, side) of its light that each floor point loses to the mesh, fading out far from it."""
     origins = _camera_rays(side, axes)
     distance = (origins[:, 1] - stage.floor) / axes[2, 1]
     floor = origins - distance[:, None] * axes[2]
@@ -261,7 +261,7 @@ def _smooth(values: Floats, where: NDArray[np.bool_]) -> Floats:
 
 
 def _develop(light: Floats, options: RenderOptions) -> Image.Image:
-    """Linear light to an 8-bit sRGB-like picture; samples are averaged after the highlights' roll-off."""
+    """Turn linear light into an 8-bit sRGB-like image; samples are averaged after the highlights' roll-off."""
     rolled = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), np.maximum(light, 0.0))
     shown = rolled ** (1 / 2.2)
     pixels = shown.reshape(options.size, options.samples, options.size, options.samples, 3).mean(axis=(1, 3))
@@ -269,7 +269,7 @@ def _develop(light: Floats, options: RenderOptions) -> Image.Image:
 
 
 def _spiral(count: int) -> Floats:
-    """Points spread evenly over the unit disc (count, 2), shuffled so that neighbours in the list lie far apart."""
+    """Spread points evenly over the unit disc (count, 2), shuffled so that neighbours in the list lie far apart."""
     index = np.arange(count)
     radius = np.sqrt((index + 0.5) / count)
     angle = index * (math.pi * (3 - math.sqrt(5)))
@@ -278,7 +278,7 @@ def _spiral(count: int) -> Floats:
 
 
 def _tangents(normal: Floats) -> tuple[Floats, Floats]:
-    """Two unit vectors across each normal (n, 3). Source: Duff et al., Building an orthonormal basis, 2017."""
+    """Return two unit vectors across each normal (n, 3). Source: Duff et al., Building an orthonormal basis, 2017."""
     x, y, z = normal.T
     sign = np.where(z >= 0, 1.0, -1.0).astype(np.float32)
     a = -1.0 / (sign + z)

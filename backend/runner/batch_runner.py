@@ -83,7 +83,7 @@ class BatchRunner:
         run = task.run
         with log_context(run.job.id):
             try:
-                return self._recorder.retry(run, lambda: self._read(run.job.input_path))
+                return self._recorder.retry(run, lambda: self._read(run.job.image_name))
             except ArtifactNotFound:
                 self._recorder.fail(run, ImageLost(), known_metadata(run.job, task.request))
             except ArtifactStoreUnavailable:
@@ -127,7 +127,7 @@ class BatchRunner:
                 raise _AllOver
             if progress.stage in STAGES:
                 done = (progress.stage, progress.done, progress.total)
-                for index in progress.places:
+                for index in progress.indices:
                     runs[index].note(plan.progress(*done), _step_name(*done), plan.remaining(*done))
 
         return processor.generate_shape_batch(

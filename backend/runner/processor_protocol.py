@@ -28,7 +28,7 @@ class ShapeProgress(Protocol):
         """Units of the stage, at least 1."""
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def indices(self) -> tuple[int, ...]:
         """Which of the given images, from 0."""
 
 
@@ -63,7 +63,7 @@ class ShapeDefaults(Protocol):
 class PendingShape(Protocol):
     """A shape the device is done with; its mesh is still to be made."""
 
-    def finish(self) -> ShapeResult:
+    def build_mesh(self) -> ShapeResult:
         """Return the mesh or the image's error; takes seconds on the CPU, may be called on any thread, once."""
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -27,7 +26,7 @@ from backend.jobs.metadata import JobMetadata, StageSecondsOut
 from backend.jobs.models import Clock, Job
 from backend.jobs.progress import StageTimes
 from backend.jobs.store import JobStore
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.runner.heartbeat import Ending, Heartbeats, Run
 from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
@@ -42,8 +41,9 @@ if TYPE_CHECKING:
     from backend.hunyuan3d.results import ShapeMetadata
 
 _log = logging.getLogger(__name__)
-_STORE_RETRIES = RetryPolicy(0.25, 4.0)
-_FILE_RETRIES = replace(_STORE_RETRIES, give_up_after=30.0)
+_RETRIES = endless_retries(0.25, 4.0)
+_FILE_SECONDS = 30.0
+"""How long file storage may be away before a run is handed back."""
 _MODEL_STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
@@ -62,14 +62,10 @@ class ResultRecorder:
         times: StageTimes,
         metrics: WorkerMetrics,
         watchdog: Watchdog,
-        *,
-        file_retries: RetryPolicy = _FILE_RETRIES,
-        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Keep what every result needs.
 
         watchdog : bounds the making of meshes and files, but not the waiting for storage
-        file_retries : how long file storage may be away before a run is handed back
         """
         self._store = store
         self._images = images
@@ -78,8 +74,6 @@ class ResultRecorder:
         self._times = times
         self._metrics = metrics
         self._watchdog = watchdog
-        self._file_retries = file_retries
-        self._sleep = sleep
         self._heartbeats = heartbeats
 
     def record(self, run: Run, request: GenerationRequest, pending: PendingShape) -> None:
@@ -90,7 +84,7 @@ class ResultRecorder:
             if run.over:
                 return
             with self._watchdog.bounded():
-                result = pending.finish()
+                result = pending.build_mesh()
             metadata = with_shape(metadata, result.metadata)
             self._export(run, request, result.unwrap(), metadata)
         except ServiceError as error:
@@ -116,9 +110,8 @@ class ResultRecorder:
 
         Raises ArtifactStoreUnavailable when that lasts.
         """
-        return self._file_retries.run(
-            action, ArtifactStoreUnavailable, sleep=self._sleep, may_retry=lambda _error: not run.over
-        )
+        until = time.monotonic() + _FILE_SECONDS
+        return _RETRIES.persist(action, ArtifactStoreUnavailable, lambda: not run.over and time.monotonic() < until)
 
     def hand_back(self, run: Run) -> None:
         """Give up a run that could not go on through no fault of its own."""
@@ -172,17 +165,18 @@ class ResultRecorder:
 
     def _write(self, run: Run, write: Callable[[], Job], artifact: str | None = None) -> bool | None:
         """Write a run's end; return whether the table has it, False when the job has moved on, None when unknown."""
-        failures: list[Exception] = []
+        uncertain = False
 
-        def may_retry(error: Exception) -> bool:
+        def may_retry() -> bool:
             # The connection may have broken after the write: then the next try is refused.
-            failures.append(error)
+            nonlocal uncertain
+            uncertain = True
             return not self._heartbeats.past_deadline
 
         try:
-            _STORE_RETRIES.run(write, (StoreUnavailable, StorageFull), sleep=self._sleep, may_retry=may_retry)
+            _RETRIES.persist(write, (StoreUnavailable, StorageFull), may_retry)
         except LeaseLost:
-            return bool(failures) and self._is_written(run.job, artifact)
+            return uncertain and self._is_written(run.job, artifact)
         except (StoreUnavailable, StorageFull) as error:
             _log.error("job %s could not be recorded: %s", run.job.id, error)
             return None
@@ -214,7 +208,7 @@ class ResultRecorder:
 
     def _delete_image(self, job: Job) -> None:
         try:
-            self._images.delete(job.input_path)
+            self._images.delete(job.image_name)
         except ServiceError as error:  # the janitor finds it with its row
             _log.warning("the image of job %s stays: %s", job.id, error)
 

@@ -17,12 +17,13 @@ from typing import Any
 from backend.auth.agents import load_agents
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
+from backend.serve import SAY_READY
 from backend.telemetry.logs import logging_config
 from backend.telemetry.shared_memory import SharedCounts, SharedTable
 
 _STOP_SECONDS = 15
 """Beyond DRAIN_SECONDS: to record what the batch gave and to close."""
-_SPARE_PLACES = 16
+_SPARE_SLOTS = 16
 """Of processes that count together beyond twice their number: while they are exchanged, old and new ones live."""
 
 
@@ -69,11 +70,11 @@ def on_starting(server: Any) -> None:
         server.log.error(error.message)
         sys.exit(2)
     processes = server.cfg.workers
-    server.shared_table = SharedTable(2 * processes + _SPARE_PLACES) if processes > 1 else None
+    server.shared_table = SharedTable(2 * processes + _SPARE_SLOTS) if processes > 1 else None
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give a new process its place to count in; one that a dead process had, if there is one."""
+    """Give a new process its slot to count in; one that a dead process had, if there is one."""
     worker.shared_counts = None
     if server.shared_table is not None:
         taken = [other.shared_counts.slot for other in server.WORKERS.values()]
@@ -95,13 +96,25 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, stop)
     # As gunicorn has it: a request's system calls go on.
     signal.siginterrupt(signal.SIGTERM, False)
-    services.start(alone=True)
+    services.start(alone=True, on_ready=lambda: _say_ready(worker))
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
     """Let the running batch finish, or hand it back."""
     if getattr(worker, "wsgi", None) is not None:
         _services(worker).stop()
+
+
+def _say_ready(worker: Any) -> None:
+    """Say where the service answers, once for all of its processes; where nobody asked for it, the log alone does."""
+    if worker.cfg.workers > 1 and worker.age > 1:
+        return
+    host, port = worker.sockets[0].getsockname()[:2]
+    ready = f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}"
+    worker.log.info(ready)
+    if os.environ.get(SAY_READY):
+        sys.stdout.write(f"{ready}\n")
+        sys.stdout.flush()
 
 
 def _services(worker: Any) -> Any:

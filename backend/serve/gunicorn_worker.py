@@ -20,14 +20,16 @@ from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped
 
 from backend.api.responses import ErrorAnswer
 from backend.errors import BadRequest, ServiceError, StorageFull, StoreUnavailable
+from backend.periodic import endless_retries
+from backend.telemetry.metrics_server import hang_up
 
 _HEAD_SECONDS = 5.0
 """How long a request line and its headers may take to come."""
 _SILENT_SECONDS = 30
 """How long a body may pause on its way in, or an answer on its way out."""
 
-_BETWEEN_TRIES = 1.0
-"""Seconds between two tries to open what is away."""
+_OPEN_RETRIES = endless_retries(1.0, 1.0)
+"""Pauses between two tries to open what is away."""
 
 _STATUSES: Mapping[type[Exception], HTTPStatus] = {
     http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -51,16 +53,17 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         gunicorn ends the whole service when one new process cannot start: one that died while the job table was away
         would take all others with it, which still answer.
         """
-        told = ""
+        reported = ""
+        pauses = _OPEN_RETRIES.pauses()
         while self.alive:
             try:
                 super().load_wsgi()
             except (StoreUnavailable, StorageFull) as error:
-                if error.message != told:
+                if error.message != reported:
                     self.log.warning("This process waits to start: %s", error.message)
-                told = error.message
+                reported = error.message
                 self.notify()
-                time.sleep(_BETWEEN_TRIES)
+                time.sleep(next(pauses))
             else:
                 return
         sys.exit(0)
@@ -87,7 +90,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         latest = time.monotonic() - _HEAD_SECONDS
         for conn, since in list(self._awaited.items()):
             if since < latest:
-                _hang_up(conn.sock)
+                hang_up(conn.sock)
 
     def handle_error(self, _req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer what could not be read as a request, and end its connection."""
@@ -102,15 +105,6 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             client.sendall(_response(status or HTTPStatus.INTERNAL_SERVER_ERROR, request_id))
         except OSError as error:
             self.log.debug("The refusal could not be sent: %s", error)
-
-
-def _hang_up(connection: socket.socket) -> None:
-    try:
-        # Wakes the thread that reads from it, which then closes it.
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        # It has ended by itself.
-        return
 
 
 def _response(status: HTTPStatus, request_id: str) -> bytes:

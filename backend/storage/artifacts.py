@@ -41,33 +41,33 @@ class ArtifactStore:
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
-    def write(self, data: bytes, fmt: str) -> str:
-        """Keeps a mesh and gives the name it got, which nobody can guess.
+    def write(self, data: bytes, format: str) -> str:
+        """Keep a mesh and return the name it got, which nobody can guess.
 
         Raises InvalidFormat, StorageFull, ArtifactStoreUnavailable; then nothing is left.
         """
-        media_type(fmt)
-        name = new_name(fmt)
+        media_type(format)
+        name = new_name(format)
         self._files.put(name, data)
         return name
 
     def open(self, name: str) -> Artifact:
-        """A mesh by its name, whatever that is. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-        stem, _, fmt = require_name(name).partition(".")
+        """Open a mesh by its name, whatever that is. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        stem, _, format = require_name(name).partition(".")
         size = self._files.size(name)
-        return Artifact(name, self._files.open(name), size, _MEDIA_TYPES.get(fmt, "application/octet-stream"), stem)
+        return Artifact(name, self._files.open(name), size, _MEDIA_TYPES.get(format, "application/octet-stream"), stem)
 
     def delete(self, name: str) -> None:
-        """Removes a mesh; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
+        """Remove a mesh; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
         self._files.delete(name)
 
     def older_than(self, time: datetime) -> Iterator[str]:
-        """Names of files written before a time, half-written ones too."""
+        """Return the names of files written before a time, half-written ones too."""
         return self._files.older_than(time)
 
 
-def media_type(fmt: str) -> str:
-    """What a mesh of this format is called in HTTP. Raises InvalidFormat."""
-    if fmt not in _MEDIA_TYPES:
+def media_type(format: str) -> str:
+    """Return the media type of this format. Raises InvalidFormat."""
+    if format not in _MEDIA_TYPES:
         raise InvalidFormat
-    return _MEDIA_TYPES[fmt]
+    return _MEDIA_TYPES[format]

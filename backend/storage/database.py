@@ -1,4 +1,4 @@
-"""One database for several rooms: how it is opened, read and written, on SQLite or PostgreSQL.
+"""The database that all stores share: how it is opened, read and written, on SQLite or PostgreSQL.
 
 Whatever keeps the database from answering comes out as StoreUnavailable, a full disk as StorageFull. This module does
 not know which tables there are.
@@ -24,6 +24,7 @@ _POSTGRES_MORE_AT_ONCE = 4
 _BUSY_MILLISECONDS = 10_000
 _POOL_SECONDS = 5
 _POSTGRES_DISK_FULL = "53100"
+SESSION_NAME = "orfeas"
 _POSTGRES_OPTIONS = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=30s"
 
 
@@ -37,10 +38,10 @@ class Database:
         self._turn = threading.Lock() if self.is_sqlite else None
 
     @classmethod
-    def open(cls, url: str) -> Database:
-        """Opens `sqlite:///PATH` (its folder is made) or `postgresql://USER:PASSWORD@HOST/NAME`; connects later.
+    def open(cls, url: str, session_name: str = SESSION_NAME) -> Database:
+        """Open `sqlite:///PATH` (its folder is made) or `postgresql://USER:PASSWORD@HOST/NAME`; connects later.
 
-        Raises DatabaseUrlError.
+        session_name : how a server lists the connections. Raises DatabaseUrlError.
         """
         try:
             parsed = make_url(url)
@@ -50,7 +51,7 @@ class Database:
         if backend == "sqlite":
             return cls(_sqlite_engine(parsed))
         if backend in ("postgresql", "postgres"):
-            return cls(_postgres_engine(parsed))
+            return cls(_postgres_engine(parsed, session_name))
         raise DatabaseUrlError
 
     @property
@@ -58,38 +59,44 @@ class Database:
         """Whether this is SQLite, where one writer at a time works."""
         return self._reader.dialect.name == "sqlite"
 
+    def connect(self) -> None:
+        """Make a connection now; from here on at least one is open. Raises StoreUnavailable."""
+        with self.read() as connection:
+            connection.execute(select(1))
+
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that only reads; raises StoreUnavailable."""
-        with _translated(), self._reader.begin() as connection:
+        """Begin a transaction that only reads. Raises StoreUnavailable."""
+        with translated(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes; all of it stays when the block ends, nothing when it raises. Not to be nested.
+        """Begin a transaction that writes: all of it stays when the block ends, nothing when it raises; never nested.
 
         Raises StorageFull and StoreUnavailable; after the latter it is unknown whether it stayed when the connection
         broke at the very end.
         """
         if self._turn is None:
-            with _translated(), self._writer.begin() as connection:
+            with translated(), self._writer.begin() as connection:
                 yield connection
         else:
-            with self._turn, _translated(), self._writer.begin() as connection:
+            with self._turn, translated(), self._writer.begin() as connection:
                 yield connection
 
     def one_at_a_time(self, connection: Connection, lock: int) -> None:
-        """Lets no other transaction pass this line with the same number until this one ends."""
+        """Let no other transaction pass this line with the same number until this one ends."""
         if not self.is_sqlite:  # there BEGIN IMMEDIATE has done it
             connection.execute(select(func.pg_advisory_xact_lock(lock)))
 
     def close(self) -> None:
-        """Closes every connection that is not in use."""
+        """Close every connection that is not in use."""
         self._reader.dispose()
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raise StoreUnavailable and StorageFull in place of the driver's errors."""
     try:
         yield
     except exc.TimeoutError as error:  # every connection of the pool is busy
@@ -102,7 +109,7 @@ def _translated() -> Iterator[None]:
 
 
 def _named(error: exc.DBAPIError) -> ServiceError | None:
-    """The failure in our terms; None for one that would be the same on every try."""
+    """Return the ServiceError for a failure; None for one that would be the same on every try."""
     if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
         return StorageFull()
     if getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:
@@ -136,7 +143,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def _postgres_engine(url: URL) -> Engine:
+def _postgres_engine(url: URL, session_name: str) -> Engine:
     try:
         return create_engine(
             url.set(drivername="postgresql+psycopg"),
@@ -144,7 +151,7 @@ def _postgres_engine(url: URL) -> Engine:
             max_overflow=_POSTGRES_MORE_AT_ONCE,
             pool_timeout=_POOL_SECONDS,
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS},
+            connect_args={"connect_timeout": 5, "options": _POSTGRES_OPTIONS, "application_name": session_name},
         )
     except ImportError as error:
         raise DatabaseUrlError(

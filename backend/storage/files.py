@@ -1,4 +1,4 @@
-"""Files under server-made names, whole or not at all: the store of pictures and of meshes, in a folder or behind a URL.
+"""Files under server-made names, whole or not at all: the store of images and of meshes, in a folder or behind a URL.
 
 Names from outside reach no path: one that the server could not have made is a file that isn't there. This module does
 not know what is in a file or which job it belongs to.
@@ -32,7 +32,7 @@ class FileStore(Protocol):
     """Files that every process and machine of the service shares. Any thread may use it."""
 
     def put(self, name: str, data: bytes | BinaryIO) -> None:
-        """Keeps bytes, or what is left of a stream, under a name; a reader sees all of it or no file.
+        """Keep bytes, or what is left of a stream, under a name; a reader sees all of it or no file.
 
         When this returns the file survives a power cut. Raises StorageFull, ArtifactStoreUnavailable, and
         ArtifactNotFound for a name that the server did not make; then nothing is left.
@@ -40,22 +40,25 @@ class FileStore(Protocol):
         ...
 
     def open(self, name: str) -> BinaryIO:
-        """The file to read and seek in; the caller closes it. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        """Open the file to read and seek in; the caller closes it.
+
+        Raises ArtifactNotFound, ArtifactStoreUnavailable.
+        """
         ...
 
     def size(self, name: str) -> int:
-        """Its bytes. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        """Return its size in bytes. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
         ...
 
     def delete(self, name: str) -> None:
-        """Removes a file, or a temporary one that older_than named; one that is gone is no error.
+        """Remove a file, or a temporary one that older_than named; one that is gone is no error.
 
         Raises ArtifactNotFound for a name that the server did not make, ArtifactStoreUnavailable.
         """
         ...
 
     def older_than(self, time: datetime) -> Iterator[str]:
-        """Names of files last written before a time (aware), half-written temporary ones too, in no order.
+        """Yield the names of files last written before a time (aware), half-written temporary ones too, in no order.
 
         Files may come and go meanwhile. Raises ArtifactStoreUnavailable.
         """
@@ -63,52 +66,65 @@ class FileStore(Protocol):
 
 
 def new_name(extension: str) -> str:
-    """A name that nobody can guess, for a file with this extension (3 or 4 small letters, no dot)."""
+    """Return a name that nobody can guess, for a file with this extension (3 or 4 small letters, no dot)."""
     return f"{secrets.token_hex(16)}.{extension}"
 
 
+def put_new(files: FileStore, extension: str, data: bytes | BinaryIO) -> str:
+    """Keep bytes, or what is left of a stream, under a new name; return that. Raises what FileStore.put raises."""
+    name = new_name(extension)
+    files.put(name, data)
+    return name
+
+
 def require_name(name: str, *, temporary: bool = False) -> str:
-    """The name, when the server can have made it; temporary : a temporary name will do. Raises ArtifactNotFound."""
+    """Return the name, when the server can have made it. Raises ArtifactNotFound.
+
+    temporary : a temporary name will do
+    """
     if _NAME.fullmatch(name) or (temporary and is_temporary(name)):
         return name
     raise ArtifactNotFound
 
 
 def is_ours(name: str) -> bool:
-    """Whether a file of this name was written by a store, temporary ones included."""
+    """Return whether a file of this name was written by a store, temporary ones included."""
     return bool(_NAME.fullmatch(name)) or is_temporary(name)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether this is the name of a file that was being written."""
+    """Return whether this is the name of a file that was being written."""
     return bool(_TEMPORARY.fullmatch(name))
 
 
 def temporary_name(name: str) -> str:
-    """A name to write under before the file gets its own."""
+    """Return a name to write under before the file gets its own."""
     return f"{name}.{secrets.token_hex(8)}.part"
 
 
 def stream_of(data: bytes | BinaryIO) -> BinaryIO:
-    """Bytes as a stream; a stream as it stands."""
+    """Return bytes as a stream, and a stream as it stands."""
     return io.BytesIO(data) if isinstance(data, bytes) else data
 
 
 def named(error: OSError) -> ServiceError:
-    """A failure of the operating system in our terms."""
+    """Return the ServiceError for a failure of the operating system."""
     return StorageFull() if error.errno in _FULL else ArtifactStoreUnavailable()
 
 
 class LocalFiles:
-    """A FileStore in one folder, which may be a network share; the folder is made with the first file."""
+    """Keep files in one folder, which may be a network share; the folder is made with the first file."""
 
     def __init__(self, folder: Path, clock: Callable[[], datetime] = utc_now) -> None:
-        """clock : says when a file was written, so that its age does not hang on the file server's clock."""
+        """Make nothing yet.
+
+        clock : says when a file was written, so that its age does not hang on the file server's clock
+        """
         self._folder = folder
         self._clock = clock
 
     def put(self, name: str, data: bytes | BinaryIO) -> None:
-        """See FileStore."""
+        """As FileStore says."""
         final = self._folder / require_name(name)
         temporary = self._folder / temporary_name(name)
         try:
@@ -123,17 +139,17 @@ class LocalFiles:
             raise named(error) from error
 
     def open(self, name: str) -> BinaryIO:
-        """See FileStore."""
+        """As FileStore says."""
         with _reading():
             return (self._folder / require_name(name)).open("rb")
 
     def size(self, name: str) -> int:
-        """See FileStore."""
+        """As FileStore says."""
         with _reading():
             return (self._folder / require_name(name)).stat().st_size
 
     def delete(self, name: str) -> None:
-        """See FileStore."""
+        """As FileStore says."""
         path = self._folder / require_name(name, temporary=True)
         try:
             path.unlink(missing_ok=True)
@@ -141,7 +157,7 @@ class LocalFiles:
             raise named(error) from error
 
     def older_than(self, time: datetime) -> Iterator[str]:
-        """See FileStore."""
+        """As FileStore says."""
         limit = time.timestamp()
         try:
             with os.scandir(self._folder) as entries:
@@ -154,7 +170,7 @@ class LocalFiles:
             raise named(error) from error
 
     def _flush_folder(self, written: Path) -> None:
-        """Makes the new name last; when that fails the file goes again, for the caller was told that it isn't kept."""
+        """Make the new name last; when that fails the file goes again, for the caller learns that it isn't kept."""
         try:
             flush_folder(self._folder)
         except BaseException:
@@ -162,18 +178,20 @@ class LocalFiles:
             raise
 
 
-def open_files(place: str, part: Literal["inputs", "artifacts"]) -> FileStore:
-    """The store of one kind of files below FILES_URL: a folder, `file://PATH`, or an fsspec URL (`s3://BUCKET/PREFIX`).
+def open_files(url: str, part: Literal["inputs", "artifacts"]) -> FileStore:
+    """Open the store of one kind of files below FILES_URL.
+
+    url : a folder, `file://PATH`, or an fsspec URL (`s3://BUCKET/PREFIX`)
 
     Nothing is connected to or made yet. Call it after a fork, not before. Raises ConfigurationError.
     """
-    if "://" not in place:
-        return LocalFiles(Path(place).expanduser() / part)
-    if place.startswith("file://"):
-        return LocalFiles(Path(unquote(urlsplit(place).path)) / part)
+    if "://" not in url:
+        return LocalFiles(Path(url).expanduser() / part)
+    if url.startswith("file://"):
+        return LocalFiles(Path(unquote(urlsplit(url).path)) / part)
     from backend.storage.remote_files import open_remote_files
 
-    return open_remote_files(place, part)
+    return open_remote_files(url, part)
 
 
 @contextmanager

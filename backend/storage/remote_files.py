@@ -24,15 +24,18 @@ _NO_ROOM = 507
 
 
 class RemoteFiles:
-    """A FileStore below one prefix of an fsspec file system. Open it after a fork, not before."""
+    """Keep files below one prefix of an fsspec file system. Open it after a fork, not before."""
 
     def __init__(self, filesystem: AbstractFileSystem, prefix: str) -> None:
-        """prefix : bucket and folder, as the file system writes its paths; without a slash at the end."""
+        """Connect to nothing yet.
+
+        prefix : bucket and folder, as the file system writes its paths; without a slash at the end
+        """
         self._filesystem = filesystem
         self._prefix = prefix
 
     def put(self, name: str, data: bytes | BinaryIO) -> None:
-        """See FileStore."""
+        """As FileStore says."""
         final = self._path(require_name(name))
         temporary = self._path(temporary_name(name))
         with _translated():
@@ -45,23 +48,23 @@ class RemoteFiles:
                 raise
 
     def open(self, name: str) -> BinaryIO:
-        """See FileStore."""
+        """As FileStore says."""
         with _translated(missing=ArtifactNotFound):
             return cast(BinaryIO, self._filesystem.open(self._path(require_name(name)), "rb"))
 
     def size(self, name: str) -> int:
-        """See FileStore."""
+        """As FileStore says."""
         with _translated(missing=ArtifactNotFound):
             return int(self._filesystem.size(self._path(require_name(name))))
 
     def delete(self, name: str) -> None:
-        """See FileStore."""
+        """As FileStore says."""
         path = self._path(require_name(name, temporary=True))
         with _translated(), suppress(FileNotFoundError):
             self._filesystem.rm_file(path)
 
     def older_than(self, time: datetime) -> Iterator[str]:
-        """See FileStore; the age is by the storage's own clock."""
+        """As FileStore says; the age is by the storage's own clock."""
         with _translated():
             self._filesystem.invalidate_cache()
             for path, entry in self._filesystem.find(self._prefix, maxdepth=1, detail=True).items():
@@ -91,11 +94,11 @@ class RemoteFiles:
 
 
 def open_remote_files(url: str, part: str) -> RemoteFiles:
-    """The store of one kind of files below an fsspec URL; raises ConfigurationError."""
+    """Open the store of one kind of files below an fsspec URL. Raises ConfigurationError."""
     scheme = url.partition("://")[0]
     try:
         filesystem, root = url_to_fs(url, use_listings_cache=False)
-    except (ImportError, ValueError, TypeError) as error:  # the URL itself is not told: it may carry a password
+    except (ImportError, ValueError, TypeError) as error:  # the URL itself is not shown: it may carry a password
         raise ConfigurationError(
             f"FILES_URL names a storage that cannot be used here ({scheme}://): {error}"
         ) from error
@@ -104,7 +107,7 @@ def open_remote_files(url: str, part: str) -> RemoteFiles:
 
 @contextmanager
 def _translated(missing: type[ServiceError] = ArtifactStoreUnavailable) -> Iterator[None]:
-    """missing : what it means that a file is not there."""
+    """Translate the block's errors; missing : what it means that a file is not there."""
     try:
         yield
     except ServiceError:
@@ -118,7 +121,7 @@ def _translated(missing: type[ServiceError] = ArtifactStoreUnavailable) -> Itera
 
 
 def _says_full(error: BaseException | None) -> bool:
-    """Whether an S3-compatible server answered that it has no room: MinIO by the status, Ceph by the code."""
+    """Return whether an S3-compatible server answered that it has no room: MinIO by the status, Ceph by the code."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, dict):

@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 Key = tuple[str, ...]
-"""A number's name: its family's first, then what tells it from the others of the family."""
+"""A number's name: its family's first, then what distinguishes it from the others of the family."""
 Step = tuple[Key, float]
 """A number, and by how much it grows."""
 

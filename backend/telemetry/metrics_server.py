@@ -18,7 +18,7 @@ from typing import Any
 
 from backend.auth.client_address import is_allowed, parse_address
 from backend.config import IPNetwork
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PATH = "/metrics"
@@ -58,7 +58,7 @@ class MetricsServer:
             self._thread.join(2 * _POLL_SECONDS)
 
     def _serve(self) -> None:
-        pauses = RetryPolicy(_RETRY_SECONDS, _RETRY_SECONDS).pauses()
+        pauses = endless_retries(_RETRY_SECONDS, _RETRY_SECONDS).pauses()
         is_reported = False
         while not self._stopping.is_set():
             try:

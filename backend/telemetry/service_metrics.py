@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -43,8 +44,8 @@ class ServiceMetrics(PrometheusMetrics):
         """Count it, as RequestCounter says."""
         # A caller makes up routes and methods; only those that exist become names that are kept.
         known = method if route else "other"
-        self._tally.add(_REQUESTS.steps(route or "none", known, str(status), code))
-        self._tally.add(_LATENCY.steps(seconds, route or "none"))
+        counted = _REQUESTS.steps(route or "none", known, str(status), code)
+        self._tally.add(chain(counted, _LATENCY.steps(seconds, route or "none")))
         if status == 429:
             self._tally.add(_LIMITED.steps(route or "none"))
 

@@ -1,4 +1,4 @@
-"""One memory in which the processes of a service count, so that any of them can tell the sum.
+"""One memory in which the processes of a service count, so that any of them can show the sum.
 
 It is made before they are forked, has no name and no file: no disk can be full of it, and it is gone with the last
 process. Each process has a slot that it alone writes; one that takes a dead one's slot goes on with its numbers, so

@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.worker.celery_app import QUEUE, TASK
 
 _ENOUGH = 256
 """Notifications that may wait in the queue: more of them would wake nobody sooner."""
 
-_RETRIES = RetryPolicy(1.0, 1.0)
+_RETRIES = endless_retries(1.0, 1.0)
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError
 from backend.jobs.notifier import LocalNotifier
-from backend.periodic import RetryPolicy
+from backend.periodic import endless_retries
 from backend.resources import Resources
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
@@ -28,7 +28,7 @@ from backend.worker.celery_app import GRACE_SECONDS, make_celery
 from backend.worker.celery_notifier import CeleryNotifier
 from backend.worker.parent_watch import ParentWatch
 
-_START_RETRIES = RetryPolicy(1.0, 30.0)
+_START_RETRIES = endless_retries(1.0, 30.0)
 _FLUSH_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ class WorkerChild:
             self._runner.load()
 
     def _stop(self, orphaned: bool) -> None:
-        # Whoever starts a new worker in the dead one's place needs the device at once.
+        # Whoever starts a new worker instead of the dead one needs the device at once.
         seconds = 0.0 if orphaned else self._settings.drain_seconds
         if orphaned:
             logger.error("The worker's parent process has died; the child hands back what it runs, and ends.")

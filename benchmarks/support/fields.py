@@ -38,12 +38,12 @@ class AnalyticField:
 
 
 def norm(vectors: Tensor) -> Tensor:
-    """Length of vectors (...,3)."""
+    """Return the length of vectors (...,3)."""
     return vectors.square().sum(-1).sqrt()
 
 
 def sphere(radius: float = 0.8, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Shape:
-    """Signed distance to a ball."""
+    """Return the signed distance to a ball."""
 
     def distance(p: Tensor) -> Tensor:
         return radius - norm(p - torch.tensor(centre, device=p.device))
@@ -52,12 +52,12 @@ def sphere(radius: float = 0.8, centre: tuple[float, float, float] = (0.0, 0.0, 
 
 
 def torus(notify: float = 0.6, tube: float = 0.22) -> Shape:
-    """Signed distance to a torus around the Y axis."""
+    """Return the signed distance to a torus around the Y axis."""
     return lambda p: tube - torch.hypot(torch.hypot(p[..., 0], p[..., 2]) - notify, p[..., 1])
 
 
 def box(half: tuple[float, float, float]) -> Shape:
-    """Signed distance to a box."""
+    """Return the signed distance to a box."""
     return lambda p: -_outside_box(p.abs() - torch.tensor(half, device=p.device))
 
 
@@ -66,7 +66,7 @@ def _outside_box(q: Tensor) -> Tensor:
 
 
 def thin_plate(thickness: float, half: float = 0.7) -> Shape:
-    """A square plate, tilted so that it lies along no lattice plane."""
+    """Return a square plate, tilted so that it lies along no lattice plane."""
     turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -0.35, 0.2], [0.35, 0.0, -0.5], [-0.2, 0.5, 0.0]]))
     plate = box((half, thickness / 2, half))
 
@@ -77,7 +77,7 @@ def thin_plate(thickness: float, half: float = 0.7) -> Shape:
 
 
 def two_balls(gap: float, radius: float = 0.4) -> Shape:
-    """Two balls that nearly touch."""
+    """Return two balls that nearly touch."""
     direction = torch.tensor([0.62, 0.54, 0.57])
     x, y, z = (direction / norm(direction) * (radius + gap / 2)).tolist()
     one, other = sphere(radius, (x, y, z)), sphere(radius, (-x, -y, -z))
@@ -85,7 +85,7 @@ def two_balls(gap: float, radius: float = 0.4) -> Shape:
 
 
 def box_frame(bar: float, half: float = 0.7) -> Shape:
-    """The twelve edges of a cube as bars `bar` thick."""
+    """Return the twelve edges of a cube as bars `bar` thick."""
 
     def distance(p: Tensor) -> Tensor:
         outer = p.abs() - half
@@ -97,7 +97,7 @@ def box_frame(bar: float, half: float = 0.7) -> Shape:
 
 
 def gyroid_in_ball(radius: float = 0.9, frequency: float = 12.0, wall: float = 0.35) -> Shape:
-    """A thick gyroid sheet within a ball: a large surface of high genus."""
+    """Return a thick gyroid sheet within a ball: a large surface of high genus."""
 
     def value(p: Tensor) -> Tensor:
         x, y, z = (p * frequency).unbind(-1)
@@ -108,12 +108,12 @@ def gyroid_in_ball(radius: float = 0.9, frequency: float = 12.0, wall: float = 0
 
 
 def truncated(shape: Shape, distance: float = 0.05) -> Shape:
-    """The field that a truncated signed distance gives: between -1 and 1, flat beyond `distance`."""
+    """Return the field that a truncated signed distance gives: between -1 and 1, flat beyond `distance`."""
     return lambda p: (shape(p) / distance).clamp(-1, 1)
 
 
 def waves(seed: int, frequency: float, count: int = 12) -> Shape:
-    """A random sum of sines, of wave numbers around `frequency`."""
+    """Return a random sum of sines, of wave numbers around `frequency`."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.randn(3, count, generator=generator) * frequency
     phase, weight = torch.rand(count, generator=generator) * 6.28, torch.randn(count, generator=generator)
@@ -125,7 +125,7 @@ def waves(seed: int, frequency: float, count: int = 12) -> Shape:
 
 
 def bumps(seed: int, width: float, count: int = 10) -> Shape:
-    """A random sum of gaussians from `width` to four times as wide; no distance, and flat far from them."""
+    """Return a random sum of gaussians from `width` to four times as wide; no distance, and flat far from them."""
     generator = torch.Generator().manual_seed(seed)
     centre = (torch.rand(count, 3, generator=generator) - 0.5) * 1.4
     sigma = width * (1 + 3 * torch.rand(count, generator=generator))
@@ -139,7 +139,7 @@ def bumps(seed: int, width: float, count: int = 10) -> Shape:
 
 
 def small_balls(seed: int, radius: float, count: int = 15) -> Shape:
-    """Signed distance to balls from `radius` to three times as large, strewn about."""
+    """Return the signed distance to balls from `radius` to three times as large, strewn about."""
     generator = torch.Generator().manual_seed(seed)
     centre = (torch.rand(count, 3, generator=generator) - 0.5) * 1.6
     radii = radius * (1 + 2 * torch.rand(count, generator=generator))
@@ -151,7 +151,7 @@ def small_balls(seed: int, radius: float, count: int = 15) -> Shape:
 
 
 def required_shapes(resolution: int) -> dict[str, Shape]:
-    """The shapes that coarse-to-fine decoding has to get right, thin parts measured in cells, plain and truncated."""
+    """Return the shapes that coarse-to-fine decoding has to get right, thin parts in cells, plain and truncated."""
     cell = 2.02 / resolution
     plain = {
         "sphere": sphere(),
@@ -172,7 +172,7 @@ class Topology:
 
 
 def topology(vertices: Tensor, faces: Tensor) -> Topology:
-    """Components and genus of a watertight mesh, from Euler's formula V - E + F = 2 (components - genus)."""
+    """Return components and genus of a watertight mesh, from Euler's formula V - E + F = 2 (components - genus)."""
     edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).numpy()
     links = coo_matrix((torch.ones(len(edges)).numpy(), (edges[:, 0], edges[:, 1])), shape=(len(vertices),) * 2)
     components = int(connected_components(links, directed=False)[0])
@@ -181,7 +181,7 @@ def topology(vertices: Tensor, faces: Tensor) -> Topology:
 
 
 def hausdorff(one: Tensor, other: Tensor) -> float:
-    """Symmetric Hausdorff distance between the vertices (V,3) of two meshes, world units."""
+    """Return the symmetric Hausdorff distance between the vertices (V,3) of two meshes, world units."""
     there, _ = cKDTree(other.numpy()).query(one.numpy())
     back, _ = cKDTree(one.numpy()).query(other.numpy())
     return max(float(there.max()), float(back.max()))

@@ -40,40 +40,40 @@ class Scene:
         self.mask: Array = np.zeros((2 * height, 2 * width), np.float32)
 
     def light(self, factor: Array) -> None:
-        """Multiplies what is drawn so far by a light field (2H, 2W)."""
+        """Multiply what is drawn so far by a light field (2H, 2W)."""
         self.image *= factor[..., None]
 
     def shadow(self, centre: tuple[float, float], radii: tuple[float, float], strength: float, softness: float) -> None:
-        """Darkens an ellipse with a blurred edge; softness is the blur's sigma in half heights."""
+        """Darken an ellipse with a blurred edge; softness is the blur's sigma in half heights."""
         inside = ellipse(self, centre, radii)
         blurred = cv2.GaussianBlur(inside, (0, 0), softness * self.height)
         self.light(1 - strength * blurred.astype(np.float32))
 
     def paint(self, cover: Array, colour: Array | Colour, shade: Array | float = 1.0) -> None:
-        """Lays an object over the picture: cover (2H, 2W) in [0, 1], colour times shade."""
+        """Lay an object over the picture: cover (2H, 2W) in [0, 1], colour times shade."""
         values = np.clip(_values(colour) * _values(shade)[..., None], 0, 1)
         self.image = self.image * (1 - cover[..., None]) + values * cover[..., None]
         self.mask = np.maximum(self.mask, cover)
 
     def wear(self, cover: Array, colour: Array | Colour) -> None:
-        """Paints a decoration that changes no mask: a stain on the backdrop or a print on the object."""
+        """Paint a decoration that changes no mask: a stain on the backdrop or a print on the object."""
         self.image = self.image * (1 - cover[..., None]) + _values(colour) * cover[..., None]
 
     def shoot(
         self, name: str, least_iou: float, *, blur: float = 0.0, noise: float = 1.5, jpeg: int | None = None
     ) -> Photograph:
-        """Averages down, defocuses (sigma in pixels), adds sensor noise (sigma in grey levels) and JPEG loss."""
+        """Average down, defocus (sigma in pixels), add sensor noise (sigma in grey levels) and JPEG loss."""
         size = (self.width, self.height)
         image = cv2.resize(self.image, size, interpolation=cv2.INTER_AREA) * 255
         mask = cv2.resize(self.mask, size, interpolation=cv2.INTER_AREA)
         if blur:
             image, mask = cv2.GaussianBlur(image, (0, 0), blur), cv2.GaussianBlur(mask, (0, 0), blur)
         image = image + self.random.normal(0, noise, image.shape)
-        picture = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         if jpeg is not None:
-            coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1]
-            picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
-        return Photograph(name, np.ascontiguousarray(picture), mask.astype(np.float32), least_iou)
+            coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1]
+            pixels = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]
+        return Photograph(name, np.ascontiguousarray(pixels), mask.astype(np.float32), least_iou)
 
 
 def _values(values: npt.ArrayLike) -> Array:
@@ -81,20 +81,20 @@ def _values(values: npt.ArrayLike) -> Array:
 
 
 def ellipse(scene: Scene, centre: tuple[float, float], radii: tuple[float, float]) -> Array:
-    """Cover of an axis-aligned ellipse."""
+    """Return the cover of an axis-aligned ellipse."""
     across = (scene.x - centre[0]) / radii[0]
     down = (scene.y - centre[1]) / radii[1]
     return _values(across**2 + down**2 < 1)
 
 
 def box(scene: Scene, left: float, top: float, right: float, bottom: float) -> Array:
-    """Cover of an axis-aligned rectangle."""
+    """Return the cover of an axis-aligned rectangle."""
     inside = (scene.x > left) & (scene.x < right) & (scene.y > top) & (scene.y < bottom)
     return _values(inside)
 
 
 def polygon(scene: Scene, corners: list[tuple[float, float]]) -> Array:
-    """Cover of a polygon given by its corners."""
+    """Return the cover of a polygon given by its corners."""
     cover = np.zeros(scene.x.shape, np.uint8)
     points = np.array([[x * scene.height + scene.width, y * scene.height + scene.height] for x, y in corners])
     cv2.fillPoly(cover, [np.rint(points).astype(np.int32)], 1)
@@ -102,7 +102,7 @@ def polygon(scene: Scene, corners: list[tuple[float, float]]) -> Array:
 
 
 def ball_shade(scene: Scene, centre: tuple[float, float], radius: float, ambient: float = 0.35) -> Array:
-    """Lambert shading of a ball lit from the upper left."""
+    """Return the Lambert shading of a ball lit from the upper left."""
     x, y = (scene.x - centre[0]) / radius, (scene.y - centre[1]) / radius
     z = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
     shade = ambient + (1 - ambient) * np.clip((-0.5 * x - 0.6 * y + 0.62 * z), 0, 1)
@@ -110,14 +110,14 @@ def ball_shade(scene: Scene, centre: tuple[float, float], radius: float, ambient
 
 
 def cylinder_shade(scene: Scene, centre: float, radius: float, ambient: float = 0.5) -> Array:
-    """Lambert shading of an upright cylinder lit from the left front."""
+    """Return the Lambert shading of an upright cylinder lit from the left front."""
     x = np.clip((scene.x - centre) / radius, -1, 1)
     shade = ambient + (1 - ambient) * np.clip(-0.5 * x + 0.87 * np.sqrt(1 - x**2), 0, 1)
     return _values(shade)
 
 
 def texture(scene: Scene, grain: float) -> Array:
-    """Smooth random field in [-1, 1]; grain is its feature size in half heights."""
+    """Return a smooth random field in [-1, 1]; grain is its feature size in half heights."""
     field = _values(cv2.GaussianBlur(scene.random.normal(0, 1, scene.x.shape), (0, 0), grain * scene.height))
     return _values(np.clip(field / (2.5 * field.std()), -1, 1))
 
@@ -137,14 +137,14 @@ def _mug(scene: Scene, colour: Colour) -> None:
 
 
 def mug() -> Photograph:
-    """A blue mug on light grey; the hole of its handle shows the backdrop."""
+    """Draw a blue mug on light grey; the hole of its handle shows the backdrop."""
     scene = Scene((0.82, 0.82, 0.81), 1)
     _mug(scene, (0.25, 0.42, 0.7))
     return scene.shoot("mug", 0.96)
 
 
 def white_mug() -> Photograph:
-    """A white mug, its lit side about as light as the backdrop."""
+    """Draw a white mug, its lit side about as light as the backdrop."""
     scene = Scene((0.8, 0.79, 0.77), 2)
     scene.light(1 + 0.08 * scene.x)
     _mug(scene, (0.97, 0.96, 0.93))
@@ -152,7 +152,7 @@ def white_mug() -> Photograph:
 
 
 def chair() -> Photograph:
-    """A wooden chair with four thin legs and a slatted back on white."""
+    """Draw a wooden chair with four thin legs and a slatted back on white."""
     scene = Scene((0.95, 0.95, 0.95), 3)
     scene.shadow((0.0, 0.83), (0.5, 0.05), 0.25, 0.05)
     wood = (0.5, 0.32, 0.18)
@@ -167,7 +167,7 @@ def chair() -> Photograph:
 
 
 def white_ball() -> Photograph:
-    """A white ball on white paper with a soft shadow; its lit edge is faint."""
+    """Draw a white ball on white paper with a soft shadow; its lit edge is faint."""
     scene = Scene((0.93, 0.93, 0.92), 4)
     scene.shadow((0.2, 0.5), (0.55, 0.14), 0.35, 0.1)
     scene.paint(ellipse(scene, (0, 0), (0.55, 0.55)), (0.97, 0.97, 0.97), ball_shade(scene, (0, 0), 0.55, 0.72))
@@ -175,7 +175,7 @@ def white_ball() -> Photograph:
 
 
 def dark_on_dark() -> Photograph:
-    """A black camera-like box on dark grey."""
+    """Draw a black camera-like box on dark grey."""
     scene = Scene((0.27, 0.27, 0.28), 5)
     scene.light(_vignette(scene, 0.2))
     scene.shadow((0.05, 0.5), (0.7, 0.08), 0.5, 0.06)
@@ -187,7 +187,7 @@ def dark_on_dark() -> Photograph:
 
 
 def red_on_green() -> Photograph:
-    """A red apple-like ball on a green backdrop."""
+    """Draw a red apple-like ball on a green backdrop."""
     scene = Scene((0.35, 0.62, 0.38), 6)
     scene.shadow((0.1, 0.55), (0.5, 0.12), 0.5, 0.06)
     scene.paint(box(scene, -0.02, -0.7, 0.03, -0.4), (0.3, 0.2, 0.1), 1.0)
@@ -196,7 +196,7 @@ def red_on_green() -> Photograph:
 
 
 def gradient_vignette() -> Photograph:
-    """An orange cone on a grey backdrop that runs from light to dark, with a strong vignette."""
+    """Draw an orange cone on a grey backdrop that runs from light to dark, with a strong vignette."""
     scene = Scene((0.8, 0.8, 0.82), 7)
     scene.light(_values((1 - 0.28 * scene.y - 0.12 * scene.x) * 0.85))
     scene.light(_vignette(scene, 0.35))
@@ -207,7 +207,7 @@ def gradient_vignette() -> Photograph:
 
 
 def jpeg_noise() -> Photograph:
-    """A teal house of flat faces, saved as a poor JPEG."""
+    """Draw a teal house of flat faces, saved as a poor JPEG."""
     scene = Scene((0.86, 0.85, 0.82), 8)
     scene.shadow((0.0, 0.6), (0.7, 0.08), 0.35, 0.05)
     scene.paint(box(scene, -0.5, -0.1, 0.5, 0.6), (0.2, 0.55, 0.55), 1.0)
@@ -218,7 +218,7 @@ def jpeg_noise() -> Photograph:
 
 
 def sensor_noise() -> Photograph:
-    """A violet ball in poor light: heavy sensor noise."""
+    """Draw a violet ball in poor light: heavy sensor noise."""
     scene = Scene((0.6, 0.6, 0.58), 9)
     scene.shadow((0.1, 0.5), (0.5, 0.12), 0.4, 0.08)
     scene.paint(ellipse(scene, (0, 0), (0.5, 0.5)), (0.55, 0.3, 0.65), ball_shade(scene, (0, 0), 0.5, 0.45))
@@ -226,7 +226,7 @@ def sensor_noise() -> Photograph:
 
 
 def defocused() -> Photograph:
-    """A yellow duck of two balls, out of focus."""
+    """Draw a yellow duck of two balls, out of focus."""
     scene = Scene((0.55, 0.68, 0.8), 10)
     scene.shadow((0.0, 0.6), (0.6, 0.08), 0.4, 0.06)
     scene.paint(ellipse(scene, (-0.05, 0.25), (0.6, 0.36)), (0.95, 0.8, 0.2), ball_shade(scene, (-0.05, 0.25), 0.6))
@@ -236,7 +236,7 @@ def defocused() -> Photograph:
 
 
 def contact_shadow() -> Photograph:
-    """A grey stone with a deep contact shadow: object and shadow share their hue."""
+    """Draw a grey stone with a deep contact shadow: object and shadow share their hue."""
     scene = Scene((0.78, 0.77, 0.75), 11)
     scene.shadow((0.15, 0.42), (0.75, 0.2), 0.55, 0.09)
     scene.shadow((0.05, 0.46), (0.55, 0.06), 0.5, 0.03)
@@ -246,7 +246,7 @@ def contact_shadow() -> Photograph:
 
 
 def reflective_floor() -> Photograph:
-    """A red vase on a glossy table: a fading mirror image under it is not the object."""
+    """Draw a red vase on a glossy table: a fading mirror image under it is not the object."""
     scene = Scene((0.88, 0.88, 0.9), 12)
     red = (0.75, 0.12, 0.15)
     fade = np.clip(0.3 * (1 - (scene.y - 0.45) / 0.35), 0, 1) * (scene.y > 0.45)
@@ -259,7 +259,7 @@ def reflective_floor() -> Photograph:
 
 
 def touching_border() -> Photograph:
-    """A bust that is cut by the lower edge of the picture."""
+    """Draw a bust that is cut by the lower edge of the picture."""
     scene = Scene((0.75, 0.8, 0.84), 13)
     shirt = np.maximum(ellipse(scene, (0, 1.05), (0.7, 0.55)), box(scene, -0.7, 1.0, 0.7, 1.2))
     scene.paint(shirt, (0.2, 0.25, 0.4), 1 + 0.15 * texture(scene, 0.05))
@@ -270,7 +270,7 @@ def touching_border() -> Photograph:
 
 
 def two_objects() -> Photograph:
-    """A cube and a ball apart from each other."""
+    """Draw a cube and a ball apart from each other."""
     scene = Scene((0.9, 0.88, 0.84), 14)
     for x in (-0.6, 0.6):
         scene.shadow((x + 0.08, 0.42), (0.42, 0.07), 0.4, 0.05)
@@ -282,7 +282,7 @@ def two_objects() -> Photograph:
 
 
 def tiny_object() -> Photograph:
-    """A screw of some thirty pixels in a large empty picture."""
+    """Draw a screw of some thirty pixels in a large empty picture."""
     scene = Scene((0.85, 0.85, 0.86), 15)
     scene.shadow((0.32, 0.33), (0.08, 0.02), 0.4, 0.02)
     scene.paint(box(scene, 0.28, 0.22, 0.33, 0.33), (0.35, 0.33, 0.3), 1.0)
@@ -291,7 +291,7 @@ def tiny_object() -> Photograph:
 
 
 def translucent_edges() -> Photograph:
-    """A plush ball whose fluff fades out over many pixels."""
+    """Draw a plush ball whose fluff fades out over many pixels."""
     scene = Scene((0.7, 0.78, 0.72), 16)
     radius = np.hypot(scene.x, scene.y) + 0.02 * texture(scene, 0.012)
     cover = np.clip((0.58 - radius) / 0.07, 0, 1).astype(np.float32)
@@ -300,7 +300,7 @@ def translucent_edges() -> Photograph:
 
 
 def checkered() -> Photograph:
-    """A vase checked in black and a white close to the backdrop's: some checks cannot be told from it."""
+    """Draw a vase checked in black and a white close to the backdrop's: some checks cannot be told from it."""
     scene = Scene((0.92, 0.92, 0.92), 17)
     scene.shadow((0.05, 0.68), (0.5, 0.07), 0.35, 0.05)
     cover = np.maximum(ellipse(scene, (0, 0.2), (0.5, 0.5)), box(scene, -0.18, -0.6, 0.18, 0.0))
@@ -310,7 +310,7 @@ def checkered() -> Photograph:
 
 
 def glossy() -> Photograph:
-    """A glossy black ball on white with a hard and a soft white highlight."""
+    """Draw a glossy black ball on white with a hard and a soft white highlight."""
     scene = Scene((0.94, 0.94, 0.94), 18)
     scene.shadow((0.08, 0.52), (0.5, 0.1), 0.4, 0.06)
     scene.paint(ellipse(scene, (0, 0), (0.55, 0.55)), (0.22, 0.22, 0.24), ball_shade(scene, (0, 0), 0.55))
@@ -322,7 +322,7 @@ def glossy() -> Photograph:
 
 
 def notify() -> Photograph:
-    """A golden ring standing up, seen through, on a cream backdrop of similar hue."""
+    """Draw a golden ring standing up, seen through, on a cream backdrop of similar hue."""
     scene = Scene((0.9, 0.85, 0.75), 19)
     scene.shadow((0.0, 0.66), (0.3, 0.04), 0.4, 0.04)
     angle = np.arctan2(scene.y, scene.x)
@@ -333,7 +333,7 @@ def notify() -> Photograph:
 
 
 def dusty_backdrop() -> Photograph:
-    """A green bottle on a backdrop with specks of dust and a fine crease."""
+    """Draw a green bottle on a backdrop with specks of dust and a fine crease."""
     scene = Scene((0.8, 0.8, 0.8), 20)
     for _ in range(40):
         x, y = scene.random.uniform(-1.3, 1.3), scene.random.uniform(-1, 1)
@@ -347,7 +347,7 @@ def dusty_backdrop() -> Photograph:
 
 
 def floor_and_wall() -> Photograph:
-    """A blue teapot before a wall and a floor of another tone that meet in a soft horizon."""
+    """Draw a blue teapot before a wall and a floor of another tone that meet in a soft horizon."""
     scene = Scene((0.86, 0.86, 0.86), 21)
     floor = 1 / (1 + np.exp(-(scene.y - 0.3) / 0.05))
     scene.light(_values(1 - 0.16 * floor))
@@ -362,7 +362,7 @@ def floor_and_wall() -> Photograph:
 
 
 def spiky() -> Photograph:
-    """A magenta star of twenty thin spikes that fills the picture."""
+    """Draw a magenta star of twenty thin spikes that fills the picture."""
     scene = Scene((0.2, 0.35, 0.45), 22)
     corners = []
     for k in range(40):
@@ -373,7 +373,7 @@ def spiky() -> Photograph:
 
 
 def garden() -> Photograph:
-    """A red ball before a busy backdrop of leaves: no border colour to go by."""
+    """Draw a red ball before a busy backdrop of leaves: no border colour to go by."""
     scene = Scene((0.35, 0.45, 0.25), 23)
     leaves = np.stack([texture(scene, 0.03) * k for k in (0.16, 0.24, 0.12)], axis=-1)
     scene.image = np.clip(scene.image + leaves + 0.12 * texture(scene, 0.1)[..., None], 0, 1)
@@ -392,7 +392,7 @@ DRAWINGS: dict[str, Callable[[], Photograph]] = {
 
 
 def enlarged(photograph: Photograph, width: int) -> Photograph:
-    """The same photograph at another width, as a camera with more pixels would give it."""
+    """Return the same photograph at another width, as a camera with more pixels would give it."""
     height = round(photograph.image.shape[0] * width / photograph.image.shape[1])
     image = cv2.resize(photograph.image, (width, height), interpolation=cv2.INTER_CUBIC)
     mask = cv2.resize(photograph.mask, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -400,7 +400,7 @@ def enlarged(photograph: Photograph, width: int) -> Photograph:
 
 
 def blank_wall(seed: int = 30) -> npt.NDArray[np.uint8]:
-    """A wall with a vignette, noise and one soft shadow on it, and nothing else: (H, W, 3) uint8."""
+    """Draw a wall with a vignette, noise and one soft shadow on it, and nothing else: (H, W, 3) uint8."""
     scene = Scene((0.8, 0.79, 0.76), seed)
     scene.light(_vignette(scene, 0.3))
     scene.shadow((0.2, 0.1), (0.5, 0.3), 0.25, 0.15)
@@ -408,7 +408,7 @@ def blank_wall(seed: int = 30) -> npt.NDArray[np.uint8]:
 
 
 def leaves_only(seed: int = 31) -> npt.NDArray[np.uint8]:
-    """Leaves from border to border, with no object among them: (H, W, 3) uint8."""
+    """Draw leaves from border to border, with no object among them: (H, W, 3) uint8."""
     scene = Scene((0.35, 0.45, 0.25), seed)
     leaves = np.stack([texture(scene, 0.05) * k for k in (0.16, 0.24, 0.12)], axis=-1)
     scene.image = np.clip(scene.image + leaves, 0, 1)
@@ -416,6 +416,6 @@ def leaves_only(seed: int = 31) -> npt.NDArray[np.uint8]:
 
 
 def mask_iou(alpha: npt.NDArray[np.uint8], mask: Array) -> float:
-    """Intersection over union of two soft masks, each cut at one half."""
+    """Return the intersection over union of two soft masks, each cut at one half."""
     ours, theirs = alpha >= 128, mask >= 0.5
     return float((ours & theirs).sum() / max((ours | theirs).sum(), 1))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psycopg
 
+from benchmarks.support.programs import require
+
 _INSTALL = Path(__file__).with_name("install.sh")
 _SETTINGS = {
     "listen_addresses": "",
@@ -28,8 +30,8 @@ _DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on",
 
 
 def _programs() -> Path:
-    """The folder of the newest server's programs, installed when there is none."""
-    subprocess.run([_INSTALL], check=True)  # noqa: S603
+    """Find the folder of the newest server's programs, and install it when there is none."""
+    require(_INSTALL)
     folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     return max(folders, key=lambda folder: int(folder.parent.name))
 
@@ -38,7 +40,7 @@ class PostgresCluster:
     """One server; `start` and `stop` may be called again and again, `destroy` ends it with its data."""
 
     def __init__(self, wait_seconds: float = 60, *, durable: bool = False) -> None:
-        """wait_seconds : how long it may take to come up; durable : whether it waits for the disk, as in earnest."""
+        """Keep how it is to start. wait_seconds : to come up; durable : whether it waits for the disk, as in use."""
         self._programs = _programs()
         self._wait_seconds = wait_seconds
         self._settings = {**_SETTINGS, **(_DURABLE if durable else {})}
@@ -57,7 +59,7 @@ class PostgresCluster:
         return f"postgresql://orfeas@/postgres?host={self._folder}"
 
     def start(self) -> None:
-        """Starts the server and waits until it answers."""
+        """Start the server and wait until it answers."""
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(  # noqa: S603
@@ -70,14 +72,14 @@ class PostgresCluster:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Ends the server at once; what was committed stays."""
+        """End the server at once; what was committed stays."""
         if self._server is not None:
             self._server.send_signal(2)  # SIGINT: fast shutdown
             self._server.wait(self._wait_seconds)
             self._server = None
 
     def destroy(self) -> None:
-        """Stops the server and removes its data."""
+        """Stop the server and remove its data."""
         self.stop()
         shutil.rmtree(self._folder)
 

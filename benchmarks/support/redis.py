@@ -15,6 +15,7 @@ from pathlib import Path
 import redis
 
 from benchmarks.support.ports import free_port
+from benchmarks.support.programs import require
 
 _INSTALL = Path(__file__).with_name("install.sh")
 
@@ -23,8 +24,8 @@ class RedisServer:
     """One server; `start`, `stop` and `kill` may be called again and again, `destroy` ends it with its folder."""
 
     def __init__(self, *options: str, wait_seconds: float = 30) -> None:
-        """options : of redis-server, such as "--appendonly", "yes"; wait_seconds : how long it may take to come up."""
-        subprocess.run([_INSTALL], check=True)  # noqa: S603
+        """Keep how it is to start. options : redis-server's, as "--appendonly", "yes"; wait_seconds : to come up."""
+        require(_INSTALL)
         self._options = options
         self._wait_seconds = wait_seconds
         self._folder = Path(tempfile.mkdtemp(prefix="orfeas-redis-"))
@@ -37,7 +38,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self._port}/0"
 
     def start(self) -> None:
-        """Starts the server, unless it runs, and waits until it answers."""
+        """Start the server, unless it runs, and wait until it answers."""
         if self._process is not None:
             return
         with (self._folder / "log").open("ab") as log:
@@ -49,33 +50,33 @@ class RedisServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """Ends the server as an operator would; what it holds is kept only where `options` say so."""
+        """End the server as an operator would; what it holds is kept only where `options` say so."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """End the server as a crash would."""
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Lets the server hang: connections are taken, nothing is answered."""
+        """Let the server hang: connections are taken, nothing is answered."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Lets a hanging server go on."""
+        """Let a hanging server go on."""
         self._signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        """A connection to its database 0; the caller closes it."""
+        """Return a connection to its database 0; the caller closes it."""
         return redis.Redis.from_url(self.url, socket_timeout=5, decode_responses=True)
 
     def flush(self) -> None:
-        """Makes the server forget everything, its scripts, too."""
+        """Make the server forget everything, its scripts, too."""
         with self.client() as client:
             client.flushall()
             client.script_flush()
 
     def destroy(self) -> None:
-        """Ends the server and removes its folder."""
+        """End the server and remove its folder."""
         self.kill()
         shutil.rmtree(self._folder)
 

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from backend.errors import CheckpointError
-from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import model_opener
 from tests.support.faults.harness import REAL_WORKER, until, yard
 from tests.support.faults.report import report
 from tests.support.golden import GOLDEN
 from tests.support.redis_backend import redis_server
-from tests.support.store_backends import open_database
+from tests.support.store_backends import empty_database, open_database
 from tests.support.workshop import Workshop, workshop
 
 pytestmark = pytest.mark.slow
@@ -43,28 +42,29 @@ class _Harm:
 
 @pytest.fixture
 def witness(tmp_path: Path) -> Path:
-    """A file that comes to be when anything runs."""
+    """Provide a file that comes to be when anything runs."""
     return tmp_path / "witness"
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A sound checkpoint to be spoilt."""
+    """Provide a sound checkpoint to be spoilt."""
     (source,) = (path.parent for path in (GOLDEN / "tiny-2.1").glob("*/config.yaml"))
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 
 @pytest.fixture
 def shop(tmp_path: Path, model: Path) -> Iterator[Workshop]:
-    """A worker's surroundings, with that checkpoint."""
-    with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
-        JobStore(database, lambda: pytest.fail("no clock is needed")).create_schema()
-        with workshop(tmp_path, database, model_path=str(model), device="cpu") as made:
-            yield made
+    """Provide a worker's surroundings, with that checkpoint."""
+    with (
+        open_database(empty_database("sqlite", tmp_path)) as database,
+        workshop(tmp_path, database, model_path=str(model), device="cpu") as made,
+    ):
+        yield made
 
 
 def expect_refused(shop: Workshop, witness: Path) -> None:
-    """The worker cannot load it, says so in the registry, and nothing ran."""
+    """Check that the worker cannot load it and says so in the registry, and that nothing ran."""
     worker = shop.worker(open_processor=model_opener(shop.settings))
     with pytest.raises(CheckpointError) as refused:
         worker.load()

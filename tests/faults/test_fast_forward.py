@@ -1,4 +1,4 @@
-"""Thirty hours of traffic with a moved clock: rows, files and memories stay bounded, and expiry is exact.
+"""Thirty hours of traffic with a moved clock: rows, files and nonces stay bounded, and expiry is exact.
 
 A model in plain Python says after each step what must be there. The day is not a quiet one: workers die between the
 file and the row, agents cancel, and for three hours no worker comes at all.
@@ -60,11 +60,11 @@ class Day:
         self.artifacts = ArtifactStore(LocalFiles(self.folder / "artifacts", self.clock))
         self.nonces = SqlNonceStore(self.database)
         self.janitor = Janitor(
-            self.store, self.artifacts, self.images, self.clock, TTL, memories=[self.nonces], limit=100
+            self.store, self.artifacts, self.images, self.clock, TTL, prunables=[self.nonces], limit=100
         )
 
     def submit(self, agent: str) -> None:
-        """A batch under an idempotency key; its last job is cancelled at once."""
+        """Submit a batch under an idempotency key, and cancel its last job at once."""
         names = [new_name("png") for _ in range(BATCH)]
         for name in names:
             self.images.put(name, b"picture")
@@ -79,7 +79,7 @@ class Day:
         self.keys.append(self.clock())
         batch = self.store.get_batch(str(answer.batch_id), agent)
         self.unfinished |= {job.id: job for job in batch.jobs}
-        self.images_left |= {job.id: job.input_path for job in batch.jobs}
+        self.images_left |= {job.id: job.image_name for job in batch.jobs}
         self.note_finished(self.store.cancel(answer.job_ids[-1], agent))
 
     def poll(self, agent: str, times: int) -> None:
@@ -87,7 +87,7 @@ class Day:
             assert self.nonces.remember(agent, f"{self.clock().isoformat()}-{k}", self.clock(), NONCE_TTL)
 
     def work(self) -> None:
-        """Runs all that waits; some runs die after writing their file, some fail."""
+        """Run all that waits; some runs die after writing their file, some fail."""
         for job in self.store.lease("worker", 1000, 60):
             self.runs += 1
             if self.runs % 25 == 0:
@@ -145,7 +145,7 @@ class Day:
 
 @pytest.fixture
 def memory_folder(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: tens of thousands of flushes to a disk would take minutes."""
+    """Give a folder in memory where there is one: tens of thousands of flushes to a disk would take minutes."""
     fast = Path("/dev/shm")  # noqa: S108
     with TemporaryDirectory(dir=fast if fast.is_dir() else tmp_path) as folder:
         yield Path(folder)

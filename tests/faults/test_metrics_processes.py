@@ -86,7 +86,7 @@ def test_one_web_process_tells_of_itself(tmp_path: Path) -> None:
 
 
 def scraped(port: int) -> bytes:
-    """A worker's page; empty when nobody listens."""
+    """Return a worker's page; empty when nobody listens."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             body: bytes = answer.read()
@@ -109,7 +109,7 @@ def port() -> int:
 
 @pytest.fixture
 def made(tmp_path: Path, port: int) -> Iterator[Yard]:
-    """A worker, not started."""
+    """Provide a worker, not started."""
     settings = {"CELERY_BROKER_URL": redis_server().url, "METRICS_PORT": port, "FAKE_STEP_SECONDS": 0.01}
     with yard(tmp_path, FAKE_WORKER, **settings) as found:
         yield found

@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image, ImageOps
@@ -14,12 +14,11 @@ from PIL import Image, ImageOps
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.hunyuan_integration import Hunyuan3DProcessor
 from backend.jobs.metadata import JobMetadata
-from backend.jobs.store import JobStore
 from tests.support.device_meter import FakeMemory
 from tests.support.faults.report import report
 from tests.support.golden import load_golden
 from tests.support.shortage import STAGES, Shortage
-from tests.support.store_backends import open_database
+from tests.support.store_backends import empty_database, open_database
 from tests.support.workshop import Workshop, workshop
 
 pytestmark = pytest.mark.slow
@@ -37,7 +36,7 @@ def four_images() -> list[bytes]:
 
 
 def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[str]:
-    """Runs four jobs on the tiny checkpoint, whose device has room for so many at that stage."""
+    """Run four jobs on the tiny checkpoint, whose device has room for so many at that stage."""
     processor = Hunyuan3DProcessor(load_golden("tiny-2.1").pipeline(), FakeMemory(), JOBS)
     STAGES[stage](Shortage(fits), processor.pipeline)
     generate = add_batch_inference_to_processor(processor).generate_shape_batch
@@ -45,7 +44,7 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
     def quickly(images: list[bytes], **options: Any) -> Any:
         return generate(images, **{**options, "octree_resolution": 16, "num_inference_steps": 3})
 
-    processor.generate_shape_batch = quickly  # type: ignore[method-assign]
+    processor.generate_shape_batch = cast(Any, quickly)
     ids = [shop.submit(content, quality=1, remove_background="never") for content in four_images()]
     assert shop.worker(open_processor=lambda: processor).run_once() == JOBS
     return ids
@@ -54,24 +53,20 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("least", "halvings"), [(4, ("4→2",)), (2, ("4→2", "2→1"))], ids=["at 4", "at 2"])
 def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path, stage: str, least: int, halvings: tuple[str, ...]) -> None:
-    with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
-        JobStore(database, lambda: pytest.fail("no clock is needed")).create_schema()
-        with workshop(tmp_path, database) as shop:
-            jobs = [shop.job(job_id) for job_id in run_jobs(shop, lambda size: size < least, stage)]
-            assert [job.status.value for job in jobs] == ["completed"] * JOBS
-            done = [JobMetadata.model_validate_json(job.metadata or "") for job in jobs]
-            assert {each.fallbacks for each in done} == {tuple(f"{NAMES[stage]} {each}" for each in halvings)}
-            assert len(shop.files("artifacts")) == JOBS
+    with open_database(empty_database("sqlite", tmp_path)) as database, workshop(tmp_path, database) as shop:
+        jobs = [shop.job(job_id) for job_id in run_jobs(shop, lambda size: size < least, stage)]
+        assert [job.status.value for job in jobs] == ["completed"] * JOBS
+        done = [JobMetadata.model_validate_json(job.metadata or "") for job in jobs]
+        assert {each.fallbacks for each in done} == {tuple(f"{NAMES[stage]} {each}" for each in halvings)}
+        assert len(shop.files("artifacts")) == JOBS
     made = f"{JOBS} jobs, at batch {least}: {stage}"
     report("device out of memory", made, f"all completed after {', '.join(halvings)}")
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_picture_that_never_fits_fails_by_name(tmp_path: Path, stage: str) -> None:
-    with open_database(f"sqlite:///{tmp_path / 'jobs.sqlite3'}") as database:
-        JobStore(database, lambda: pytest.fail("no clock is needed")).create_schema()
-        with workshop(tmp_path, database) as shop:
-            jobs = [shop.job(job_id) for job_id in run_jobs(shop, lambda _: False, stage)]
-            assert Counter(job.error_code for job in jobs) == {"OUT_OF_MEMORY": JOBS}
-            assert shop.files("artifacts") == []
+    with open_database(empty_database("sqlite", tmp_path)) as database, workshop(tmp_path, database) as shop:
+        jobs = [shop.job(job_id) for job_id in run_jobs(shop, lambda _: False, stage)]
+        assert Counter(job.error_code for job in jobs) == {"OUT_OF_MEMORY": JOBS}
+        assert shop.files("artifacts") == []
     report("device out of memory", f"{JOBS} jobs, always: {stage}", "each fails with OUT_OF_MEMORY")

@@ -24,7 +24,7 @@ KILOBYTE = 1024
 
 
 def noise_png(side: int = 600) -> bytes:
-    """A picture of about a megabyte, which no compression makes smaller."""
+    """Return a picture of about a megabyte, which no compression makes smaller."""
     values = np.random.default_rng(3).integers(0, 255, (side, side, 3), dtype=np.uint8)
     return encode(Image.fromarray(values), "PNG")
 

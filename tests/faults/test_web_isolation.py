@@ -114,19 +114,19 @@ def ask(service: RunningService, agent: Agent, method: str, path: str, thing: st
 
 
 def bare(answer: Answer, thing: str) -> tuple[Any, ...]:
-    """An answer without what differs between any two requests."""
+    """Return an answer without what differs between any two requests."""
     headers = sorted((name, value) for name, value in answer.headers.items() if name.lower() not in _OWN)
     body = _REQUEST_ID.sub(b"", answer.body)
     return answer.status, str(headers).replace(thing, "thing"), body.replace(thing.encode(), b"thing")
 
 
 def never_given(thing: str) -> str:
-    """An id or name of the same form, and age, that nobody has."""
+    """Return an id or name of the same form, and age, that nobody has."""
     stem, dot, ending = thing.partition(".")
     return stem[:-8] + "".join("0" if digit != "0" else "1" for digit in stem[-8:]) + dot + ending
 
 
 def told(service: RunningService, agent: Agent) -> dict[str, tuple[str, bool, int]]:
-    """An agent's jobs as they are told to it."""
+    """Return an agent's jobs as it may see them."""
     jobs: Iterator[dict[str, Any]] = iter(service.get("/jobs?limit=100", agent=agent).json()["jobs"])
     return {job["job_id"]: (job["status"], job["cancel_requested"], job["progress"]) for job in jobs}

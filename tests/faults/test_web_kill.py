@@ -62,7 +62,7 @@ def uploads(service: RunningService, kinds: int, slowly: float, per_caller: int 
 
 
 def expect_nothing_lost(found: Behind, sent: Insistent, kills: int) -> int:
-    """Gives how many files were left to the janitor."""
+    """Return how many files were left to the janitor."""
     found.wait_until_done()
     found.expect_whole(sent.promised)
     # A process that died between storing a picture and noting its job leaves the picture to the janitor.

@@ -140,5 +140,5 @@ def health(service: RunningService) -> tuple[int, str]:
 
 
 def web_errors(log: str) -> str:
-    """The log without what says once that the store is away, as an error: janitor and reminder."""
+    """Return the log without the errors that report once that the store is away: janitor and reminder."""
     return "\n".join(line for line in log.splitlines() if "backend.periodic" not in line and "janitor" not in line)

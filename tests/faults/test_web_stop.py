@@ -55,7 +55,7 @@ def test_stopping_service_finishes_its_batch_and_keeps_the_rest(tmp_path: Path) 
 
 
 def stop_under_way(service: RunningService, is_time: Callable[[], bool]) -> set[str]:
-    """Stops a service in the middle of requests; gives the jobs that were promised by then."""
+    """Stop a service in the middle of requests; return the jobs that were promised by then."""
     body = encode_form(Part("image", good_png(), "a.png", "image/png"), Part("quality", b"1"), Part("steps", b"10"))
     target = f"{API}/generate-3d"
 

@@ -19,7 +19,7 @@ PICTURES = (b"1", b"2", b"3", b"4")
 
 @pytest.fixture
 def mesh_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own where the meshes are to lie."""
+    """Provide a disk of its own where the meshes are to lie."""
     with small_disk(tmp_path / "data" / "artifacts", "256k") as folder:
         yield folder
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,14 +22,14 @@ pytestmark = pytest.mark.slow
 PICTURES = (b"1", b"2", b"3", b"4")
 RESUMED_SECONDS = LEASE_SECONDS + 30
 # A job that has bad luck again and again is not to fail here.
-PATIENT = {"MAX_ATTEMPTS": 100, "FAKE_STEP_SECONDS": 0.1}
-SOON_KILLED = {"FAKE_STEP_SECONDS": 0.02, "BATCH_SECONDS": 10}
+PATIENT: dict[str, Any] = {"MAX_ATTEMPTS": 100, "FAKE_STEP_SECONDS": 0.1}
+SOON_KILLED: dict[str, Any] = {"FAKE_STEP_SECONDS": 0.02, "BATCH_SECONDS": 10}
 
 
 def lives(process: psutil.Process) -> bool:
     """Whether a process still does anything; one that has ended may wait for whoever reaps it."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

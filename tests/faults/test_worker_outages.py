@@ -23,7 +23,7 @@ GOES_ON_SECONDS = 60.0
 
 @contextmanager
 def busy(folder: Path) -> Iterator[tuple[Yard, RedisServer]]:
-    """A worker in the middle of a batch, with more to do; at the end all must be whole."""
+    """Give a worker in the middle of a batch, with more to do; at the end all must be whole."""
     with cluster(folder, FAKE_STEP_SECONDS=0.3, MAX_ATTEMPTS=100) as (yard, redis):
         yard.worker.start()
         yard.submit(*PICTURES, *PICTURES)
@@ -36,7 +36,7 @@ def busy(folder: Path) -> Iterator[tuple[Yard, RedisServer]]:
 
 
 def seconds_until_more_is_done(yard: Yard) -> float:
-    """Submits more; how long until all of it is made."""
+    """Submit more; return how long it takes until all of it is made."""
     begun = time.monotonic()
     more = yard.submit(*PICTURES)
     until(lambda: {yard.job(job_id).status.value for job_id in more} == {"completed"}, yard.worker.log[-3000:])

@@ -12,7 +12,7 @@ from tests.support.watched import WIDE, WatchedService
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedService]:
-    """The whole service with the demo checkpoint; its jobs run."""
+    """Provide the whole service with the demo checkpoint; its jobs run."""
     with running_service(tmp_path_factory.mktemp("service"), WatchedService, BATCH_WAIT=0.3, **WIDE) as running:
         yield running
         running.check_logs()
@@ -20,7 +20,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedService
 
 @pytest.fixture(scope="session")
 def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedService]:
-    """A web process whose worker never comes: jobs stay queued until they are cancelled."""
+    """Provide a web process whose worker never comes: jobs stay queued until they are cancelled."""
     folder = tmp_path_factory.mktemp("waiting")
     with running_service(folder, WatchedService, works=False, SYNC_WAIT=0, **WIDE) as running:
         yield running

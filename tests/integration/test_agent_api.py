@@ -20,12 +20,13 @@ from PIL import Image
 
 from backend.auth.agents_file import rotate_agent, set_enabled
 from backend.auth.hmac_signing import digest_body
-from tests.support.hostile import FORM, Part, encode_form, good_png
+from tests.support.hostile import FORM, Part, encode_form
+from tests.support.hostile_pictures import good_png
 from tests.support.running import API, Agent, Answer, running_service
 from tests.support.watched import WatchedService, png, sample
 
 UNKNOWN = "0" * 32
-QUICK = {"quality": 1, "steps": 10}
+QUICK: dict[str, Any] = {"quality": 1, "steps": 10}
 SIGNING_HEADERS = (
     "X-Agent-ID",
     "X-Agent-Timestamp",
@@ -39,7 +40,7 @@ TAKEN = (202, "")
 
 @pytest.fixture
 def queue(waiting: WatchedService) -> Iterator[WatchedService]:
-    """The service in which jobs wait, without jobs; those that a test leaves are cancelled."""
+    """Provide the service in which jobs wait, without jobs; those that a test leaves are cancelled."""
     before = len(waiting.agents)
     yield waiting
     for agent in (waiting.agent, *waiting.agents[before:]):
@@ -57,7 +58,7 @@ def cancel(service: WatchedService, job_id: str, agent: Agent | None = None) -> 
 
 
 def made(answer: Answer) -> dict[str, Any]:
-    """What is said of a mesh that was waited for."""
+    """Return what is said of a mesh that was waited for."""
     assert answer.refusal == OK, answer.body
     return answer.json()
 
@@ -101,8 +102,10 @@ def test_an_unknown_agent_and_a_wrong_key_are_answered_alike(waiting: WatchedSer
     wrong = waiting.get("/jobs", agent=Agent(waiting.agent.agent_id, "k" * 43))
     unknown = waiting.get("/jobs", agent=Agent("nobody", waiting.agent.api_key))
     assert wrong.refusal == unknown.refusal == (401, "AUTH_INVALID")
-    told = [{name: text for name, text in answer.json().items() if name != "request_id"} for answer in (wrong, unknown)]
-    assert told[0] == told[1]
+    answers = [
+        {name: text for name, text in answer.json().items() if name != "request_id"} for answer in (wrong, unknown)
+    ]
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +149,7 @@ def test_one_of_many_at_the_same_moment_is_let_in(waiting: WatchedService) -> No
 
 
 def alterations() -> dict[str, Callable[[dict[str, Any]], None]]:
-    """Changes to a request after it was signed, one for each signed part."""
+    """Return changes to a request after it was signed, one for each signed part."""
 
     def header(name: str, change: Callable[[str], str]) -> Callable[[dict[str, Any]], None]:
         def alter(request: dict[str, Any]) -> None:
@@ -175,7 +178,7 @@ def test_a_change_of_a_signed_part_is_refused(waiting: WatchedService, part: str
         waiting.add_agent("agent-1")
     target, body = f"{API}/generate-3d?a=1&b=2", encode_form(Part("async", b"true"), image())
     headers = {**waiting.sign("POST", target, body), "Content-Type": FORM}
-    request = {"method": "POST", "target": target, "headers": headers, "body": body}
+    request: dict[str, Any] = {"method": "POST", "target": target, "headers": headers, "body": body}
     alterations()[part](request)
     assert waiting.send(**request).refusal == (401, "AUTH_INVALID")
 
@@ -250,7 +253,7 @@ def test_unfinished_jobs_of_an_agent_are_bounded(queue: WatchedService) -> None:
 
 
 def test_a_full_queue_and_floods_and_a_missing_worker(tmp_path: Path) -> None:
-    narrow = {"QUEUE_LIMIT": 3, "UNAUTHENTICATED_RATE_LIMIT": 5, "WORKER_ENABLED": "false"}
+    narrow: dict[str, Any] = {"QUEUE_LIMIT": 3, "UNAUTHENTICATED_RATE_LIMIT": 5, "WORKER_ENABLED": "false"}
     service = WatchedService(tmp_path, **narrow)
     try:
         service.start(health=503)
@@ -327,7 +330,7 @@ GOOD_VALUES = {
     ("field", "value", "code"),
     [(field, value, code) for field, (code, values) in BAD_VALUES.items() for value in values],
 )
-def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: str, code: str) -> None:
+def test_a_bad_value_is_refused(waiting: WatchedService, field: str, value: Any, code: str) -> None:
     single = waiting.generate(good_png(), async_="true", **{field: value})
     several = waiting.batch(good_png(), good_png(), **{field: value})
     assert single.refusal == several.refusal == (400, code)
@@ -342,13 +345,14 @@ def test_whether_to_wait_is_true_or_false(waiting: WatchedService, value: str) -
 @pytest.mark.parametrize(
     ("field", "value"), [(name, value) for name, values in GOOD_VALUES.items() for value in values]
 )
-def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: str) -> None:
+def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value: Any) -> None:
     assert queue.generate(good_png(), async_="True", **{field: value}).refusal == TAKEN
 
 
 @pytest.mark.parametrize("field", ["colour", "Quality", "octree_resolution", "images", "quality[]"])
 def test_an_unknown_field_is_refused(waiting: WatchedService, field: str) -> None:
-    assert waiting.generate(good_png(), **{field: "7"}).refusal == (400, "UNKNOWN_FIELD")
+    fields: dict[str, Any] = {field: "7"}
+    assert waiting.generate(good_png(), **fields).refusal == (400, "UNKNOWN_FIELD")
 
 
 def test_a_batch_is_never_waited_for_so_it_cannot_be_asked_to_be(waiting: WatchedService) -> None:
@@ -506,7 +510,7 @@ NO_FILE, NO_JOB, NOWHERE, NO_REQUEST = (
 )
 def test_no_path_leads_out(waiting: WatchedService, path: str, refusal: tuple[int, str]) -> None:
     target = API + path
-    # A target that cannot be signed is refused before its signature is looked at.
+    # A target that cannot be signed is refused before its signature is checked.
     signed = waiting.sign("GET", target if refusal != NO_REQUEST else f"{API}/jobs")
     assert waiting.send("GET", target, signed).refusal == refusal
 
@@ -516,7 +520,7 @@ def test_no_path_leads_out(waiting: WatchedService, path: str, refusal: tuple[in
 
 @pytest.fixture(scope="module")
 def mug(service: WatchedService) -> dict[str, Any]:
-    """A mesh of the mug, as its caller was told who waited for it."""
+    """Provide a mesh of the mug, as the answer to a caller who waited for it."""
     return made(service.generate(sample("mug"), seed=7, **QUICK))
 
 
@@ -577,12 +581,12 @@ def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: Watch
     meshes = [service.call("GET", item["download_url"]).body for item in batch["items"]]
     assert len(set(meshes)) == 3
     # The same picture and seed: the same mesh, whoever else was in the batch.
-    alone, company = (
+    alone, together = (
         trimesh.load_mesh(io.BytesIO(content), file_type="glb", process=False)
         for content in (service.call("GET", mug["download_url"]).body, meshes[0])
     )
-    assert len(company.faces) == len(alone.faces)
-    assert np.abs(company.vertices - alone.vertices).max() < 1e-3
+    assert len(together.faces) == len(alone.faces)
+    assert np.abs(together.vertices - alone.vertices).max() < 1e-3
 
 
 def test_a_picture_of_nothing_fails_with_its_reason(service: WatchedService) -> None:
@@ -645,13 +649,13 @@ def test_a_file_comes_in_parts_and_not_twice(service: WatchedService, mug: dict[
 def test_a_waiting_job_is_cancelled_at_once_and_its_picture_goes(queue: WatchedService) -> None:
     agent = queue.add_agent()
     first, second = queue.batch(good_png(), good_png(), agent=agent).json()["job_ids"]
-    places = [queue.status(job_id, agent)["queue_position"] for job_id in (first, second)]
+    positions = [queue.status(job_id, agent)["queue_position"] for job_id in (first, second)]
     # Between them come jobs that other tests left for other agents, who take turns with this one.
-    assert places[1] > places[0]
+    assert positions[1] > positions[0]
     kept = set(queue.files("inputs"))
     answer = cancel(queue, first, agent)
     assert (answer.refusal, answer.json()["status"]) == (OK, "cancelled")
-    assert queue.status(second, agent)["queue_position"] == places[0]
+    assert queue.status(second, agent)["queue_position"] == positions[0]
     assert cancel(queue, first, agent).json()["status"] == "cancelled"
     queue.wait_until(lambda: len(kept - set(queue.files("inputs"))) == 1)
 

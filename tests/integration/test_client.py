@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trimesh
 
+from benchmarks.support.programs import require
 from orfeas_client import AgentClient, Batch, Job, ServiceRefused
 from tests.support.running import REPOSITORY
 from tests.support.tiny_service import Fault, Wire, answer_cut, answer_lost, answered, reset_after
@@ -24,7 +25,7 @@ def client_of(service: WatchedService, port: int | None = None) -> AgentClient:
 
 @pytest.fixture
 def wire(waiting: WatchedService) -> Iterator[Wire]:
-    """A line to the service whose jobs wait; it breaks when told to."""
+    """Provide a line to the service whose jobs wait; it breaks where a test says so."""
     found = Wire(waiting.port)
     yield found
     found.close()
@@ -138,7 +139,7 @@ def test_command_line_makes_meshes(service: WatchedService, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_recipe_makes_a_mesh(service: WatchedService, tmp_path: Path) -> None:
-    subprocess.run([REPOSITORY / "tests" / "support" / "install-recipe-tools.sh"], check=True)  # noqa: S603
+    require(REPOSITORY / "tests" / "support" / "install-recipe-tools.sh")
     (tmp_path / "mug.png").write_bytes(sample())
     command = ["/usr/bin/env", "bash", str(REPOSITORY / "docs" / "recipes" / "generate.sh"), "mug.png", "mug.glb"]
     done = subprocess.run(  # noqa: S603

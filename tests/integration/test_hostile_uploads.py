@@ -16,7 +16,7 @@ ITS_OWN = ("audit.jsonl", "orfeas.sqlite3")
 
 
 def files_outside(service: WatchedService) -> list[Path]:
-    """What lies around the data folder."""
+    """Return what lies around the data folder."""
     folder = service.data.parent
     return sorted(path for path in folder.rglob("*") if not path.is_relative_to(service.data))
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backend.auth.agents_file import remove_agent, rotate_agent, set_enabled
 from backend.jobs.models import Job, Status
 from backend.jobs.store import JobStore
-from tests.support.hostile import good_png
+from tests.support.hostile_pictures import good_png
 from tests.support.running import API, running_service
 from tests.support.watched import WatchedService, sample
 
-QUICK = {"quality": 1, "steps": 10}
-LONG = {"quality": 1, "steps": 100}
+QUICK: dict[str, Any] = {"quality": 1, "steps": 10}
+LONG: dict[str, Any] = {"quality": 1, "steps": 100}
 
 
 def job_of(service: WatchedService, job_id: str) -> Job:
-    """A job as the table has it, whether or not the service runs."""
+    """Return a job as the table has it, whether or not the service runs."""
     with service.database() as database:
         return JobStore(database, lambda: datetime.now(UTC)).get(job_id, service.agent.agent_id)
 

@@ -24,7 +24,7 @@ from backend.agent_api import api
 from backend.api.openapi import make_document
 from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
 from backend.auth.hmac_signing import digest_body, sign_request
-from tests.support.hostile import good_png
+from tests.support.hostile_pictures import good_png
 from tests.support.running import Agent
 from tests.support.watched import WatchedService, sample
 
@@ -41,6 +41,7 @@ class Signer(AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         body = request.body or b""
+        assert isinstance(body, bytes | str)
         digest = digest_body(body if isinstance(body, bytes) else body.encode())
         path, _, query = request.path_url.partition("?")
         timestamp, nonce = int(time.time()), secrets.token_hex(12)

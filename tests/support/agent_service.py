@@ -25,7 +25,8 @@ from backend.jobs.health import HealthReader
 from backend.main import create_app
 from backend.services import AgentServices
 from tests.support.fake_gpu import FakeProcessor
-from tests.support.hostile import BOUNDARY, FORM, Part, encode_form, good_png
+from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
+from tests.support.hostile_pictures import good_png
 from tests.support.store_backends import ManualClock
 
 API = "/api/agent"
@@ -55,7 +56,7 @@ class AgentService:
         return document
 
     def headers(self, method: str, target: str, body: bytes = b"", agent: str = "ann") -> dict[str, str]:
-        """The signing headers of a request."""
+        """Return the signing headers of a request."""
         path, _, query = target.partition("?")
         timestamp, nonce, digest = int(self.clock().timestamp()), next(self._nonces), digest_body(body)
         signature = sign_request(self.keys[agent], method, path, query, agent, timestamp, nonce, digest)
@@ -68,33 +69,34 @@ class AgentService:
         }
 
     def call(self, method: str, target: str, body: bytes = b"", *, agent: str = "ann", **headers: str) -> TestResponse:
-        """A signed request; headers : others, with _ for -."""
+        """Send a signed request; headers : others, with _ for -."""
         sent = {**self.headers(method, target, body, agent), **{n.replace("_", "-"): v for n, v in headers.items()}}
         return self.checked(self.app.test_client().open(target, method=method, data=body, headers=sent, buffered=True))
 
     def get(self, target: str, *, agent: str = "ann", **headers: str) -> TestResponse:
-        return self.call("GET", API + target, agent=agent, **headers)
+        """Send a signed GET of a target below the API's."""
+        return self.call("GET", API + target, b"", agent=agent, **headers)
 
     def generate(self, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
-        """A request for one mesh; without parts of a good picture, asked for asynchronously."""
+        """Ask for one mesh; without parts of a good picture, asynchronously."""
         parts = parts or (Part("async", b"true"), image())
         sent = {"Content_Type": FORM, **headers}
         return self.call("POST", f"{API}/generate-3d", encode_form(*parts), agent=agent, **sent)
 
     def batch(self, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
-        """A request for several meshes; without parts of two good pictures."""
+        """Ask for several meshes; without parts of two good pictures."""
         parts = parts or (image("images"), image("images"))
         sent = {"Content_Type": FORM, **headers}
         return self.call("POST", f"{API}/batch", encode_form(*parts), agent=agent, **sent)
 
     def submit(self, *parts: Part, agent: str = "ann") -> str:
-        """The id of a job that waits."""
+        """Return the id of a job that waits."""
         response = self.generate(Part("async", b"true"), image(), *parts, agent=agent)
         assert response.status_code == 202
         return str(response.get_json()["job_id"])
 
     def made(self, *parts: Part) -> dict[str, Any]:
-        """The answer for a mesh that was waited for."""
+        """Return the answer for a mesh that was waited for."""
         response = self.generate(image(), *parts)
         assert response.status_code == 200
         answer: dict[str, Any] = response.get_json()
@@ -106,7 +108,7 @@ class AgentService:
         return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
     def checked(self, response: TestResponse) -> TestResponse:
-        """An answer, once it was found to be one that the document tells of."""
+        """Return an answer once it was found to be one that the document describes."""
         assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", response.headers["X-Request-ID"])
         assert ("Retry-After" in response.headers) == _may_ask_again(response)
         path = response.request.path
@@ -131,13 +133,13 @@ class AgentService:
 
 
 def image(field: str = "image", content: bytes | None = None) -> Part:
-    """A part with a small good picture."""
+    """Return a part with a small good picture."""
     return Part(field, good_png() if content is None else content, "cat.png", "image/png")
 
 
 @contextmanager
 def agent_service(folder: Path, *, running: bool = False, **settings: Any) -> Iterator[AgentService]:
-    """A service, stopped at the end; running : its worker works."""
+    """Open a service, stopped at the end; running : its worker works."""
     service = AgentService(folder, **settings)
     if running:
         service.services.start()
@@ -148,7 +150,7 @@ def agent_service(folder: Path, *, running: bool = False, **settings: Any) -> It
 
 
 def refused(response: TestResponse) -> tuple[int, str]:
-    """An error's status and code, which stand in the answer as they should."""
+    """Return an error's status and code, which stand in the answer as they should."""
     answer = response.get_json()
     assert answer["success"] is False
     assert answer["request_id"] == response.headers["X-Request-ID"]
@@ -157,7 +159,7 @@ def refused(response: TestResponse) -> tuple[int, str]:
 
 def _may_ask_again(response: TestResponse) -> bool:
     if response.status_code in (429, 503):
-        return response.get_json()["code"] != "OUT_OF_MEMORY"
+        return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
         return "Retry-After" in response.headers
     unfinished = response.get_json().get("status") in ("queued", "processing")

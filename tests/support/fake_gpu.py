@@ -20,7 +20,7 @@ class FakeProgress:
     stage: str
     done: int
     total: int
-    places: tuple[int, ...]
+    indices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class FakePending:
     metadata: ShapeMetadata
     processor: FakeProcessor
 
-    def finish(self) -> ShapeResult:
+    def build_mesh(self) -> ShapeResult:
         try:
             self.processor.before_finish(self.image)
         except AssertionError as failure:
@@ -73,7 +73,7 @@ class FakePending:
 
 
 def nothing(*_: object) -> None:
-    """What a fake does when a test wants nothing special."""
+    """Do nothing: what a fake does when a test wants nothing special."""
 
 
 @dataclass(eq=False)
@@ -89,7 +89,7 @@ class FakeProcessor:
     calls: list[FakeCall] = field(default_factory=list)
     before_call: Callable[[FakeCall], None] = nothing
     at_step: Callable[[int], None] = nothing
-    before_finish: Callable[[bytes], None] = nothing
+    before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     lost: bool = False
@@ -136,16 +136,16 @@ class FakeProcessor:
         return [FakePending(images[k], self._metadata(call, k), self) for k in range(len(images))]
 
     def _run(self, call: FakeCall, on_progress: Callable[[ShapeProgress], None]) -> None:
-        places = tuple(range(len(call.images)))
+        indices = tuple(range(len(call.images)))
         self.before_call(call)
         for stage in ("preprocess", "encode"):
-            on_progress(FakeProgress(stage, 1, 1, places))
+            on_progress(FakeProgress(stage, 1, 1, indices))
         steps = call.steps or 1
         for step in range(1, steps + 1):
             self.at_step(step)
-            on_progress(FakeProgress("sample", step, steps, places))
+            on_progress(FakeProgress("sample", step, steps, indices))
             call.steps_done = step
-        on_progress(FakeProgress("decode", 1, 1, places))
+        on_progress(FakeProgress("decode", 1, 1, indices))
 
     def _metadata(self, call: FakeCall, place: int) -> ShapeMetadata:
         return ShapeMetadata(
@@ -162,6 +162,6 @@ class FakeProcessor:
 
 
 def sphere(target_faces: int | None) -> trimesh.Trimesh:
-    """A watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
+    """Return a watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
     ball = trimesh.creation.icosphere(subdivisions=1 if target_faces is not None and target_faces < 320 else 2)
     return trimesh.Trimesh(ball.vertices * (0.9, 0.6, 0.3) + (0.05, 0.1, 0.2), ball.faces, process=False)

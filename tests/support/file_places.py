@@ -29,14 +29,14 @@ class Place:
 
 @cache
 def s3_server() -> S3Server:
-    """This process's server, started at the first use and ended with the process."""
+    """Return this process's server, started at the first use and ended with the process."""
     server = S3Server()
     atexit.register(server.stop)
     return server
 
 
 def empty_place(kind: str, folder: Path) -> Place:
-    """A place of this kind with nothing in it."""
+    """Return a place of this kind with nothing in it."""
     if kind == "folder":
         return Place(LocalFiles(folder / "files"), lambda: {path.name for path in (folder / "files").glob("*")})
     if kind == "memory":

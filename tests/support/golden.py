@@ -37,7 +37,7 @@ class Golden:
         return [self.folder / f"image{k}.png" for k in range(3)]
 
     def pipeline(self) -> Hunyuan3DShapePipeline:
-        """A freshly loaded pipeline, for tests that change it."""
+        """Return a freshly loaded pipeline, for tests that change it."""
         return Hunyuan3DShapePipeline.from_pretrained(self.folder, device="cpu", dtype="fp32")
 
 

@@ -136,8 +136,9 @@ def render(error: ServiceError) -> tuple[Response, int]:
 
 @require_agent_token("generate")
 def generate() -> Response:
-    size, digest = g.body_size, g.body_digest
-    return jsonify(agent=g.agent.agent_id, body=g.body.read().decode("latin-1"), size=size, digest=digest)
+    body = g.body.read()
+    size = int(request.environ["CONTENT_LENGTH"])
+    return jsonify(agent=g.agent.agent_id, body=body.decode("latin-1"), size=size, digest=digest_body(body))
 
 
 @require_agent_token("batch")

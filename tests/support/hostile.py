@@ -49,7 +49,7 @@ class Part:
     head: bytes | None = None
 
     def encode(self) -> bytes:
-        """The part's head and body, without boundaries."""
+        """Return the part's head and body, without boundaries."""
         return (self.head if self.head is not None else self._head()) + b"\r\n\r\n" + self.content
 
     def _head(self) -> bytes:
@@ -60,7 +60,7 @@ class Part:
 
 
 def encode_form(*parts: Part, boundary: str = BOUNDARY) -> bytes:
-    """The body of a form with these parts."""
+    """Return the body of a form with these parts."""
     edge = b"--" + boundary.encode()
     return b"".join(edge + b"\r\n" + part.encode() + b"\r\n" for part in parts) + edge + b"--\r\n"
 
@@ -69,7 +69,7 @@ ASYNC = Part("async", b"true")
 
 
 def image_form(content: bytes, filename: str = "cat.png", media_type: str = "image/png") -> bytes:
-    """A request for one mesh from one picture."""
+    """Return a request for one mesh from one picture."""
     return encode_form(ASYNC, Part("image", content, filename, media_type))
 
 
@@ -138,7 +138,7 @@ def _named_form(filename: str) -> Callable[[], bytes]:
 
 
 def _headed(name: str, disposition: bytes, answer: tuple[int, str], more: bytes = b"") -> HostileUpload:
-    """A form whose picture has this Content-Disposition, and more lines in its head."""
+    """Return a form whose picture has this Content-Disposition, and more lines in its head."""
     part = Part("", good_png(), head=b"Content-Disposition: " + disposition + more)
     return HostileUpload(name, "generate", FORM, lambda: encode_form(ASYNC, part), *answer)
 

@@ -31,14 +31,14 @@ def hostile_pictures() -> Iterator[Case]:
 
 
 def png_chunk(kind: bytes, body: bytes = b"") -> bytes:
-    """A PNG's chunk with its checksum."""
+    """Return a PNG's chunk with its checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png(
     width: int, height: int, *, pixels: bytes | None = None, depth: int = 8, colour: int = 0, more: bytes = b""
 ) -> bytes:
-    """A PNG file put together by hand; pixels : rows with their filter bytes; more : chunks before the pixels."""
+    """Return a PNG put together by hand; pixels : rows with their filter bytes; more : chunks before the pixels."""
     head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = png_chunk(b"IDAT", zlib.compress(pixels)) if pixels is not None else b""
     return b"\x89PNG\r\n\x1a\n" + head + more + body + png_chunk(b"IEND")
@@ -46,12 +46,12 @@ def png(
 
 @cache
 def good_png() -> bytes:
-    """A small sound picture."""
+    """Return a small sound picture."""
     return encode(_ramp(), "PNG")
 
 
 def encode(image: Image.Image, form: str, **options: object) -> bytes:
-    """A picture as a file's bytes."""
+    """Return a picture as a file's bytes."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()

@@ -35,19 +35,19 @@ class Instruction:
 
 @cache
 def instructions() -> tuple[Instruction, ...]:
-    """The repository's Dockerfile."""
+    """Return the repository's Dockerfile."""
     lines = [line for line in (REPOSITORY / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(lines))
     return tuple(Instruction(*line.split(maxsplit=1)) for line in joined.splitlines() if line.strip())
 
 
 def of(name: str) -> list[Instruction]:
-    """The Dockerfile's instructions of one name."""
+    """Return the Dockerfile's instructions of one name."""
     return [instruction for instruction in instructions() if instruction.name == name]
 
 
 def image_environment() -> dict[str, str]:
-    """The variables that ENV sets."""
+    """Return the variables that ENV sets."""
     return dict(word.split("=", 1) for instruction in of("ENV") for word in instruction.words)
 
 

@@ -1,22 +1,12 @@
 #!/usr/bin/env bash
-# Installs what docs/recipes run on, where it is missing (Debian packages).
+# Installs what docs/recipes run on, where it is missing (Debian packages). Ends with 3, and a sentence, where it may not.
 set -euo pipefail
 
-missing() { for tool in curl openssl node; do command -v "$tool" >/dev/null || return 0; done; return 1; }
+missing() {
+    command -v curl >/dev/null || echo curl
+    command -v openssl >/dev/null || echo openssl
+    command -v node >/dev/null || echo nodejs
+}
 
-if ! missing; then
-    exit 0
-fi
-if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "The tests of docs/recipes need curl, openssl and node: install them as root." >&2
-    exit 1
-fi
-# Test processes that run side by side ask at the same time; the first one installs.
-exec 9>/var/lock/orfeas-test-services
-flock 9
-if ! missing; then
-    exit 0
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends curl openssl nodejs >/dev/null
+# shellcheck disable=SC2046
+exec "$(dirname "$0")/../../benchmarks/support/install-packages.sh" $(missing)

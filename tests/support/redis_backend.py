@@ -12,8 +12,7 @@ from pathlib import Path
 from flask import Flask
 
 from backend.auth.agents import AgentConfig
-from backend.auth.nonces import NonceStore
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import NonceStore, open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.rate_limits import RequestLimits
 from backend.config import Settings
@@ -32,7 +31,7 @@ def _shared_server() -> RedisServer:
 
 
 def redis_server() -> RedisServer:
-    """This process's server, running and empty; a test may kill it."""
+    """Return this process's server, running and empty; a test may kill it."""
     server = _shared_server()
     server.resume()
     server.start()
@@ -42,7 +41,7 @@ def redis_server() -> RedisServer:
 
 @contextmanager
 def nonce_store(nonce_url: str, database_url: str) -> Iterator[NonceStore]:
-    """The store as the service opens it, closed at the end."""
+    """Give the store as the service opens it, closed at the end."""
     settings = Settings(data_dir=Path("/nowhere"), nonce_store=nonce_url, database_url=database_url)
     with open_database(database_url) as database:
         store = open_nonce_store(settings, database)
@@ -52,7 +51,7 @@ def nonce_store(nonce_url: str, database_url: str) -> Iterator[NonceStore]:
 
 
 def remember_all(nonce_url: str, database_url: str, nonces: list[str]) -> list[str]:
-    """Shows nonces to a store; gives those that were new."""
+    """Show nonces to a store; return those that were new."""
     with nonce_store(nonce_url, database_url) as store:
         return [nonce for nonce in nonces if store.remember("ann", nonce, START, TTL)]
 
@@ -80,5 +79,5 @@ class Door:
 
 
 def count_admitted(url: str, agent_id: str, rate: int, times: int) -> int:
-    """Sends so many requests through limits of its own; gives how many were admitted."""
+    """Send so many requests through limits of its own; return how many were admitted."""
     return Door(url).count(agent_id, rate, times)

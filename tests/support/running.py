@@ -66,7 +66,7 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The body, which must be a JSON object."""
+        """Return the body, which must be a JSON object."""
         answer = json.loads(self.body)
         assert isinstance(answer, dict)
         return answer
@@ -90,7 +90,7 @@ class RunningService:
     """
 
     def __init__(self, folder: Path, *, processes: int = 1, **settings: object) -> None:
-        """Starts nothing yet.
+        """Start nothing yet.
 
         folder : for all that the service writes; processes : gunicorn's `-w`; settings : variables of the environment
         """
@@ -109,7 +109,7 @@ class RunningService:
     # Its life
 
     def start(self, *, health: int = 200) -> None:
-        """Starts the service, on the same port each time, and waits until /health answers so."""
+        """Start the service, on the same port each time, and waits until /health answers so."""
         assert self._process is None, "it runs"
         with self.log_path.open("ab") as log:
             # A group of its own, so that `kill` gets all its processes; none outlives the test that started it.
@@ -129,7 +129,7 @@ class RunningService:
             raise
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """Ends the service as an operator would; it must end with 0."""
+        """End the service as an operator would; it must end with 0."""
         process = self._running()
         process.send_signal(signal.SIGTERM)
         try:
@@ -140,7 +140,7 @@ class RunningService:
         assert status == 0, f"It ended with {status}.\n{self.log_tail}"
 
     def kill(self) -> None:
-        """Ends every process of the service as a crash would; nothing happens when none runs."""
+        """End every process of the service as a crash would; do nothing when none runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -153,12 +153,12 @@ class RunningService:
             time.sleep(0.01)
 
     def kill_web_processes(self) -> None:
-        """Ends the processes that answer requests, as a crash would; gunicorn starts new ones."""
+        """End the processes that answer requests, as a crash would; gunicorn starts new ones."""
         for each in self.web_processes():
             _signal(each, signal.SIGKILL)
 
     def web_processes(self) -> list[psutil.Process]:
-        """The processes that answer requests."""
+        """Return the processes that answer requests."""
         return list(psutil.Process(self._running().pid).children())
 
     @property
@@ -167,7 +167,7 @@ class RunningService:
         return self._process is not None and self._process.poll() is None
 
     def wait_until(self, is_there: Callable[[], bool]) -> None:
-        """Waits until something holds, while the service runs."""
+        """Wait until something holds, while the service runs."""
         deadline = time.monotonic() + START_SECONDS
         while not is_there():
             assert self.is_running, f"The service has ended.\n{self.log_tail}"
@@ -175,7 +175,7 @@ class RunningService:
             time.sleep(0.05)
 
     def wait_for_health(self, status: int = 200) -> None:
-        """Waits until /health answers so."""
+        """Wait until /health answers so."""
         self.wait_until(lambda: self._health() == status)
 
     def pretend_worker(self) -> None:
@@ -222,7 +222,7 @@ class RunningService:
         return sorted(str(path.relative_to(self.data)) for path in (self.data / part).rglob("*") if path.is_file())
 
     def add_agent(self, agent_id: str | None = None, **config: Any) -> Agent:
-        """A new agent, with no narrow limits unless they are given; as backend.auth.agents_file.add_agent."""
+        """Add an agent as backend.auth.agents_file.add_agent does, with no narrow limits unless they are given."""
         name = agent_id or next(self._names)
         wide = {"rate_limit": 1_000_000, "batch_rate_limit": 1_000_000, "max_active_jobs": 1_000_000}
         self.data.mkdir(mode=0o700, exist_ok=True)
@@ -241,7 +241,7 @@ class RunningService:
         timestamp: int | None = None,
         nonce: str | None = None,
     ) -> dict[str, str]:
-        """The signing headers of a request; target : as on the request line."""
+        """Return the signing headers of a request; target : as on the request line."""
         who = agent or self.agent
         path, _, query = target.partition("?")
         time_, nonce, digest = timestamp or int(time.time()), nonce or secrets.token_hex(12), digest_body(body)
@@ -292,24 +292,24 @@ class RunningService:
         agent: Agent | None = None,
         headers: Mapping[str, str | None] | None = None,
     ) -> Answer:
-        """A signed request; headers : others, also in place of the signing ones; None leaves one out."""
+        """Send a signed request; headers : others, also in place of the signing ones; None leaves one out."""
         wanted = {**self.sign(method, target, body, agent=agent), **(headers or {})}
         return self.send(method, target, {name: value for name, value in wanted.items() if value is not None}, body)
 
     def get(self, path: str, **options: Any) -> Answer:
-        """A signed GET below the API's path; options : of call."""
+        """Send a signed GET below the API's path; options : of call."""
         return self.call("GET", API + path, **options)
 
     def generate(
         self, *images: bytes, agent: Agent | None = None, headers: Mapping[str, str] | None = None, **fields: object
     ) -> Answer:
-        """A request for one mesh; `async_` stands for the field async."""
+        """Ask for one mesh; `async_` stands for the field async."""
         return self._submit("/generate-3d", "image", images, agent, headers, fields)
 
     def batch(
         self, *images: bytes, agent: Agent | None = None, headers: Mapping[str, str] | None = None, **fields: object
     ) -> Answer:
-        """A request for several meshes."""
+        """Ask for several meshes."""
         return self._submit("/batch", "images", images, agent, headers, fields)
 
     def status(self, job_id: str, agent: Agent | None = None) -> dict[str, Any]:
@@ -347,7 +347,7 @@ class RunningService:
     # Within
 
     def _environment(self) -> dict[str, str]:
-        """This process's environment with the service's settings in place of any that it has."""
+        """Return this process's environment with the service's settings in place of any that it has."""
         inherited = {name: value for name, value in os.environ.items() if name not in _VARIABLES}
         return {
             **inherited,
@@ -379,7 +379,7 @@ Service = TypeVar("Service", bound=RunningService)
 def running_service(
     folder: Path, kind: type[Service], *, processes: int = 1, works: bool = True, **settings: object
 ) -> Iterator[Service]:
-    """A service while the block runs; works : whether it has a worker, else it only believes so and jobs wait."""
+    """Run a service with the block; works : whether it has a worker, else it only believes so and jobs wait."""
     given = settings if works else {"WORKER_ENABLED": "false", **settings}
     service = kind(folder, processes=processes, **given)
     try:

@@ -28,7 +28,7 @@ class S3Server:
         }
 
     def filesystem(self) -> s3fs.S3FileSystem:
-        """A client that remembers nothing."""
+        """Return a client that remembers nothing."""
         return s3fs.S3FileSystem(
             key=self.environment["AWS_ACCESS_KEY_ID"],
             secret=self.environment["AWS_SECRET_ACCESS_KEY"],
@@ -37,11 +37,11 @@ class S3Server:
         )
 
     def new_bucket(self) -> str:
-        """The name of an empty bucket."""
+        """Return the name of an empty bucket."""
         bucket = f"bucket-{uuid.uuid4().hex}"
         self.filesystem().mkdir(bucket)
         return bucket
 
     def stop(self) -> None:
-        """Ends the server; what was in its buckets is gone."""
+        """End the server; what was in its buckets is gone."""
         self._server.stop()

@@ -91,7 +91,7 @@ class ServerProcess:
             self.process.stdout.close()
 
     def ask(self, request: bytes) -> RawAnswer:
-        """The answer to these bytes, and no other request on the connection."""
+        """Send these bytes and no other request on the connection; return the answer."""
         with connected(self.port) as (connection, stream):
             connection.sendall(request)
             return read_answer(stream)
@@ -106,7 +106,7 @@ class ServerProcess:
 
 
 def raw_request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """A request's bytes; what is not ASCII in its target as UTF-8, a surrogate as the byte that it stands for."""
+    """Return a request's bytes; its target's non-ASCII as UTF-8, a surrogate as the byte that it stands for."""
     lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *(f"{name}: {value}" for name, value in headers.items())]
     if body:
         lines.append(f"Content-Length: {len(body)}")
@@ -114,7 +114,7 @@ def raw_request(method: str, target: str, headers: Mapping[str, str], body: byte
 
 
 def read_answer(stream: BinaryIO) -> RawAnswer:
-    """The next answer on a connection, which is read through this one stream only."""
+    """Return the next answer on a connection, which is read through this one stream only."""
     status = int(stream.readline().split(b" ")[1])
     headers: dict[str, str] = {}
     while (line := stream.readline().strip()) != b"":
@@ -125,7 +125,7 @@ def read_answer(stream: BinaryIO) -> RawAnswer:
 
 @contextmanager
 def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
-    """A connection to send on, and the stream of what comes back."""
+    """Give a connection to send on, and the stream of what comes back."""
     with (
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection,
         connection.makefile("rb") as stream,

@@ -41,7 +41,7 @@ class Shortage:
             self.look(len(made), made)
             return velocity(made, *others)
 
-        pipeline.denoiser.velocity = short  # type: ignore[method-assign]
+        pipeline.denoiser.velocity = short  # type: ignore[method-assign, assignment]
 
     def while_decoding(self, pipeline: Hunyuan3DShapePipeline) -> None:
         decode = pipeline.shape_vae.decode

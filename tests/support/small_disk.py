@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def mounted_disk(folder: Path, *options: str) -> Iterator[bool]:
-    """Makes a folder and mounts memory there while the block runs; gives whether that could be.
+    """Make a folder and mount memory there while the block runs; give whether that could be.
 
     options : as mount takes them, such as size=256k
     """

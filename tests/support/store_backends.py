@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import atexit
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
+import psycopg
+from sqlalchemy import make_url
+
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import LeaseLost
 from backend.jobs.models import Heartbeat, Job, NewJob, Report
-from backend.jobs.schema import create_schema, metadata
+from backend.jobs.schema import metadata
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from benchmarks.support.postgres import PostgresCluster
 
 BACKENDS = ("sqlite", "postgresql")
@@ -36,7 +41,7 @@ class ManualClock:
 
 @cache
 def postgres_cluster() -> PostgresCluster:
-    """This process's server, started at the first use and ended with the process.
+    """Return this process's server, started at the first use and ended with the process.
 
     Fails, saying what to install, on a machine that neither has the server nor may install it.
     """
@@ -47,17 +52,27 @@ def postgres_cluster() -> PostgresCluster:
 
 
 def empty_database(backend: str, folder: Path) -> str:
-    """The address of a database with empty tables."""
+    """Return the address of a database with empty tables."""
     url = f"sqlite:///{folder / 'jobs.sqlite3'}" if backend == "sqlite" else postgres_cluster().url
+    migrate(url)
     with open_database(url) as database:
-        create_schema(database)
         clear(database)
     return url
 
 
+def fresh_database(backend: str, folder: Path) -> str:
+    """Return the address of a database without tables."""
+    if backend == "sqlite":
+        return f"sqlite:///{folder / 'fresh.sqlite3'}"
+    whole, name = make_url(postgres_cluster().url), f"fresh_{secrets.token_hex(8)}"
+    with psycopg.connect(postgres_cluster().url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return whole.set(database=name).render_as_string(hide_password=False)
+
+
 @contextmanager
 def open_database(url: str) -> Iterator[Database]:
-    """The database, closed at the end."""
+    """Give the database, closed at the end."""
     database = Database.open(url)
     try:
         yield database
@@ -66,11 +81,10 @@ def open_database(url: str) -> Iterator[Database]:
 
 
 def clear(database: Database) -> None:
-    """Removes every row but the schema's version."""
+    """Remove every row."""
     with database.write() as connection:
         for table in metadata.tables.values():
-            if table.name != "schema_version":
-                connection.execute(table.delete())
+            connection.execute(table.delete())
 
 
 def new_jobs(count: int, batch_key: str = "demo/20/5.0/256") -> list[NewJob]:
@@ -79,7 +93,7 @@ def new_jobs(count: int, batch_key: str = "demo/20/5.0/256") -> list[NewJob]:
 
 
 def submit(store: JobStore, agent_id: str, count: int = 1, batch_key: str = "demo/20/5.0/256") -> tuple[str, ...]:
-    """Submits jobs one by one, within wide bounds; gives their ids."""
+    """Submit jobs one by one, within wide bounds; return their ids."""
     return tuple(
         store.submit(agent_id, [job], queue_limit=1000, agent_limit=1000).job_ids[0]
         for job in new_jobs(count, batch_key)
@@ -87,7 +101,7 @@ def submit(store: JobStore, agent_id: str, count: int = 1, batch_key: str = "dem
 
 
 def remember_all(url: str, nonces: list[str]) -> list[str]:
-    """Shows nonces to the store from a process of its own; gives those that were new."""
+    """Show nonces to the store from a process of its own; return those that were new."""
     with open_database(url) as database:
         store = SqlNonceStore(database)
         return [nonce for nonce in nonces if store.remember("ann", nonce, START, timedelta(seconds=600))]

@@ -199,7 +199,7 @@ class TinyService:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[int]:
-        """The port of a real server while the block runs."""
+        """Give the port of a real server while the block runs."""
         server = make_server("127.0.0.1", 0, self.app, threaded=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -258,7 +258,7 @@ class Wire:
                 fault(self, client, head, length)
 
     def ask(self, client: socket.socket, head: bytes, length: int) -> bytes:
-        """The whole answer to the request whose head this is; its body is still to be read from the client."""
+        """Return the whole answer to the request whose head this is; its body is still to be read from the client."""
         lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
         lines.insert(1, b"Connection: close")
         with socket.create_connection(("127.0.0.1", self._target), timeout=30) as service:
@@ -276,7 +276,7 @@ def passed_on(wire: Wire, client: socket.socket, head: bytes, length: int) -> No
 
 
 def reset_after(size: int) -> Fault:
-    """The connection is reset when so many bytes of the body have come; the service hears nothing."""
+    """Reset the connection when so many bytes of the body have come; the service hears nothing."""
 
     def fault(_wire: Wire, client: socket.socket, _head: bytes, _length: int) -> None:
         taken = 0
@@ -288,13 +288,13 @@ def reset_after(size: int) -> Fault:
 
 
 def answer_lost(wire: Wire, client: socket.socket, head: bytes, length: int) -> None:
-    """The service does what was asked, and nobody hears of it."""
+    """Let the service do what was asked, and let nobody hear of it."""
     assert b" 20" in wire.ask(client, head, length)[:20]
     _reset(client)
 
 
 def answer_cut(size: int) -> Fault:
-    """The connection ends when so many bytes of the answer's body were sent."""
+    """End the connection when so many bytes of the answer's body were sent."""
 
     def fault(wire: Wire, client: socket.socket, head: bytes, length: int) -> None:
         top, _, body = wire.ask(client, head, length).partition(b"\r\n\r\n")

@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from tests.support.running import API, REPOSITORY, Answer, RunningService
 
-WIDE = {
+WIDE: dict[str, Any] = {
     # Tests show other addresses by X-Forwarded-For.
     "TRUSTED_PROXIES": "127.0.0.1",
     "UNAUTHENTICATED_RATE_LIMIT": 1_000_000,
@@ -80,13 +81,13 @@ class WatchedService(RunningService):
 
 @cache
 def sample(name: str = "mug", side: int = 128) -> bytes:
-    """A sample picture, small, as a PNG."""
+    """Return a sample picture, small, as a PNG."""
     with Image.open(REPOSITORY / "samples" / f"{name}.png") as image:
         return png(image.convert("RGBA").resize((side, side)))
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as a file's bytes."""
+    """Return a picture as a file's bytes."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

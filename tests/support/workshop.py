@@ -68,7 +68,7 @@ class Workshop:
         return ArtifactStore(LocalFiles(self.folder / "artifacts"))
 
     def worker(self, **changes: Any) -> BatchProcessor:
-        """A worker, stopped at the test's end; changes : other arguments for it."""
+        """Return a worker, stopped at the test's end; changes : other arguments for it."""
         parts: dict[str, Any] = {
             "store": self.store,
             "open_processor": lambda: self.fake,
@@ -92,7 +92,7 @@ class Workshop:
         return taken + worker.run_once()
 
     def submit(self, image: bytes = b"picture", agent_id: str = "ann", **fields: Any) -> str:
-        """Stores a picture and submits a job for it; gives its id."""
+        """Store a picture and submit a job for it; return its id."""
         request = resolve(GenerationFields(**fields), lambda: 7)
         name = f"{secrets.token_hex(16)}.png"
         self.images.put(name, image)
@@ -110,7 +110,7 @@ class Workshop:
 
 @contextmanager
 def workshop(folder: Path, database: Database, **settings: Any) -> Iterator[Workshop]:
-    """A workshop whose workers are stopped at the end."""
+    """Give a workshop whose workers are stopped at the end."""
     clock = ManualClock()
     given = {"data_dir": folder, "batch_wait_seconds": 0.0, **settings}
     made = Workshop(
@@ -132,7 +132,7 @@ def workshop(folder: Path, database: Database, **settings: Any) -> Iterator[Work
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Waits until something holds; fails when it never does."""
+    """Wait until something holds; fail when it never does."""
     until = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < until, "it never came to be"

@@ -15,7 +15,7 @@ from training.shapes.silhouettes import draw, extrude, extrusion_thickness, infl
 
 
 def _solid(s: Scene, size: float) -> Solid:
-    """A random solid of revolution or a nearly cubic box."""
+    """Build a random solid of revolution or a nearly cubic box."""
     kind = int(s.rng.integers(5))
     wide, tall = size * s.between(0.7, 1.0), size * s.between(0.7, 1.1)
     if kind == 0:
@@ -30,7 +30,7 @@ def _solid(s: Scene, size: float) -> Solid:
 
 
 def primitive(s: Scene) -> None:
-    """One primitive, upright or lying."""
+    """Build one primitive, upright or lying."""
     s.min_yaw, s.pitch = 10, (4, 25)
     kind = int(s.rng.integers(10))
     if kind == 9:
@@ -54,7 +54,7 @@ def primitive(s: Scene) -> None:
 
 
 def union(s: Scene) -> None:
-    """Two to four primitives that touch in the plane z = 0, stacked or mirrored."""
+    """Build two to four primitives that touch in the plane z = 0, stacked or mirrored."""
     s.min_yaw = 5
     s.add(_solid(s, s.between(0.4, 0.6)), (0, 0, 0), s.paint(*BRIGHT))
     style = int(s.rng.integers(3))
@@ -82,7 +82,7 @@ def union(s: Scene) -> None:
 
 
 def lathe(s: Scene) -> None:
-    """A turned solid; sometimes hollow from above when it is wide open and seen from above."""
+    """Build a turned solid; sometimes hollow from above when it is wide open and seen from above."""
     outline = draw(s.rng, drawings.profile)
     paint = s.paint(*BRIGHT, (0.7, 0.45, 0.25), (0.85, 0.7, 0.45), fancy=0.4)
     lying = s.chance(0.12)
@@ -90,7 +90,7 @@ def lathe(s: Scene) -> None:
 
 
 def extrusion(s: Scene) -> None:
-    """An outline of constant thickness, which its area determines; seen nearly from the front."""
+    """Build an outline of constant thickness, which its area determines; seen nearly from the front."""
     s.yaw, s.min_yaw, s.pitch, s.flat_sides = 22, 7, (0, 12), True
     outline = draw(s.rng, drawings.DRAWINGS[int(s.rng.integers(len(drawings.DRAWINGS)))])
     thickness = extrusion_thickness(outline)
@@ -98,7 +98,7 @@ def extrusion(s: Scene) -> None:
 
 
 def inflated(s: Scene) -> None:
-    """An outline blown up to round cross-sections, as deep as it is locally wide."""
+    """Build an outline blown up to round cross-sections, as deep as it is locally wide."""
     s.yaw, s.pitch = (8, (0, 5)) if s.chance(0.5) else (28, (0, 15))
     kind = int(s.rng.integers(len(drawings.DRAWINGS)))
     outline = draw(s.rng, drawings.DRAWINGS[kind])

@@ -23,7 +23,7 @@ GREEN: tuple[Colour, ...] = ((0.2, 0.55, 0.2), (0.3, 0.7, 0.25), (0.5, 0.75, 0.2
 
 
 def mushroom(s: Scene) -> None:
-    """A toadstool: half an ellipsoid on a stem, sometimes dotted."""
+    """Build a toadstool: half an ellipsoid on a stem, sometimes dotted."""
     cap = s.paint((0.85, 0.15, 0.12), *BRIGHT, WOOD[0], fancy=0.2)
     stem = s.paint((0.95, 0.9, 0.8), WOOD[2], fancy=0)
     wide, tall = s.between(0.7, 0.95), s.between(0.55, 0.8)
@@ -38,7 +38,7 @@ def mushroom(s: Scene) -> None:
 
 
 def snowman(s: Scene) -> None:
-    """Two or three balls with a nose, eyes and sometimes a hat and arms."""
+    """Build two or three balls with a nose, eyes and sometimes a hat and arms."""
     snow = s.paint((0.95, 0.97, 1.0), (0.95, 0.97, 1.0), *BRIGHT, fancy=0.03)
     dark = s.paint(DARK, fancy=0)
     low, mid, top = s.between(0.46, 0.54), s.between(0.34, 0.4), s.between(0.25, 0.3)
@@ -64,7 +64,7 @@ def snowman(s: Scene) -> None:
 
 
 def tree(s: Scene) -> None:
-    """A fir of cones, a round tree, a palm-like or a bushy one, or a cactus."""
+    """Build a fir of cones, a round tree, a palm-like or a bushy one, or a cactus."""
     green, trunk = s.paint(*GREEN, fancy=0.05), s.paint(WOOD[0], WOOD[1], fancy=0)
     kind = int(s.rng.integers(4))
     if kind == 3:
@@ -97,7 +97,7 @@ def tree(s: Scene) -> None:
 
 
 def person(s: Scene) -> None:
-    """A standing figure, arms down, out or up; sometimes in a skirt or hat."""
+    """Build a standing figure, arms down, out or up; sometimes in a skirt or hat."""
     skin, shirt = s.paint(*SKIN, fancy=0), s.paint(*BRIGHT)
     legs, hair = s.paint(*BRIGHT, DARK, fancy=0.05), s.paint(DARK, WOOD[1], (0.9, 0.7, 0.3), fancy=0)
     r = s.between(0.2, 0.27)
@@ -128,7 +128,7 @@ def person(s: Scene) -> None:
 
 
 def teddy(s: Scene) -> None:
-    """A sitting or standing toy animal seen from the front: ears, muzzle, belly."""
+    """Build a sitting or standing toy animal seen from the front: ears, muzzle, belly."""
     s.yaw, s.pitch = 30, (0, 18)
     fur = s.paint(*FUR, *BRIGHT, fancy=0.05)
     light = s.paint((0.95, 0.85, 0.7), (1, 1, 1), fancy=0)
@@ -155,7 +155,7 @@ def teddy(s: Scene) -> None:
 
 
 def animal(s: Scene) -> None:
-    """A four-legged animal from the side: dog, horse, pig, elephant and their like."""
+    """Build a four-legged animal from the side: dog, horse, pig, elephant and their like."""
     s.pitch = (0, 18)
     fur = s.paint(*FUR, fancy=0.12)
     dark = s.paint(DARK, fancy=0)
@@ -187,7 +187,7 @@ def animal(s: Scene) -> None:
 
 
 def fish(s: Scene) -> None:
-    """A fish from the side: full body, flat tail and fins."""
+    """Build a fish from the side: full body, flat tail and fins."""
     s.yaw, s.pitch = 30, (0, 15)
     main, fin = s.paint(*BRIGHT, fancy=0.3), s.paint(*BRIGHT, fancy=0)
     side = -1.0 if s.chance(0.5) else 1.0
@@ -208,7 +208,7 @@ def fish(s: Scene) -> None:
 
 
 def ring_toy(s: Scene) -> None:
-    """A ring stood up: used by the primitives."""
+    """Build a ring stood up: used by the primitives."""
     s.add(
         torus(s.between(0.55, 0.72), s.between(0.16, 0.28)),
         (0, 0, 0),

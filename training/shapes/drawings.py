@@ -19,28 +19,28 @@ def _ring(radius: Points, turn: float = 0.0) -> Points:
 
 
 def star(pen: Pen) -> None:
-    """A star of 4 to 8 points, one upright."""
+    """Draw a star of 4 to 8 points, one upright."""
     n = int(pen.rng.integers(4, 9))
     radius = np.tile([1.0, pen.between(0.42, 0.62)], n)
     pen.polygon(_ring(radius, np.pi / 2))
 
 
 def heart(pen: Pen) -> None:
-    """A heart."""
+    """Draw a heart."""
     t = np.linspace(0, 2 * np.pi, 80)
     y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
     pen.polygon(np.stack([16 * np.sin(t) ** 3 * pen.between(0.9, 1.1), y + 2], 1) / 18)
 
 
 def polygon(pen: Pen) -> None:
-    """A regular polygon, upright or turned, sometimes stretched."""
+    """Draw a regular polygon, upright or turned, sometimes stretched."""
     n = int(pen.rng.integers(3, 9))
     turn = np.pi / 2 if pen.rng.random() < 0.6 else pen.between(0, np.pi)
     pen.polygon(_ring(np.ones(n), turn) * [pen.between(0.65, 1), pen.between(0.65, 1)])
 
 
 def blob(pen: Pen) -> None:
-    """A smooth closed curve from a few Fourier terms."""
+    """Draw a smooth closed curve from a few Fourier terms."""
     t = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     radius = np.ones(96)
     for k in range(2, 6):
@@ -49,7 +49,7 @@ def blob(pen: Pen) -> None:
 
 
 def gear(pen: Pen) -> None:
-    """A toothed wheel, often with a hole."""
+    """Draw a toothed wheel, often with a hole."""
     n = int(pen.rng.integers(6, 11))
     inner = pen.between(0.68, 0.78)
     pen.polygon(_ring(np.tile([1.0, 1.0, inner, inner], n)))
@@ -59,7 +59,7 @@ def gear(pen: Pen) -> None:
 
 
 def arrow(pen: Pen) -> None:
-    """An arrow in one of eight directions."""
+    """Draw an arrow in one of eight directions."""
     shaft, head, neck = pen.between(0.13, 0.25), pen.between(0.45, 0.75), pen.between(0.0, 0.3)
     points = np.array([[-1, -shaft], [neck, -shaft], [neck, -head], [1, 0], [neck, head], [neck, shaft], [-1, shaft]])
     angle = np.pi / 4 * int(pen.rng.integers(8))
@@ -68,7 +68,7 @@ def arrow(pen: Pen) -> None:
 
 
 def cross(pen: Pen) -> None:
-    """A plus, a latin cross or an x."""
+    """Draw a plus, a latin cross or an x."""
     bar, at = pen.between(0.14, 0.3), pen.between(-0.05, 0.4)
     if pen.rng.random() < 0.35:
         r = 0.75
@@ -80,14 +80,14 @@ def cross(pen: Pen) -> None:
 
 
 def moon(pen: Pen) -> None:
-    """A crescent, opening to a random side."""
+    """Draw a crescent, opening to a random side."""
     side = pen.rng.choice([-1.0, 1.0])
     pen.oval(0, 0, 1, 1)
     pen.oval(side * pen.between(0.38, 0.6), pen.between(0, 0.25), 0.85, 0.85, value=0)
 
 
 def cloud(pen: Pen) -> None:
-    """Puffs on a flat base."""
+    """Draw puffs on a flat base."""
     n = int(pen.rng.integers(3, 6))
     xs = np.linspace(-0.65, 0.65, n)
     for x in xs:
@@ -97,7 +97,7 @@ def cloud(pen: Pen) -> None:
 
 
 def leaf(pen: Pen) -> None:
-    """A pointed leaf with a stem."""
+    """Draw a pointed leaf with a stem."""
     t = np.linspace(0, np.pi, 40)
     wide, power = pen.between(0.35, 0.6), pen.between(0.7, 1.3)
     x, y = wide * np.sin(t) ** power, -np.cos(t) * 0.8 + 0.15
@@ -106,7 +106,7 @@ def leaf(pen: Pen) -> None:
 
 
 def drop(pen: Pen) -> None:
-    """A drop, upright or as a map pin."""
+    """Draw a drop, upright or as a map pin."""
     r, sign = pen.between(0.5, 0.65), pen.rng.choice([-1.0, 1.0])
     pen.oval(0, -sign * (1 - r), r, r)
     a = r * 0.93
@@ -114,7 +114,7 @@ def drop(pen: Pen) -> None:
 
 
 def key(pen: Pen) -> None:
-    """A key with a ring and teeth, lying or standing."""
+    """Draw a key with a ring and teeth, lying or standing."""
     r = pen.between(0.3, 0.42)
     w = pen.between(0.12, 0.17)
     flip = pen.rng.random() < 0.5
@@ -128,7 +128,7 @@ def key(pen: Pen) -> None:
 
 
 def fish(pen: Pen) -> None:
-    """A fish from the side."""
+    """Draw a fish from the side."""
     long, tall, side = pen.between(0.6, 0.72), pen.between(0.28, 0.45), pen.rng.choice([-1.0, 1.0])
     pen.oval(side * 0.3, 0, long, tall)
     tail = pen.between(0.35, 0.55)
@@ -137,7 +137,7 @@ def fish(pen: Pen) -> None:
 
 
 def bottle(pen: Pen) -> None:
-    """A bottle's outline."""
+    """Draw a bottle's outline."""
     body, neck, shoulder = pen.between(0.3, 0.45), pen.between(0.1, 0.17), pen.between(-0.1, 0.3)
     x = np.array([body, body, neck, neck])
     y = np.array([-1, shoulder, shoulder + pen.between(0.1, 0.35), 1.0])
@@ -145,7 +145,7 @@ def bottle(pen: Pen) -> None:
 
 
 def strokes(pen: Pen) -> None:
-    """Letter-like figures: strokes between the points of a 3 x 3 lattice, straight or as half rings."""
+    """Draw letter-like figures: strokes between the points of a 3 x 3 lattice, straight or as half rings."""
     width = pen.between(0.22, 0.4)
     xs, ys = [-0.5, 0.0, 0.5], [-0.8, 0.0, 0.8]
     x, y = int(pen.rng.integers(3)), int(pen.rng.integers(3))
@@ -165,7 +165,7 @@ def strokes(pen: Pen) -> None:
 
 
 def letter(pen: Pen) -> None:
-    """Well-known stroke skeletons (bars, bows and rings, as in block capitals and digits), varied in weight."""
+    """Draw well-known stroke skeletons (bars, bows and rings, as in block capitals and digits), varied in weight."""
     w = pen.between(0.24, 0.42)
     x = pen.between(0.45, 0.65)
     t = np.linspace(0, 2 * np.pi, 40)
@@ -203,7 +203,7 @@ def letter(pen: Pen) -> None:
 
 
 def capsules(pen: Pen) -> None:
-    """A few thick strokes that share their middle."""
+    """Draw a few thick strokes that share their middle."""
     for _ in range(int(pen.rng.integers(2, 5))):
         angle = pen.between(0, 2 * np.pi)
         end = np.array([np.cos(angle), np.sin(angle)]) * pen.between(0.4, 0.8)
@@ -211,7 +211,7 @@ def capsules(pen: Pen) -> None:
 
 
 def animal(pen: Pen) -> None:
-    """A four-legged animal from the side, drawn along a skeleton."""
+    """Draw a four-legged animal from the side, drawn along a skeleton."""
     side = pen.rng.choice([-1.0, 1.0])
     leg, thick = pen.between(0.35, 0.6), pen.between(0.16, 0.24)
     tall = pen.between(0.2, 0.3)
@@ -229,7 +229,7 @@ def animal(pen: Pen) -> None:
 
 
 def head(pen: Pen) -> None:
-    """A round head from the front with ears, of a cat, bear or rabbit."""
+    """Draw a round head from the front with ears, of a cat, bear or rabbit."""
     wide = pen.between(0.6, 0.8)
     pen.oval(0, -0.15, wide, pen.between(0.55, 0.7))
     kind = int(pen.rng.integers(3))
@@ -243,7 +243,7 @@ def head(pen: Pen) -> None:
 
 
 def bird(pen: Pen) -> None:
-    """A bird or duck from the side."""
+    """Draw a bird or duck from the side."""
     s = pen.rng.choice([-1.0, 1.0])
     pen.oval(0, -0.2, 0.6, pen.between(0.34, 0.45))
     pen.oval(s * 0.45, 0.35, 0.28, 0.28)
@@ -253,7 +253,7 @@ def bird(pen: Pen) -> None:
 
 
 def butterfly(pen: Pen) -> None:
-    """Two pairs of wings, or a flower of petals."""
+    """Draw two pairs of wings, or a flower of petals."""
     if pen.rng.random() < 0.5:
         for s in (-1.0, 1.0):
             pen.oval(s * 0.5, 0.35, 0.5, 0.4, turn=s * 35)
@@ -268,7 +268,7 @@ def butterfly(pen: Pen) -> None:
 
 
 def bolt(pen: Pen) -> None:
-    """A lightning bolt or a banner-like speech bubble."""
+    """Draw a lightning bolt or a banner-like speech bubble."""
     if pen.rng.random() < 0.5:
         zig = np.array([[0.15, 1], [-0.6, -0.1], [-0.05, -0.1], [-0.25, -1], [0.6, 0.25], [0.05, 0.25], [0.5, 1]])
         pen.polygon(zig)
@@ -324,7 +324,7 @@ _PROFILES: tuple[tuple[tuple[float, float], ...], ...] = (
 
 
 def profile(pen: Pen) -> None:
-    """A left-right symmetric outline for turning: a known kind of vessel or pawn varied, or a random one."""
+    """Draw a left-right symmetric outline for turning: a known kind of vessel or pawn varied, or a random one."""
     if pen.rng.random() < 0.8:
         points = np.asarray(_PROFILES[int(pen.rng.integers(len(_PROFILES)))])
         points = points * [pen.between(0.85, 1.15), 1.0]

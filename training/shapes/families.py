@@ -31,7 +31,7 @@ ABOUT_Z = rotation_about(2, 90)
 
 
 def table(s: Scene) -> None:
-    """A table with four legs or one foot; square or round."""
+    """Build a table with four legs or one foot; square or round."""
     s.pitch = (8, 25)
     top = s.paint(*WOOD, *BRIGHT)
     leg = top if s.chance(0.5) else s.paint(*WOOD, *METAL, fancy=0)
@@ -50,7 +50,7 @@ def table(s: Scene) -> None:
 
 
 def chair(s: Scene) -> None:
-    """A chair with a back; sometimes arms or a sofa's fullness."""
+    """Build a chair with a back; sometimes arms or a sofa's fullness."""
     s.pitch = (5, 22)
     main = s.paint(*WOOD, *BRIGHT)
     leg = main if s.chance(0.5) else s.paint(*WOOD, *METAL, fancy=0)
@@ -72,7 +72,7 @@ def chair(s: Scene) -> None:
 
 
 def lamp(s: Scene) -> None:
-    """A table or floor lamp with a shade."""
+    """Build a table or floor lamp with a shade."""
     base = s.paint(*WOOD, *METAL, *BRIGHT, fancy=0.05)
     shade = s.paint(*BRIGHT)
     wide, top, tall = s.between(0.45, 0.6), s.between(0.2, 0.38), s.between(0.5, 0.75)
@@ -85,7 +85,7 @@ def lamp(s: Scene) -> None:
 
 
 def mug(s: Scene) -> None:
-    """A mug, hollow from above, its handle at the side."""
+    """Build a mug, hollow from above, its handle at the side."""
     s.pitch, s.yaw = (8, 25), 30
     main = s.paint(*BRIGHT, fancy=0.3)
     drink = s.paint((0.35, 0.2, 0.1), (0.85, 0.6, 0.3), (0.95, 0.95, 0.9), fancy=0)
@@ -99,7 +99,7 @@ def mug(s: Scene) -> None:
 
 
 def teapot(s: Scene) -> None:
-    """A round pot with spout, handle and a lid with a knob."""
+    """Build a round pot with spout, handle and a lid with a knob."""
     s.pitch, s.yaw = (3, 20), 25
     main = s.paint(*BRIGHT, *METAL)
     extra = main if s.chance(0.5) else s.paint(*BRIGHT, fancy=0)
@@ -114,7 +114,7 @@ def teapot(s: Scene) -> None:
 
 
 def rocket(s: Scene) -> None:
-    """A rocket with a pointed nose, fins and a porthole."""
+    """Build a rocket with a pointed nose, fins and a porthole."""
     body = s.paint((0.93, 0.93, 0.95), *BRIGHT)
     red = s.paint(*BRIGHT, fancy=0)
     r = s.between(0.27, 0.38)
@@ -130,7 +130,7 @@ def rocket(s: Scene) -> None:
 
 
 def plane(s: Scene) -> None:
-    """An aeroplane from the side or from above."""
+    """Build an aeroplane from the side or from above."""
     body = s.paint((0.93, 0.93, 0.95), *BRIGHT)
     wing = s.paint(*BRIGHT, fancy=0) if s.chance(0.6) else body
     r, half = s.between(0.15, 0.2), 0.95
@@ -160,7 +160,7 @@ def plane(s: Scene) -> None:
 
 
 def car(s: Scene) -> None:
-    """A car, van, bus or lorry from the side."""
+    """Build a car, van, bus or lorry from the side."""
     s.pitch = (0, 20)
     main = s.paint(*BRIGHT, fancy=0.05)
     glass, tyre = s.paint(GLASS, DARK, fancy=0), s.paint(DARK, fancy=0)
@@ -188,7 +188,7 @@ def car(s: Scene) -> None:
 
 
 def house(s: Scene) -> None:
-    """A house with a gable or a tent roof, door and windows, sometimes a chimney."""
+    """Build a house with a gable or a tent roof, door and windows, sometimes a chimney."""
     s.min_yaw = 8
     wall = s.paint(*BRIGHT, (0.95, 0.88, 0.75), fancy=0.05)
     roof = s.paint((0.8, 0.25, 0.2), (0.5, 0.3, 0.2), *BRIGHT, fancy=0.05)
@@ -217,7 +217,7 @@ def house(s: Scene) -> None:
 
 
 def tool(s: Scene) -> None:
-    """A hammer, screwdriver, wrench-like bar, brush, spoon, axe, bulb or magnifier."""
+    """Build a hammer, screwdriver, wrench-like bar, brush, spoon, axe, bulb or magnifier."""
     s.yaw, s.pitch = 20, (0, 12)
     grip, head = s.paint(*WOOD, *BRIGHT), s.paint(*METAL, *BRIGHT)
     kind = int(s.rng.integers(7))

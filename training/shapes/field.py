@@ -17,12 +17,12 @@ CELLS = 64
 
 
 def axis_of(cells: int) -> Array:
-    """Cell centres (cells,) of the interval ±BOUNDS."""
+    """Return the cell centres (cells,) of the interval ±BOUNDS."""
     return (((np.arange(cells) + 0.5) / cells * 2 - 1) * BOUNDS).astype(np.float32)
 
 
 def extents(values: Array, axis: Array) -> tuple[Matrix, Matrix]:
-    """Lower and upper corners of the solid, finer than a cell: where each axis's least distance changes its sign.
+    """Return the solid's lower and upper corners, finer than a cell: where an axis's least distance changes its sign.
 
     Raises ValueError if nothing is inside.
     """
@@ -61,11 +61,11 @@ class DistanceField:
         return float(self.axis[1] - self.axis[0]) * self.scale
 
     def to_grid(self, points: Array) -> Array:
-        """World points to grid points."""
+        """Turn world points into grid points."""
         return points * np.float32(1 / self.scale) + self.centre.astype(np.float32)
 
     def lookup(self, points: Array) -> Array:
-        """World points (Q,3) -> (Q,4): distance, negative inside, and its gradient, by trilinear interpolation."""
+        """Return (Q,4) at world points (Q,3): distance, negative inside, and its gradient, interpolated trilinearly."""
         n = len(self.axis)
         step = self.axis[1] - self.axis[0]
         u = (self.to_grid(points) - self.axis[0]) * (1 / step)
@@ -86,7 +86,7 @@ class DistanceField:
         return np.asarray(out, np.float32)
 
     def surface(self, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Points (count,3) on the surface, uniform by area, and outward unit normals (count,3).
+        """Draw points (count,3) on the surface, uniform by area, and outward unit normals (count,3).
 
         Points uniform in a thin shell of constant thickness are uniform by area once they are moved along the normal.
         """
@@ -115,14 +115,14 @@ class DistanceField:
 
     @staticmethod
     def _project(points: Array, here: Array) -> Array:
-        """One Newton step on to the surface, at most the distance itself long."""
+        """Take one Newton step on to the surface, at most the distance itself long."""
         slope = here[:, 1:]
         power = np.maximum((slope * slope).sum(1), 0.5)
         out: Array = points - slope * (here[:, 0] / power)[:, None]
         return out
 
     def occupancy(self) -> Array:
-        """Distances resampled to the world's own grid of the same resolution, for exact occupancy."""
+        """Resample distances to the world's own grid of the same resolution, for exact occupancy."""
         weights = [interpolation(self.to_grid(np.repeat(self.axis[:, None], 3, 1))[:, i], self.axis) for i in range(3)]
         out = np.einsum("ai,ijk->ajk", weights[0], self.values, optimize=True)
         out = np.einsum("bj,ajk->abk", weights[1], out, optimize=True)
@@ -130,13 +130,13 @@ class DistanceField:
 
 
 def unit(vectors: Array) -> Array:
-    """Vectors (Q,3) scaled to length one."""
+    """Scale vectors (Q,3) to length one."""
     out: Array = vectors / np.maximum(np.sqrt((vectors * vectors).sum(1, keepdims=True)), np.float32(1e-6))
     return out
 
 
 def interpolation(points: Array, axis: Array) -> Array:
-    """The matrix (Q,n) that interpolates values given on an even axis (n,) linearly at the points."""
+    """Return the matrix (Q,n) that interpolates values given on an even axis (n,) linearly at the points."""
     n = len(axis)
     u = np.clip((points - axis[0]) / (axis[1] - axis[0]), 0, n - 1.001)
     k = u.astype(np.int64)
@@ -148,7 +148,7 @@ def interpolation(points: Array, axis: Array) -> Array:
 
 
 def build_field(values: Array, axis: Array) -> DistanceField:
-    """Makes values a true distance near the surface (divides by the gradient's length) and measures the correction."""
+    """Make values a true distance near the surface (divide by the gradient's length) and measure the correction."""
     gain = np.float32(0.5 / (axis[1] - axis[0]))
     table = np.zeros((*values.shape, 4), np.float32)
     gx, gy, gz = table[..., 1], table[..., 2], table[..., 3]

@@ -75,17 +75,17 @@ class ProceduralShape:
 
 
 def is_held_out(seed: int) -> bool:
-    """Whether a seed is reserved for evaluation."""
+    """Return whether a seed is reserved for evaluation."""
     return seed >= HELD_OUT_FIRST_SEED
 
 
 def kind_of(seed: int) -> int:
-    """Which of KINDS a seed draws, without building the shape."""
+    """Return which of KINDS a seed draws, without building the shape."""
     return int(np.searchsorted(_CUMULATIVE, np.random.default_rng([seed, 0]).random() * _CUMULATIVE[-1]))
 
 
 def make_shape(seed: int) -> ProceduralShape:
-    """The shape of a seed; the same on every machine and in any order.
+    """Return the shape of a seed; the same on every machine and in any order.
 
     Raises RuntimeError if fifty draws in a row break a rule.
     """
@@ -123,7 +123,7 @@ def _draw(seed: int, kind: int, rng: np.random.Generator) -> ProceduralShape:
 
 
 def _fit(parts: list[Part], rotation: Matrix) -> Placement:
-    """A placement that nearly centres the solid and gives its silhouette the side 1.8, from a coarse grid."""
+    """Return a placement that nearly centres the solid and gives its silhouette the side 1.8, from a coarse grid."""
     boxes = [Placement(rotation).box(p) for p in parts if p.mode == "union"]
     low, high = np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)
     first = Placement(rotation, 1.8 / float((high - low).max()), (low + high) / 2)
@@ -133,13 +133,13 @@ def _fit(parts: list[Part], rotation: Matrix) -> Placement:
 
 
 def _refit(placement: Placement, low: Matrix, high: Matrix) -> Placement:
-    """The placement that centres what was measured between two world corners under an earlier placement."""
+    """Return the placement that centres what was measured between two world corners under an earlier placement."""
     low, high = (c / placement.scale + placement.offset for c in (low, high))
     return Placement(placement.rotation, 1.8 / float((high - low)[:2].max()), (low + high) / 2)
 
 
 def _require_one_piece(values: Array) -> None:
-    """Sets all pieces but the largest outside; raises UnusableShapeError if they are over 0.5 % of the solid."""
+    """Set all pieces but the largest outside; raise UnusableShapeError if they are over 0.5 % of the solid."""
     labels, count = ndimage.label(values < 0)
     if count <= 1:
         return

@@ -40,15 +40,15 @@ class Scene:
     flat_sides: bool = False
 
     def between(self, low: float, high: float) -> float:
-        """A uniform random number."""
+        """Return a uniform random number."""
         return float(self.rng.uniform(low, high))
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return bool(self.rng.random() < probability)
 
     def paint(self, *colours: Colour, fancy: float = 0.12) -> int:
-        """Registers a paint: one of the colours slightly varied, sometimes with a pattern; returns its number."""
+        """Register a paint: one of the colours slightly varied, sometimes with a pattern; return its number."""
         base = np.asarray(colours[int(self.rng.integers(len(colours)))])
         base = np.clip(base + self.rng.normal(0, 0.05, 3), 0, 1)
         r, g, b = (float(v) for v in base)
@@ -72,12 +72,12 @@ class Scene:
         mode: Literal["union", "cut", "decal"] = "union",
         smooth: float = 0.0,
     ) -> None:
-        """Adds a solid centred at a point."""
+        """Add a solid centred at a point."""
         rotation = np.eye(3) if turn is None else turn
         self.parts.append(Part(solid, np.asarray(at, np.float64), rotation, paint, mode, smooth))
 
     def pair(self, solid: Solid, at: Point, paint: int = 0, *, lean: float = 0.0, smooth: float = 0.0) -> None:
-        """Adds a solid and its mirror image in x; `lean` degrees tilt both outwards about z. The solid is symmetric."""
+        """Add a solid and its mirror image in x; `lean` degrees tilt both outwards about z. The solid is symmetric."""
         x, y, z = at
         self.add(solid, (x, y, z), paint, turn=rotation_about(2, -lean), smooth=smooth)
         self.add(solid, (-x, y, z), paint, turn=rotation_about(2, lean), smooth=smooth)
@@ -85,7 +85,7 @@ class Scene:
     def bone(
         self, start: Point, end: Point, radius: float, end_radius: float = 0.0, paint: int = 0, smooth: float = 0.0
     ) -> None:
-        """Adds a capsule from start to end; the end's radius is the same unless given."""
+        """Add a capsule from start to end; the end's radius is the same unless given."""
         a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
         length = max(float(np.linalg.norm(b - a)), 1e-3)
         middle = (a + b) / 2
@@ -95,15 +95,15 @@ class Scene:
     def bones(
         self, start: Point, end: Point, radius: float, end_radius: float = 0.0, paint: int = 0, smooth: float = 0.0
     ) -> None:
-        """A bone and its mirror image in x."""
+        """Return a bone and its mirror image in x."""
         self.bone(start, end, radius, end_radius, paint, smooth)
         self.bone((-start[0], start[1], start[2]), (-end[0], end[1], end[2]), radius, end_radius, paint, smooth)
 
     def eye(self, at: Point, radius: float, paint: int) -> None:
-        """Paints a ball-shaped region without changing the solid."""
+        """Paint a ball-shaped region without changing the solid."""
         self.add(ellipsoid(radius, radius, radius), at, paint, mode="decal")
 
     def eyes(self, at: Point, radius: float, paint: int) -> None:
-        """Two painted regions, mirrored in x."""
+        """Make two painted regions, mirrored in x."""
         self.eye(at, radius, paint)
         self.eye((-at[0], at[1], at[2]), radius, paint)

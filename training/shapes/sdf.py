@@ -52,20 +52,20 @@ class Placement:
     offset: Matrix = field(default_factory=lambda: np.zeros(3))
 
     def local(self, part: Part) -> tuple[Matrix, Matrix]:
-        """The matrix and shift taking world points to the part's frame."""
+        """Return the matrix and shift taking world points to the part's frame."""
         turn = part.rotation.T
         matrix = turn @ self.rotation.T / self.scale
         return matrix, turn @ (self.rotation.T @ self.offset - part.centre)
 
     def box(self, part: Part) -> tuple[Matrix, Matrix]:
-        """Lower and upper world corners of the part's bounding box."""
+        """Return the lower and upper world corners of the part's bounding box."""
         centre = self.scale * (self.rotation @ part.centre - self.offset)
         half = self.scale * (np.abs(self.rotation @ part.rotation) @ np.asarray(part.solid.half))
         return centre - half, centre + half
 
 
 def rotation_about(axis: int, degrees: float) -> Matrix:
-    """Right-handed rotation (3,3) about the x, y or z axis."""
+    """Return the right-handed rotation (3,3) about the x, y or z axis."""
     cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     out = np.eye(3)
     first, second = (axis + 1) % 3, (axis + 2) % 3
@@ -75,7 +75,7 @@ def rotation_about(axis: int, degrees: float) -> Matrix:
 
 
 def rotation_to(direction: Matrix) -> Matrix:
-    """A rotation (3,3) that takes +Y to `direction`."""
+    """Return a rotation (3,3) that takes +Y to `direction`."""
     y = direction / np.linalg.norm(direction)
     helper = np.array([0.0, 0.0, 1.0]) if abs(y[2]) < 0.9 else np.array([1.0, 0.0, 0.0])
     x = np.cross(y, helper)
@@ -84,7 +84,7 @@ def rotation_to(direction: Matrix) -> Matrix:
 
 
 def ellipsoid(a: float, b: float, c: float) -> Solid:
-    """Ellipsoid with half axes a, b, c; a sphere where they agree."""
+    """Return an ellipsoid with half axes a, b, c; a sphere where they agree."""
     if a == b == c:
         return Solid(lambda x, y, z: np.sqrt(x * x + y * y + z * z) - a, (a, a, a))
 
@@ -100,7 +100,7 @@ def ellipsoid(a: float, b: float, c: float) -> Solid:
 
 
 def box(a: float, b: float, c: float, rounding: float = 0.0) -> Solid:
-    """Box with half sides a, b, c, its edges rounded by a radius."""
+    """Return a box with half sides a, b, c, its edges rounded by a radius."""
     r = min(rounding, 0.99 * min(a, b, c))
 
     def distance(x: Array, y: Array, z: Array) -> Real:
@@ -113,7 +113,7 @@ def box(a: float, b: float, c: float, rounding: float = 0.0) -> Solid:
 
 
 def limb(length: float, bottom: float, top: float) -> Solid:
-    """Capsule along Y whose radius changes linearly from the bottom end (-length/2) to the top end."""
+    """Return a capsule along Y whose radius changes linearly from the bottom end (-length/2) to the top end."""
     widest = max(bottom, top)
 
     def distance(x: Array, y: Array, z: Array) -> Real:
@@ -126,7 +126,7 @@ def limb(length: float, bottom: float, top: float) -> Solid:
 
 
 def tapered(length: float, bottom: float, top: float, rounding: float = 0.02, sides: int = 0) -> Solid:
-    """Cylinder or cone frustum along Y with rounded rims; with `sides` >= 3 a prism or pyramid of that many sides."""
+    """Return a cylinder or cone frustum along Y with rounded rims; a prism or pyramid where `sides` is at least 3."""
     slope = (bottom - top) / length
     lean = 1.0 / np.sqrt(1.0 + slope * slope)
     widest = max(bottom, top) / (np.cos(np.pi / sides) if sides else 1.0)
@@ -149,7 +149,7 @@ def tapered(length: float, bottom: float, top: float, rounding: float = 0.02, si
 
 
 def gable(a: float, rise: float, c: float) -> Solid:
-    """A ridge roof: triangle of half width a and height `rise` about the origin, ridge along Z, half length c."""
+    """Return a ridge roof: a triangle of half width a and height `rise` about the origin, extended to ±c along Z."""
     slope = rise / a
     lean = 1.0 / float(np.sqrt(1.0 + slope * slope))
 
@@ -162,7 +162,7 @@ def gable(a: float, rise: float, c: float) -> Solid:
 
 
 def torus(ring: float, tube: float) -> Solid:
-    """Torus about Z: the circle of radius `ring` in the xy plane, thickened by `tube`."""
+    """Return a torus about Z: the circle of radius `ring` in the xy plane, thickened by `tube`."""
 
     def distance(x: Array, y: Array, z: Array) -> Real:
         u = np.sqrt(x * x + y * y) - ring
@@ -185,7 +185,7 @@ def _carve(target: Array, d: Array, part: Part, scale: float) -> None:
 
 
 def evaluate_grid(parts: list[Part], placement: Placement, axis: Array, truncation: float = TRUNCATION) -> Array:
-    """Distances (n,n,n) float32, indexed [x,y,z], on the cubic grid of an axis (n,); `truncation` where far outside."""
+    """Return distances (n,n,n) float32 [x,y,z] on the cubic grid of an axis (n,); `truncation` where far outside."""
     out = np.full((len(axis),) * 3, truncation, np.float32)
     for part in parts:
         if part.mode == "decal":
@@ -208,7 +208,7 @@ def evaluate_grid(parts: list[Part], placement: Placement, axis: Array, truncati
 
 
 def evaluate_part(part: Part, placement: Placement, points: Array) -> tuple[Array, Array]:
-    """World distance (Q,) to one part at world points (Q,3), and the points in the part's frame (Q,3)."""
+    """Return the world distance (Q,) to one part at world points (Q,3), and the points in the part's frame (Q,3)."""
     matrix, shift = placement.local(part)
     local = points @ matrix.T.astype(np.float32) + shift.astype(np.float32)
     return part.solid.distance(local[:, 0], local[:, 1], local[:, 2]) * np.float32(placement.scale), local

@@ -43,23 +43,23 @@ class Pen:
         self.mask: Mask = np.zeros((CANVAS, CANVAS), np.uint8)
 
     def between(self, low: float, high: float) -> float:
-        """A uniform random number."""
+        """Return a uniform random number."""
         return float(self.rng.uniform(low, high))
 
     def polygon(self, points: NDArray[np.float64], value: int = 255) -> None:
-        """Fills a polygon (K,2)."""
+        """Fill a polygon (K,2)."""
         pixels = np.round((points * [1, -1] / PIXEL + CANVAS / 2 - 0.5) * 16).astype(np.int32)
         cv2.fillPoly(self.mask, [pixels], value, shift=4)
 
     def oval(self, x: float, y: float, a: float, b: float, turn: float = 0.0, value: int = 255) -> None:
-        """Fills an ellipse with half axes a, b turned by degrees."""
+        """Fill an ellipse with half axes a, b turned by degrees."""
         t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
         u, v = a * np.cos(t), b * np.sin(t)
         c, s = np.cos(np.radians(turn)), np.sin(np.radians(turn))
         self.polygon(np.stack([x + c * u - s * v, y + s * u + c * v], 1), value)
 
     def stroke(self, points: NDArray[np.float64], width: float) -> None:
-        """Draws a line through the points with round ends."""
+        """Draw a line through the points with round ends."""
         half = width / 2
         pixels = np.round((points * [1, -1] / PIXEL + CANVAS / 2 - 0.5) * 16).astype(np.int32)
         for x, y in pixels:
@@ -70,12 +70,12 @@ class Pen:
             self.polygon(np.stack([a - side, b - side, b + side, a + side]))
 
     def rectangle(self, x: float, y: float, a: float, b: float, value: int = 255) -> None:
-        """Fills an axis-aligned rectangle with half sides a, b."""
+        """Fill an axis-aligned rectangle with half sides a, b."""
         self.polygon(np.array([[x - a, y - b], [x + a, y - b], [x + a, y + b], [x - a, y + b]]), value)
 
 
 def close(mask: Mask) -> Silhouette:
-    """Cleans a mask (no part thinner than the smallest thickness, one piece) and measures it, centred and scaled."""
+    """Clean a mask (no part thinner than the smallest thickness, one piece) and measure it, centred and scaled."""
     radius = round(OPENING / PIXEL)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     opened = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc)
@@ -105,7 +105,7 @@ def close(mask: Mask) -> Silhouette:
 
 
 def _read(table: Array, x: Array, y: Array) -> Array:
-    """Bilinear values of a table at canvas points; the border value beyond it."""
+    """Return bilinear values of a table at canvas points; the border value beyond it."""
     n = table.shape[0]
     gain, shift = np.float32(n / (2 * REACH)), np.float32((n - 1) / 2)
     shape = np.broadcast(x, y).shape
@@ -124,7 +124,7 @@ def _read(table: Array, x: Array, y: Array) -> Array:
 
 
 def revolve(outline: Silhouette, size: float = 1.0) -> Solid:
-    """Turns the right half of a left-right symmetric outline about the y axis."""
+    """Turn the right half of a left-right symmetric outline about the y axis."""
 
     def distance(x: Array, y: Array, z: Array) -> Array:
         reach = np.sqrt(x * x + z * z) * np.float32(1 / size)
@@ -135,7 +135,7 @@ def revolve(outline: Silhouette, size: float = 1.0) -> Solid:
 
 
 def extrude(outline: Silhouette, thickness: float, rounding: float, size: float = 1.0) -> Solid:
-    """Gives an outline a constant thickness along z, with rounded rims."""
+    """Give an outline a constant thickness along z, with rounded rims."""
 
     def distance(x: Array, y: Array, z: Array) -> Array:
         side = _read(outline.distance, x * np.float32(1 / size), y * np.float32(1 / size)) * np.float32(-size)
@@ -149,12 +149,12 @@ def extrude(outline: Silhouette, thickness: float, rounding: float, size: float 
 
 
 def extrusion_thickness(outline: Silhouette) -> float:
-    """Thickness as a function of the outline: 0.35 of its area's root, so that a front view determines it."""
+    """Return the thickness, a function of the outline: 0.35 of its area's root, so that a front view determines it."""
     return max(0.35 * float(np.sqrt(outline.area)), 0.14)
 
 
 def inflate(outline: Silhouette, depth: float = 1.0, size: float = 1.0) -> Solid:
-    """The union of all balls centred in the outline's plane that touch its border from within, stretched in z.
+    """Return the union of all balls centred in the outline's plane that touch its border from within, stretched in z.
 
     The squared height is max over centres c of d(c)² − |p − c|², which separates into one maximum a dimension.
     """
@@ -184,7 +184,7 @@ Drawing = Callable[[Pen], None]
 
 
 def draw(rng: np.random.Generator, drawing: Drawing) -> Silhouette:
-    """Draws one outline and closes it."""
+    """Draw one outline and close it."""
     pen = Pen(rng)
     drawing(pen)
     return close(pen.mask)

@@ -35,7 +35,7 @@ def checks(read: ReadSettings) -> list[Check]:
     settings = read.settings
 
     return [
-        Check("settings", partial(_tell_settings, read)),
+        Check("settings", partial(_report_settings, read)),
         Check("python", machine.look_at_python),
         Check("torch", partial(machine.look_at_torch, settings), _TORCH_SECONDS),
         Check("device", partial(machine.look_at_device, settings), _TORCH_SECONDS),
@@ -62,7 +62,7 @@ def _redis_checks(settings: Settings) -> list[Check]:
     ]
 
 
-def _tell_settings(read: ReadSettings) -> str:
+def _report_settings(read: ReadSettings) -> str:
     if read.problems:
         raise WrongError(" ".join(read.problems))
     return "Every setting can be used."

@@ -1,4 +1,4 @@
-"""This machine's clock: that it runs evenly, and agrees with those of the servers that the settings name.
+"""The clock: that it runs evenly, and agrees with those of the servers that the settings name.
 
 This module does not know what hangs on the time.
 """

@@ -11,7 +11,7 @@ import json
 from backend.cli.doctor.checks import WrongError
 from backend.config import Settings
 from backend.errors import ConfigurationError
-from backend.serve import check_address
+from backend.serve.checks import check_address
 
 _ANSWER_SECONDS = 3.0
 

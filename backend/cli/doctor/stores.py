@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sqlalchemy import inspect, make_url, select, text
+from sqlalchemy import make_url, text
 
 from backend.auth.agents import load_agents
 from backend.auth.redis_client import redis_options
 from backend.cli.doctor.checks import WrongError
 from backend.cli.doctor.machine import existing
 from backend.config import Settings
-from backend.errors import ServiceError
-from backend.jobs.schema import SCHEMA_VERSION, schema_version
+from backend.errors import SchemaMismatch, ServiceError
 from backend.storage.database import Database
 from backend.storage.files import new_name, open_files
+from backend.storage.migrations import revisions
 
 
 def look_at_data_folder(settings: Settings) -> str:
@@ -135,16 +135,20 @@ def _server_of(database: Database, name: str, host: str | None) -> str:
 
 
 def _schema_of(database: Database) -> str:
-    """Tell the schema's version. Raises WrongError for another than this program's."""
-    with database.read() as connection:
-        if not inspect(connection).has_table(schema_version.name):
-            return "no tables yet; the first start makes them."
-        found = connection.execute(select(schema_version.c.version)).scalar_one_or_none()
-    if found != SCHEMA_VERSION:
+    """Tell the schema's revision. Raises WrongError for another than this program's."""
+    try:
+        with database.read() as connection:
+            found = revisions.read(connection)
+    except SchemaMismatch as error:
+        raise WrongError(f"{error.message} See CHANGELOG.md.") from error
+    if found.empty:
+        return "no tables yet; the first start makes them."
+    if found.pending:
         raise WrongError(
-            f"The job table is laid out as version {found}, and this program wants {SCHEMA_VERSION}: see CHANGELOG.md."
+            f"Its schema lacks the revisions {', '.join(found.pending)}: stop every process of the service, then run "
+            "`orfeas migrate`."
         )
-    return f"its schema is {found}, as it is wanted."
+    return f"its schema is at revision {found.current}, as it is wanted."
 
 
 def _require_writable(folder: Path, variable: str) -> None:

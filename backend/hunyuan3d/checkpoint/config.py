@@ -24,6 +24,7 @@ from backend.hunyuan3d.networks.schedulers import (
     Scheduler,
 )
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
+from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class PipelineDefaults:
     octree_resolution: int = 384
 
     def __post_init__(self) -> None:
-        if self.num_inference_steps < 1 or not self.guidance_scale >= 0 or not 8 <= self.octree_resolution <= 1024:
+        resolution_offered = MIN_RESOLUTION <= self.octree_resolution <= MAX_RESOLUTION
+        if self.num_inference_steps < 1 or not self.guidance_scale >= 0 or not resolution_offered:
             raise ValueError("pipeline: num_inference_steps, guidance_scale or octree_resolution out of range")
 
 
@@ -145,7 +147,7 @@ SECTIONS = {
 
 
 def parse_config(document: object, source: str) -> CheckpointConfig:
-    """The settings of a whole checkpoint.
+    """Read the settings of a whole checkpoint.
 
     document : the config.yaml as plain mappings; source : its path, for messages. Raises CheckpointConfigError.
     """
@@ -168,14 +170,17 @@ def parse_config(document: object, source: str) -> CheckpointConfig:
 
 
 def parse_vae_config(document: object, source: str) -> ShapeVAEConfig:
-    """The settings of a separate VAE folder: a `vae` section, or its contents alone. Raises CheckpointConfigError."""
+    """Read the settings of a separate VAE folder: a `vae` section, or its contents alone.
+
+    Raises CheckpointConfigError.
+    """
     sections = _mapping(document, source)
     vae: ShapeVAEConfig = _section({"vae": sections} if "target" in sections else sections, "vae", source)
     return vae
 
 
 def config_document(config: CheckpointConfig) -> dict[str, object]:
-    """The config.yaml, in the released layout, that `parse_config` reads back as `config`."""
+    """Return the config.yaml, in the released layout, that `parse_config` reads back as `config`."""
     dino = config.conditioner
     kwargs = {"config": {**asdict(dino.dino), "model_type": "dinov2"}, "image_size": dino.image_size}
     kwargs["use_cls_token"] = dino.use_cls_token
@@ -222,7 +227,7 @@ def _target(sections: Mapping[str, object], name: str, where: str) -> tuple[Targ
 
 
 def _conditioner(sections: Mapping[str, object], source: str) -> ConditionerConfig:
-    """main_image_encoder: {type, kwargs: {config or version, image_size, use_cls_token, view_num}}."""
+    """Read main_image_encoder: {type, kwargs: {config or version, image_size, use_cls_token, view_num}}."""
     where = f"{source}: section conditioner"
     _, params = _target(sections, "conditioner", where)
     encoder = _mapping(params.get("main_image_encoder"), f"{where}: main_image_encoder")
@@ -251,7 +256,7 @@ def _defaults(sections: Mapping[str, object], scheduler: Scheduler, source: str)
 
 
 def settings_from(target: Target, params: Mapping[str, object], where: str, **given: object) -> Any:
-    """Strictly typed settings from a file's params; options that are not known are named in one warning.
+    """Make strictly typed settings of a file's params; name options that are not known in one warning.
 
     given : fields that are known already. Raises CheckpointConfigError.
     """

@@ -56,7 +56,7 @@ class Weights:
     tensors: Mapping[str, Tensor]
 
     def section(self, name: str) -> Weights:
-        """The keys under `name.`, without that prefix."""
+        """Return the keys under `name.`, without that prefix."""
         prefix = f"{name}."
         inside = {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
         return Weights(self.source, inside)
@@ -86,7 +86,7 @@ def locate(name: str | Path, subfolder: str | None = None) -> CheckpointFiles:
 
 
 def read_config(path: Path) -> object:
-    """A config.yaml as plain data. Raises CheckpointConfigError."""
+    """Read a config.yaml as plain data. Raises CheckpointConfigError."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -94,7 +94,7 @@ def read_config(path: Path) -> object:
 
 
 def read_weights(path: Path) -> Weights:
-    """All tensors of a .safetensors or .ckpt file, flat, sections as the first part of the key.
+    """Return all tensors of a .safetensors or .ckpt file, flat, sections as the first part of the key.
 
     Raises CheckpointUnreadable for anything that is not a file of plain tensors; no code in the file is run.
     """
@@ -152,7 +152,7 @@ def _from_hub(repo: str, subfolder: str | None) -> CheckpointFiles:
 
 
 def _fetch(repo: str, subfolder: str | None, names: tuple[str, ...]) -> Path:
-    """The first of the files that is here already, else the first that the repository has."""
+    """Fetch the first of the files that is here already, else the first that the repository has."""
     reason: Exception | None = None
     # The cache is asked first: without a network, every question to the hub costs half a minute of retries.
     for only_cached, name in product((True, False), names):
@@ -165,9 +165,9 @@ def _fetch(repo: str, subfolder: str | None, names: tuple[str, ...]) -> Path:
         except (HfHubHTTPError, HFValidationError, OSError) as e:
             reason = e
             break
-    place = f"{repo}/{subfolder}" if subfolder else repo
+    source = f"{repo}/{subfolder}" if subfolder else repo
     raise CheckpointNotFound(
-        f"{place} could not be fetched from the Hugging Face hub ({type(reason).__name__}; looked for "
+        f"{source} could not be fetched from the Hugging Face hub ({type(reason).__name__}; looked for "
         f"{', '.join(names)}). Connect to the internet and check the name, or fetch it elsewhere and give the folder.",
         details={"repo": repo, "subfolder": subfolder},
     ) from reason

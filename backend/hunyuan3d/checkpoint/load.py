@@ -95,19 +95,19 @@ def load_checkpoint(
     if vae is not None:
         vae_config, vae_weights = read_separate_vae(vae)
         config = _with_vae(config, vae_config)
-    place = _Place(device, dtype)
-    denoiser = load_module(lambda: build_denoiser(config), weights.section("model"), "model", place)
+    placement = _Placement(device, dtype)
+    denoiser = load_module(lambda: build_denoiser(config), weights.section("model"), "model", placement)
     conditioner = None
     if weights.section("conditioner").tensors:
         section = weights.section("conditioner")
-        conditioner = load_module(lambda: SingleImageEncoder(config.conditioner), section, "conditioner", place)
+        conditioner = load_module(lambda: SingleImageEncoder(config.conditioner), section, "conditioner", placement)
     if isinstance(denoiser, HunYuanDiTPlain):
         denoiser.fuse()
-    return Checkpoint(str(name), config, denoiser, load_vae(config.vae, vae_weights, place), conditioner)
+    return Checkpoint(str(name), config, denoiser, load_vae(config.vae, vae_weights, placement), conditioner)
 
 
 def read_separate_vae(name: str | Path) -> tuple[ShapeVAEConfig, Weights]:
-    """Settings and weights of a VAE folder (or of another checkpoint's `vae` section)."""
+    """Read settings and weights of a VAE folder (or of another checkpoint's `vae` section)."""
     files = locate(name)
     weights = read_weights(files.weights)
     config = parse_vae_config(read_config(files.config), str(files.config))
@@ -115,24 +115,26 @@ def read_separate_vae(name: str | Path) -> tuple[ShapeVAEConfig, Weights]:
 
 
 def build_denoiser(config: CheckpointConfig) -> Hunyuan3DDiT | HunYuanDiTPlain:
-    """The denoiser of either design, with no weights of its own yet."""
+    """Build the denoiser of either design, with no weights of its own yet."""
     settings = config.denoiser
     return Hunyuan3DDiT(settings) if isinstance(settings, DenoiserV20Config) else HunYuanDiTPlain(settings)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Placement:
     device: torch.device
     dtype: torch.dtype
 
 
-def load_vae(config: ShapeVAEConfig, weights: Weights, place: _Place) -> ShapeVAE:
-    """A ShapeVAE, with its encoder where the file has a fitting one; extra keys are normal there."""
+def load_vae(config: ShapeVAEConfig, weights: Weights, placement: _Placement) -> ShapeVAE:
+    """Load a ShapeVAE, with its encoder where the file has a fitting one; extra keys are normal there."""
     with torch.device("meta"):
         encoder = {key: t for key, t in ShapeVAE(config, with_encoder=True).state_dict().items() if _of_encoder(key)}
     # Making shapes does not use the encoder, so that a file without one, or with another, is no error.
     with_encoder = all(key in weights.tensors and weights.tensors[key].shape == t.shape for key, t in encoder.items())
-    return load_module(lambda: ShapeVAE(config, with_encoder=with_encoder), weights, "vae", place, extra_is_error=False)
+    return load_module(
+        lambda: ShapeVAE(config, with_encoder=with_encoder), weights, "vae", placement, extra_is_error=False
+    )
 
 
 def _of_encoder(key: str) -> bool:
@@ -140,7 +142,7 @@ def _of_encoder(key: str) -> bool:
 
 
 def load_module(
-    build: Callable[[], Module], weights: Weights, section: str, place: _Place, *, extra_is_error: bool = True
+    build: Callable[[], Module], weights: Weights, section: str, placement: _Placement, *, extra_is_error: bool = True
 ) -> Module:
     """Build a network without memory and give it the file's tensors, frozen and in evaluation mode.
 
@@ -155,7 +157,7 @@ def load_module(
     names = {key: f"{section}.{source.key}" for key, source in sources.items()}
     for key, tensor in state.items():
         _check_shape(weights.source, names[key], wanted[key], tensor)
-    loaded = {key: _placed(tensor, place, weights.source, names[key]) for key, tensor in state.items()}
+    loaded = {key: _placed(tensor, placement, weights.source, names[key]) for key, tensor in state.items()}
     module.load_state_dict(loaded, assign=True)
     unset = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if unset:
@@ -171,13 +173,13 @@ class Source:
     half: int | None = None
 
     def read(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """The tensor. A half is a view of the file's."""
+        """Return the tensor. A half is a view of the file's."""
         tensor = tensors[self.key]
         return tensor if self.half is None else tensor.tensor_split(2)[self.half]
 
 
 def find_source(key: str, tensors: Mapping[str, Tensor]) -> Source:
-    """Where a parameter is read from: its own name, or the released name of a renamed one."""
+    """Return where a parameter is read from: its own name, or the released name of a renamed one."""
     if key not in tensors:
         for rename in DINOV2_NAMES:
             if rename.ours in key:
@@ -186,7 +188,7 @@ def find_source(key: str, tensors: Mapping[str, Tensor]) -> Source:
 
 
 def released_state(module: nn.Module) -> dict[str, Tensor]:
-    """A network's tensors under the released names: what `load_module` reads back."""
+    """Return a network's tensors under the released names: what `load_module` reads back."""
     state: dict[str, Tensor] = {}
     for key, tensor in module.state_dict().items():
         source = find_source(key, {})
@@ -241,12 +243,12 @@ def _check_shape(source: Path, key: str, wanted: Tensor, found: Tensor) -> None:
         )
 
 
-def _placed(tensor: Tensor, place: _Place, source: Path, key: str) -> Tensor:
-    """The tensor's own copy on the device: the file may change or go away while the network lives."""
-    placed = tensor.to(place.device, place.dtype, copy=True)
+def _placed(tensor: Tensor, placement: _Placement, source: Path, key: str) -> Tensor:
+    """Copy the tensor to the device: the file may change or go away while the network lives."""
+    placed = tensor.to(placement.device, placement.dtype, copy=True)
     if not torch.isfinite(placed).all():
         raise CheckpointValueError(
-            f"{source}: {key} holds values that are not finite in {place.dtype}.",
+            f"{source}: {key} holds values that are not finite in {placement.dtype}.",
             details={"file": str(source), "key": key},
         )
     return placed

@@ -58,14 +58,14 @@ HUNYUAN3D_2_MV = replace(
 
 
 def fast(config: CheckpointConfig) -> CheckpointConfig:
-    """The '-fast' release of a v2.0 design: the guidance scale is an input of the network."""
+    """Return the '-fast' release of a v2.0 design: the guidance scale is an input of the network."""
     if not isinstance(config.denoiser, DenoiserV20Config):
         raise ValueError("only v2.0 designs have -fast and -turbo releases")
     return replace(config, denoiser=replace(config.denoiser, guidance_embed=True))
 
 
 def turbo(config: CheckpointConfig) -> CheckpointConfig:
-    """The '-turbo' release of a v2.0 design: guidance embedding and step distillation."""
+    """Return the '-turbo' release of a v2.0 design: guidance embedding and step distillation."""
     return replace(
         fast(config),
         scheduler=ConsistencyFlowMatchEulerDiscreteScheduler(pcm_timesteps=100),

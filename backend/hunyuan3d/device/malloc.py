@@ -1,7 +1,7 @@
 """How memory is had from the system while large tensors come and go: in large pieces, and kept between two uses.
 
 Each block of a tensor is otherwise had anew, page by page, which costs a fifth to two fifths of all time on a CPU
-(benchmarks/results/heap.md). Whoever owns the process gives back what is kept by trim_malloc.
+(benchmarks/results/malloc.md). Whoever owns the process gives back what is kept by trim_malloc.
 This module does not know what a tensor is.
 """
 

@@ -52,7 +52,7 @@ class _Evidence:
 
 
 def flood_backdrop(rgb: Pixels) -> Found | None:
-    """Cuts an object from a near-uniform backdrop.
+    """Cut an object from a near-uniform backdrop.
 
     rgb : (h, w, 3) uint8 at working size. Returns None when the border is not near-uniform; a foreground that is
     empty everywhere means that the picture shows the backdrop alone.
@@ -76,7 +76,7 @@ def flood_backdrop(rgb: Pixels) -> Found | None:
 
 
 def cut_busy(rgb: Pixels) -> Found | None:
-    """Cuts a central object from a busy picture with GrabCut, or returns None when nothing is sure.
+    """Cut a central object from a busy picture with GrabCut, or return None when nothing is sure.
 
     rgb : (h, w, 3) uint8. Sure means: two different priors lead to the same object, it stands clear of most of the
     border, and its colours differ from the rest's.
@@ -106,7 +106,7 @@ def _smooth_lab(rgb: Pixels) -> Array:
 
 
 def _fit_border(lab: Array) -> _Backdrop:
-    """Fits a quadratic surface to the border, robustly (Tukey weights, scale annealed from the median's)."""
+    """Fit a quadratic surface to the border, robustly (Tukey weights, scale annealed from the median's)."""
     h, w = lab.shape[:2]
     width = max(3, round(0.03 * min(h, w)))
     ring = np.ones((h, w), bool)
@@ -133,7 +133,7 @@ def _distance(lab: Array, backdrop: Array) -> Array:
 
 
 def _weigh(lab: Array, backdrop: Array, tolerance: float) -> _Evidence:
-    """Weighs each pixel against the backdrop.
+    """Weigh each pixel against the backdrop.
 
     Scaling linear light by r scales L + 16, a and b by the cube root of r alike (CIE 1976), so a shadow of the
     backdrop lies on a known line in Lab.
@@ -149,7 +149,7 @@ def _weigh(lab: Array, backdrop: Array, tolerance: float) -> _Evidence:
 
 
 def _steps(lab: Array, match: Mask, fine: float, coarse: float, least: float) -> Mask:
-    """Sharp steps: gradient well above its neighbourhood's mean (a shadow's ramp is not), linked by hysteresis."""
+    """Find sharp steps: gradient well above its neighbourhood's mean (a shadow's ramp is not), linked by hysteresis."""
     blurred = cv2.GaussianBlur(lab, (0, 0), fine) if fine else lab
     along = cv2.Scharr(blurred, cv2.CV_32F, 1, 0) / 32
     down = cv2.Scharr(blurred, cv2.CV_32F, 0, 1) / 32
@@ -165,7 +165,7 @@ def _steps(lab: Array, match: Mask, fine: float, coarse: float, least: float) ->
 
 
 def _grow(mask: Mask, within: Mask, steps: int) -> Mask:
-    """Dilates by one pixel at a time, never leaving `within`."""
+    """Dilate by one pixel at a time, never leaving `within`."""
     grown, allowed = mask.astype(np.uint8), within.astype(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     for _ in range(steps):
@@ -174,7 +174,7 @@ def _grow(mask: Mask, within: Mask, steps: int) -> Mask:
 
 
 def _depth(mask: Mask) -> Array:
-    """Distance to the nearest pixel outside the mask; the mask goes on beyond the picture's border."""
+    """Return the distance to the nearest pixel outside the mask; the mask goes on beyond the picture's border."""
     pad = _NECKS[-1] + 24
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_REPLICATE)
     distance: Array = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[pad:-pad, pad:-pad]
@@ -182,7 +182,7 @@ def _depth(mask: Mask) -> Array:
 
 
 def _from_border(mask: Mask) -> Mask:
-    """The components of the mask that touch the picture's border."""
+    """Return the components of the mask that touch the picture's border."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     touching = np.zeros(count, bool)
     touching[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
@@ -191,7 +191,7 @@ def _from_border(mask: Mask) -> Mask:
 
 
 def _flood(evidence: _Evidence, suspects: Mask) -> tuple[Mask, Mask]:
-    """Floods the backdrop from the border, again with a stricter eye for gaps where the flood leaked inside.
+    """Flood the backdrop from the border, again with a stricter eye for gaps where the flood leaked inside.
 
     suspects : pockets of an earlier flood; those that still do not match stay out. Returns reached and pockets.
     """
@@ -206,7 +206,7 @@ def _flood(evidence: _Evidence, suspects: Mask) -> tuple[Mask, Mask]:
 
 
 def _unlike(evidence: _Evidence, regions: Mask) -> Mask:
-    """Those components of the regions that do not match the backdrop."""
+    """Keep those components of the regions that do not match the backdrop."""
     count, labels = cv2.connectedComponents(regions.astype(np.uint8))
     size = np.bincount(labels.ravel(), minlength=count)
     matching = np.bincount(labels.ravel(), weights=evidence.match.ravel(), minlength=count)
@@ -216,7 +216,7 @@ def _unlike(evidence: _Evidence, regions: Mask) -> Mask:
 
 
 def _flood_around(evidence: _Evidence, pockets: Mask) -> Mask:
-    """Floods through matches five pixels wide and through shadow ten pixels wide, but into no pocket."""
+    """Flood through matches five pixels wide and through shadow ten pixels wide, but into no pocket."""
     open_ = evidence.passable & ~pockets
     wide = (_depth(evidence.match & ~evidence.step) > 2.5) | (_depth(evidence.passable) > 5)
     reached = _grow(_from_border(wide & open_), open_, 7)
@@ -224,7 +224,7 @@ def _flood_around(evidence: _Evidence, pockets: Mask) -> Mask:
 
 
 def _has_leaked(evidence: _Evidence, reached: Mask) -> bool:
-    """True when the main part left is little but an outline of faint steps, or shadow fills much of its hull."""
+    """Say whether the main part left is little but an outline of faint steps, or shadow fills much of its hull."""
     rest = _significant(~reached, evidence.step.astype(np.float32), 0.3)
     if not rest.any():
         return False
@@ -236,7 +236,7 @@ def _has_leaked(evidence: _Evidence, reached: Mask) -> bool:
 
 
 def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
-    """Regions that resemble shadow and hang on the backdrop by a neck much narrower than themselves.
+    """Find regions that resemble shadow and hang on the backdrop by a neck much narrower than themselves.
 
     They are the insides of objects of the backdrop's own hue whose outline fades somewhere. Regions of which a share
     of least_match has the backdrop's very colour are no pockets: they are backdrop between the parts of an object.
@@ -270,14 +270,14 @@ def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
 
 
 def _fill_in(lab: Array, backdrop: Array, reached: Mask) -> Array:
-    """The backdrop's colour everywhere, from the pixels reached: what the fit missed is spread under the object."""
+    """Return the backdrop's colour everywhere, from the pixels reached; spread what the fit missed under the object."""
     inside = cv2.erode(reached.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     filled: Array = cv2.GaussianBlur(backdrop + spread(lab - backdrop, inside), (0, 0), 2)
     return filled
 
 
 def spread(values: Array, known: Mask) -> Array:
-    """Fills (h, w, c) values where not known from coarser and coarser averages of the known ones."""
+    """Fill (h, w, c) values where not known from coarser and coarser averages of the known ones."""
     if min(known.shape) <= 2 or known.all():
         weight = known.astype(np.float32)[..., None]
         mean = (values * weight).sum(axis=(0, 1)) / max(float(weight.sum()), 1e-6)
@@ -292,7 +292,7 @@ def spread(values: Array, known: Mask) -> Array:
 
 
 def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, tolerance: float) -> Mask:
-    """Enclosed regions that show the backdrop: its very colour, bounded by sharp steps (a highlight's rim is soft).
+    """Find enclosed regions that show the backdrop: its very colour within sharp steps (a highlight's rim is soft).
 
     A small one is more often a print on the object: it must match more closely, and be as flat as the backdrop.
     """
@@ -316,7 +316,7 @@ def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, 
 
 
 def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
-    """A faint mirror image under the object: pale, of its hue, and fading out with no outline on one side."""
+    """Find a faint mirror image under the object: pale, of its hue, and fading out with no outline on one side."""
     body = ~backdrop & ~evidence.step
     count, labels, stats, centres = cv2.connectedComponentsWithStats(body.astype(np.uint8), connectivity=4)
     mirrored = np.zeros(body.shape, bool)
@@ -340,7 +340,7 @@ def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
 
 
 def _significant(mask: Mask, weight: Array, least_share: float = 0.02) -> Mask:
-    """Drops specks: parts under 0.04 % of the picture, or of little weight beside the weightiest part."""
+    """Drop specks: parts under 0.04 % of the picture, or of little weight beside the weightiest part."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     weights = np.bincount(labels.ravel(), weights=weight.ravel(), minlength=count)
     weights[0] = 0
@@ -361,7 +361,7 @@ def _grab(rgb: Pixels, reach: float) -> Mask:
 
 
 def _colour_overlap(rgb: Pixels, mask: Mask) -> float:
-    """Shared part of the two sides' colour histograms, 0..1."""
+    """Return the shared part of the two sides' colour histograms, 0..1."""
     bins = (rgb // 32).astype(np.int64) @ np.array([64, 8, 1])
     inside = np.bincount(bins[mask], minlength=512) / max(int(mask.sum()), 1)
     outside = np.bincount(bins[~mask], minlength=512) / max(int((~mask).sum()), 1)

@@ -1,10 +1,10 @@
 """Background removal: any picture in, the object on transparency out.
 
 An alpha channel that really cuts something out is used as it is. Else `rembg` does it where installed; else the
-classical method: on a near-uniform border a flood that knows lamps and soft shadows (cutout.flood_backdrop), on a busy
-one GrabCut with a central prior (cutout.cut_busy), and in both the edge is solved as a mixture of two colours
-(matting). benchmarks/results/background_removal.md holds the measurements behind this choice. This module does not
-know where pictures come from (picture.py) or what the model wants of them (image_processor.py).
+classical method: on a near-uniform border a flood that knows lamps and soft shadows (backdrop.flood_backdrop), on a
+busy one GrabCut with a central prior (backdrop.cut_busy), and in both the edge is solved as a mixture of two colours
+(matting). benchmarks/results/background_removal.md holds the measurements behind this choice. This module does not know
+where pictures come from (open_image.py) or what the model wants of them (image_processor.py).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, get_args
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from backend.errors import InvalidParameter, NoForeground
+from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Pixels, cut_busy, flood_backdrop
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
+from backend.limits import BACKGROUND_MODES, BackgroundMode
 
-BackgroundMode = Literal["auto", "always", "never"]
 Cutter = Callable[[Image.Image], Image.Image]
 
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
@@ -55,15 +55,15 @@ class BackgroundResult:
 def remove_background(
     image: Image.Image, mode: BackgroundMode = "auto", *, cutter: Cutter | Literal["installed"] | None = "installed"
 ) -> BackgroundResult:
-    """Gives the object on transparency, at the picture's own size.
+    """Give the object on transparency, at the picture's own size.
 
     mode : 'never' leaves alpha as it is; 'auto' uses an alpha channel that cuts something out and else removes the
     background; 'always' removes it even then: the picture is laid on white first, and what its alpha had cut stays
     cut. cutter : replaces rembg; None is the classical method alone.
     Raises NoForeground, InvalidParameter.
     """
-    if mode not in get_args(BackgroundMode):
-        raise InvalidParameter(f"remove_background must be auto, always or never, not {str(mode)[:40]!r}.")
+    if mode not in BACKGROUND_MODES:
+        raise InvalidBackgroundMode(f"remove_background must be auto, always or never, not {str(mode)[:40]!r}.")
     rgba = np.asarray(image.convert("RGBA"))
     alpha = rgba[..., 3]
     if mode == "never":
@@ -79,7 +79,7 @@ def remove_background(
 
 
 def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
-    """True when an alpha channel (H, W) leaves a good part of the picture empty and shows the rest.
+    """Say whether an alpha channel (H, W) leaves a good part of the picture empty and shows the rest.
 
     Opaque or uniform channels, and those that only round a picture's corners, do not.
     """
@@ -88,7 +88,7 @@ def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
 
 
 def installed_cutter() -> Cutter | None:
-    """rembg's remove, or None where rembg or its runtime is not installed. Importing it takes seconds."""
+    """Return rembg's remove, or None where rembg or its runtime is not installed. Importing it takes seconds."""
     if find_spec("rembg") is None:
         return None
     try:
@@ -142,7 +142,7 @@ def _classical(rgb: Pixels) -> tuple[Literal["flood", "grabcut"], Pixels, Pixels
 
 
 def _flatten(rgba: Pixels) -> Pixels:
-    """Lays a picture on white by its alpha; an alpha that is low everywhere is taken as full."""
+    """Lay a picture on white by its alpha; an alpha that is low everywhere is taken as full."""
     highest = int(rgba[..., 3].max())
     if rgba[..., 3].min() == highest:
         return np.ascontiguousarray(rgba[..., :3])

@@ -51,21 +51,21 @@ class ImageProcessor:
             raise ValueError("image processor: size must be at least 1 and border_ratio in [0, 1)")
 
     def __call__(self, image: ImageInput) -> ImageBatch:
-        """One object's picture -> a batch of one. Raises InvalidImage, UnsupportedImage, NoForeground."""
+        """Make a batch of one of one object's image. Raises InvalidImage, UnsupportedImage, NoForeground."""
         if isinstance(image, Mapping):
             raise InvalidImage("This model takes one picture of an object, not several views.")
         pixels, mask = self.process(open_image(image))
         return ImageBatch(pixels[None], mask[None])
 
-    def process(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """One picture -> image (3, S, S) and mask (1, S, S), float32 in [-1, 1]. Raises NoForeground."""
-        canvas = self.recentre(np.asarray(picture.convert("RGBA")))
+    def process(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        """Turn one image into tensors (3, S, S) and mask (1, S, S), float32 in [-1, 1]. Raises NoForeground."""
+        canvas = self.recentre(np.asarray(image.convert("RGBA")))
         alpha = canvas[..., 3:].astype(np.float32) / 255
         on_white = (canvas[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
         square = (self.size, self.size)
-        image = cv2.resize(on_white, square, interpolation=cv2.INTER_CUBIC)
+        colours = cv2.resize(on_white, square, interpolation=cv2.INTER_CUBIC)
         mask = cv2.resize(canvas[..., 3], square, interpolation=cv2.INTER_NEAREST)
-        return _to_tensor(image), _to_tensor(mask[..., None])
+        return _to_tensor(colours), _to_tensor(mask[..., None])
 
     def recentre(self, rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Crop (h, w, 4) to its visible part and paste that, centred, on a transparent square. Raises NoForeground."""
@@ -93,7 +93,7 @@ class MultiViewImageProcessor(ImageProcessor):
     """The same for several views of one object, stacked in the order front, left, back, right."""
 
     def __call__(self, image: ImageInput) -> ImageBatch:
-        """One object's views (or its front alone) -> a batch of one.
+        """Make a batch of one of one object's views, or of its front alone.
 
         Raises InvalidImage, UnsupportedImage, MissingImage, NoForeground.
         """
@@ -110,7 +110,7 @@ class MultiViewImageProcessor(ImageProcessor):
 
 
 def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
-    """One picture or many, always as a list. Raises MissingImage when there is none."""
+    """Return one image or many, always as a list. Raises MissingImage when there is none."""
     single = isinstance(images, (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Mapping))
     items: list[ImageInput] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
     if not items:
@@ -119,5 +119,5 @@ def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
 
 
 def _to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """(S, S, c) uint8 -> (c, S, S) float32 in [-1, 1]."""
+    """Turn (S, S, c) uint8 into (c, S, S) float32 in [-1, 1]."""
     return torch.from_numpy(pixels.astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1).contiguous()

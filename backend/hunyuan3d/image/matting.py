@@ -31,7 +31,7 @@ class _Edge:
 
 
 def cut_with_soft_edge(rgb: Pixels, small: Pixels, found: Found) -> tuple[Pixels, Pixels]:
-    """Alpha and colours of the cut-out at the picture's own size.
+    """Return alpha and colours of the cut-out at the picture's own size.
 
     rgb : (H, W, 3) uint8; small : the same at working size (h, w, 3); found : masks (h, w). Returns alpha (H, W)
     uint8, 0 and 255 away from the edge, and colours (H, W, 3) uint8 in which the edge shows no backdrop.
@@ -75,7 +75,7 @@ def _average(values: Array, weight: Array, sigma: float) -> tuple[Array, Array]:
 
 
 def _mix(pixels: npt.NDArray[np.generic], edge: _Edge, where: slice) -> tuple[Array, Array]:
-    """Alpha (n,) and colours (n, 3) of pixels (n, 3), beside the edge's maps flattened to the same n."""
+    """Solve for alpha (n,) and colours (n, 3) of pixels (n, 3), beside the edge's maps flattened to the same n."""
     image = pixels.astype(np.float32)
     inside, outside = edge.inside.reshape(-1)[where], edge.outside.reshape(-1)[where]
     front, back = edge.front.reshape(-1, 3)[where], edge.back.reshape(-1, 3)[where]
@@ -92,7 +92,7 @@ def _mix(pixels: npt.NDArray[np.generic], edge: _Edge, where: slice) -> tuple[Ar
 
 
 def _raise_to_size(rgb: Pixels, edge: _Edge) -> tuple[Pixels, Pixels]:
-    """Solves the mixture at full size, but only in the narrow band around the outline."""
+    """Solve the mixture at full size, but only in the narrow band around the outline."""
     size = (rgb.shape[1], rgb.shape[0])
     scale = rgb.shape[0] / edge.inside.shape[0]
     depth = cv2.resize(edge.inside - edge.outside, size, interpolation=cv2.INTER_LINEAR)
@@ -111,7 +111,7 @@ def _raise_to_size(rgb: Pixels, edge: _Edge) -> tuple[Pixels, Pixels]:
 
 
 def _sample(edge: _Edge, y: npt.NDArray[np.float64], x: npt.NDArray[np.float64]) -> _Edge:
-    """The edge's maps at n points, bilinear; padded to whole rows, because OpenCV limits the length of one."""
+    """Sample the edge's maps at n points, bilinear; padded to whole rows, because OpenCV limits the length of one."""
     padding = -y.size % _ROW
     across = np.pad(x, (0, padding)).reshape(-1, _ROW).astype(np.float32)
     down = np.pad(y, (0, padding)).reshape(-1, _ROW).astype(np.float32)

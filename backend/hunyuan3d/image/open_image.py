@@ -79,7 +79,7 @@ DEFAULT_LIMITS = ImageLimits()
 
 
 def open_image(source: Source, *, limits: ImageLimits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
-    """Opens a picture from a path, a file, its bytes, a PIL picture or an array, as a new upright picture in sRGB.
+    """Open a picture from a path, a file, its bytes, a PIL picture or an array, as a new upright picture in sRGB.
 
     source : PNG, JPEG or WebP where encoded (the first frame of an animation is taken); a file is read from its start,
     in pieces, and must be seekable; arrays are (H, W) or (H, W, 1..4) of bool, uint8, uint16, or float (0..1, or
@@ -107,7 +107,7 @@ def open_image(source: Source, *, limits: ImageLimits = DEFAULT_LIMITS, name: st
 
 
 def _label(name: str | None, source: object) -> str:
-    """A short name fit for a message: no directories, no control characters."""
+    """Return a short name fit for a message: no directories, no control characters."""
     text = name or (os.fspath(source) if isinstance(source, (str, os.PathLike)) else "")
     last = re.split(r"[/\\]", os.fsdecode(text))[-1]
     shown = "".join(c if c.isprintable() else "?" for c in last)
@@ -116,14 +116,14 @@ def _label(name: str | None, source: object) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences Pillow's warnings: what they warn of is either checked here or harmless."""
+    """Silence Pillow's warnings: what they warn of is either checked here or harmless."""
     with _quiet_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _read(path: str | os.PathLike[str], limits: ImageLimits, label: str) -> bytes:
-    """The bytes of a regular file of bounded size; a device or a pipe could go on for ever."""
+    """Read a regular file of bounded size; a device or a pipe could go on for ever."""
     try:
         file = Path(os.fsdecode(path))
         status = file.stat()
@@ -181,7 +181,7 @@ def _recognise(data: bytes) -> str | None:
 
 
 def _count_scans(stream: BinaryIO) -> int:
-    """How often a JPEG's bytes say that a scan starts (ITU-T T.81, marker SOS)."""
+    """Return how often a JPEG's bytes say that a scan starts (ITU-T T.81, marker SOS)."""
     stream.seek(0)
     count, last = 0, b""
     while piece := stream.read(_PIECE_BYTES):
@@ -191,7 +191,7 @@ def _count_scans(stream: BinaryIO) -> int:
 
 
 def _webp_size(start: bytes, size: int, label: str) -> tuple[int, int]:
-    """Canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
+    """Read the canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
     head = start[12:30].ljust(18, b"\0")
     kind, body = head[:4], head[8:]
     if int.from_bytes(start[4:8], "little") + 8 > size:
@@ -207,7 +207,7 @@ def _webp_size(start: bytes, size: int, label: str) -> tuple[int, int]:
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, label: str) -> None:
-    """Raises InvalidImage unless the width and height are within the limits."""
+    """Raise InvalidImage unless the width and height are within the limits."""
     width, height = size
     if width * height > limits.max_pixels:
         raise InvalidImage(f"{label}: {width}×{height} is more than {limits.max_pixels} pixels.")
@@ -218,7 +218,7 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, label: str) -> None:
 
 
 def _decode(load: Callable[[], Image.Image], size: tuple[int, int], limits: ImageLimits, label: str) -> Image.Image:
-    """Checks the size, then decodes every pixel, so that a truncated file is found out here."""
+    """Check the size, then decode every pixel, so that a truncated file is found out here."""
     _check_size(size, limits, label)
     try:
         return load()
@@ -237,7 +237,7 @@ def _from_array(array: npt.NDArray[np.generic], limits: ImageLimits, label: str)
 
 
 def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uint8]:
-    """Scales values to 0..255: bool and 16 bits by their range, floats from 0..1 or 0..255. Raises InvalidImage."""
+    """Scale values to 0..255: bool and 16 bits by their range, floats from 0..1 or 0..255. Raises InvalidImage."""
     if values.dtype == np.uint8:
         return values.astype(np.uint8)
     if values.dtype == np.bool_:
@@ -258,7 +258,7 @@ def _to_bytes(values: npt.NDArray[np.generic], label: str) -> npt.NDArray[np.uin
 
 
 def _halve_depth(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    """16 bits to 8, rounded; by table and some rows at a time: as floats a large picture takes gigabytes."""
+    """Halve 16 bits to 8, rounded; by table and some rows at a time: as floats a large picture takes gigabytes."""
     table = np.rint(np.arange(65536) * (255 / 65535)).astype(np.uint8)
     result = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _ROWS):
@@ -267,7 +267,7 @@ def _halve_depth(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Applies the orientation that the camera noted; a broken note is no reason to refuse the picture."""
+    """Apply the orientation that the camera noted; a broken note is no reason to refuse the picture."""
     try:
         with _quiet():
             orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -282,7 +282,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, label: str) -> Image.Image:
-    """Any mode to RGB or RGBA in sRGB, transparency kept, without what else the file carried."""
+    """Convert any mode to RGB or RGBA in sRGB, transparency kept, without what else the file carried."""
     alpha = None
     if image.mode.startswith("I") or image.mode == "F":
         numbers = np.asarray(image)
@@ -304,7 +304,7 @@ def _to_srgb(image: Image.Image, label: str) -> Image.Image:
 
 
 def _apply_profile(image: Image.Image, profile: object) -> Image.Image:
-    """The colours in sRGB (RGB, no alpha); a profile that is broken or of another kind of colour is ignored."""
+    """Convert the colours to sRGB (RGB, no alpha); ignore a profile that is broken or of another kind of colour."""
     spaces = {"L": "GRAY", "1": "GRAY", "CMYK": "CMYK"}
     direct = image if image.mode in ("L", "CMYK") else image.convert("RGB")
     if not isinstance(profile, bytes) or not 128 <= len(profile) <= _LARGEST_PROFILE:

@@ -25,7 +25,7 @@ def kernels_run_on(x: Tensor) -> bool:
         return False
     if x.is_cuda:
         return True
-    from triton import knobs
+    from triton import knobs  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     return bool(knobs.runtime.interpret)
 

@@ -54,14 +54,14 @@ class ChildRules:
             raise InvalidParameter("The seconds that a child process may take must be finite and above zero.")
 
     def limit(self, faces: int) -> float:
-        """Seconds for a mesh of so many faces."""
+        """Return the seconds for a mesh of so many faces."""
         return self.seconds + self.seconds_per_face * faces
 
 
 def contract(
-    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, rules: ChildRules | None = None
+    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, rules: ChildRules | None = None
 ) -> tuple[Vertices, Faces]:
-    """Vertices (V', 3) and faces (F', 3) after contracting edges until about `target` faces are left; any thread may.
+    """Contract edges until about `target_faces` are left; return vertices (V', 3) and faces (F', 3). Any thread may.
 
     The result is the same, bit for bit, here and in a child. Where no child can be started, the mesh is contracted
     here. Raises DecimationFailed when a child that had started did not answer, or not with a mesh: to try the same here
@@ -70,12 +70,12 @@ def contract(
     rules = rules or ChildRules()
     if len(faces) >= rules.min_faces:
         try:
-            return _in_child(vertices, faces, target, aggressiveness, rules.limit(len(faces)))
+            return _in_child(vertices, faces, target_faces, aggressiveness, rules.limit(len(faces)))
         except _NotStartedError as failure:
             _log.warning("A mesh of %d faces holds up this process: no child could be started: %s", len(faces), failure)
     with _ONE_AT_A_TIME:
         points, corners = fast_simplification.simplify(
-            np.ascontiguousarray(vertices), np.ascontiguousarray(faces), target_count=target, agg=aggressiveness
+            np.ascontiguousarray(vertices), np.ascontiguousarray(faces), target_count=target_faces, agg=aggressiveness
         )
     return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
 
@@ -85,13 +85,13 @@ class _NotStartedError(Exception):
 
 
 def _in_child(
-    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, limit: float
+    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, limit: float
 ) -> tuple[Vertices, Faces]:
     try:
         with _unnamed_file() as question, _unnamed_file() as out:
             # A second more: who waits here is to say what went wrong.
             own_limit = math.ceil(limit) + 1
-            question.write(child.QUESTION.pack(len(vertices), len(faces), target, aggressiveness, own_limit))
+            question.write(child.QUESTION.pack(len(vertices), len(faces), target_faces, aggressiveness, own_limit))
             child.write_arrays(question, vertices, faces)
             question.seek(0)
             ending = _run(question, out, limit)
@@ -99,8 +99,8 @@ def _in_child(
             if out.read(len(child.READY)) != child.READY:
                 raise _NotStartedError(ending or "it said nothing")
             if ending:
-                raise _failed(ending, len(faces), target)
-            return _answer(out, len(vertices), len(faces), target)
+                raise _failed(ending, len(faces), target_faces)
+            return _answer(out, len(vertices), len(faces), target_faces)
     except OSError as failure:
         raise _NotStartedError(str(failure)) from failure
 
@@ -130,35 +130,38 @@ def _run(question: BinaryIO, out: BinaryIO, limit: float) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The modules are to be found where this process finds them, and numpy needs no threads to start."""
-    places = [entry for entry in sys.path if Path(entry).is_absolute()]
-    if str(_ROOT) not in places:
-        places.append(str(_ROOT))
+    """Let modules be found where this process finds them, and numpy start without threads."""
+    paths = [entry for entry in sys.path if Path(entry).is_absolute()]
+    if str(_ROOT) not in paths:
+        paths.append(str(_ROOT))
     kept = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-    return kept | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _answer(out: BinaryIO, most_vertices: int, most_faces: int, target: int) -> tuple[Vertices, Faces]:
-    """The mesh behind READY in a child's answer. Raises DecimationFailed unless it is one, and no larger than asked."""
+def _answer(out: BinaryIO, max_vertices: int, max_faces: int, target_faces: int) -> tuple[Vertices, Faces]:
+    """Read the mesh behind READY in a child's answer.
+
+    Raises DecimationFailed unless it is one, and no larger than asked.
+    """
     header = out.read(child.ANSWER.size)
     vertices, faces = child.ANSWER.unpack(header) if len(header) == child.ANSWER.size else (-1, -1)
-    if not (0 <= vertices <= most_vertices and 0 <= faces <= most_faces):
-        raise _failed("its answer has no header", most_faces, target)
+    if not (0 <= vertices <= max_vertices and 0 <= faces <= max_faces):
+        raise _failed("its answer has no header", max_faces, target_faces)
     try:
         points, corners = child.read_arrays(out, vertices, faces)
     except EOFError as failure:
-        raise _failed(str(failure), most_faces, target) from failure
+        raise _failed(str(failure), max_faces, target_faces) from failure
     named = corners.size == 0 or (corners.min() >= 0 and corners.max() < vertices)
     if not named or not np.isfinite(points).all():
-        raise _failed("its answer is not a mesh", most_faces, target)
+        raise _failed("its answer is not a mesh", max_faces, target_faces)
     return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
 
 
-def _failed(why: str, faces: int, target: int) -> DecimationFailed:
-    _log.error("The process that was to reduce a mesh from %d to %d faces failed: %s", faces, target, why)
+def _failed(why: str, faces: int, target_faces: int) -> DecimationFailed:
+    _log.error("The process that was to reduce a mesh from %d to %d faces failed: %s", faces, target_faces, why)
     return DecimationFailed(
         "The process that reduces meshes failed on this one; try again, or ask for more faces.",
-        details={"asked": target, "faces": faces},
+        details={"asked": target_faces, "faces": faces},
     )
 
 

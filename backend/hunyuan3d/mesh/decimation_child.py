@@ -33,7 +33,7 @@ Corners = NDArray[np.int32]
 
 
 def read_arrays(stream: BinaryIO, vertices: int, faces: int) -> tuple[Points, Corners]:
-    """Points (vertices, 3) and corners (faces, 3). Raises EOFError when fewer bytes come."""
+    """Return points (vertices, 3) and corners (faces, 3). Raises EOFError when fewer bytes come."""
     points, corners = np.empty((vertices, 3), POINT), np.empty((faces, 3), CORNER)
     for array in (points, corners):
         if array.size and stream.readinto(array.data.cast("B")) != array.nbytes:  # type: ignore[attr-defined]
@@ -42,18 +42,18 @@ def read_arrays(stream: BinaryIO, vertices: int, faces: int) -> tuple[Points, Co
 
 
 def write_arrays(stream: BinaryIO, points: NDArray[np.floating], corners: NDArray[np.integer]) -> None:
-    """What `read_arrays` reads."""
+    """Write what `read_arrays` reads."""
     stream.write(np.ascontiguousarray(points, POINT).data)
     stream.write(np.ascontiguousarray(corners, CORNER).data)
 
 
 def answer(question: BinaryIO, out: BinaryIO) -> None:
     """Read one question, contract, write the answer."""
-    vertices, faces, target, aggressiveness, seconds = QUESTION.unpack(question.read(QUESTION.size))
+    vertices, faces, target_faces, aggressiveness, seconds = QUESTION.unpack(question.read(QUESTION.size))
     # Whoever asked may be gone by then, and with it the one who would end this process.
     signal.alarm(seconds)
     points, corners = read_arrays(question, vertices, faces)
-    points, corners = fast_simplification.simplify(points, corners, target_count=target, agg=aggressiveness)
+    points, corners = fast_simplification.simplify(points, corners, target_count=target_faces, agg=aggressiveness)
     out.write(ANSWER.pack(len(points), len(corners)))
     write_arrays(out, points, corners)
 

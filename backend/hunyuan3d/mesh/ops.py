@@ -60,10 +60,10 @@ class CleanOptions:
 
 @dataclass(frozen=True)
 class Decimation:
-    """A decimated mesh and what was done: faces asked for, before and after, and whether it is watertight."""
+    """A decimated mesh and what was done: most faces wanted, faces before and after, and whether it is watertight."""
 
     mesh: trimesh.Trimesh
-    faces_asked: int
+    target_faces: int
     faces_before: int
     faces_after: int
     watertight: bool
@@ -71,7 +71,7 @@ class Decimation:
 
 
 def require_usable(mesh: trimesh.Trimesh) -> tuple[Vertices, Faces]:
-    """The mesh's vertices (V, 3) float64 and faces (F, 3) int64.
+    """Return the mesh's vertices (V, 3) float64 and faces (F, 3) int64.
 
     Raises InvalidMesh when it has no faces, a coordinate that is not finite, or a face that names a missing vertex.
     """
@@ -87,7 +87,7 @@ def require_usable(mesh: trimesh.Trimesh) -> tuple[Vertices, Faces]:
 
 
 def is_watertight(mesh: trimesh.Trimesh) -> bool:
-    """Whether every edge has exactly two faces, wound consistently (stricter than trimesh, which ignores winding)."""
+    """Return whether every edge has exactly two faces, wound consistently; trimesh ignores the winding."""
     return topology.is_closed(np.asarray(mesh.faces, dtype=np.int64).reshape(-1, 3))
 
 
@@ -141,7 +141,7 @@ def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
     leave several sheets on one edge: these are taken apart, and the count and the watertightness that are reported are
     those of the mesh returned.
     Raises InvalidTargetFaces below 4, InvalidMesh for an empty or non-finite mesh, DecimationFailed when no attempt
-    comes to at most the target, or the process that contracts a large mesh fails (see contraction.py).
+    comes to at most the target, or the process that contracts a large mesh fails (see decimation.py).
     """
     whole = isinstance(target_faces, int | np.integer) and not isinstance(target_faces, bool)
     if not whole or target_faces < _MIN_FACES:
@@ -170,7 +170,7 @@ def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
 
 
 def scale_to_mm(mesh: trimesh.Trimesh, longest_side_mm: float) -> trimesh.Trimesh:
-    """A copy scaled about the origin so that the longest side of its bounds is `longest_side_mm`.
+    """Scale a copy about the origin so that the longest side of its bounds is `longest_side_mm`.
 
     Raises InvalidScale unless it is finite and above zero, InvalidMesh for an empty mesh or one without extent.
     """
@@ -184,14 +184,14 @@ def scale_to_mm(mesh: trimesh.Trimesh, longest_side_mm: float) -> trimesh.Trimes
 
 
 def check_scale_mm(longest_side_mm: float) -> float:
-    """The length, in millimetres. Raises InvalidScale unless it is finite and above zero."""
+    """Return the length, in millimetres. Raises InvalidScale unless it is finite and above zero."""
     if not math.isfinite(longest_side_mm) or longest_side_mm <= 0:
         raise InvalidScale(f"The scale must be a finite number of millimetres above zero, not {longest_side_mm}.")
     return longest_side_mm
 
 
 def smooth_normals(vertices: Vertices, faces: Faces) -> Vertices:
-    """Unit vertex normals (V, 3): face normals weighted by the angle each face has at the vertex.
+    """Return unit vertex normals (V, 3): face normals weighted by the angle each face has at the vertex.
 
     A vertex without a face of any area gets (0, 1, 0). Source: Thuermer and Wuethrich, 1998.
     """
@@ -216,7 +216,7 @@ def _mesh(vertices: Vertices, faces: Faces) -> trimesh.Trimesh:
 
 
 def _areas_and_volumes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Vertices]:
-    """Each face's area and the signed volume of the tetrahedron it spans with the middle of the bounds, (F,) each."""
+    """Return each face's area and the signed volume that it spans with the middle of the bounds, (F,) each."""
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     a, b, c = (vertices[faces[:, k]] - middle for k in range(3))
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
@@ -247,7 +247,7 @@ def _collapse_degenerate(vertices: Vertices, faces: Faces) -> tuple[Vertices, Fa
 
 
 def _needless_edges(vertices: Vertices, faces: Faces, extent: float) -> Labels:
-    """Vertex pairs (n, 2) to be made one: closer than 1e-7 of the extent, or shortest edge of a face without area."""
+    """Find vertex pairs (n, 2) to be made one: within 1e-7 of the extent, or shortest edge of a face without area."""
     origin, end = topology.half_edges(faces)
     length = np.linalg.norm(vertices[origin] - vertices[end], axis=1).reshape(-1, 3)
     area = _areas_and_volumes(vertices, faces)[0]
@@ -259,18 +259,18 @@ def _needless_edges(vertices: Vertices, faces: Faces, extent: float) -> Labels:
 
 
 def _contract(
-    vertices: Vertices, faces: Faces, target: int, aggressiveness: float, *, repair: bool
+    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, *, repair: bool
 ) -> tuple[Vertices, Faces]:
-    """One attempt: contract edges, drop what was folded flat, take shared edges apart; again if too many remain."""
-    points, corners, aim = vertices, faces, target
+    """Try once: contract edges, drop what was folded flat, take shared edges apart; again if too many remain."""
+    points, corners, aim = vertices, faces, target_faces
     for _ in range(4):
         aim = min(aim, len(corners))
         points, corners = contract(points, corners, aim, aggressiveness)
         corners = topology.cancel_duplicates(corners)
         if repair and len(corners) and not topology.is_closed(corners):
             points, corners = topology.separate_sheets(points, corners)
-        if len(corners) <= target:
+        if len(corners) <= target_faces:
             break
-        aim = max(_MIN_FACES, aim - max(2, len(corners) - target))
+        aim = max(_MIN_FACES, aim - max(2, len(corners) - target_faces))
     points, corners = topology.drop_unused(points, corners)
     return (topology.nudge_coincident(points, corners) if len(corners) else points), corners

@@ -24,19 +24,19 @@ _MAX_PASSES = 6
 
 
 def half_edges(faces: Faces) -> tuple[Labels, Labels]:
-    """The origin and the end of the 3F directed edges; half edge 3f + k leaves corner k of face f."""
+    """Return the origin and the end of the 3F directed edges; half edge 3f + k leaves corner k of face f."""
     return faces.reshape(-1), faces[:, [1, 2, 0]].reshape(-1)
 
 
 def edge_keys(faces: Faces) -> tuple[Labels, NDArray[np.bool_]]:
-    """For each half edge a number (3F,) shared with its opposite, and whether it runs from lower to higher index."""
+    """Return each half edge's number (3F,), which its opposite shares, and whether it runs to the higher index."""
     origin, end = half_edges(faces)
     span = int(faces.max(initial=0)) + 1
     return np.minimum(origin, end) * span + np.maximum(origin, end), origin < end
 
 
 def is_closed(faces: Faces) -> bool:
-    """Whether every edge belongs to exactly two faces that run along it in opposite directions."""
+    """Return whether every edge belongs to exactly two faces that run along it in opposite directions."""
     if not len(faces):
         return False
     keys, forward = edge_keys(faces)
@@ -45,24 +45,24 @@ def is_closed(faces: Faces) -> bool:
 
 
 def count_edges(faces: Faces) -> int:
-    """The number of different undirected edges."""
+    """Count the different undirected edges."""
     # numpy.unique holds the interpreter all the while; sorting lets other threads run.
     return len(_runs(np.sort(edge_keys(faces)[0]))[0]) if len(faces) else 0
 
 
 def label_vertices(faces: Faces, vertex_count: int) -> Labels:
-    """A label (V,) for each vertex, equal where vertices hang together through edges; unused ones stand alone."""
+    """Label each vertex (V,), the same where vertices hang together through edges; unused ones stand alone."""
     return label_linked(np.concatenate([faces[:, :2], faces[:, 1:]]), vertex_count)
 
 
 def label_linked(links: Labels, vertex_count: int) -> Labels:
-    """A label (V,) for each vertex, equal where a chain of links (n, 2) joins them; labels rise with first use."""
+    """Label each vertex (V,), the same where a chain of links (n, 2) joins them; labels rise with first use."""
     graph = coo_matrix((np.ones(len(links), np.bool_), (links[:, 0], links[:, 1])), shape=(vertex_count, vertex_count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def drop_unused(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
-    """The vertices that a face uses, in their order, and the faces that follow the new numbering."""
+    """Keep the vertices that a face uses, in their order; return them and the faces in the new numbering."""
     used = np.zeros(len(vertices), np.bool_)
     used[faces] = True
     if used.all():
@@ -113,8 +113,8 @@ def separate_sheets(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
 
 def nudge_coincident(vertices: Vertices, faces: Faces) -> Vertices:
     """Move vertices that share one float32 position apart, each towards the middle of its own neighbours."""
-    places = np.ascontiguousarray(vertices.astype(np.float32) + np.float32(0))
-    _, group, count = np.unique(places.view("V12").reshape(-1), return_inverse=True, return_counts=True)
+    positions = np.ascontiguousarray(vertices.astype(np.float32) + np.float32(0))
+    _, group, count = np.unique(positions.view("V12").reshape(-1), return_inverse=True, return_counts=True)
     shared = count[group.reshape(-1)] > 1
     if not shared.any():
         return vertices
@@ -151,7 +151,7 @@ def _next_corner(half: Labels) -> Labels:
 
 
 def _pair_half_edges(vertices: Vertices, faces: Faces) -> tuple[Labels, Labels]:
-    """Half edges and their opposites: by twos where an edge has two, else by the angle around the edge."""
+    """Return half edges and their opposites: by twos where an edge has two, else by the angle around the edge."""
     keys, forward = edge_keys(faces)
     order = np.lexsort((forward, keys))
     starts, counts = _runs(keys[order])
@@ -166,13 +166,13 @@ def _pair_half_edges(vertices: Vertices, faces: Faces) -> tuple[Labels, Labels]:
 
 
 def _runs(ordered: Labels) -> tuple[Labels, Labels]:
-    """Where each run of equal values starts in a sorted array, and how long it is."""
+    """Return where each run of equal values starts in a sorted array, and how long it is."""
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     return starts, np.diff(np.concatenate([starts, [len(ordered)]]))
 
 
 def _pair_by_angle(vertices: Vertices, faces: Faces, halves: Labels, forward: NDArray[np.bool_]) -> Labels:
-    """Pairs (n, 2) of half edges around one edge such that each pair bounds one wedge of the inside.
+    """Return pairs (n, 2) of half edges around one edge such that each pair bounds one wedge of the inside.
 
     Seen along the edge, the inside lies clockwise of a face that runs forward, up to the next one that runs back.
     """
@@ -205,7 +205,7 @@ def _match_brackets(ring: Labels, opens: NDArray[np.bool_]) -> Labels:
 
 
 def _crowded_edges(faces: Faces) -> list[Labels]:
-    """The half edges of each edge that more than two faces share."""
+    """Return the half edges of each edge that more than two faces share."""
     keys, _ = edge_keys(faces)
     order = np.argsort(keys, kind="stable")
     starts, counts = _runs(keys[order])

@@ -99,14 +99,14 @@ def fold_query(
     shift = query.weight.float() @ norm.bias.float()
     if query.bias is not None:
         shift = shift + query.bias.float()
-    normed = isinstance(heads_norm, nn.LayerNorm)
+    inner = heads_norm if isinstance(heads_norm, nn.LayerNorm) else None
     return QueryWeights(
         centred=centred.to(dtype),
         weight=weight.to(dtype),
         shift=shift,
         heads=heads,
         eps=norm.eps,
-        gain=heads_norm.weight if isinstance(heads_norm, nn.LayerNorm) else None,
-        offset=heads_norm.bias if isinstance(heads_norm, nn.LayerNorm) else None,
-        heads_eps=heads_norm.eps if normed else 0.0,
+        gain=None if inner is None else inner.weight,
+        offset=None if inner is None else inner.bias,
+        heads_eps=0.0 if inner is None else inner.eps,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.hunyuan3d.options import check_steps
+from backend.hunyuan3d.options import check_num_inference_steps
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Scheduler(ABC):
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
         """The times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
-        return torch.cat([self.times(check_steps(num_inference_steps)), torch.ones(1)])
+        return torch.cat([self.times(check_num_inference_steps(num_inference_steps)), torch.ones(1)])
 
     def steps(self, num_inference_steps: int) -> list[Step]:
         """The n Euler steps from noise to data. Raises InvalidSteps."""

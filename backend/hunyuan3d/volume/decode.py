@@ -5,7 +5,7 @@ This module does not know what computes a field, nor how a surface is drawn thro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from math import isfinite
@@ -97,7 +97,7 @@ class _FieldSampler:
         """Put the field's values at `points` (P,) int64, brick * 512 + voxel, of sound images into the level."""
         points, counts = self._by_image(level, points)
         values = torch.empty(len(points), device=points.device)
-        for image, (own, out) in enumerate(zip(points.split(counts), values.split(counts), strict=True)):
+        for image, (own, out) in enumerate(zip(torch.split(points, counts), torch.split(values, counts), strict=True)):
             if counts[image] > 0:
                 for part, there in zip(self._calls(own), self._calls(out), strict=True):
                     there.copy_(self.field(level.positions(part), image))
@@ -105,8 +105,8 @@ class _FieldSampler:
                 self.asked[image] += counts[image]
         level.put(points, values)
 
-    def _calls(self, own: Tensor) -> tuple[Tensor, ...]:
-        return own.split(self.options.max_points_per_call)
+    def _calls(self, own: Tensor) -> Sequence[Tensor]:
+        return torch.split(own, self.options.max_points_per_call)
 
     def _by_image(self, level: Level, points: Tensor) -> tuple[Tensor, list[int]]:
         """The points in the images' order, and how many each image has."""

@@ -23,7 +23,7 @@ STEP_SECONDS = "FAKE_STEP_SECONDS"
 
 
 def fake_model() -> FakeProcessor:
-    """The one model of this process; a test says in the environment how long a step takes."""
+    """Return the one model of this process; a test says in the environment how long a step takes."""
     if not _models:
         seconds = float(os.environ.get(STEP_SECONDS, "0.1"))
         _models.append(

@@ -202,7 +202,7 @@ class Yard:
         assert self.files() == set(named)
 
     def sweep_orphans(self) -> None:
-        """What the janitor does with the files that a killed worker left, once they are old."""
+        """Sweep the files that a killed worker left, as the janitor does once they are old."""
         old = time.time() - 30 * 86400
         for path in (self.folder / "artifacts").iterdir():
             os.utime(path, (old, old))

@@ -40,7 +40,7 @@ class Traffic:
         self._hostile = [each for each in hostile_uploads(2_000_000) if len(each.body) < _LARGEST_HOSTILE]
 
     def begin(self, callers: Callers) -> None:
-        """Adds one thread of each kind to callers."""
+        """Add one thread of each kind to callers."""
         kinds = (
             (self._single, 0.2),
             (self._batch, 1.0),
@@ -156,7 +156,7 @@ class Traffic:
         self._note("look")
 
     def _followed(self, thing: str) -> dict[str, object] | None:
-        """A job or batch once it is finished; None when it was removed before anybody looked."""
+        """Return a job or batch once it is finished; None when it was removed before anybody looked."""
         while True:
             answer = self._get(f"/status/{thing}")
             if answer.status == 404:
@@ -230,18 +230,18 @@ class Watch:
 
 
 def growth(samples: list[Sample], figure: Callable[[Sample], float]) -> tuple[float, float]:
-    """A figure's mean over the first third of some samples and over the last."""
+    """Return a figure's mean over the first third of some samples and over the last."""
     size = max(1, len(samples) // 3)
     return statistics.fmean(map(figure, samples[:size])), statistics.fmean(map(figure, samples[-size:]))
 
 
 def family(service: RunningService) -> dict[str, psutil.Process]:
-    """The service's processes by what they do."""
+    """Return the service's processes by what they do."""
     (serving,) = service.web_processes()
     return {"gunicorn's arbiter": serving.parent(), "web and worker": serving}
 
 
 def write_report(path: Path, text: str) -> None:
-    """Keeps a report where the benchmarks keep theirs."""
+    """Keep a report where the benchmarks keep theirs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

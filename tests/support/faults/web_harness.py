@@ -43,7 +43,7 @@ def sized(short: _Value, long: _Value) -> _Value:
 
 
 def until(condition: Callable[[], bool], what: str = "", seconds: float = PATIENCE_SECONDS) -> None:
-    """Waits until something holds; fails when it never does."""
+    """Wait until something holds; fail when it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"it never came to be: {what}"
@@ -58,12 +58,12 @@ def utc_now() -> datetime:
 
 
 def one_image(image: bytes, **fields: object) -> bytes:
-    """A request for one mesh, as its body."""
+    """Return a request for one mesh, as its body."""
     return _form("image", (image,), {"async": "true", **fields})
 
 
 def images(*contents: bytes, **fields: object) -> bytes:
-    """A request for several meshes, as its body."""
+    """Return a request for several meshes, as its body."""
     return _form("images", contents, fields)
 
 
@@ -76,7 +76,7 @@ def _form(part: str, contents: Sequence[bytes], fields: Mapping[str, object]) ->
 
 
 def tried(send: Callable[[], Answer]) -> Answer | None:
-    """The answer; None when the connection broke or was refused, as it is where a process has just died."""
+    """Return the answer; None when the connection broke or was refused, as it is where a process has just died."""
     try:
         return send()
     except (OSError, http.client.HTTPException):
@@ -131,7 +131,7 @@ class Callers:
         return Counter(answer.refusal for answer in self.answers)
 
     def stop(self) -> None:
-        """Ends all threads and waits for them."""
+        """End all threads and wait for them."""
         self._stopping.set()
         for thread in self._threads:
             thread.join(PATIENCE_SECONDS)
@@ -163,7 +163,7 @@ class Insistent:
     tries: Counter[str] = field(default_factory=Counter)
 
     def submit(self, body: bytes, path: str = "/generate-3d") -> tuple[str, ...]:
-        """Sends a form until it is answered; gives the ids of its jobs."""
+        """Send a form until it is answered; return the ids of its jobs."""
         key = secrets.token_hex(8)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -194,7 +194,7 @@ class Insistent:
 def send_slowly(
     service: RunningService, target: str, headers: Mapping[str, str], body: bytes, seconds: float, pieces: int = 8
 ) -> Answer:
-    """A POST whose body takes its time."""
+    """Send a POST whose body takes its time."""
     connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_SECONDS)
     try:
         connection.putrequest("POST", target, skip_accept_encoding=True)
@@ -229,11 +229,11 @@ class Behind:
     def rows(self) -> dict[str, tuple[str, str, str | None]]:
         """Status, picture and mesh of every job."""
         with self.database.read() as connection:
-            found = connection.execute(select(jobs.c.id, jobs.c.status, jobs.c.input_path, jobs.c.artifact)).all()
-        return {row.id: (row.status.value, row.input_path, row.artifact) for row in found}
+            found = connection.execute(select(jobs.c.id, jobs.c.status, jobs.c.image_name, jobs.c.artifact)).all()
+        return {row.id: (row.status.value, row.image_name, row.artifact) for row in found}
 
     def keys(self) -> dict[str, tuple[str, ...]]:
-        """The jobs of every idempotency key."""
+        """Return the jobs of every idempotency key."""
         with self.database.read() as connection:
             found = connection.execute(select(idempotency_keys.c.key, idempotency_keys.c.job_ids)).all()
         return {row.key: tuple(row.job_ids.split()) for row in found}
@@ -248,7 +248,7 @@ class Behind:
         return Counter(status for status, _, _ in self.rows().values())
 
     def wait_until_done(self) -> None:
-        """Waits until no job waits or runs."""
+        """Wait until no job waits or runs."""
         until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done", 5 * PATIENCE_SECONDS)
 
     def expect_whole(self, promised: Mapping[str, tuple[str, ...]]) -> None:
@@ -267,7 +267,7 @@ class Behind:
         assert self.files("artifacts") >= {artifact for _, _, artifact in rows.values()}
 
     def sweep_later(self) -> None:
-        """What a janitor does when everything is old enough."""
+        """Sweep as a janitor does when everything is old enough."""
         ttl = timedelta(hours=24)
         janitor = Janitor(self.store, self.artifacts, self.images, lambda: utc_now() + 3 * ttl, ttl, limit=5000)
         swept = janitor.sweep()
@@ -283,7 +283,7 @@ class Behind:
 
 @contextmanager
 def behind(service: RunningService) -> Iterator[Behind]:
-    """What lies behind a service, until the block ends."""
+    """Give what lies behind a service, until the block ends."""
     with service.database() as database:
         yield Behind(
             database,
@@ -296,7 +296,7 @@ def behind(service: RunningService) -> Iterator[Behind]:
 
 @contextmanager
 def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
-    """A worker of this process beside a service that has none: everything about it is real but the model."""
+    """Run a worker of this process beside a service that has none: all of it is real but the model."""
     from backend.batch_processor import BatchProcessor
     from backend.jobs.notifier import LocalNotifier
     from backend.jobs.worker_registry import WorkerRegistry
@@ -326,7 +326,7 @@ def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
 
 @contextmanager
 def web_service(folder: Path, **settings: Any) -> Iterator[RunningService]:
-    """A service while the block runs; settings : of running_service, empty ones left out."""
+    """Run a service with the block; settings : of running_service, empty ones left out."""
     given = {name: value for name, value in settings.items() if value != ""}
     with running_service(folder, RunningService, **given) as service:
         if settings.get("processes", 1) > 1:
@@ -338,7 +338,7 @@ def web_service(folder: Path, **settings: Any) -> Iterator[RunningService]:
 
 
 def fill_disk(folder: Path, left: int) -> Path:
-    """Fills a disk with a file but for so many bytes; remove the file to have room again."""
+    """Fill a disk with a file but for so many bytes; remove the file to have room again."""
     ballast = folder / "ballast"
     ballast.unlink(missing_ok=True)
     state = os.statvfs(folder)

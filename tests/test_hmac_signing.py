@@ -116,18 +116,18 @@ PARTS = ("method", "path", "query", "agent_id", "timestamp", "nonce", "body_dige
 
 @st.composite
 def _changes(draw: st.DrawFn) -> tuple[Sent, Sent]:
-    """A signed request, and the same with one part changed: a little, in its letter case, or altogether."""
+    """Draw a signed request, and the same with one part changed: a little, in its letter case, or altogether."""
     sent = draw(_requests).signed()
     part = draw(st.sampled_from(PARTS))
     value: str = getattr(sent, part)
-    place = draw(st.integers(0, max(0, len(value) - 1)))
+    index = draw(st.integers(0, max(0, len(value) - 1)))
     way = draw(st.sampled_from(["replace", "insert", "delete", "cut", "case", "twice", "other"]))
     character = draw(_CHARACTERS) if way in ("replace", "insert") else ""
     ways: dict[str, Callable[[], str]] = {
-        "replace": lambda: value[:place] + character + value[place + 1 :],
-        "insert": lambda: value[:place] + character + value[place:],
-        "delete": lambda: value[:place] + value[place + 1 :],
-        "cut": lambda: value[:place],
+        "replace": lambda: value[:index] + character + value[index + 1 :],
+        "insert": lambda: value[:index] + character + value[index:],
+        "delete": lambda: value[:index] + value[index + 1 :],
+        "cut": lambda: value[:index],
         "case": value.swapcase,
         "twice": lambda: value + value,
         "other": lambda: getattr(draw(_requests).signed(), part),

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
-from backend.cli import output_files as cli_files
+from backend.cli import output_files
 from backend.cli.console import Terminal
 from backend.cli.generate import CommandLine, main
 from backend.cli.output_names import plan_names
@@ -44,11 +44,11 @@ class StandIn:
         self.problems = problems or {}
         self.calls: list[tuple[list[str], dict[str, Any]]] = []
 
-    def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
-        self.calls.append(([path.name for path in images], output_options))
+    def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
+        self.calls.append(([path.name for path in images], options))
         for stage in ("preprocess", "encode", "sample", "decode", "mesh"):
-            output_options["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
-        return [self._one(path, output_options["seeds"], len(images)) for path in images]
+            options["on_progress"](BatchProgress(stage, 1, 2, tuple(range(len(images)))))
+        return [self._one(path, options["seeds"], len(images)) for path in images]
 
     def _one(self, path: Path, seed: int | None, batch: int) -> ShapeResult:
         metadata = ShapeMetadata("stand-in", batch, seed=4711 if seed is None else seed)
@@ -64,10 +64,10 @@ class Shell:
         self.folder = folder
         self.out, self.err = io.StringIO(), io.StringIO()
 
-    def __call__(self, *arguments: object, maker: object = None) -> int:
-        """maker : a processor's `generate_shape_batch`, or what loading one raises."""
+    def __call__(self, *arguments: object, processor: object = None) -> int:
+        """Run it. processor : a processor's `generate_shape_batch`, or what loading one raises."""
         terminal = Terminal(Console(file=self.out, width=600), Console(file=self.err, width=600))
-        stand_in = maker or StandIn()
+        stand_in = processor or StandIn()
 
         def load(_: CommandLine) -> Any:
             if isinstance(stand_in, BaseException):
@@ -76,7 +76,7 @@ class Shell:
 
         return main([str(argument) for argument in arguments], load, terminal)
 
-    def picture(self, name: str) -> Path:
+    def image(self, name: str) -> Path:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 24), (200, 30, 30)).save(path)
@@ -95,9 +95,9 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def test_every_picture_gets_a_mesh_and_a_preview(shell: Shell) -> None:
-    pictures = [shell.picture("mug.png"), shell.picture("chair.jpg")]
-    assert shell(*pictures, "-o", shell.output) == 0
+def test_every_image_gets_a_mesh_and_a_preview(shell: Shell) -> None:
+    paths = [shell.image("mug.png"), shell.image("chair.jpg")]
+    assert shell(*paths, "-o", shell.output) == 0
     assert shell.made() == ["chair.glb", "chair.preview.png", "mug.glb", "mug.preview.png"]
     assert len(trimesh.load(shell.output / "mug.glb", force="mesh").faces) == 320
     with Image.open(shell.output / "mug.preview.png") as preview:
@@ -106,7 +106,7 @@ def test_every_picture_gets_a_mesh_and_a_preview(shell: Shell) -> None:
 
 
 def test_table_says_what_was_made(shell: Shell) -> None:
-    shell(shell.picture("mug.png"), "-o", shell.output, "--seed", 12)
+    shell(shell.image("mug.png"), "-o", shell.output, "--seed", 12)
     row = next(line for line in shell.out.getvalue().splitlines() if "mug.glb" in line)
     assert "320" in row
     assert "yes" in row
@@ -114,27 +114,27 @@ def test_table_says_what_was_made(shell: Shell) -> None:
 
 
 def test_formats_may_repeat_and_come_in_lists(shell: Shell) -> None:
-    code = shell(shell.picture("a.png"), "-o", shell.output, "--format", "glb,STL", "-f", "obj", "-f", "ply,glb")
+    code = shell(shell.image("a.png"), "-o", shell.output, "--format", "glb,STL", "-f", "obj", "-f", "ply,glb")
     assert code == 0
     assert shell.made() == ["a.glb", "a.obj", "a.ply", "a.preview.png", "a.stl"]
 
 
 def test_no_preview_and_contact_sheet(shell: Shell) -> None:
-    pictures = [shell.picture(f"p{k}.png") for k in range(2)]
-    assert shell(*pictures, "-o", shell.output, "--no-preview", "--contact-sheet") == 0
+    paths = [shell.image(f"p{k}.png") for k in range(2)]
+    assert shell(*paths, "-o", shell.output, "--no-preview", "--contact-sheet") == 0
     assert shell.made() == ["contact-sheet.png", "p0.glb", "p1.glb"]
     assert "contact-sheet.png" in shell.out.getvalue()
 
 
 def test_scale_reaches_the_files(shell: Shell) -> None:
-    assert shell(shell.picture("a.png"), "-o", shell.output, "--scale-mm", 25, "-f", "stl", "--no-preview") == 0
+    assert shell(shell.image("a.png"), "-o", shell.output, "--scale-mm", 25, "-f", "stl", "--no-preview") == 0
     assert trimesh.load(shell.output / "a.stl").extents.max() == pytest.approx(25.0, rel=1e-5)
 
 
-def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> None:
-    maker = StandIn()
-    pictures = [shell.picture(f"p{k}.png") for k in range(5)]
-    output_options = [
+def test_options_reach_the_model_and_images_come_in_batches(shell: Shell) -> None:
+    stand_in = StandIn()
+    paths = [shell.image(f"p{k}.png") for k in range(5)]
+    options = [
         "--steps",
         7,
         "--guidance-scale",
@@ -147,9 +147,9 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
         3,
     ]
     more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *output_options, *more, maker=maker) == 0
-    assert [names for names, _ in maker.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
-    given = {key: value for key, value in maker.calls[0][1].items() if key != "on_progress"}
+    assert shell(*paths, "-o", shell.output, *options, *more, processor=stand_in) == 0
+    assert [names for names, _ in stand_in.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
+    given = {key: value for key, value in stand_in.calls[0][1].items() if key != "on_progress"}
     assert given == {
         "num_inference_steps": 7,
         "guidance_scale": 2.5,
@@ -161,18 +161,18 @@ def test_wishes_reach_the_model_and_pictures_come_in_batches(shell: Shell) -> No
 
 
 def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
-    maker = StandIn()
-    shell(shell.picture("a.png"), "-o", shell.output, "--no-preview", maker=maker)
-    output_options = maker.calls[0][1]
-    assert output_options["remove_background"] == "auto"
+    stand_in = StandIn()
+    shell(shell.image("a.png"), "-o", shell.output, "--no-preview", processor=stand_in)
+    options = stand_in.calls[0][1]
+    assert options["remove_background"] == "auto"
     for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
-        assert output_options[name] is None
+        assert options[name] is None
 
 
-def test_one_bad_picture_spoils_only_itself(shell: Shell) -> None:
-    pictures = [shell.picture("good.png"), shell.picture("blank.png"), shell.folder / "absent.png"]
-    maker = StandIn({"blank.png": NoForeground()})
-    assert shell(*pictures, "-o", shell.output, "--contact-sheet", maker=maker) == 1
+def test_one_bad_image_spoils_only_itself(shell: Shell) -> None:
+    paths = [shell.image("good.png"), shell.image("blank.png"), shell.folder / "absent.png"]
+    stand_in = StandIn({"blank.png": NoForeground()})
+    assert shell(*paths, "-o", shell.output, "--contact-sheet", processor=stand_in) == 1
     assert shell.made() == ["contact-sheet.png", "good.glb", "good.preview.png"]
     said = shell.out.getvalue()
     assert "No object was found" in said
@@ -184,25 +184,25 @@ def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pyt
     pipeline = load_golden("tiny-2.1").pipeline()
     sample_shapes, sizes = pipeline.sample_shapes, []
 
-    def only_one(prepared: Sequence[Any], *output_options: Any) -> list[Any]:
+    def only_one(prepared: Sequence[Any], *options: Any) -> list[Any]:
         sizes.append(len(prepared))
         if len(prepared) > 1:
             raise OutOfMemory
-        return sample_shapes(prepared, *output_options)
+        return sample_shapes(prepared, *options)
 
     monkeypatch.setattr(pipeline, "sample_shapes", only_one)
     processor = add_batch_inference_to_processor(Hunyuan3DProcessor(pipeline, HostMemory(), 4))
-    pictures = [GOLDEN / f"image{k}.png" for k in range(3)]
-    output_options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
-    assert shell(*pictures, "-o", shell.output, *output_options, maker=processor.generate_shape_batch) == 0
+    paths = [GOLDEN / f"image{k}.png" for k in range(3)]
+    options = ["--steps", 2, "--octree-resolution", 16, "--no-preview"]
+    assert shell(*paths, "-o", shell.output, *options, processor=processor.generate_shape_batch) == 0
     assert sizes == [3, 1, 1, 1]
     assert shell.made() == ["image0.glb", "image1.glb", "image2.glb"]
     assert "note: memory was short: batch 3→1" in shell.err.getvalue()
 
 
-def test_picture_too_large_for_the_device_is_reported(shell: Shell) -> None:
-    maker = StandIn({"p.png": OutOfMemory()})
-    assert shell(shell.picture("p.png"), "-o", shell.output, maker=maker) == 1
+def test_image_too_large_for_the_device_is_reported(shell: Shell) -> None:
+    stand_in = StandIn({"p.png": OutOfMemory()})
+    assert shell(shell.image("p.png"), "-o", shell.output, processor=stand_in) == 1
     assert "out of memory" in shell.out.getvalue()
 
 
@@ -210,15 +210,15 @@ def test_unnamed_failure_is_one_sentence(shell: Shell) -> None:
     def breaks(*_: object, **__: object) -> list[ShapeResult]:
         raise RuntimeError("the device fell asleep\nsecond line")
 
-    assert shell(shell.picture("p.png"), "-o", shell.output, maker=breaks) == 1
+    assert shell(shell.image("p.png"), "-o", shell.output, processor=breaks) == 1
     assert "RuntimeError: the device fell asleep" in shell.out.getvalue()
     assert "second line" not in shell.out.getvalue()
 
 
-def test_unwritable_mesh_is_that_pictures_problem(shell: Shell) -> None:
+def test_unwritable_mesh_is_that_images_problem(shell: Shell) -> None:
     (shell.output / "a.glb").mkdir(parents=True)
-    pictures = [shell.picture("a.png"), shell.picture("b.png")]
-    assert shell(*pictures, "-o", shell.output, "--no-preview") == 1
+    paths = [shell.image("a.png"), shell.image("b.png")]
+    assert shell(*paths, "-o", shell.output, "--no-preview") == 1
     assert "could not be written" in shell.out.getvalue()
     assert (shell.output / "b.glb").is_file()
 
@@ -227,8 +227,8 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
     def unavailable(*_: object, **__: object) -> None:
         raise PreviewUnavailable
 
-    monkeypatch.setattr(cli_files, "render_views", unavailable)
-    assert shell(shell.picture("a.png"), "-o", shell.output, "--contact-sheet") == 0
+    monkeypatch.setattr(output_files, "render_views", unavailable)
+    assert shell(shell.image("a.png"), "-o", shell.output, "--contact-sheet") == 0
     assert shell.made() == ["a.glb", "contact-sheet.png"]
     assert "note: No preview can be drawn" in shell.err.getvalue()
 
@@ -252,9 +252,9 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
     ids=" ".join,
 )
 def test_bad_parameter_is_refused_before_anything_is_loaded(shell: Shell, wrong: list[str]) -> None:
-    maker = StandIn()
-    assert shell(shell.picture("a.png"), "-o", shell.output, *wrong, maker=maker) == 2
-    assert maker.calls == []
+    stand_in = StandIn()
+    assert shell(shell.image("a.png"), "-o", shell.output, *wrong, processor=stand_in) == 2
+    assert stand_in.calls == []
     assert not shell.output.exists()
     assert shell.err.getvalue().startswith("error: ")
     assert len(shell.err.getvalue().splitlines()) == 1
@@ -272,12 +272,12 @@ def test_parameter_the_model_refuses_exits_with_two(shell: Shell) -> None:
     def refuses(*_: object, **__: object) -> list[ShapeResult]:
         raise InvalidSteps
 
-    assert shell(shell.picture("a.png"), "-o", shell.output, maker=refuses) == 2
+    assert shell(shell.image("a.png"), "-o", shell.output, processor=refuses) == 2
 
 
 def test_output_that_is_a_file_exits_with_two(shell: Shell) -> None:
     shell.output.write_text("in the way")
-    assert shell(shell.picture("a.png"), "-o", shell.output) == 2
+    assert shell(shell.image("a.png"), "-o", shell.output) == 2
     assert "cannot be made" in shell.err.getvalue()
 
 
@@ -285,41 +285,41 @@ def test_output_that_is_a_file_exits_with_two(shell: Shell) -> None:
     "failure", [CheckpointNotFound(), CheckpointKeyError("weights: key x is missing."), OSError("no network")]
 )
 def test_model_that_cannot_be_loaded_exits_with_three(shell: Shell, failure: Exception) -> None:
-    assert shell(shell.picture("a.png"), "-o", shell.output, maker=failure) == 3
+    assert shell(shell.image("a.png"), "-o", shell.output, processor=failure) == 3
     assert str(failure) in shell.err.getvalue()
     assert "Traceback" not in shell.err.getvalue()
 
 
 def test_interruption_keeps_what_is_done(shell: Shell) -> None:
     class Interrupted(StandIn):
-        def __call__(self, images: Sequence[Path], **output_options: Any) -> list[ShapeResult]:
+        def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
             if self.calls:
                 raise KeyboardInterrupt
-            return super().__call__(images, **output_options)
+            return super().__call__(images, **options)
 
-    pictures = [shell.picture(f"p{k}.png") for k in range(3)]
-    assert shell(*pictures, "-o", shell.output, "--batch-size", 1, "--no-preview", maker=Interrupted()) == 130
+    paths = [shell.image(f"p{k}.png") for k in range(3)]
+    assert shell(*paths, "-o", shell.output, "--batch-size", 1, "--no-preview", processor=Interrupted()) == 130
     assert shell.made() == ["p0.glb"]
     assert "p0.glb" in shell.out.getvalue()
     assert "Interrupted" in shell.err.getvalue()
 
 
-def test_pictures_of_one_name_keep_apart(shell: Shell) -> None:
-    pictures = [shell.picture(name) for name in ("a/mug.png", "b/mug.png", "c/Mug.jpg", "mug-2.png")]
-    assert shell(*pictures, "-o", shell.output, "--no-preview") == 0
+def test_images_of_one_name_keep_apart(shell: Shell) -> None:
+    paths = [shell.image(name) for name in ("a/mug.png", "b/mug.png", "c/Mug.jpg", "mug-2.png")]
+    assert shell(*paths, "-o", shell.output, "--no-preview") == 0
     assert shell.made() == ["Mug-3.glb", "mug-2-2.glb", "mug-2.glb", "mug.glb"]
 
 
 def test_nothing_given_is_overwritten(tmp_path: Path) -> None:
-    pictures = [tmp_path / name for name in ("cup.png", "cup.preview.png", "contact-sheet.png")]
-    plan = plan_names(pictures, tmp_path, ["glb"])
+    paths = [tmp_path / name for name in ("cup.png", "cup.preview.png", "contact-sheet.png")]
+    plan = plan_names(paths, tmp_path, ["glb"])
     written = [path for names in plan.names for path in (*names.meshes, names.preview)] + [plan.contact_sheet]
-    assert not set(written) & set(pictures)
+    assert not set(written) & set(paths)
     assert len(set(written)) == len(written)
 
 
 def test_file_names_are_not_taken_for_markup(shell: Shell) -> None:
-    assert shell(shell.picture("[red]x[/bold].png"), "-o", shell.output, "--no-preview") == 0
+    assert shell(shell.image("[red]x[/bold].png"), "-o", shell.output, "--no-preview") == 0
     assert "[red]x[/bold].png" in shell.out.getvalue()
 
 
@@ -330,8 +330,8 @@ def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_needs_no_torch() -> None:
-    lines = ["import sys", "from backend.hunyuan3d import cli"]
-    lines += ["try: cli.main(['--help'])", "finally: print('torch loaded:', 'torch' in sys.modules)"]
+    lines = ["import sys", "from backend.cli import generate"]
+    lines += ["try: generate.main(['--help'])", "finally: print('torch loaded:', 'torch' in sys.modules)"]
     ended = run_python("-c", "\n".join(lines))
     assert ended.returncode == 0
     assert "--octree-resolution" in ended.stdout
@@ -340,8 +340,8 @@ def test_help_needs_no_torch() -> None:
 
 @pytest.mark.slow
 def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
-    pictures = [str(GOLDEN / "image0.png"), str(GOLDEN / "image1.png")]
-    output_options = [
+    paths = [str(GOLDEN / "image0.png"), str(GOLDEN / "image1.png")]
+    options = [
         "--checkpoint",
         str(GOLDEN),
         "--steps",
@@ -352,21 +352,21 @@ def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
         "2000",
     ]
     more = ["-o", str(shell.output), "-f", "glb,stl,obj,ply", "--seed", "5", "--contact-sheet", "--device", "cpu"]
-    ended = run_python("-m", "backend.hunyuan3d", *pictures, *output_options, *more)
+    ended = run_python("-m", "backend.hunyuan3d", *paths, *options, *more)
     assert ended.returncode == 0, ended.stderr
     suffixes = ("glb", "obj", "ply", "preview.png", "stl")
     expected = ["contact-sheet.png", *(f"image{k}.{suffix}" for k in range(2) for suffix in suffixes)]
     assert shell.made() == expected
-    for fmt in ("glb", "stl", "obj", "ply"):
-        mesh = trimesh.load(shell.output / f"image0.{fmt}", force="mesh")
+    for format in ("glb", "stl", "obj", "ply"):
+        mesh = trimesh.load(shell.output / f"image0.{format}", force="mesh")
         mesh.merge_vertices(merge_norm=True)
         assert mesh.is_watertight
         assert 0 < len(mesh.faces) <= 2000
 
 
 def test_missing_checkpoint_folder_from_end_to_end(shell: Shell) -> None:
-    picture = shell.picture("a.png")
+    image = shell.image("a.png")
     terminal = Terminal(Console(file=shell.out), Console(file=shell.err, width=400))
-    arguments = [str(picture), "-o", str(shell.output), "--checkpoint", str(shell.folder / "nowhere")]
+    arguments = [str(image), "-o", str(shell.output), "--checkpoint", str(shell.folder / "nowhere")]
     assert main(arguments, terminal=terminal) == 3
     assert "nowhere" in shell.err.getvalue()

@@ -74,7 +74,7 @@ class FontNotFoundError(FileNotFoundError):
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOutPicture:
+class HeldOutImage:
     """One picture: RGBA, square, one object cut out by the font's own alpha, which is one connected piece.
 
     kind : what sort of object; turned : whether the object is round about an axis, so that a slab would be wrong.
@@ -86,36 +86,36 @@ class HeldOutPicture:
     turned: bool = False
 
 
-def held_out_pictures(cache: Path) -> list[HeldOutPicture]:
-    """All pictures, emoji first. cache : where a fetched font is kept. Raises FontNotFoundError."""
+def held_out_images(cache: Path) -> list[HeldOutImage]:
+    """Return all pictures, emoji first. cache : where a fetched font is kept. Raises FontNotFoundError."""
     path = emoji_font(cache)
     font = ImageFont.truetype(path, EMOJI_POINTS)
     if font.getname()[0] != "Noto Color Emoji":
         raise FontNotFoundError(f"{path} holds {font.getname()[0]}, not Noto Color Emoji")
-    pictures = [
-        HeldOutPicture(name, kind, draw_glyph(font, text, EMOJI_SIDE), name in ROUND)
+    images = [
+        HeldOutImage(name, kind, draw_glyph(font, text, EMOJI_SIDE), name in ROUND)
         for kind, group in EMOJI.items()
         for name, text in group.items()
     ]
-    return pictures + glyph_pictures()
+    return images + glyph_images()
 
 
-def glyph_pictures() -> list[HeldOutPicture]:
-    """Letters, digits and signs, each in one plain colour. Raises FontNotFoundError."""
+def glyph_images() -> list[HeldOutImage]:
+    """Draw letters, digits and signs, each in one plain colour. Raises FontNotFoundError."""
     font = ImageFont.truetype(glyph_font(), GLYPH_POINTS)
     return [
-        HeldOutPicture(glyph_name(text), "glyph", draw_glyph(font, text, GLYPH_SIDE, _COLOURS[k % len(_COLOURS)]))
+        HeldOutImage(glyph_name(text), "glyph", draw_glyph(font, text, GLYPH_SIDE, _COLOURS[k % len(_COLOURS)]))
         for k, text in enumerate(GLYPHS)
     ]
 
 
 def glyph_name(text: str) -> str:
-    """A letter or digit is its own name; a sign gets Unicode's, since not every font can show it."""
+    """Name a letter or digit as itself, and a sign as Unicode does, since not every font can show it."""
     return text if text.isascii() else unicodedata.name(text).lower()
 
 
 def draw_glyph(font: ImageFont.FreeTypeFont, text: str, side: int, colour: str = "black") -> Image.Image:
-    """One glyph in the middle of a transparent RGBA square, without what hangs loose from its largest piece.
+    """Draw one glyph in the middle of a transparent RGBA square, without what hangs loose from its largest piece.
 
     Raises FontNotFoundError when the font leaves the picture empty.
     """
@@ -131,7 +131,7 @@ def draw_glyph(font: ImageFont.FreeTypeFont, text: str, side: int, colour: str =
 
 
 def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The largest connected piece (diagonals connect) of a mask (h, w) that has one."""
+    """Return the largest connected piece (diagonals connect) of a mask (h, w) that has one."""
     labels, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -139,10 +139,10 @@ def largest_piece(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def emoji_font(cache: Path, root: Path = Path("/")) -> Path:
-    """The emoji font: installed, kept in the cache, or fetched there with apt-get. Raises FontNotFoundError."""
-    for place in (root, cache):
-        if (place / EMOJI_FONT).is_file():
-            return place / EMOJI_FONT
+    """Find the emoji font: installed, kept in the cache, or fetched there with apt-get. Raises FontNotFoundError."""
+    for folder in (root, cache):
+        if (folder / EMOJI_FONT).is_file():
+            return folder / EMOJI_FONT
     reason = _fetch(EMOJI_PACKAGE, cache)
     if not (cache / EMOJI_FONT).is_file():
         raise FontNotFoundError(
@@ -153,14 +153,14 @@ def emoji_font(cache: Path, root: Path = Path("/")) -> Path:
 
 
 def glyph_font(root: Path = Path("/")) -> Path:
-    """DejaVu Sans Bold, from matplotlib's own copy (vtk brings it) or installed. Raises FontNotFoundError."""
+    """Find DejaVu Sans Bold, from matplotlib's own copy (vtk brings it) or installed. Raises FontNotFoundError."""
     found = importlib.util.find_spec("matplotlib")
-    places = [root / GLYPH_FONT]
+    candidates = [root / GLYPH_FONT]
     if found is not None and found.origin is not None:
-        places.insert(0, Path(found.origin).parent / "mpl-data/fonts/ttf" / GLYPH_FONT.name)
-    for place in places:
-        if place.is_file():
-            return place
+        candidates.insert(0, Path(found.origin).parent / "mpl-data/fonts/ttf" / GLYPH_FONT.name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     raise FontNotFoundError("DejaVu Sans Bold is missing; install matplotlib or the Debian package fonts-dejavu-core.")
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, ServiceError, UnsupportedImage
-from backend.hunyuan3d.image import open_image as picture_module
+from backend.hunyuan3d.image import open_image as open_image_module
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 
 
@@ -45,52 +45,52 @@ def test_lossless_pixels_come_back_from_bytes_and_path(form: str, tmp_path: Path
     path = tmp_path / "named.txt"  # content decides, not the name
     path.write_bytes(data)
     for source in (data, bytearray(data), memoryview(data), path, str(path)):
-        picture = open_image(source)
-        assert picture.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(picture), _ramp())
+        opened = open_image(source)
+        assert opened.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(opened), _ramp())
 
 
 def test_jpeg_is_decoded() -> None:
-    picture = open_image(_encode(Image.fromarray(_ramp()), "JPEG", quality=95))
-    assert np.abs(np.asarray(picture, dtype=int) - _ramp()).mean() < 8
+    opened = open_image(_encode(Image.fromarray(_ramp()), "JPEG", quality=95))
+    assert np.abs(np.asarray(opened, dtype=int) - _ramp()).mean() < 8
 
 
 def test_alpha_is_kept() -> None:
     rgba = np.dstack([_ramp(), np.full((24, 32), 77, np.uint8)])
-    picture = open_image(_encode(Image.fromarray(rgba), "PNG"))
-    assert picture.mode == "RGBA"
-    np.testing.assert_array_equal(np.asarray(picture), rgba)
+    opened = open_image(_encode(Image.fromarray(rgba), "PNG"))
+    assert opened.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(opened), rgba)
 
 
 def test_palette_with_transparency_becomes_rgba() -> None:
     paletted = Image.fromarray(_ramp()).quantize(8)
     paletted.info["transparency"] = 3
-    picture = open_image(_encode(paletted, "PNG", transparency=3))
-    np.testing.assert_array_equal(np.asarray(picture)[..., 3] == 0, np.asarray(paletted) == 3)
+    opened = open_image(_encode(paletted, "PNG", transparency=3))
+    np.testing.assert_array_equal(np.asarray(opened)[..., 3] == 0, np.asarray(paletted) == 3)
 
 
 def test_palette_with_bytes_of_transparency_becomes_rgba() -> None:
     paletted = Image.fromarray(_ramp()).quantize(4)
-    picture = open_image(_encode(paletted, "PNG", transparency=bytes([0, 85, 170, 255])))
-    np.testing.assert_array_equal(np.asarray(picture)[..., 3], np.asarray(paletted) * 85)
+    opened = open_image(_encode(paletted, "PNG", transparency=bytes([0, 85, 170, 255])))
+    np.testing.assert_array_equal(np.asarray(opened)[..., 3], np.asarray(paletted) * 85)
 
 
 def test_opaque_palette_becomes_rgb() -> None:
     paletted = Image.fromarray(_ramp()).quantize(16)
-    picture = open_image(_encode(paletted, "PNG"))
-    np.testing.assert_array_equal(np.asarray(picture), np.asarray(paletted.convert("RGB")))
+    opened = open_image(_encode(paletted, "PNG"))
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(paletted.convert("RGB")))
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("L", "RGB"), ("1", "RGB"), ("LA", "RGBA"), ("CMYK", "RGB")])
 def test_other_modes_are_brought_to_rgb(mode: str, expected: str) -> None:
     image = Image.fromarray(_ramp()).convert(mode)
-    picture = open_image(_encode(image, "JPEG" if mode == "CMYK" else "PNG"))
-    assert (picture.mode, picture.size) == (expected, (32, 24))
-    assert picture.info == {}
+    opened = open_image(_encode(image, "JPEG" if mode == "CMYK" else "PNG"))
+    assert (opened.mode, opened.size) == (expected, (32, 24))
+    assert opened.info == {}
 
 
 @pytest.mark.parametrize("mode", ["HSV", "YCbCr", "RGBX", "La", "RGBa", "PA", "LAB"])
-def test_modes_of_pictures_in_memory(mode: str) -> None:
+def test_modes_of_images_in_memory(mode: str) -> None:
     via = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, "RGB")
     source = Image.new(mode, (32, 24)) if mode == "LAB" else Image.fromarray(_ramp()).convert(via).convert(mode)
     assert open_image(source).mode == ("RGBA" if mode in ("La", "RGBa", "PA") else "RGB")
@@ -98,14 +98,14 @@ def test_modes_of_pictures_in_memory(mode: str) -> None:
 
 def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
     grey = np.linspace(0, 65535, 24 * 32).reshape(24, 32).astype(np.uint16)
-    picture = open_image(_encode(Image.fromarray(grey), "PNG"))
-    np.testing.assert_array_equal(np.asarray(picture)[..., 0], np.rint(grey / 257))
+    opened = open_image(_encode(Image.fromarray(grey), "PNG"))
+    np.testing.assert_array_equal(np.asarray(opened)[..., 0], np.rint(grey / 257))
 
 
 def test_sixteen_bit_colour_is_scaled() -> None:
     deep = (_ramp().astype(np.uint16) * 257)[..., ::-1]
-    picture = open_image(cv2.imencode(".png", deep)[1].tobytes())
-    np.testing.assert_array_equal(np.asarray(picture), _ramp())
+    opened = open_image(cv2.imencode(".png", deep)[1].tobytes())
+    np.testing.assert_array_equal(np.asarray(opened), _ramp())
 
 
 def test_sixteen_bit_grey_with_a_transparent_value() -> None:
@@ -133,14 +133,14 @@ def test_sixteen_bit_grey_with_a_transparent_value() -> None:
     ],
 )
 def test_arrays_are_scaled_by_their_type(array: np.ndarray, level: int) -> None:
-    picture = open_image(array)
-    assert picture.mode == ("RGBA" if array.ndim == 3 and array.shape[2] in (2, 4) else "RGB")
-    assert set(np.unique(np.asarray(picture))) == {level}
+    opened = open_image(array)
+    assert opened.mode == ("RGBA" if array.ndim == 3 and array.shape[2] in (2, 4) else "RGB")
+    assert set(np.unique(np.asarray(opened))) == {level}
 
 
-def test_float_picture_in_memory_is_scaled() -> None:
-    picture = open_image(Image.fromarray(np.full((16, 16), 0.25, np.float32)))
-    assert np.asarray(picture).max() == 64
+def test_float_image_in_memory_is_scaled() -> None:
+    opened = open_image(Image.fromarray(np.full((16, 16), 0.25, np.float32)))
+    assert np.asarray(opened).max() == 64
 
 
 @pytest.mark.parametrize(
@@ -172,10 +172,10 @@ def test_orientation_is_applied(orientation: int, form: str) -> None:
     turns |= {6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90, 1: lambda a: a}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    picture = np.asarray(open_image(_encode(Image.fromarray(marked), form, exif=exif)))
+    opened = np.asarray(open_image(_encode(Image.fromarray(marked), form, exif=exif)))
     expected = turns[orientation](marked)
-    assert picture.shape == expected.shape
-    assert np.abs(picture.astype(int) - expected).mean() < 12
+    assert opened.shape == expected.shape
+    assert np.abs(opened.astype(int) - expected).mean() < 12
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_colour_profile_is_applied() -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     plain = Image.fromarray(_ramp())
     for profile in (swapped, lab, srgb, b"x" * 200, b""):  # of another kind, the same, or broken: nothing to do
-        picture = open_image(_encode(plain, "PNG", icc_profile=profile))
-        np.testing.assert_array_equal(np.asarray(picture), _ramp())
+        opened = open_image(_encode(plain, "PNG", icc_profile=profile))
+        np.testing.assert_array_equal(np.asarray(opened), _ramp())
 
 
 def test_wide_gamut_colours_are_converted_and_alpha_kept() -> None:
@@ -202,8 +202,8 @@ def test_wide_gamut_colours_are_converted_and_alpha_kept() -> None:
     profile[:] = profile.replace("sRGB".encode("utf-16-be"), "xRGB".encode("utf-16-be")).replace(b"sRGB", b"xRGB")
     rgba = np.zeros((16, 16, 4), np.uint8)
     rgba[...] = (220, 40, 30, 90)
-    picture = np.asarray(open_image(_encode(Image.fromarray(rgba), "PNG", icc_profile=bytes(profile))))
-    assert np.abs(picture[0, 0].astype(int) - (30, 40, 220, 90)).max() <= 6
+    opened = np.asarray(open_image(_encode(Image.fromarray(rgba), "PNG", icc_profile=bytes(profile))))
+    assert np.abs(opened[0, 0].astype(int) - (30, 40, 220, 90)).max() <= 6
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
@@ -226,7 +226,7 @@ def test_truncated_files_are_refused_by_name(form: str, share: float, tmp_path: 
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_random_damage_gives_a_picture_or_a_named_error(form: str) -> None:
+def test_random_damage_gives_an_image_or_a_named_error(form: str) -> None:
     random = np.random.default_rng(2)
     whole = _encode(Image.fromarray(_ramp()), form, exif=Image.Exif(), icc_profile=b"\0" * 200)
     refused = 0
@@ -292,7 +292,7 @@ def test_webp_is_measured_before_its_canvas_is_laid_out() -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_a_file_gives_the_same_picture_as_its_bytes(form: str, tmp_path: Path) -> None:
+def test_a_file_gives_the_same_image_as_its_bytes(form: str, tmp_path: Path) -> None:
     data = _encode(Image.fromarray(_ramp()), form)
     (tmp_path / "picture").write_bytes(data)
     with (tmp_path / "picture").open("rb") as file:
@@ -319,8 +319,8 @@ def test_all_sixteen_bit_values_are_rounded() -> None:
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 1000])
 def test_scans_are_counted_across_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(picture_module, "_PIECE_BYTES", piece)
-    assert picture_module._count_scans(io.BytesIO(b"\xff\xd8\xff\xda\xff\xff\xda\0\xda\xff\xda")) == 3
+    monkeypatch.setattr(open_image_module, "_PIECE_BYTES", piece)
+    assert open_image_module._count_scans(io.BytesIO(b"\xff\xd8\xff\xda\xff\xff\xda\0\xda\xff\xda")) == 3
 
 
 def test_jpeg_with_endless_scans_is_refused() -> None:
@@ -354,9 +354,9 @@ def test_limits_are_options() -> None:
         ImageLimits(max_pixels=0)
 
 
-def test_large_pictures_are_shrunk() -> None:
-    picture = open_image(np.full((100, 300, 3), 9, np.uint8), limits=ImageLimits(shrink_to=150))
-    assert picture.size == (150, 50)
+def test_large_images_are_shrunk() -> None:
+    opened = open_image(np.full((100, 300, 3), 9, np.uint8), limits=ImageLimits(shrink_to=150))
+    assert opened.size == (150, 50)
 
 
 def test_missing_files_and_directories(tmp_path: Path) -> None:
@@ -391,12 +391,12 @@ def test_other_kinds_of_source_are_refused(source: object) -> None:
         open_image(source)  # type: ignore[arg-type]
 
 
-def test_lazily_opened_picture_is_decoded_and_left_alone() -> None:
+def test_lazily_opened_image_is_decoded_and_left_alone() -> None:
     noise = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
     data = _encode(Image.fromarray(noise), "PNG")
     with pytest.raises(InvalidImage, match="truncated"):
         open_image(Image.open(io.BytesIO(data[: len(data) // 2])))
     source = Image.fromarray(noise)
-    picture = open_image(source)
-    picture.putpixel((0, 0), (1, 2, 3))
+    opened = open_image(source)
+    opened.putpixel((0, 0), (1, 2, 3))
     np.testing.assert_array_equal(np.asarray(source), noise)

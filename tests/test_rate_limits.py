@@ -10,7 +10,7 @@ from flask import Flask
 
 from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig
-from backend.auth.rate_limits import RequestLimits, _neighbourhood
+from backend.auth.rate_limits import RequestLimits, _network_bucket
 from backend.config import Settings
 from backend.errors import RateLimited
 
@@ -48,7 +48,7 @@ class Door:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The time of the limits' storage, to be moved."""
+    """Give the time of the limits' storage, to be moved."""
     moment = SimpleNamespace(seconds=1_760_000_000.25)
     clock = SimpleNamespace(time=lambda: moment.seconds)
     for module in ("limits.storage.memory", "limits.strategies", "backend.auth.rate_limits"):
@@ -114,9 +114,9 @@ def test_addresses_of_one_ipv6_network_count_as_one() -> None:
 
 
 def test_addresses_take_a_bounded_number_of_names() -> None:
-    names = {_neighbourhood(f"10.{k // 256}.{k % 256}.1") for k in range(20_000)}
+    names = {_network_bucket(f"10.{k // 256}.{k % 256}.1") for k in range(20_000)}
     assert 3000 < len(names) <= 4096
-    assert _neighbourhood("") == _neighbourhood("")
+    assert _network_bucket("") == _network_bucket("")
 
 
 def test_many_threads_are_admitted_exactly_up_to_the_rate() -> None:

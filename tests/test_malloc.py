@@ -1,4 +1,4 @@
-"""The heap: one for all threads, and kept between two uses."""
+"""The memory that malloc keeps: one heap for all threads, and kept between two uses."""
 
 from __future__ import annotations
 
@@ -51,8 +51,10 @@ def test_tensors_find_the_memory_of_those_before() -> None:
 
 
 def test_the_environment_has_the_last_word() -> None:
-    setting = "import os; print(os.environ[NAME])"
-    program = f"from backend.hunyuan3d.device.malloc import prepare_malloc; prepare_malloc(); {setting}"
+    program = (
+        "from backend.hunyuan3d.device.malloc import prepare_malloc; prepare_malloc(); "
+        "import os; print(os.environ[NAME])"
+    )
     name = "THP_MEM_ALLOC_ENABLE"
     rest = {key: value for key, value in os.environ.items() if key != name}
     for given, kept in (({}, "1"), ({name: "0"}, "0")):

@@ -11,14 +11,14 @@ import trimesh
 from PIL import Image
 
 from backend.errors import InvalidMesh, InvalidParameter, PreviewUnavailable
-from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes, preview_image
+from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
 from backend.rendering.render import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
 
 SMALL = RenderOptions(size=96, samples=2, occlusion_rays=2)
 
 
 def pointer() -> trimesh.Trimesh:
-    """A body with one arm to the right (+X), a taller one up (+Y) and a nose towards the front viewer (+Z)."""
+    """Return a body with one arm to the right (+X), a taller one up (+Y) and a nose towards the front viewer (+Z)."""
     body = trimesh.creation.box((0.4, 0.4, 0.4))
     right = trimesh.creation.box((0.5, 0.1, 0.1)).apply_translation((0.45, 0, 0))
     up = trimesh.creation.box((0.1, 0.7, 0.1)).apply_translation((0, 0.5, 0))
@@ -27,13 +27,13 @@ def pointer() -> trimesh.Trimesh:
 
 
 def shape_in(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """Where the clay is: it is warm (red above blue), the room is cool."""
+    """Return where the clay is: it is warm (red above blue), the room is cool."""
     pixels = np.asarray(image).astype(np.int64)
     return pixels[..., 0] > pixels[..., 2] + 5
 
 
 def share(mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], x: float, y: float) -> bool:
-    """Whether the mask covers the point x to the right and y up of the middle, in half picture sides."""
+    """Return whether the mask covers the point x to the right and y up of the middle, in half picture sides."""
     size = len(mask)
     return bool(mask[round((1 - y) * size / 2), round((1 + x) * size / 2)])
 
@@ -69,7 +69,7 @@ def test_three_quarter_view_looks_from_above_and_drops_a_shadow() -> None:
     assert grey[88, 48] < grey[88, 2] - 8
 
 
-def test_views_fill_the_picture_up_to_the_margin() -> None:
+def test_views_fill_the_image_up_to_the_margin() -> None:
     ball = trimesh.creation.icosphere(subdivisions=4, radius=37.0).apply_translation((500, -3, 8))
     for image in render_views(ball, options=SMALL):
         columns = np.flatnonzero(shape_in(image).any(axis=0))
@@ -100,7 +100,7 @@ def test_edges_are_smoothed_by_supersampling() -> None:
     assert len(np.unique(np.asarray(fine)[32:34])) > len(np.unique(np.asarray(rough)[32:34]))
 
 
-def test_same_mesh_gives_the_same_picture() -> None:
+def test_same_mesh_gives_the_same_image() -> None:
     first, second = (render_views(pointer(), (THREE_QUARTER,), SMALL)[0] for _ in range(2))
     np.testing.assert_array_equal(np.asarray(first), np.asarray(second))
 
@@ -145,9 +145,10 @@ def test_missing_ray_caster_is_a_named_error(monkeypatch: pytest.MonkeyPatch) ->
         render_views(pointer(), options=SMALL)
 
 
-def test_preview_shows_the_picture_beside_three_views() -> None:
+def test_preview_shows_the_image_beside_three_views() -> None:
     red = Image.new("RGB", (200, 100), (200, 20, 20))
-    image = preview_image(red, pointer(), caption="red.png", options=SMALL)
+    row = SheetRow(red, render_views(pointer(), options=SMALL), "red.png")
+    image = contact_sheet([row], tile=SMALL.size)
     assert image.mode == "RGB"
     assert image.width == pytest.approx(4 * 96, rel=0.1)
     pixels = np.asarray(image).astype(np.int64)
@@ -158,13 +159,13 @@ def test_preview_shows_the_picture_beside_three_views() -> None:
     assert columns.max() < image.width / 4 + 4
 
 
-def test_see_through_picture_lies_on_a_light_card() -> None:
+def test_see_through_image_lies_on_a_light_card() -> None:
     clear = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
     pixels = np.asarray(contact_sheet([SheetRow(clear, [])], tile=64, labels=[]))
     assert pixels.min() > 200
 
 
-def test_contact_sheet_has_a_place_for_every_row() -> None:
+def test_contact_sheet_has_room_for_every_row() -> None:
     tile = Image.new("RGB", (50, 50), (10, 90, 10))
     rows = [SheetRow(tile, [tile] * 3, f"row {k}") for k in range(5)]
     single, double = contact_sheet(rows, tile=50), contact_sheet(rows, tile=50, columns=2)

@@ -79,7 +79,7 @@ class Sent:
         )
 
     def read(self) -> MessageSignature:
-        """What the service makes of it."""
+        """Return what the service makes of it."""
         scheme, _, rest = self.url.partition("://")
         host, slash, target = rest.partition("/")
         headers = {"host": host, **{name.lower(): value for name, value in self.headers.items()}}
@@ -157,7 +157,7 @@ def test_every_accepted_key_signs_and_no_other(service: Service) -> None:
 
 
 def faulty_call(service: Service, faults: set[str]) -> TestResponse:
-    """A request that is wrong in each of these ways at once."""
+    """Return a request that is wrong in each of these ways at once."""
     agent = replace(
         AGENT,
         enabled="disabled" not in faults,
@@ -207,10 +207,15 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     real = signing.hmac_hex
-    monkeypatch.setattr(signing, "hmac_hex", lambda key, text: made.append(key) or real(key, text))
+
+    def counted(key: str, text: bytes) -> str:
+        made.append(key)
+        return real(key, text)
+
+    monkeypatch.setattr(signing, "hmac_hex", counted)
     signed = Sent().sign(key=OTHER_KEY).read()
     with pytest.raises(AuthInvalid):
-        verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["decoy-key-0123456789abcdef"] * MAX_KEYS)
+        verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["dummy-key-0123456789abcdef"] * MAX_KEYS)
     assert len(made) == MAX_KEYS
 
 
@@ -444,7 +449,7 @@ _COMPONENTS = ("@method", "@target-uri", "@path", "@query", "@request-target", "
 
 @st.composite
 def _signed(draw: st.DrawFn) -> Sent:
-    """A signed request that covers everything."""
+    """Draw a signed request that covers everything."""
     query = draw(_url_text)
     sent = Sent(
         draw(st.sampled_from(["GET", "POST", "DELETE", "PUT"])),
@@ -464,14 +469,14 @@ def _signed(draw: st.DrawFn) -> Sent:
 
 
 def _altered(draw: st.DrawFn, value: str) -> str:
-    """A text changed a little, in its letter case, or by another's part."""
-    place = draw(st.integers(0, max(0, len(value) - 1)))
+    """Draw a text changed a little, in its letter case, or by another's part."""
+    index = draw(st.integers(0, max(0, len(value) - 1)))
     character = draw(st.characters(min_codepoint=0x20, max_codepoint=0x17F))
     ways: Sequence[Callable[[], str]] = (
-        lambda: value[:place] + character + value[place + 1 :],
-        lambda: value[:place] + character + value[place:],
-        lambda: value[:place] + value[place + 1 :],
-        lambda: value[:place],
+        lambda: value[:index] + character + value[index + 1 :],
+        lambda: value[:index] + character + value[index:],
+        lambda: value[:index] + value[index + 1 :],
+        lambda: value[:index],
         value.swapcase,
         lambda: value + value,
         lambda: value.replace("1", "2"),
@@ -481,7 +486,7 @@ def _altered(draw: st.DrawFn, value: str) -> str:
 
 @st.composite
 def _changes(draw: st.DrawFn) -> tuple[Sent, Sent]:
-    """A signed request, and the same with one part of it changed."""
+    """Draw a signed request, and the same with one part of it changed."""
     sent = draw(_signed())
     part = draw(st.sampled_from(["method", "url", "Content-Type", "Content-Digest", "Signature-Input", "Signature"]))
     if part in sent.headers:

@@ -35,7 +35,7 @@ def ball(subdivisions: int = 3) -> Arrays:
 
 
 def crumpled() -> Arrays:
-    """A torus out of shape, open at one place, in an array that does not lie in memory as it counts."""
+    """Return a torus out of shape, open at one place, in an array that does not lie in memory as it counts."""
     mesh = trimesh.creation.torus(major_radius=1.0, minor_radius=0.3, major_sections=96, minor_sections=48)
     vertices = mesh.vertices + np.random.default_rng(3).normal(0, 0.01, mesh.vertices.shape)
     return np.asfortranarray(vertices), np.asarray(mesh.faces, np.int64)[:-7]
@@ -53,7 +53,7 @@ def nothing_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Puts a shell program in the interpreter's place; gives its path."""
+    """Put a shell program in the interpreter's place; gives its path."""
 
     def put(program: str) -> Path:
         path = shell_program(tmp_path, program)
@@ -149,7 +149,7 @@ def test_child_of_a_forked_process_works() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_child_is_told_nothing_but_where_modules_lie(
+def test_child_is_given_nothing_but_where_modules_lie(
     interpreter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORFEAS_SECRET", "told to nobody")
@@ -259,7 +259,7 @@ def test_child_without_memory_is_an_error_of_memory(interpreter: Callable[[str],
 
 
 def held() -> tuple[set[str], set[str]]:
-    """This process's open files, and its children, dead ones not yet taken leave of among them."""
+    """Return this process's open files, and its children, dead ones not yet taken leave of among them."""
     files = {f"{entry.name} {entry.readlink()}" for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
     tasks = Path("/proc/self/task").iterdir()
     return {name for name in files if "/proc/" not in name}, {
@@ -268,7 +268,7 @@ def held() -> tuple[set[str], set[str]]:
 
 
 def compare_what_is_held(folder: Path) -> None:
-    """Ends a child in each way there is. Raises AssertionError when anything of one stays."""
+    """End a child in each way there is. Raises AssertionError when anything of one stays."""
     before = held()
     contract(*ball(), 300, 7.0, ALWAYS)
     rules = ChildRules(min_faces=0, seconds=0.2)

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.api.statuses import status_of
-from backend.auth.nonces import MemoryNonceStore
-from backend.auth.nonces_open import open_nonce_store
+from backend.auth.nonces import MemoryNonceStore, open_nonce_store
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.auth.redis_client import redis_options
@@ -119,7 +118,7 @@ def test_server_that_cannot_write_refuses(
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """The address of a server that says the same to everything."""
+    """Give the address of a server that says the same to everything."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,6 +1,6 @@
 """What a prepared heap brings on a CPU (hunyuan3d/device/malloc.py): time, system time, page faults, peak memory.
 
-    python -m benchmarks.heap
+    python -m benchmarks.malloc
 
 Each row is a process of its own that makes four meshes again and again with the bundled checkpoint, the ways taking
 turns. It prints a table and writes it to benchmarks/results/.
@@ -25,13 +25,13 @@ from pathlib import Path
 
 from backend.hunyuan3d.device.malloc import prepare_malloc
 
-RESULT = Path(__file__).parent / "results" / "heap.md"
+RESULT = Path(__file__).parent / "results" / "malloc.md"
 SAMPLES = sorted((Path(__file__).parents[1] / "samples").glob("*.png"))[:4]
 Figures = Mapping[str, float]
 
 
 def _one_heap_without_large_blocks() -> None:
-    """What was done before: all threads share a heap, and blocks from 1 MiB on are given back at once."""
+    """Do what was done before: all threads share a heap, and blocks from 1 MiB on are given back at once."""
     mallopt = ctypes.CDLL(None).mallopt
     mallopt(-8, 1)
     mallopt(-3, 1 << 20)
@@ -45,7 +45,7 @@ WAYS: Mapping[str, Callable[[], None]] = {
 
 
 def work(way: str, resolution: int, calls: int) -> Figures:
-    """In this process: the seconds of all calls after the first, and what they cost."""
+    """Measure in this process the seconds of all calls after the first, and what they cost."""
     WAYS[way]()
     from backend.hunyuan3d import Hunyuan3DShapePipeline
 
@@ -68,9 +68,9 @@ def work(way: str, resolution: int, calls: int) -> Figures:
 
 
 def apart(way: str, resolution: int, calls: int) -> Figures:
-    """The same, in a process of its own."""
+    """Measure the same in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    command = [sys.executable, "-m", "benchmarks.heap", "--way", way, "--resolution", str(resolution)]
+    command = [sys.executable, "-m", "benchmarks.malloc", "--way", way, "--resolution", str(resolution)]
     done = subprocess.run(  # noqa: S603
         [*command, "--calls", str(calls)], check=True, capture_output=True, text=True, env=environment
     )
@@ -79,15 +79,15 @@ def apart(way: str, resolution: int, calls: int) -> Figures:
 
 
 def report(rounds: int, calls: int) -> str:
-    """The table, as markdown."""
+    """Return the table, as markdown."""
     lines = [
-        "# The heap",
+        "# malloc",
         "",
         f"Four pictures a call, demo checkpoint, 10 steps; medians of {rounds} processes, {calls} calls each. "
         f"{platform.machine()} CPU, {os.cpu_count()} cores, torch {version('torch')}, {platform.libc_ver()[1]} libc, "
         f"{datetime.now(UTC):%Y-%m-%d}.",
         "",
-        "| resolution | heap | a call, s | of the prepared | in the system, s | page faults | peak, MiB |",
+        "| resolution | malloc | a call, s | of the prepared | in the system, s | page faults | peak, MiB |",
         "|---|---|---|---|---|---|---|",
     ]
     for resolution in (128, 256):
