@@ -115,15 +115,10 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     # One by one: what two of them take while they are sampled has been seen above.
     sampled = [pipeline.sample_shapes([item], options)[0] for item in prepared]
     # The points of one call would hide what each image holds; so they are few here, and are seen by themselves below.
-<<<<<<< HEAD
-    small = replace(pipeline.search, max_points_per_call=_FEW_POINTS)
-    held_by_images = _cost(lambda count: pipeline.decode_shapes(sampled[:count], options, search=small), memory, held)
-=======
-    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS, group_size=_FEW_POINTS)
+    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS)
     held_by_images = _cost(
         lambda count: pipeline.decode_shapes(sampled[:count], options, decode_options=small), memory, held
     )
->>>>>>> main
     usual = _peak(lambda: pipeline.decode_shapes(sampled, options), memory)
     points = max(min(usual - held, memory.state().memory_total), held_by_images.fixed)
     return MemoryCosts(sampling, replace(held_by_images, fixed=int(points)), octree_resolution)
