@@ -198,7 +198,7 @@ def test_an_image_gets_the_same_volume_in_any_batch() -> None:
 
 
 def only_near(shape: Shape, width: float, value: float) -> Shape:
-    """The shape, but `value` wherever it is nearer to zero than `width`."""
+    """Return the shape, but `value` wherever it is nearer to zero than `width`."""
 
     def spoilt(p: Tensor) -> Tensor:
         values = shape(p)
