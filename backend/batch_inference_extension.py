@@ -23,6 +23,7 @@ from backend.hunyuan3d.options import BackgroundModes, Seeds, TargetFaces
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
+from backend.limits import DEFAULT_ACCELERATION, Acceleration
 
 Out = TypeVar("Out")
 
@@ -73,6 +74,7 @@ class BatchOptions(TypedDict, total=False):
     octree_resolution: int | None
     target_faces: TargetFaces
     remove_background: BackgroundModes
+    acceleration: Acceleration
     on_progress: OnProgress | None
 
 
@@ -126,10 +128,11 @@ class ShapeBatch:
         octree_resolution: int | None = None,
         target_faces: TargetFaces = None,
         remove_background: BackgroundModes = "auto",
+        acceleration: Acceleration = DEFAULT_ACCELERATION,
         on_progress: OnProgress | None = None,
     ) -> list[PendingShape]:
         pipeline, on_progress = self._processor.pipeline, on_progress or _ignore
-        options = pipeline.options(num_inference_steps, guidance_scale, octree_resolution)
+        options = pipeline.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
         prepared = pipeline.prepare_shapes(images, options, seeds, target_faces, remove_background)
         on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 

@@ -15,6 +15,7 @@ from typing import SupportsIndex, TypeVar
 import torch
 
 from backend.errors import (
+    InvalidAcceleration,
     InvalidBackgroundMode,
     InvalidGuidance,
     InvalidParameter,
@@ -25,12 +26,15 @@ from backend.errors import (
     ServiceError,
 )
 from backend.limits import (
+    ACCELERATIONS,
     BACKGROUND_MODES,
+    DEFAULT_ACCELERATION,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
     SEED_LIMIT,
+    Acceleration,
     BackgroundMode,
 )
 
@@ -56,17 +60,19 @@ class GenerationOptions:
     """How shapes are made, the same for all of a batch; checked when it is made, and nowhere else.
 
     num_inference_steps : 1 and up. guidance_scale : 0 and up. octree_resolution : cells a side, 8 to 1024.
-    Raises InvalidSteps, InvalidGuidance, InvalidResolution.
+    acceleration : none, balanced or fast. Raises InvalidSteps, InvalidGuidance, InvalidResolution, InvalidAcceleration.
     """
 
     num_inference_steps: int
     guidance_scale: float
     octree_resolution: int
+    acceleration: Acceleration = DEFAULT_ACCELERATION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_inference_steps", check_num_inference_steps(self.num_inference_steps))
         object.__setattr__(self, "guidance_scale", check_guidance_scale(self.guidance_scale))
         object.__setattr__(self, "octree_resolution", check_octree_resolution(self.octree_resolution))
+        check_acceleration(self.acceleration)
 
 
 def check_num_inference_steps(value: int) -> int:
@@ -88,6 +94,13 @@ def check_guidance_scale(value: float) -> float:
     if not math.isfinite(number) or number < 0:
         raise InvalidGuidance(details={"value": repr(value)})
     return number
+
+
+def check_acceleration(value: Acceleration) -> Acceleration:
+    """Return the acceleration. Raises InvalidAcceleration unless it is none, balanced or fast."""
+    if value not in ACCELERATIONS:
+        raise InvalidAcceleration(details={"value": repr(value)})
+    return value
 
 
 def check_seeds(seeds: Seeds | None, count: int) -> list[int]:

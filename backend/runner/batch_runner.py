@@ -138,6 +138,7 @@ class BatchRunner:
             octree_resolution=requests[0].octree_resolution,
             target_faces=[request.target_faces for request in requests],
             remove_background=[request.remove_background for request in requests],
+            acceleration=requests[0].acceleration,
             on_progress=on_progress,
             finish=False,
         )

@@ -94,6 +94,7 @@ class ShapeProcessor(Protocol):
         octree_resolution: int | None,
         target_faces: Sequence[int | None],
         remove_background: Sequence[Literal["auto", "always", "never"]],
+        acceleration: Literal["none", "balanced", "fast"],
         on_progress: Callable[[ShapeProgress], None],
         finish: Literal[False],
     ) -> Sequence[PendingShape]:

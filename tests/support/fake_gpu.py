@@ -10,6 +10,7 @@ import trimesh
 
 from backend.errors import ServiceError
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
+from backend.limits import Acceleration
 from backend.runner.processor_protocol import ShapeProgress
 
 GIB = 1 << 30
@@ -47,6 +48,7 @@ class FakeCall:
     resolution: int | None
     target_faces: list[int | None]
     background: list[str]
+    acceleration: Acceleration = "none"
     steps_done: int = 0
     ended: BaseException | None = None
 
@@ -114,6 +116,7 @@ class FakeProcessor:
         octree_resolution: int | None,
         target_faces: Sequence[int | None],
         remove_background: Sequence[str],
+        acceleration: Acceleration,
         on_progress: Callable[[ShapeProgress], None],
         finish: bool,
     ) -> list[FakePending]:
@@ -121,7 +124,7 @@ class FakeProcessor:
         assert self._busy.acquire(blocking=False), "two device calls at once"
         call = FakeCall(
             list(images), list(seeds), num_inference_steps, guidance_scale, octree_resolution, list(target_faces),
-            list(remove_background),
+            list(remove_background), acceleration,
         )  # fmt: skip
         self.calls.append(call)
         try:
@@ -157,6 +160,9 @@ class FakeProcessor:
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
             background="alpha",
+            acceleration=call.acceleration,
+            evaluations=2,
+            evaluations_needed=3,
             seconds=StageSeconds(0.01, 0.02, 0.4, 0.1, 0.05),
         )
 

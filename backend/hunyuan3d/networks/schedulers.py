@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,12 @@ class Step:
 
 
 class Scheduler(ABC):
-    """A table of times for any number of steps."""
+    """A table of times for any number of steps.
+
+    forecastable : whether velocities change smoothly from step to step, so that some can be told from others.
+    """
+
+    forecastable: ClassVar[bool] = True
 
     @abstractmethod
     def times(self, num_inference_steps: int) -> Tensor:
@@ -61,6 +67,8 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
 class ConsistencyFlowMatchEulerDiscreteScheduler(Scheduler):
     """Times of the `pcm_timesteps` phases that a step-distilled ('turbo') denoiser was trained on."""
 
+    # A step-distilled denoiser points to the end of its phase, not along one smooth path.
+    forecastable: ClassVar[bool] = False
     num_train_timesteps: int = 1000
     pcm_timesteps: int = 50
 
