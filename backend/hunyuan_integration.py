@@ -21,11 +21,11 @@ from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.checkpoint.load import Denoiser
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
+from backend.hunyuan3d.device.choice import resolve_device
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
 from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
-from backend.hunyuan3d.options import resolve_device
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
 if TYPE_CHECKING:

@@ -236,7 +236,7 @@ def known_metadata(job: Job, request: GenerationRequest) -> JobMetadata:
 
 def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
     """Return the metadata with what the pipeline says that it did."""
-    found = {
+    found: dict[str, object] = {
         "vertices": shape.vertices,
         "faces": shape.faces,
         "watertight": shape.watertight,
