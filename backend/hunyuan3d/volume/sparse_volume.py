@@ -82,6 +82,12 @@ class BrickGrid:
         row = self._around[offset[0] * 9 + offset[1] * 3 + offset[2] + 13]
         return row if of is None else row[of]
 
+    def touching(self, bricks: Tensor) -> Tensor:
+        """Numbers (M,) int64, rising, of bricks (N,) int64 and all that touch them."""
+        marked = torch.zeros(len(self) + 1, dtype=torch.bool, device=bricks.device)
+        marked[self._around.index_select(1, bricks)] = True
+        return marked[:-1].nonzero().squeeze(1)
+
     def marked_missing(self, wanted: Tensor, of: Tensor) -> Tensor:
         """Where no brick is although a neighbour wants one, (B,n,n,n) bool.
 
