@@ -84,7 +84,7 @@ def setting(size: str) -> Setting:
 
 
 def milliseconds(device: torch.device, work: Callable[[], object], runs: int = 3) -> float:
-    """Median of some runs after one, the device's work included."""
+    """Return the median of some runs after one, the device's work included."""
     times = []
     for _ in range(runs + 1):
         _wait(device)
@@ -101,7 +101,7 @@ def _wait(device: torch.device) -> None:
 
 
 def relative(value: Tensor, reference: Tensor) -> float:
-    """||value - reference|| / ||reference||."""
+    """Return ||value - reference|| / ||reference||."""
     return float((value.double() - reference.double()).norm() / reference.double().norm())
 
 
@@ -119,7 +119,7 @@ def write_profile(out: Path, name: str, device: torch.device, work: Callable[[],
 
 
 def measure_parts(field: ShapeField, at: Setting) -> list[str]:
-    """Rows for the parts of one call of the field, `chunk` points."""
+    """Return rows for the parts of one call of the field, `chunk` points."""
     decoder, k, v = field.decoder, field.keys[:1], field.values[:1]
     points = torch.rand(at.chunk, 3, device=at.device) * 2 - 1
     f = decoder.embedded(points)
@@ -156,20 +156,20 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
 
 
 def fields_of(vae: ShapeVAE, tokens: Tensor) -> dict[str, PlainField | ShapeField]:
-    """The same fields, evaluated in the ways that are compared."""
+    """Return the same fields, evaluated in the ways that are compared."""
     ours, without = vae.field(tokens), vae.field(tokens, kernels=False)
     return {"as trained": PlainField(vae, without), "folded, torch": without, "folded, kernels": ours}
 
 
 def decoded(field: Field, at: Setting, turns: int | None = None) -> list[SparseVolume]:
-    """The volumes of fields that are disguised as a shape's."""
+    """Return the volumes of fields that are disguised as a shape's."""
     options = DecodeOptions(max_points_per_call=at.chunk, turns=turns)
     found = decode_volume(DisguisedField(field), at.resolution, options)
     return [volume for volume in found if isinstance(volume, SparseVolume)]
 
 
 def measure(at: Setting, out: Path) -> list[str]:
-    """The whole report's lines."""
+    """Return the whole report's lines."""
     torch.manual_seed(0)
     with torch.device(at.device):
         vae = ShapeVAE(DESIGNS[at.design].vae).to(at.dtype).requires_grad_(False).eval()
@@ -207,7 +207,7 @@ def _decoded_by(vae: ShapeVAE, tokens: Tensor, at: Setting, name: str, batch: in
 
 
 def measure_surfaces(field: ShapeField, at: Setting) -> list[str]:
-    """Rows for what follows decoding: surfaces here or there, and fields copied off."""
+    """Return rows for what follows decoding: surfaces here or there, and fields copied off."""
     volumes = decoded(field, at)
     on_cpu = [volume.cpu() for volume in volumes]
     works: dict[str, Callable[[], object]] = {
@@ -221,7 +221,7 @@ def measure_surfaces(field: ShapeField, at: Setting) -> list[str]:
 
 
 def check(vae: ShapeVAE, tokens: Tensor, at: Setting) -> list[str]:
-    """Errors against float32, and one image alone against the same in company."""
+    """Compare with float32, and one image alone with the same in a batch."""
     points = torch.rand(4096, 3, device=at.device) * 2 - 1
     fields = fields_of(vae, tokens)
     values = {name: field(points, 1) for name, field in fields.items()}

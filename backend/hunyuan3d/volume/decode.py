@@ -19,9 +19,9 @@ from backend.hunyuan3d.volume import refinement
 from backend.hunyuan3d.volume.lattice import Level, LevelAxis, plan_levels
 from backend.hunyuan3d.volume.sparse_volume import VOXELS, BrickGrid, SparseVolume
 from backend.hunyuan3d.volume.turns import Lane, Search, in_turns, lanes
+from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
 MAX_CELLS = 64
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
 # Below this a call of the field is so small that the rest of a decoding takes more memory than it.
 MIN_POINTS_PER_CALL = 1024
 OnLevel = Callable[[int, int], None]
@@ -38,7 +38,7 @@ class Field(Protocol):
     def device(self) -> torch.device: ...
 
     def __call__(self, points: Tensor, image: int) -> Tensor:
-        """points : (Q,3) float32, world -> logits (Q,) float32 in the field of that image of the batch."""
+        """Evaluate the field of that image of the batch at points (Q,3) float32, world: logits (Q,) float32."""
         ...
 
 
@@ -74,16 +74,16 @@ class DecodeOptions:
             raise InvalidParameter(f"base_cells must be at least 2, not {self.base_cells}.")
 
     def halved(self) -> DecodeOptions:
-        """Half as many points in one call, which needs less memory and finds the same; itself where that is too few."""
+        """Halve the points in a call, which finds the same; return the same options where that is too few."""
         half = self.max_points_per_call // 2
         return self if half < MIN_POINTS_PER_CALL else replace(self, max_points_per_call=half)
 
     def parts(self, device: torch.device) -> int:
-        """Parts of a batch that take turns on this device."""
+        """Return how many parts of a batch take turns on this device."""
         return self.turns or (2 if device.type == "cuda" else 1)
 
     def least_cells(self, resolution: int) -> int:
-        """Cells a side that the coarsest lattice has to have at this resolution."""
+        """Return the cells a side that the coarsest lattice has to have at this resolution."""
         if self.base_cells is not None:
             return self.base_cells
         return 32 if resolution <= 256 else 48
@@ -122,7 +122,7 @@ class _FieldSampler:
         return torch.split(own, self.options.max_points_per_call)
 
     def _by_image(self, level: Level, points: Tensor) -> tuple[Tensor, list[int]]:
-        """The points in the images' order, and how many each image has."""
+        """Return the points in the images' order, and how many each image has."""
         batch = self.field.batch_size
         if batch == 1:
             return points, [len(points)]
@@ -162,7 +162,7 @@ def dense_volume(
 
 
 def check_resolution(resolution: int) -> None:
-    """Raises InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
+    """Raise InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
     if isinstance(resolution, bool) or not isinstance(resolution, int):
         raise InvalidResolution
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
@@ -213,7 +213,7 @@ def _search(field: Field, axes: list[LevelAxis], options: DecodeOptions, lane: L
 def _refine(
     coarse: Level, axis: LevelAxis, ask: _FieldSampler, everywhere: Tensor | None
 ) -> Search[tuple[Level, Tensor | None]]:
-    """The next finer level, asked where a surface may pass.
+    """Return the next finer level, asked where a surface may pass.
 
     everywhere : (B,) bool, images of which the coarse level knows all points, None for no image; returned for the new
     level. Such an image is asked everywhere again when the coarse level shows too little.
@@ -238,12 +238,12 @@ def _refine(
 
 
 def _of_image(flags: Tensor, level: Level) -> Tensor:
-    """Flags of the images (B,), to be set against points (K,8,8,8)."""
+    """Spread flags of the images (B,), to be set against points (K,8,8,8)."""
     return flags[level.image][:, None, None, None]
 
 
 def _points(wanted: Tensor) -> Tensor:
-    """Numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
+    """Return the numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
     return wanted.reshape(-1).nonzero().squeeze(1)
 
 
@@ -261,9 +261,9 @@ def _follow(level: Level, ask: _FieldSampler) -> Search[Level]:
         ask(level, bricks * VOXELS + points % VOXELS)
         yield None
         if more_bricks:
-            places = missing.nonzero()
-            new = torch.arange(len(places), device=look.device) + len(level.grid)
-            level, bricks = level.with_bricks(places), torch.cat([bricks, new])
+            coordinates = missing.nonzero()
+            new = torch.arange(len(coordinates), device=look.device) + len(level.grid)
+            level, bricks = level.with_bricks(coordinates), torch.cat([bricks, new])
         look = level.grid.touching(bricks)
 
 
@@ -276,8 +276,8 @@ def _volumes(level: Level, ask: _FieldSampler) -> list[Found]:
             results.append(NonFiniteValues())
             continue
         own = (level.image == image).nonzero().squeeze(1)
-        places = level.grid.places[own] * torch.tensor([0, 1, 1, 1], device=own.device)
-        grid = BrickGrid.build(1, level.grid.bricks_a_side, places)
+        coordinates = level.grid.coordinates[own] * torch.tensor([0, 1, 1, 1], device=own.device)
+        grid = BrickGrid.build(1, level.grid.bricks_a_side, coordinates)
         results.append(
             SparseVolume(axis.resolution, axis.bounds, axis.origin, grid, level.values[own], ask.asked[image])
         )

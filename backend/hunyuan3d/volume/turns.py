@@ -80,8 +80,8 @@ def lanes(device: torch.device, count: int) -> Iterator[Sequence[Lane]]:
 @cache
 def _streams(device: torch.device, count: int) -> tuple[list[torch.cuda.Stream], torch.cuda.Stream]:
     """Streams for the parts, which go first, and one for the field; kept, since memory is kept by stream."""
-    own = [torch.cuda.Stream(device, priority=-1) for _ in range(count)]
-    return own, torch.cuda.Stream(device)
+    own = [torch.cuda.Stream(device, priority=-1) for _ in range(count)]  # type: ignore[no-untyped-call]
+    return own, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def in_turns(searches: Sequence[tuple[Lane, Search[Out]]], levels: int, on_level: Callable[[int], None]) -> list[Out]:
