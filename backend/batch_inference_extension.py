@@ -41,6 +41,9 @@ class BatchProcessor(Protocol):
     @property
     def sizer(self) -> BatchSizer: ...
 
+    @property
+    def device_lock(self) -> threading.Lock: ...
+
     def batch_capacity(self, octree_resolution: int) -> int: ...
 
 
@@ -88,7 +91,7 @@ class ShapeBatch:
 
     def __init__(self, processor: BatchProcessor) -> None:
         self._processor = processor
-        self._device = threading.Lock()
+        self._device = processor.device_lock
 
     @overload
     def __call__(
