@@ -7,6 +7,7 @@ positive inside.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,14 @@ from torch.nn import functional as F
 
 from backend.hunyuan3d.kernels.norm_dot import NormDotWeights
 from backend.hunyuan3d.networks.field_decoder import FieldDecoder, fold_query, with_bias
-from backend.hunyuan3d.networks.layers import attention, split_heads
+from backend.hunyuan3d.networks.layers import (
+    Pieces,
+    attention,
+    attention_over_rows,
+    cut_heads,
+    inference,
+    split_heads,
+)
 
 
 @dataclass(frozen=True)
@@ -86,10 +94,10 @@ class SelfAttention(nn.Module):
         self.c_proj = nn.Linear(width, width)
         self.attention = QKNorm(width // heads, qk_norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = split_heads(self.c_qkv(x), self.heads, 3)
-        out: Tensor = self.c_proj(attention(self.attention.q_norm(q), self.attention.k_norm(k), v))
-        return out
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project rows (M, C) to q, k, v : (M, H, d)."""
+        q, k, v = cut_heads(self.c_qkv(x), self.heads, 3)
+        return self.attention.q_norm(q), self.attention.k_norm(k), v
 
 
 class CrossAttention(nn.Module):
@@ -128,7 +136,12 @@ class MLP(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """x += attn(ln_1 x); x += mlp(ln_2 x)."""
+    """x += attn(ln_1 x); x += mlp(ln_2 x).
+
+    `pieces` are what a compiler takes, each by itself; attention lies between them.
+    """
+
+    pieces: ClassVar[Pieces] = {"enter": ("x",), "leave": ("x", "attended")}
 
     def __init__(self, width: int, heads: int, qkv_bias: bool, qk_norm: bool) -> None:
         super().__init__()
@@ -138,7 +151,17 @@ class SelfAttentionBlock(nn.Module):
         self.mlp = MLP(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+        rows = x.flatten(0, 1)
+        out: Tensor = self.leave(rows, attention_over_rows(*self.enter(rows), len(x)))
+        return out.view_as(x)
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Norm and project the tokens of all images, (M, C), to q, k, v : (M, H, d)."""
+        return self.attn.queries_keys_values(self.ln_1(x))
+
+    def leave(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the projection of attention's outcome, then the MLP's; all (M, C)."""
+        x = x + self.attn.c_proj(attended)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
@@ -319,10 +342,11 @@ class ShapeVAE(nn.Module):
 
     def decode_tokens(self, z: Tensor) -> Tensor:
         """Turn the VAE's own latents (B, N, E), already divided by the scale factor, into tokens (B, N, C)."""
-        x = self.post_kl(z.to(self.post_kl.weight.dtype))
-        if self.config.use_latent_pos_emb:
-            x = x + self.latent_pos_emb
-        out: Tensor = self.transformer(x)
+        with inference():
+            x = self.post_kl(z.to(self.post_kl.weight.dtype))
+            if self.config.use_latent_pos_emb:
+                x = x + self.latent_pos_emb
+            out: Tensor = self.transformer(x)
         return out
 
     def query(self, tokens: Tensor, points: Tensor) -> Tensor:
