@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backend.errors import Cancelled, InvalidParameter, InvalidResolution, NonFiniteValues, NoSurface, ServiceError
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume, dense_volume
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from benchmarks.support.fields import (
@@ -287,6 +288,16 @@ def test_dense_volume_asks_for_every_point_once() -> None:
 def test_volume_in_main_memory_gives_the_same_mesh() -> None:
     volume = decoded(torus(), 40)
     assert_same_mesh(volume.cpu(), volume)
+
+
+def test_volumes_and_errors_come_into_main_memory_in_order() -> None:
+    spoilt = only_near(sphere(), 10.0, torch.nan)
+    found = decode_volume(AnalyticField([torus(), spoilt, sphere()]), 40)
+    copied = to_main_memory(found)
+    assert isinstance(copied[1], NonFiniteValues)
+    for place in (0, 2):
+        assert not sound(copied[place]).values.is_cuda
+        assert_same_mesh(sound(copied[place]), sound(found[place]))
 
 
 @pytest.mark.parametrize("resolution", [0, 7, 1025, -8, 64.0, True, "64"])
