@@ -45,6 +45,7 @@ from backend.hunyuan3d.preprocess import (
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.limits import DEFAULT_ACCELERATION, Acceleration, BackgroundMode
 
 Progress = Callable[[int, int], None]
@@ -172,7 +173,7 @@ class Hunyuan3DShapePipeline:
             latents = torch.stack([item.latents for item in sampled])
             on_level = partial(report, "decode") if report else None
             volumes = self.decode_volumes(latents, options.octree_resolution, on_level, decode_options)
-            found = [volume if isinstance(volume, ServiceError) else volume.cpu() for volume in volumes]
+            found = to_main_memory(volumes)
         return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
 
     @torch.no_grad()
