@@ -187,7 +187,7 @@ def _groups(images: int) -> Iterator[range]:
 
 
 def _targets(images: Sequence[Path], folder: Path, fields: Fields) -> list[Path]:
-    """A file for each picture, called as it is; the second of a name gets '-2', and so on."""
+    """Name a file for each picture, called as it is; the second of a name gets '-2', and so on."""
     taken: set[str] = set()
 
     def take(name: str) -> bool:

@@ -33,13 +33,13 @@ class Bars:
     """One bar for each job that is waited for."""
 
     def __init__(self, progress: Progress, names: Mapping[str, str]) -> None:
-        """names : what each job is called, by its id."""
+        """Begin without a bar. names : what each job is called, by its id."""
         self._progress = progress
         self._names = names
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, value: Job | Batch) -> None:
-        """The state of a job, or of each job of a batch."""
+        """Show the state of a job, or of each job of a batch."""
         for job in value.jobs if isinstance(value, Batch) else (value,):
             if job.id not in self._tasks:
                 name = self._names.get(job.id, job.id)
@@ -74,14 +74,14 @@ class Screen(Terminal):
             yield Bars(progress, names)
 
     def made(self, results: Sequence[Made]) -> None:
-        """What was made of each picture."""
+        """Print what was made of each picture."""
         if self._as_json:
             self._json(results)
             return
         self.results([_row(result) for result in results])
 
     def state(self, value: Job | Batch) -> None:
-        """A job, or a batch with its jobs."""
+        """Print a job, or a batch with its jobs."""
         if self._as_json:
             self._json(value)
             return
@@ -90,7 +90,7 @@ class Screen(Terminal):
         self._jobs(value.jobs if isinstance(value, Batch) else (value,))
 
     def page(self, page: JobPage) -> None:
-        """A page of jobs, and how to ask for the next one."""
+        """Print a page of jobs, and how to ask for the next one."""
         if self._as_json:
             self._json(page)
             return

@@ -88,7 +88,7 @@ def test_file_that_others_may_use_is_refused_with_the_way_out(path: Path, mode: 
 
 
 def test_missing_file_is_refused_with_the_way_out(path: Path) -> None:
-    with pytest.raises(AgentsFileError, match=r"python -m backend\.agent_auth add AGENT_ID"):
+    with pytest.raises(AgentsFileError, match=r"orfeas agents add AGENT_ID"):
         AgentRegistry(path)
 
 

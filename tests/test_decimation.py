@@ -137,7 +137,7 @@ def test_working_directory_that_is_gone_is_of_no_account(tmp_path: Path, monkeyp
 
 def test_child_of_a_forked_process_works() -> None:
     program = (
-        "import os, sys, threading, tests.test_decimation_child as t\n"
+        "import os, sys, threading, tests.test_decimation as t\n"
         "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
         "t.contract(*t.ball(), 300, 7.0, t.ALWAYS)\n"
         "forked = os.fork()\n"

@@ -172,16 +172,15 @@ def test_installed_elsewhere_the_demonstration_makes_meshes(
     client, samples = map(Path, printed(environment, where, here).splitlines())
     assert (client.is_relative_to(environment.folder), samples.is_relative_to(environment.folder)) == (True, True)
     assert len(list(samples.glob("*.png"))) == 10
-    done = subprocess.run(  # noqa: S603
-        [environment.bin / "orfeas", "demo", samples / "mug.png", samples / "star.png", "--quality", "1"],
-        cwd=here,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = [environment.bin / "orfeas", "demo", samples / "mug.png", samples / "star.png", "--quality", "1"]
+    with (tmp_path / "told").open("w") as told:
+        demo = subprocess.Popen(command, cwd=here, env=variables, stdout=told, stderr=told)  # noqa: S603
+        try:
+            status = demo.wait(600)
+        finally:
+            demo.terminate()  # one that hangs takes its service along
+            demo.wait(60)
+    assert status == 0, (tmp_path / "told").read_text()
     meshes = sorted((here / "outputs" / "demo").glob("*.glb"))
     assert [path.stem for path in meshes] == ["mug", "star"]
     assert all(len(trimesh.load_mesh(path).faces) > 100 for path in meshes)
@@ -199,10 +198,13 @@ def test_every_pin_is_within_what_the_service_says_it_needs() -> None:
         needed.setdefault(_plain(requirement.name), requirement)
     runtime = {_plain(requirement.name) for requirement in map(Requirement, project["dependencies"])}
     pinned = {name: pins(f"requirements{name}.txt") for name in ("", "-cluster", "-dev")}
-    # setuptools is what an editable install is made with, and orfeas-client lies in this repository.
-    assert set(pinned[""]) - {"setuptools"} == runtime - {"orfeas-client"}
+    # orfeas-client lies in this repository. setuptools makes the editable install, and mako is what alembic needs.
+    beside = {"setuptools", "mako"}
+    assert set(pinned[""]) - beside == runtime - {"orfeas-client"}
     for file in pinned.values():
         for name, version in file.items():
+            if name in beside:
+                continue
             assert name in needed, name
             assert needed[name].specifier.contains(version), f"{name} {version}"
 

@@ -17,6 +17,7 @@ FUNCTION_LINES = 50
 # What a test file tests where no single module does it.
 BEHAVIOURS = {
     "client_leaves": "what the client's modules do alone",
+    "app": "the API in any Flask app",
     "compose": "compose.yaml",
     "demo_checkpoint": "the checkpoint that comes with the product",
     "deployment": "the Dockerfile, its scripts and the Makefile",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import BinaryIO, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -62,7 +63,7 @@ def _outcome(body: bytes, content_type: str) -> object:
 
 def test_a_stream_that_gives_little_at_a_time_is_read_to_its_end() -> None:
     body = encode_form(Part("a", b"1"), Part("b", b"\r\n", "b.bin"))
-    parts = list(read_parts(Dribble(body), FORM, HEAD_BYTES))
+    parts = list(read_parts(cast(BinaryIO, Dribble(body)), FORM, HEAD_BYTES))
     ends = [body.index(b"1"), body.index(b"\r\n\r\n\r\n") + 4]
     assert parts == [ReadPart("a", None, ends[0], 1), ReadPart("b", "b.bin", ends[1], 2)]
     assert sum(part.size for part in parts) == 3

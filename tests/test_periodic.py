@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
+from itertools import islice
 
 import pytest
 
 from backend.errors import StoreUnavailable
-from backend.periodic import PeriodicTask
+from backend.periodic import PeriodicTask, endless_retries
 
 
 class Script:
@@ -68,3 +70,36 @@ def test_it_stops_at_once_and_begins_again() -> None:
         task.start()
         assert script.over.wait(20)
         task.stop()
+
+
+def test_work_that_was_left_is_done_at_once() -> None:
+    left = [True, True, False]
+    over = threading.Event()
+
+    def work() -> bool:
+        more = left.pop(0)
+        if not left:
+            over.set()
+        return more
+
+    task = PeriodicTask("the task", 3600, work)
+    task.start()
+    assert over.wait(20)
+    task.stop()
+
+
+def test_pauses_are_doubled_up_to_the_longest() -> None:
+    assert list(islice(endless_retries(0.5, 3.0).pauses(), 5)) == [0.5, 1.0, 2.0, 3.0, 3.0]
+
+
+def test_a_failure_is_final_once_no_more_tries_are_wanted() -> None:
+    slept: list[float] = []
+    wanted = [True, True, False]
+    policy = replace(endless_retries(0.5, 3.0), sleep=slept.append)
+
+    def fail() -> None:
+        raise StoreUnavailable
+
+    with pytest.raises(StoreUnavailable):
+        policy.persist(fail, StoreUnavailable, lambda: wanted.pop(0))
+    assert (slept, wanted) == ([0.5, 1.0], [])

@@ -150,26 +150,39 @@ def test_highest_resolution_finds_a_small_ball() -> None:
 
 def test_points_are_lattice_points_and_none_is_asked_twice() -> None:
     field = AnalyticField([sphere(), torus()], remember=True)
-    volumes = decode_volume(field, 90, DecodeOptions(base_cells=8, group_size=100, max_points_per_call=350))
+    volumes = decode_volume(field, 90, DecodeOptions(base_cells=8, max_points_per_call=350))
     line = torch.arange(91).float() / 90 * 2 * BOUNDS - BOUNDS
     for image, volume in enumerate(volumes):
-        asked = torch.cat([points[index == image].reshape(-1, 3) for points, index in field.calls])
+        asked = torch.cat([points for points, called in field.calls if called == image])
         place = torch.searchsorted(line, asked.contiguous())
         assert torch.equal(line[place.clamp(max=90)], asked)
         distinct = torch.unique(place, dim=0)
-        assert len(distinct) == sound(volume).points_evaluated
-        # What is more than that only fills groups up.
-        assert len(asked) - len(distinct) < 100 * len(field.calls)
+        assert len(asked) == len(distinct) == sound(volume).points_evaluated
 
 
-def test_calls_hold_whole_groups_within_the_bound() -> None:
+def test_calls_are_for_one_image_and_filled_to_the_bound() -> None:
     field = AnalyticField([sphere(), torus(), sphere(0.3)], remember=True)
-    decode_volume(field, 64, DecodeOptions(base_cells=16, group_size=128, max_points_per_call=1000))
-    assert max(points.shape[0] * points.shape[1] for points, _ in field.calls) == 7 * 128
-    for points, index in field.calls:
-        assert points.shape == (len(index), points.shape[1], 3)
-        assert points.shape[1] <= 128
-        assert (points.dtype, index.dtype) == (torch.float32, torch.int64)
+    decode_volume(field, 64, DecodeOptions(base_cells=16, max_points_per_call=1000))
+    assert max(len(points) for points, _ in field.calls) == 1000
+    for points, image in field.calls:
+        assert points.shape == (len(points), 3)
+        assert points.dtype == torch.float32
+        assert image in range(3)
+    first_level = [(len(points), image) for points, image in field.calls[:15]]
+    assert first_level == [(n, image) for image in range(3) for n in (1000, 1000, 1000, 1000, 17**3 - 4000)]
+
+
+def test_an_image_is_asked_for_the_same_points_in_the_same_calls_in_any_batch() -> None:
+    shapes = [torus(), waves(3, 3.0), sphere(0.2)]
+    options = DecodeOptions(base_cells=8, max_points_per_call=5000, error_margin=0.0, slope_margin=0.0)
+    together = AnalyticField(shapes, remember=True)
+    decode_volume(together, 70, options)
+    for image, shape in enumerate(shapes):
+        alone = AnalyticField([shape], remember=True)
+        decode_volume(alone, 70, options)
+        calls = [points for points, called in together.calls if called == image]
+        assert len(calls) == len(alone.calls)
+        assert all(torch.equal(a, b) for a, (b, _) in zip(calls, alone.calls, strict=True))
 
 
 def test_an_image_gets_the_same_volume_in_any_batch() -> None:
@@ -185,7 +198,7 @@ def test_an_image_gets_the_same_volume_in_any_batch() -> None:
 
 
 def only_near(shape: Shape, width: float, value: float) -> Shape:
-    """The shape, but `value` wherever it is nearer to zero than `width`."""
+    """Return the shape, but `value` wherever it is nearer to zero than `width`."""
 
     def spoilt(p: Tensor) -> Tensor:
         values = shape(p)
@@ -232,7 +245,7 @@ def test_what_the_callback_raises_ends_the_work() -> None:
 
     with pytest.raises(Cancelled, match="1 of 3"):
         decode_volume(field, 64, DecodeOptions(base_cells=16), stop)
-    assert sum(points[..., 0].numel() for points, _ in field.calls) < 2 * 17**3
+    assert sum(len(points) for points, _ in field.calls) < 2 * 17**3
 
 
 def test_dense_volume_asks_for_every_point_once() -> None:
@@ -262,8 +275,6 @@ def test_resolution_out_of_range_is_refused(resolution: int) -> None:
         {"bounds": 0.0},
         {"bounds": float("nan")},
         {"max_points_per_call": 0},
-        {"group_size": 0},
-        {"group_size": 100, "max_points_per_call": 99},
         {"base_cells": 1},
         {"reach": -1.0},
         {"error_margin": float("inf")},

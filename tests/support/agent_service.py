@@ -21,10 +21,12 @@ from werkzeug.test import TestResponse
 from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Settings
+from backend.errors import ServiceError
 from backend.jobs.health import HealthReader
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
 from backend.services import AgentServices
-from tests.support.fake_gpu import FakeProcessor
+from tests.support.fake_gpu import FakeCall, FakeProcessor
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.store_backends import ManualClock
@@ -135,6 +137,25 @@ class AgentService:
 def image(field: str = "image", content: bytes | None = None) -> Part:
     """Return a part with a small good picture."""
     return Part(field, good_png() if content is None else content, "cat.png", "image/png")
+
+
+def field(name: str, value: str) -> Part:
+    return Part(name, value.encode())
+
+
+def report_worker(service: AgentService, status: WorkerStatus, owner: str = "w") -> None:
+    """Have a worker report itself to a service."""
+    state = WorkerState(owner, status, "m", "cuda", "GPU", 100, 40)
+    service.services.registry.beat(state, 60)
+
+
+def fail_with(service: AgentService, error: ServiceError) -> None:
+    """Have every image end with this error from now on."""
+
+    def spoil(call: FakeCall) -> None:
+        service.fake.errors.update(dict.fromkeys(call.images, error))
+
+    service.fake.before_call = spoil
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     # One by one: what two of them take while they are sampled has been seen above.
     sampled = [pipeline.sample_shapes([item], options)[0] for item in prepared]
     # The points of one call would hide what each image holds; so they are few here, and are seen by themselves below.
-    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS, group_size=_FEW_POINTS)
+    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS)
     held_by_images = _cost(
         lambda count: pipeline.decode_shapes(sampled[:count], options, decode_options=small), memory, held
     )

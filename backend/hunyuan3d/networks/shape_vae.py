@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.hunyuan3d.kernels.norm_dot import NormDotWeights
+from backend.hunyuan3d.networks.field_decoder import FieldDecoder, fold_query, with_bias
 from backend.hunyuan3d.networks.layers import attention, split_heads
 
 
@@ -227,12 +229,42 @@ class GeoDecoder(nn.Module):
         logits: Tensor = self.output_proj(x)
         return logits.squeeze(-1).float()
 
+    def folded(self, *, kernels: bool = True) -> FieldDecoder:
+        """The same function of points in fewer passes, from the weights as they are now; without gradients."""
+        block = self.cross_attn_decoder
+        post = self.ln_post if isinstance(self.ln_post, nn.LayerNorm) else None
+        with torch.inference_mode():
+            carried = with_bias(self.query_proj.weight, self.query_proj.bias + block.attn.c_proj.bias)
+            return FieldDecoder(
+                embed=self.fourier,
+                query=fold_query(
+                    self.query_proj, block.ln_1, block.attn.c_q, block.attn.attention.q_norm, block.attn.heads
+                ),
+                carried=carried.to(self.query_proj.weight.dtype),
+                attention_out=block.attn.c_proj.weight,
+                ln_3=block.ln_3,
+                fc=block.mlp.c_fc,
+                fc_out=block.mlp.c_proj.weight,
+                last=NormDotWeights(
+                    before=block.mlp.c_proj.bias,
+                    gain=None if post is None else post.weight,
+                    offset=None if post is None else post.bias,
+                    eps=0.0 if post is None else post.eps,
+                    vector=self.output_proj.weight[0],
+                    bias=self.output_proj.bias,
+                ),
+                kernels=kernels,
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ShapeField:
-    """The fields of a batch of shapes, ready to be evaluated anywhere (volume_decoder.Field)."""
+    """The fields of a batch of shapes, ready to be evaluated anywhere (volume.decode.Field).
 
-    geo_decoder: GeoDecoder
+    keys, values : (B, H, N, d).
+    """
+
+    decoder: FieldDecoder
     keys: Tensor
     values: Tensor
 
@@ -244,14 +276,15 @@ class ShapeField:
     def device(self) -> torch.device:
         return self.keys.device
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        """Evaluate groups of points, each group in the field of one image.
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        """points : (Q, 3) float32, world -> logits (Q,) float32 in the field of that image of the batch.
 
-        points : (G, Q, 3) float32, world. image_index : (G,) int64 into the batch. Returns logits (G, Q) float32.
+        The image's keys and values are read where they lie. A call sees one image only, so the same points give the
+        same logits to the bit, whichever images are in the batch.
         """
+        own = slice(image, image + 1)
         with torch.inference_mode():
-            logits: Tensor = self.geo_decoder(points, self.keys[image_index], self.values[image_index])
-        return logits
+            return self.decoder(points, self.keys[own], self.values[own])
 
 
 class ShapeVAE(nn.Module):
@@ -297,10 +330,14 @@ class ShapeVAE(nn.Module):
         logits: Tensor = self.geo_decoder(points, *self.geo_decoder.keys_values(tokens))
         return logits
 
-    def field(self, tokens: Tensor) -> ShapeField:
-        """The batch's fields with the tokens' keys and values projected once."""
+    def field(self, tokens: Tensor, *, kernels: bool = True) -> ShapeField:
+        """Return the batch's fields, with the tokens' keys and values projected once.
+
+        tokens : (B, N, C). kernels : whether Triton kernels are used where they run.
+        """
         with torch.inference_mode():
-            return ShapeField(self.geo_decoder, *self.geo_decoder.keys_values(tokens))
+            k, v = self.geo_decoder.keys_values(tokens)
+            return ShapeField(self.geo_decoder.folded(kernels=kernels), k.contiguous(), v.contiguous())
 
     def encode(self, query_points: Tensor, query_feats: Tensor, points: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
         """Moments of the latents of surfaces.

@@ -8,6 +8,7 @@ evaluated, nor which points are worth it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ class Level:
 
     values : (K,8,8,8) float32: what the field said, else what the coarser level predicts, else NaN; -inf outside the
     box. known : (K,8,8,8) bool, the field said so, or the point is outside the box. error : (K,8,8,8) float32, how far
-    a prediction may be off, 0 where none was made. surprise : (K,8,8,8) float32, how far predictions were off where the
+    a prediction may be off, 0 where none was made. residual : (K,8,8,8) float32, how far predictions were off where the
     field was asked.
     """
 
@@ -105,7 +106,7 @@ class Level:
 
     def positions(self, points: Tensor) -> Tensor:
         """World coordinates (...,3) float32 of `points` (...) int64, brick * 512 + voxel."""
-        world = self.axis.world(points.device)
+        world = _world(self.axis, points.device)
         corner = self.grid.places[points // VOXELS, 1:] * BRICK
         local = (points // BRICK**2 % BRICK, points // BRICK % BRICK, points % BRICK)
         return torch.stack([world[corner[..., axis] + local[axis]] for axis in range(3)], dim=-1)
@@ -119,7 +120,13 @@ class Level:
 
     def with_bricks(self, places: Tensor) -> Level:
         """The level with more bricks at `places` (M,4) int64, nothing in them known."""
-        grid = BrickGrid.build(self.grid.batch_size, self.grid.bricks_a_side, torch.cat([self.grid.places, places]))
+        in_order = self.grid.batch_size == 1
+        grid = BrickGrid.build(
+            self.grid.batch_size,
+            self.grid.bricks_a_side,
+            torch.cat([self.grid.places, places]),
+            images_in_order=in_order,
+        )
         more = Level.empty(self.axis, BrickGrid.build(grid.batch_size, grid.bricks_a_side, places))
         pairs = ((getattr(self, name), getattr(more, name)) for name in ("values", "known", "error", "residual"))
         return Level(self.axis, grid, *(torch.cat(pair) for pair in pairs))
@@ -136,7 +143,8 @@ class Level:
         """
         near = self.grid.ghost_cells(cells, 1, 0, 0)
         chosen, places = self._children(axis, near)
-        child = Level.empty(axis, BrickGrid.build(self.grid.batch_size, axis.bricks, places))
+        in_order = self.grid.images_in_order
+        child = Level.empty(axis, BrickGrid.build(self.grid.batch_size, axis.bricks, places, images_in_order=in_order))
         values = _half_blocks(self.grid.ghost_cells(self.values, 0, 1, torch.nan), 5, chosen)
         known = _half_blocks(self.grid.ghost_cells(self.known, 0, 1, 0), 5, chosen)
         wanted = _half_blocks(near, 5, chosen)
@@ -159,11 +167,19 @@ class Level:
         """
         for dim in (1, 2, 3):
             near = near.unfold(dim, 5, 4).any(-1)
+        half = torch.arange(2, device=near.device)
+        for dim in (1, 2, 3):
+            in_reach = self.grid.places[:, dim, None] * 2 + half < axis.bricks
+            near &= in_reach.view(-1, *(2 if d == dim else 1 for d in (1, 2, 3)))
         chosen = near.nonzero()
-        places = self.grid.places[chosen[:, 0]] * torch.tensor([1, 2, 2, 2], device=chosen.device)
-        places[:, 1:] += chosen[:, 1:]
-        in_reach = (places[:, 1:] < axis.bricks).all(1)
-        return chosen[in_reach], places[in_reach]
+        places = self.grid.places[chosen[:, 0]]
+        places[:, 1:] = places[:, 1:] * 2 + chosen[:, 1:]
+        return chosen, places
+
+
+@cache
+def _world(axis: LevelAxis, device: torch.device) -> Tensor:
+    return axis.world(device)
 
 
 def finite(values: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ This module does not know how a field is evaluated, nor in what order levels are
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -71,15 +69,13 @@ def blind_images(level: Level, steps: Tensor, reach: float) -> Tensor:
     least, most = _cell_extremes(level.grid, level.values, level.values)
     crossed = (least <= 0) & (most > 0)
     nearest = torch.minimum(least.abs(), most.abs())
-    blind = torch.ones(level.grid.batch_size, dtype=torch.bool, device=steps.device)
-    for image in range(len(blind)):
-        own = level.image == image
-        seen = steps[own][crossed[own]]
-        if len(seen) > 0:
-            usual = seen.median()
-            hiding = (steps[own] < usual * FLAT) & (nearest[own] <= usual * (HALF_DIAGONAL * reach))
-            blind[image] = hiding.sum() * 2 > level.axis.cells**3
-    return blind
+    blind = []
+    for image in range(level.grid.batch_size):
+        own = (level.image == image)[:, None, None, None]
+        usual = torch.where(own & crossed, steps, torch.nan).nanmedian()
+        hiding = own & (steps < usual * FLAT) & (nearest <= usual * (HALF_DIAGONAL * reach))
+        blind.append(usual.isnan() | (hiding.sum() * 2 > level.axis.cells**3))
+    return torch.stack(blind)
 
 
 def corners_of_crossed(level: Level) -> Tensor:
@@ -98,11 +94,11 @@ def ends_of_crossed(level: Level) -> Tensor:
     return (unsure | _differs_from_neighbour(signs)) & ~level.known
 
 
-def loose_ends(level: Level, of: Tensor) -> tuple[Tensor, Tensor]:
-    """Points to ask for so that the surface goes on, in bricks `of` (M,) int64.
+def loose_ends(level: Level, of: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+    """Points to ask for so that the surface goes on, in bricks `of` (M,) int64, none in those not `sound` (M,) bool.
 
     Both ends of an edge that the surface crosses have to be known, and a cell whose corners differ in sign needs all
-    eight. Returns (M,8,8,8) bool, and the places (N,4) int64 of missing bricks that such cells reach into.
+    eight. Returns (M,8,8,8) bool, and where bricks are missing that such cells reach into, (B,n,n,n) bool.
     """
     signs = level.grid.ghost_cells(_signs(level), 1, 1, UNKNOWN, of)
     cells = signs
@@ -111,9 +107,10 @@ def loose_ends(level: Level, of: Tensor) -> tuple[Tensor, Tensor]:
     wanted = pad(cells == POSITIVE | NEGATIVE | UNKNOWN, (1, 1) * 3)
     for dim in (1, 2, 3):
         wanted = wanted.narrow(dim, 0, BRICK + 2) | wanted.narrow(dim, 1, BRICK + 2)
-    wanted &= signs == UNKNOWN
-    predicted = _differs_from_neighbour(signs) & ~level.known[of]
-    return _middle(wanted, ()) | predicted, _missing_places(level.grid, of, wanted)
+    sound = sound[:, None, None, None]
+    wanted &= (signs == UNKNOWN) & sound
+    predicted = _differs_from_neighbour(signs) & ~level.known[of] & sound
+    return _middle(wanted, ()) | predicted, _missing_bricks(level.grid, of, wanted)
 
 
 def _signs(level: Level) -> Tensor:
@@ -159,17 +156,9 @@ def _widest_around(grid: BrickGrid, values: Tensor) -> Tensor:
     return block
 
 
-def _missing_places(grid: BrickGrid, of: Tensor, wanted: Tensor) -> Tensor:
-    """Places (N,4) int64, each once, of missing bricks in which a margin (M,10,10,10) bool wants points."""
-    rim = wanted.clone()
-    rim[:, 1:-1, 1:-1, 1:-1] = False
-    reaching = rim.flatten(1).any(1).nonzero().squeeze(1)
-    rim, of = rim[reaching], of[reaching]
-    spans = {-1: slice(0, 1), 0: slice(1, 1 + BRICK), 1: slice(1 + BRICK, 2 + BRICK)}
-    found = torch.zeros((grid.batch_size, *(grid.bricks_a_side,) * 3), dtype=torch.bool, device=of.device)
-    for step in product(spans, repeat=3) if len(of) else ():
-        absent = grid.neighbours(step, of) == len(grid)
-        part = rim[(slice(None), *(spans[s] for s in step))].flatten(1).any(1)
-        places = grid.places[of[absent & part]] + torch.tensor([0, *step], device=of.device)
-        found[tuple(places.unbind(1))] = True
-    return found.nonzero()
+def _missing_bricks(grid: BrickGrid, of: Tensor, wanted: Tensor) -> Tensor:
+    """Where bricks are missing, (B,n,n,n) bool, in which a margin (M,10,10,10) bool of bricks `of` wants points."""
+    for dim in (1, 2, 3):
+        middle = wanted.narrow(dim, 1, BRICK).amax(dim, keepdim=True)
+        wanted = torch.cat([wanted.narrow(dim, 0, 1), middle, wanted.narrow(dim, BRICK + 1, 1)], dim)
+    return grid.marked_missing(wanted.flatten(1), of)

@@ -6,13 +6,15 @@ module does not know how the values are computed, nor what a surface is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
 import torch
 from torch import Tensor
+
+from backend.hunyuan3d.kernels.ghost_cells import ghost_cells
 
 BRICK = 8
 VOXELS = BRICK**3
@@ -24,18 +26,20 @@ class BrickGrid:
     """Which bricks of B lattices exist.
 
     table : (B,n+2,n+2,n+2) int32, the brick's number or -1; a rim of -1 spares every neighbour look-up its range check.
-    places : (K,4) int64, image and brick coordinates (rim not counted) of brick number 0..K-1.
+    places : (K,4) int64, image and brick coordinates (rim not counted) of brick number 0..K-1. images_in_order : an
+    image's bricks are known to stand before those of the next.
     """
 
     table: Tensor
     places: Tensor
+    images_in_order: bool = False
 
     @classmethod
-    def build(cls, batch_size: int, bricks_a_side: int, places: Tensor) -> BrickGrid:
+    def build(cls, batch_size: int, bricks_a_side: int, places: Tensor, *, images_in_order: bool = False) -> BrickGrid:
         """Number the bricks at `places` (K,4) int64 in their order; each place at most once."""
         side = bricks_a_side + 2
         table = torch.full((batch_size, side, side, side), -1, dtype=torch.int32, device=places.device)
-        grid = cls(table, places)
+        grid = cls(table, places, images_in_order)
         table.view(-1)[grid._flat_places] = torch.arange(len(places), dtype=torch.int32, device=places.device)
         return grid
 
@@ -44,7 +48,7 @@ class BrickGrid:
         """Every brick of every image exists, image by image."""
         side = torch.arange(bricks_a_side, device=device)
         places = torch.cartesian_prod(torch.arange(batch_size, device=device), side, side, side)
-        return cls.build(batch_size, bricks_a_side, places)
+        return cls.build(batch_size, bricks_a_side, places, images_in_order=True)
 
     @property
     def batch_size(self) -> int:
@@ -66,9 +70,7 @@ class BrickGrid:
     @cached_property
     def _around(self) -> Tensor:
         """Numbers (27,K) int64 of the bricks around every brick, K where none is; row 9x+3y+z+13 has offset (x,y,z)."""
-        side = self.bricks_a_side + 2
-        step = torch.arange(-1, 2, device=self.places.device)
-        offset = ((step[:, None, None] * side + step[:, None]) * side + step).view(-1, 1)
+        offset = _steps_around(self.bricks_a_side + 2, self.places.device)[:, None]
         number = self.table.view(-1)[self._flat_places + offset].long()
         return torch.where(number < 0, len(self), number)
 
@@ -80,43 +82,32 @@ class BrickGrid:
         row = self._around[offset[0] * 9 + offset[1] * 3 + offset[2] + 13]
         return row if of is None else row[of]
 
+    def marked_missing(self, wanted: Tensor, of: Tensor) -> Tensor:
+        """Where no brick is although a neighbour wants one, (B,n,n,n) bool.
+
+        wanted : (M,27) bool, which of the bricks around bricks `of` (M,) int64, in the order of `_around`.
+        """
+        side = self.bricks_a_side + 2
+        missing = wanted & (self._around.index_select(1, of) == len(self)).t()
+        place = self._flat_places[of][:, None] + _steps_around(side, of.device)
+        # What is not missing is marked behind the end: picking it out would wait for the device.
+        found = torch.zeros(self.table.numel() + 1, dtype=torch.bool, device=of.device)
+        found[torch.where(missing, place, self.table.numel())] = True
+        return found[:-1].view(self.table.shape)[:, 1:-1, 1:-1, 1:-1]
+
     def ghost_cells(self, values: Tensor, low: int, high: int, fill: float, of: Tensor | None = None) -> Tensor:
         """Bricks with a margin copied from their neighbours.
 
         values : (K,8,8,8); of : (M,) int64 brick numbers, all when None. Returns (M,S,S,S), S = low+8+high; `fill`
         stands where no brick is.
         """
-        count = len(self) if of is None else len(of)
-        size = low + BRICK + high
-        out = torch.empty((count, size, size, size), dtype=values.dtype, device=values.device)
-        for offset, target, source in _ghost_cell_parts(low, high):
-            if offset == (0, 0, 0):
-                out[target] = values if of is None else values.index_select(0, of)
-            else:
-                number = self.neighbours(offset, of)
-                missing = (number == len(self))[:, None, None, None]
-                out[target] = _taken(values[source], number.clamp(max=len(self) - 1)).masked_fill_(missing, fill)
-        return out
+        return ghost_cells(values, self._around, of, low, high, fill)
 
 
-def _taken(values: Tensor, numbers: Tensor) -> Tensor:
-    """values[numbers], the fast way: few from many as they lie, many after gathering what lies apart."""
-    return values[numbers] if 4 * len(numbers) < len(values) else values.contiguous().index_select(0, numbers)
-
-
-def _ghost_cell_parts(
-    low: int, high: int
-) -> Iterator[tuple[tuple[int, int, int], tuple[slice, ...], tuple[slice, ...]]]:
-    """For every neighbour that a margin touches: its offset, where it goes, and what is taken of it."""
-    spans = {
-        -1: (slice(0, low), slice(BRICK - low, BRICK)),
-        0: (slice(low, low + BRICK), slice(0, BRICK)),
-        1: (slice(low + BRICK, low + BRICK + high), slice(0, high)),
-    }
-    steps = [step for step in (-1, 0, 1) if step == 0 or (low if step < 0 else high)]
-    for x, y, z in product(steps, repeat=3):
-        chosen = [spans[x], spans[y], spans[z]]
-        yield (x, y, z), (slice(None), *(c[0] for c in chosen)), (slice(None), *(c[1] for c in chosen))
+def _steps_around(side: int, device: torch.device) -> Tensor:
+    """How far apart a brick and the 27 around it, itself too, lie in a flat table with `side` bricks a side."""
+    step = torch.arange(-1, 2, device=device)
+    return ((step[:, None, None] * side + step[:, None]) * side + step).view(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ know what the tables are for.
 from __future__ import annotations
 
 import logging
+import random
 import sqlite3
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from backend.errors import SchemaMismatch, StoreUnavailable
 from backend.storage.database import Database
 from backend.storage.migrations import revisions
 from backend.storage.migrations.exclusive import InUse, alone_in_sqlite, expect_alone
+from backend.storage.migrations.revisions import Revisions
 
 __all__ = ["migrate", "open_migrated", "pending"]
 
@@ -28,8 +30,9 @@ _SCHEMA_LOCK = 0x0F_EA5_001
 _SESSION_NAME = "orfeas-migrate"
 _LONGEST_MIGRATION_SECONDS = 300
 # A process that has just ended may be seen a moment longer, one that starts is there for a moment.
-_GRACE_SECONDS = 2.0
-_REST_SECONDS = 0.05
+_GRACE_SECONDS = 5.0
+# By chance, so that two that start at once are not in each other's way again and again.
+_SHORTEST_REST, _LONGEST_REST = 0.02, 0.3
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,7 @@ def open_migrated(database_url: str) -> Database:
 
 
 def pending(database_url: str) -> tuple[str, ...]:
-    """Return the revisions that `migrate` would run, oldest first; changes nothing.
+    """Return the revisions that `migrate` would run, oldest first; makes no file and no table.
 
     Raises SchemaMismatch for a database that a later release made, DatabaseUrlError, StoreUnavailable.
     """
@@ -92,7 +95,7 @@ class _Migration:
             except InUse as error:
                 if waited > _GRACE_SECONDS:
                     raise self._refusal(error) from error
-                time.sleep(_REST_SECONDS)
+                time.sleep(random.uniform(_SHORTEST_REST, _LONGEST_REST))
             except StoreUnavailable as error:
                 if not _is_locked(error) or waited > _LONGEST_MIGRATION_SECONDS:
                     raise
@@ -100,26 +103,26 @@ class _Migration:
     def _advance(self) -> bool:
         """Look at the schema while no other process does; whether it is the latest. If not, migrate it."""
         with closing(Database.open(self._url, _SESSION_NAME)) as database, database.write() as connection:
-            if not database.is_sqlite:
-                _be_patient(connection)
-            database.one_at_a_time(connection, _SCHEMA_LOCK)
+            _wait_for_turn(database, connection)
             found = revisions.read(connection)
             if not found.pending:
                 self._when_current()
                 return True
-            if found.empty or not database.is_sqlite:
+            needs_file = database.is_sqlite and not found.empty
+            if not needs_file:
                 if not found.empty:
                     expect_alone(connection, unnamed=found.current is None)
-                self._upgrade(connection)
-                return False
-        with alone_in_sqlite(self._url) as connection:
-            self._upgrade(connection)
+                revisions.upgrade(connection)
+        if needs_file:
+            with alone_in_sqlite(self._url) as connection:
+                # Once more: another process may have migrated it between the two locks.
+                found = revisions.read(connection)
+                revisions.upgrade(connection)
+        self._note(found)
         return False
 
-    def _upgrade(self, connection: Connection) -> None:
-        # Once more: on SQLite the lock was let go of between looking and working.
-        found = revisions.read(connection)
-        revisions.upgrade(connection)
+    def _note(self, found: Revisions) -> None:
+        """Keep what was run, which is committed by now."""
         if found.pending and not found.empty:
             logger.info("The database is migrated: revisions %s.", ", ".join(found.pending))
         self._applied += found.pending
@@ -133,10 +136,15 @@ class _Migration:
         )
 
 
-def _be_patient(connection: Connection) -> None:
-    """Let this transaction wait for another migration and work for as long as one may take."""
-    connection.execute(text(f"SET LOCAL lock_timeout = '{_LONGEST_MIGRATION_SECONDS}s'"))
+def _wait_for_turn(database: Database, connection: Connection) -> None:
+    """Wait until no other process looks at the schema or changes it; this transaction may then take its time."""
+    if database.is_sqlite:
+        return  # the transaction's own lock is the turn
     connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LONGEST_MIGRATION_SECONDS}s'"))
+    database.one_at_a_time(connection, _SCHEMA_LOCK)
+    # A table that somebody holds, in psql perhaps, is not to hold up the start for as long.
+    connection.execute(text("SET LOCAL lock_timeout = '5s'"))
 
 
 def _is_locked(error: StoreUnavailable) -> bool:
