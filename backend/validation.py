@@ -1,7 +1,7 @@
 """What a caller may ask for: form fields in, one frozen GenerationRequest out.
 
 The models are the one schema of these fields: the OpenAPI document is made from them. This module does not know how
-fields reach the server (multipart.py reads the form), what an image is, or what the model does with a request.
+fields reach the server (multipart.py reads the form), what an image is, or what the model does with its options.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
 from backend.limits import (
     DEFAULT_ACCELERATION,
@@ -131,7 +132,7 @@ class GenerationRequest(BaseModel):
     """What one job is to make; kept with the job as JSON text.
 
     octree_resolution : cells a side, 128 to 512
-    steps, guidance_scale : None = the checkpoint's (see inference_steps); target_faces, scale_mm : None = as it comes
+    steps, guidance_scale : None = the checkpoint's (see options); target_faces, scale_mm : None = as it comes
     """
 
     model_config = _STRICT
@@ -166,6 +167,19 @@ class GenerationRequest(BaseModel):
         guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
         faster = "" if self.acceleration == DEFAULT_ACCELERATION else f", acceleration {self.acceleration}"
         return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}, model {model}"
+
+    def options(self, defaults: Defaults) -> ImageOptions:
+        """Return what the model is to do; where the request says nothing, what its checkpoint says.
+
+        Raises InvalidSteps and the like where the checkpoint says what cannot be.
+        """
+        generation = GenerationOptions(
+            self.inference_steps(defaults.num_inference_steps),
+            defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale,
+            self.octree_resolution,
+            self.acceleration,
+        )
+        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background)
 
     def inference_steps(self, checkpoint_default: int) -> int:
         """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.

@@ -24,6 +24,8 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.hunyuan3d.checkpoint.config import PipelineDefaults
+from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 from backend.validation import (
     GenerateFields,
     GenerationFields,
@@ -278,6 +280,17 @@ def test_what_is_no_request_is_unreadable(text: str) -> None:
 )
 def test_default_steps_follow_quality(quality: int, default: int, expected: int) -> None:
     assert request(quality=str(quality)).inference_steps(default) == expected
+
+
+def test_a_request_becomes_the_options_of_its_image() -> None:
+    defaults = PipelineDefaults(num_inference_steps=50, guidance_scale=4.5)
+    silent = request(quality="1", seed="7").options(defaults)
+    assert silent == ImageOptions(GenerationOptions(25, 4.5, 128), 7)
+    asked = request(
+        quality="4", steps="33", guidance_scale="0", acceleration="fast", seed="8", target_faces="500",
+        remove_background="never",
+    ).options(defaults)  # fmt: skip
+    assert asked == ImageOptions(GenerationOptions(33, 0.0, 256, "fast"), 8, 500, "never")
 
 
 def test_steps_that_were_asked_for_are_taken() -> None:

@@ -86,17 +86,16 @@ class CommandLine:
 
     def __post_init__(self) -> None:
         from backend.hunyuan3d.mesh.ops import check_scale_mm
-        from backend.hunyuan3d.options import GenerationOptions, check_seeds, check_target_faces
+        from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 
         # The checkpoint's own defaults stand in later for what is not given; here only what is given is checked.
-        GenerationOptions(
+        generation = GenerationOptions(
             1 if self.num_inference_steps is None else self.num_inference_steps,
             0.0 if self.guidance_scale is None else self.guidance_scale,
             MIN_RESOLUTION if self.octree_resolution is None else self.octree_resolution,
             self.acceleration,
         )
-        check_seeds(self.seed, 1)
-        check_target_faces(self.target_faces, 1)
+        ImageOptions(generation, 0 if self.seed is None else self.seed, self.target_faces, self.remove_background)
         if self.scale_mm is not None:
             check_scale_mm(self.scale_mm)
         if self.batch_size < 1:

@@ -38,12 +38,15 @@ class Scheduler(ABC):
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
         """The times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
-        return torch.cat([self.times(check_num_inference_steps(num_inference_steps)), torch.ones(1)])
+        return self._sigmas(check_num_inference_steps(num_inference_steps))
 
     def steps(self, num_inference_steps: int) -> list[Step]:
-        """The n Euler steps from noise to data. Raises InvalidSteps."""
-        sigmas = self.sigmas(num_inference_steps)
+        """The n Euler steps from noise to data, for a number that was checked when the options were made."""
+        sigmas = self._sigmas(num_inference_steps)
         return [Step(t, dt) for t, dt in zip(sigmas[:-1].tolist(), sigmas.diff().tolist(), strict=True)]
+
+    def _sigmas(self, num_inference_steps: int) -> Tensor:
+        return torch.cat([self.times(num_inference_steps), torch.ones(1)])
 
 
 @dataclass(frozen=True)
