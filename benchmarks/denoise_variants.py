@@ -242,7 +242,7 @@ def measure_design(
         _compiled(bench, network, "compiled", profiled)
     with report.attempt(f"{name} fp8", 90):
         _plain(network)
-        quantise_denoiser(network)  # type: ignore[arg-type]
+        quantise_denoiser(network)
         _collect()
         report.say(f"{name} weights in fp8: {sum(p.nbytes for p in network.parameters()) / 2**30:.2f} GiB")
         _compiled(bench, network, "fp8 compiled", profiled)

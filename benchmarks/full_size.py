@@ -240,7 +240,7 @@ def compiled_pipeline(name: str, device: torch.device, dtype: torch.dtype, *, fp
     network = pipeline.denoiser
     assert isinstance(network, torch.nn.Module)
     if fp8:
-        quantise_denoiser(network)  # type: ignore[arg-type]
+        quantise_denoiser(network)
     CompiledPieces([network, pipeline.shape_vae]).use()
     pipeline.denoiser = GraphedDenoiser(pipeline.denoiser, GRAPHED_TOKENS)
     return pipeline

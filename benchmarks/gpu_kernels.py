@@ -33,7 +33,7 @@ def check_norm_kernel() -> None:
         qkv = torch.randn(rows, 3 * heads * d, device="cuda", dtype=torch.bfloat16)
         weights = [torch.rand(d, device="cuda", dtype=torch.bfloat16) + 0.5 for _ in range(2)]
         by_head = cut_heads(qkv, heads, 3)
-        by_part = qkv.unflatten(-1, (3, heads, d)).unbind(-3)
+        by_part = qkv.view(-1, 3, heads, d).unbind(-3)
         for layout, (q, k, _) in (("heads first", by_head), ("parts first", by_part)):
             out = launch_norm_kernel(q, k, *weights)
             exact = [head_norm(x.double(), w.double()) for x, w in zip((q, k), weights, strict=True)]
@@ -137,7 +137,7 @@ def check_fp8_experts() -> None:
     weights = [torch.randn(8192, 2048, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in sizes]
     experts = Fp8Experts(weights, [torch.zeros(8192, device="cuda", dtype=torch.bfloat16) for _ in sizes])
     out = experts(rows, ends)
-    exact = torch.cat([part @ weight.t() for part, weight in zip(rows.split(sizes), weights, strict=True)])
+    exact = torch.cat([part @ weight.t() for part, weight in zip(torch.split(rows, sizes), weights, strict=True)])
     ms = milliseconds(lambda: experts(rows, ends), 10)
     print(f"FULL fp8 experts: to bf16 {relative(out, exact):.1e}; {ms:.3f} ms, "
           f"{2 * len(rows) * 2048 * 8192 / ms / 1e9:.0f} TFLOP/s with quantising")  # fmt: skip

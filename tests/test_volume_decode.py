@@ -226,7 +226,7 @@ def test_searches_take_turns_while_the_field_works() -> None:
 
 
 def only_near(shape: Shape, width: float, value: float) -> Shape:
-    """The shape, but `value` wherever it is nearer to zero than `width`."""
+    """Return the shape, but `value` wherever it is nearer to zero than `width`."""
 
     def spoilt(p: Tensor) -> Tensor:
         values = shape(p)

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ class CompiledPieces:
         self.failed = False
         self._places = [(module, name) for network in networks for module, name in pieces_of(network)]
         for module, name in self._places:
-            setattr(module, name, Piece(self, getattr(module, name), type(module).pieces[name], self._compiler))
+            setattr(module, name, Piece(self, getattr(module, name), _rows_of(module, name), self._compiler))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -107,6 +107,11 @@ class Piece:
 def pieces_of(network: nn.Module) -> list[tuple[nn.Module, str]]:
     """Return every (module, method name) of a network that may be compiled by itself."""
     return [(module, name) for module in network.modules() for name in getattr(type(module), "pieces", {})]
+
+
+def _rows_of(module: nn.Module, name: str) -> tuple[str, ...]:
+    pieces: Mapping[str, tuple[str, ...]] = type(module).pieces  # type: ignore[attr-defined]
+    return pieces[name]
 
 
 def compile_rows(function: Function) -> Function:

@@ -83,7 +83,7 @@ class _Graph:
         self._x, self._t, self._guidance = x.clone(), t.clone(), None if guidance is None else guidance.clone()
         self._context = _copy(context)
         self._held: Any = None
-        stream = torch.cuda.Stream(x.device)
+        stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(x.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP_CALLS):

@@ -110,7 +110,7 @@ class QKNorm(nn.Module):
 
     def cut(self, qkv: Tensor, heads: int) -> Heads:
         """qkv : (..., 3C), three blocks of C channels and each cut into heads -> q, k, v (..., H, d), q, k normed."""
-        q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)
+        q, k, v = qkv.reshape(*qkv.shape[:-1], 3, heads, -1).unbind(-3)
         return *normed_queries_keys(q, k, self.query_norm.scale, self.key_norm.scale), v
 
 
@@ -193,8 +193,8 @@ class DoubleBlock(nn.Module):
     def forward(self, img: Tensor, txt: Tensor, vec: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """img, txt : (M, C) with vec (1, C), or (B, T, C) with vec (B, 1, C), T each stream's own."""
         img_mods, txt_mods, img_qkv, txt_qkv = self.enter(img, txt, vec)
-        joint = [join_tokens(a, b, batch) for a, b in zip(txt_qkv, img_qkv, strict=True)]
-        attended = attention_over_rows(*joint, batch).unflatten(0, (batch, -1))
+        q, k, v = (join_tokens(a, b, batch) for a, b in zip(txt_qkv, img_qkv, strict=True))
+        attended = attention_over_rows(q, k, v, batch).view(batch, -1, txt.shape[-1])
         parts = attended.tensor_split([txt.numel() // (batch * txt.shape[-1])], dim=1)
         # Copied also where a view would do, so that what is compiled always gets the same kind of tensor.
         txt_out, img_out = (part.clone(memory_format=torch.contiguous_format) for part in parts)
@@ -257,10 +257,10 @@ class SingleBlock(nn.Module):
         shift, scale, _ = self.modulation.cut(mods)
         normed = modulated_norm(x, shift, scale)
         if type(self.linear1) is nn.Linear:
-            weights, biases = self.linear1.weight.split(self.sizes), self.linear1.bias.split(self.sizes)
+            weights, biases = (torch.split(p, self.sizes) for p in (self.linear1.weight, self.linear1.bias))
             qkv, hidden = F.linear(normed, weights[0], biases[0]), linear_gelu(normed, weights[1], biases[1])
         else:
-            qkv, hidden = self.linear1(normed).split(self.sizes, dim=-1)
+            qkv, hidden = torch.split(self.linear1(normed), self.sizes, dim=-1)
             hidden = F.gelu(hidden, approximate="tanh")
         return mods, hidden, self.norm.cut(qkv, self.heads)
 

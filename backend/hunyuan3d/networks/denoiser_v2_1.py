@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.hunyuan3d.networks.gelu_rows import gelu_rows
 from backend.hunyuan3d.networks.head_norms import head_norm, normed_queries_keys
 from backend.hunyuan3d.networks.layers import (
     Pieces,
@@ -109,7 +110,7 @@ class SelfAttention(nn.Module):
     def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x : (M, C) -> q, k, v : (M, H, d), q and k normed."""
         q, k, v = cut_heads(self.project(x), self.heads, 3)
-        if isinstance(self.q_norm, nn.RMSNorm):
+        if isinstance(self.q_norm, nn.RMSNorm) and isinstance(self.k_norm, nn.RMSNorm):
             q, k = normed_queries_keys(q, k, self.q_norm.weight, self.k_norm.weight)
         return q, k, v
 
@@ -164,7 +165,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(gelu_rows(self.fc1(x)))
         return out
 
 
@@ -207,16 +208,22 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, kv: KeysValues, unconditional: Tensor | None, skip: Tensor | None, batch: int
     ) -> Tensor:
-        """x, skip : (M, C), M = batch * T; unconditional : (C,) where the second half of the rows has no context."""
+        """x, skip : (M, C), M = batch * T; unconditional : (C,), what attn2 adds to the rows that have no context.
+
+        With `unconditional` the second half of the rows has none, and so has what is returned; the first block is given
+        the first half alone, since the two are the same until attn2.
+        """
+        with_context = kv[0].shape[0]
         x, q, k, v = self.enter(x, skip)
         attended = attention_over_rows(q, k, v, batch)
-        has_unconditional = unconditional is not None
-        x, q = self.between(x, attended, has_unconditional)
-        crossed = attention_over_rows(q, *kv, batch // 2 if has_unconditional else batch)
-        if not self.uses_moe:
-            out: Tensor = self.leave(x, crossed, unconditional)
-            return out
-        x, normed, shared = self.leave(x, crossed, unconditional)
+        x, q = self.between(x, attended, batch > with_context)
+        crossed = attention_over_rows(q, *kv, with_context)
+        if unconditional is not None and batch == with_context:
+            x = torch.cat([x, x])
+        left = self.leave(x, crossed, unconditional)
+        if isinstance(left, Tensor):
+            return left
+        x, normed, shared = left
         return self.moe.add_routed(x, shared, normed)
 
     def enter(self, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -242,7 +249,7 @@ class Block(nn.Module):
         x = x + crossed
         normed = self.norm3(x)
         if self.uses_moe:
-            return x, normed, self.moe.shared_experts(normed)
+            return x, normed, self.moe.shared(normed)
         out: Tensor = x + self.mlp(normed)
         return out
 
@@ -308,17 +315,18 @@ class HunYuanDiTPlain(nn.Module):
         t = t.expand(x.shape[0])
         unconditional: tuple[Tensor | None, ...] = (None,) * len(self.layers)
         if context.unconditional is not None:
-            x, t, unconditional = torch.cat([x, x]), torch.cat([t, t]), context.unconditional
-        batch = x.shape[0]
+            unconditional = context.unconditional
+        given = batch = x.shape[0]
         h = torch.cat([self.t_embedder(t)[:, None], self.embed(x)], dim=1).flatten(0, 1)
         skips: list[Tensor] = []
         for layer, (block, kv, constant) in enumerate(
             zip(self.layers, context.keys_values, unconditional, strict=True)
         ):
             h = block(h, kv, constant, skips.pop() if block.takes_skip else None, batch)
+            batch = given if context.unconditional is None else 2 * given
             if layer < self.config.depth // 2:
                 skips.append(h)
-        out: Tensor = self.final_layer(h.unflatten(0, (batch, -1)))
+        out: Tensor = self.final_layer(h.view(batch, -1, self.config.hidden_size))
         return out
 
     def embed(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Fp8Linear(nn.Module):
         rows = x.flatten(0, -2) if x.dim() != 2 else x
         values, scale = quantise(rows)
         out = self.product(values, scale).to(x.dtype)
-        return out.unflatten(0, x.shape[:-1]) if x.dim() != 2 else out
+        return out.view(*x.shape[:-1], -1)
 
     def product(self, values: Tensor, scale: Tensor) -> Tensor:
         """Rows that are quantised already: values (M, K) with scale (M, 1) -> (M, N)."""
@@ -50,6 +50,14 @@ class Fp8Linear(nn.Module):
             )  # fmt: skip
         out = (values.float() @ self.weight.float().t()) * scale * self.scale
         return out if self.bias is None else out + self.bias
+
+
+class Fp8ExpertLayers(nn.Module):
+    """Both layers of all experts (mixture_of_experts.GroupedLayers)."""
+
+    def __init__(self, first: Fp8Experts, second: Fp8Experts) -> None:
+        super().__init__()
+        self.first, self.second = first, second
 
 
 class Fp8FeedForward(nn.Module):
@@ -66,7 +74,7 @@ class Fp8FeedForward(nn.Module):
 
 
 class Fp8Experts(nn.Module):
-    """One layer of all experts in fp8, as grouped products (mixture_of_experts.GroupedProduct)."""
+    """One layer of all experts in fp8, as grouped products (mixture_of_experts.GroupedLayer)."""
 
     pieces: ClassVar[Pieces] = {"quantise_rows": ("rows",)}
     bias: nn.Parameter
@@ -91,7 +99,7 @@ class Fp8Experts(nn.Module):
                 out_dtype=torch.bfloat16, use_fast_accum=True,
             )  # fmt: skip
         sizes = torch.diff(ends, prepend=ends.new_zeros(1)).tolist()
-        parts = zip(values.float().split(sizes), self.weight, self.scale, strict=True)
+        parts = zip(torch.split(values.float(), sizes), self.weight, self.scale, strict=True)
         out = torch.cat([(part @ weight.float().t()) * row for part, weight, row in parts])
         return (out * scale[:, None]).to(rows.dtype)
 
@@ -101,49 +109,59 @@ class Fp8Experts(nn.Module):
         return values, scale.squeeze(-1)
 
 
-def quantise_denoiser(denoiser: Hunyuan3DDiT | HunYuanDiTPlain) -> None:
+def quantise_denoiser(denoiser: object) -> None:
     """Put fp8 products in the place of a denoiser's own, except in its first and last block."""
     if isinstance(denoiser, HunYuanDiTPlain):
         for block in denoiser.layers[1:-1]:
             _quantise_v2_1(block)
         return
+    if not isinstance(denoiser, Hunyuan3DDiT):
+        raise TypeError(f"{type(denoiser).__name__} is no denoiser of this model")
     blocks = [*denoiser.double_blocks, *denoiser.single_blocks]
     for module in blocks[1:-1]:
         _quantise_linears(module)
 
 
 def _quantise_v2_1(block: Block) -> None:
-    joint = block.attn1
-    weight = torch.cat([p.weight for p in (joint.to_q, joint.to_k, joint.to_v)])
-    biases = [p.bias for p in (joint.to_q, joint.to_k, joint.to_v)]
-    joint.qkv = Fp8Linear(weight, None if biases[0] is None else torch.cat(biases))
-    del weight, joint.to_q, joint.to_k, joint.to_v
+    joint, crossing = block.attn1, block.attn2
+    projections = (joint.to_q, joint.to_k, joint.to_v)
+    weight = torch.cat([p.weight.detach() for p in projections])
+    biases = [p.bias.detach() for p in projections if p.bias is not None]
+    joint.qkv = Fp8Linear(weight, torch.cat(biases) if biases else None)
+    # The joint projection is in their place.
+    del weight, projections, joint.to_q, joint.to_k, joint.to_v
     joint.fused = None
-    joint.out_proj = _fp8(joint.out_proj)
-    block.attn2.to_q, block.attn2.out_proj = _fp8(block.attn2.to_q), _fp8(block.attn2.out_proj)
+    _replace(joint, "out_proj")
+    _replace(crossing, "to_q")
+    _replace(crossing, "out_proj")
     if block.takes_skip:
-        block.skip_linear = _fp8(block.skip_linear)
+        _replace(block, "skip_linear")
     if block.uses_moe:
-        shared = block.moe.shared_experts
-        block.moe.shared_experts = _feed_forward(shared, "net.0.proj", "net.2")
+        _replace_feed_forward(block.moe, "shared_experts", "net.0.proj", "net.2")
         _quantise_experts(block.moe)
     else:
-        block.mlp = _feed_forward(block.mlp, "fc1", "fc2")
+        _replace_feed_forward(block, "mlp", "fc1", "fc2")
 
 
-def _feed_forward(module: nn.Module, first: str, second: str) -> nn.Module:
-    linears = [module.get_submodule(name) for name in (first, second)]
-    fits = all(isinstance(_fp8(linear), Fp8Linear) for linear in linears)
-    return Fp8FeedForward(*linears) if fits else module  # type: ignore[arg-type]
+def _replace(module: nn.Module, name: str) -> None:
+    setattr(module, name, _fp8(getattr(module, name)))
+
+
+def _replace_feed_forward(module: nn.Module, name: str, first: str, second: str) -> None:
+    linears = [module.get_submodule(f"{name}.{layer}") for layer in (first, second)]
+    if all(isinstance(linear, nn.Linear) and _fits(linear) for linear in linears):
+        setattr(module, name, Fp8FeedForward(*linears))  # type: ignore[arg-type]
 
 
 def _quantise_experts(moe: MixtureOfExperts) -> None:
     layers = []
     for name in ("net.0.proj", "net.2"):
-        linears = [expert.get_submodule(name) for expert in moe.experts]
-        layers.append(Fp8Experts([linear.weight for linear in linears], [linear.bias for linear in linears]))
+        weights, biases = (
+            [expert.get_parameter(f"{name}.{kind}") for expert in moe.experts] for kind in ("weight", "bias")
+        )
+        layers.append(Fp8Experts(weights, biases))
     del moe.experts
-    moe.fused, moe.grouped = None, nn.ModuleList(layers)
+    moe.fused, moe.grouped = None, Fp8ExpertLayers(*layers)
 
 
 def _quantise_linears(module: nn.Module) -> None:
@@ -158,9 +176,12 @@ def _quantise_linears(module: nn.Module) -> None:
 
 
 def _fp8(linear: nn.Module) -> nn.Module:
-    if not isinstance(linear, nn.Linear) or linear.in_features % _MULTIPLE or linear.out_features % _MULTIPLE:
-        return linear
-    return Fp8Linear(linear.weight, linear.bias)
+    fits = isinstance(linear, nn.Linear) and _fits(linear)
+    return Fp8Linear(linear.weight, linear.bias) if fits else linear  # type: ignore[arg-type]
+
+
+def _fits(linear: nn.Linear) -> bool:
+    return linear.in_features % _MULTIPLE == 0 and linear.out_features % _MULTIPLE == 0
 
 
 def fp8_missing(device: torch.device) -> str | None:

@@ -49,7 +49,7 @@ def cut_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
 
     x : (..., parts * C). Returns `parts` views (..., H, d), cut as `split_heads` cuts.
     """
-    return x.unflatten(-1, (heads, parts, -1)).unbind(-2)
+    return x.reshape(*x.shape[:-1], heads, parts, -1).unbind(-2)
 
 
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ products whose group borders stay on the device.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from diffusers.models.attention import FeedForward
@@ -15,6 +15,26 @@ from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.gelu_rows import gelu_rows
 from backend.hunyuan3d.networks.layers import Pieces, share_storage
+
+
+class GroupedLayer(Protocol):
+    """One layer of all experts, its bias left to whoever reads what comes out."""
+
+    bias: Tensor
+
+    def __call__(self, rows: Tensor, ends: Tensor, bias: Tensor | None = None, expert: Tensor | None = None) -> Tensor:
+        """rows : (M, K) sorted by expert; ends : (experts,) int32 -> (M, N).
+
+        bias, expert : the bias of the layer before and each row's expert, where the rows are still to go through GELU.
+        """
+        ...
+
+
+class GroupedLayers(Protocol):
+    """Both layers of all experts."""
+
+    first: GroupedLayer
+    second: GroupedLayer
 
 
 class MixtureOfExperts(nn.Module):
@@ -30,7 +50,7 @@ class MixtureOfExperts(nn.Module):
         self.shared_experts = self.feed_forward()
         self.fused: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         # Both layers' products in another precision (fp8.py).
-        self.grouped: nn.ModuleList | None = None
+        self.grouped: GroupedLayers | None = None
 
     def feed_forward(self) -> FeedForward:
         """Linear(C, 4C), GELU, Linear(4C, C) under the released names net.0.proj and net.2."""
@@ -53,7 +73,16 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x : (B, T, C) -> (B, T, C)."""
         tokens = x.flatten(0, 1)
-        return self.add_routed(torch.zeros_like(tokens), self.shared_experts(tokens), tokens).view_as(x)
+        return self.add_routed(torch.zeros_like(tokens), self.shared(tokens), tokens).view_as(x)
+
+    def shared(self, tokens: Tensor) -> Tensor:
+        """Return the expert's outcome that every token gets; (M, C) -> (M, C)."""
+        if isinstance(self.shared_experts, FeedForward):
+            first, second = (self.shared_experts.get_submodule(name) for name in ("net.0.proj", "net.2"))
+            out: Tensor = second(gelu_rows(first(tokens)))
+        else:
+            out = self.shared_experts(tokens)
+        return out
 
     def add_routed(self, x: Tensor, shared: Tensor, tokens: Tensor) -> Tensor:
         """x + (shared + the chosen experts' outcome for `tokens`), each (M, C)."""
@@ -81,9 +110,9 @@ class MixtureOfExperts(nn.Module):
     def run_experts(self, rows: Tensor, expert: Tensor) -> tuple[Tensor, Tensor]:
         """rows : (M, C) sorted by expert; expert : (M,) int64, rising -> (M, C) and the bias (experts, C) they lack."""
         if self.grouped is not None:
-            first, second = self.grouped
             ends = self.ends_of(expert)
-            return second(first(rows, ends), ends, first.bias, expert), second.bias
+            hidden = self.grouped.first(rows, ends)
+            return self.grouped.second(hidden, ends, self.grouped.first.bias, expert), self.grouped.second.bias
         if self.fused is not None and rows.device.type == "cuda" and rows.dtype == torch.bfloat16:
             w1, b1, w2, b2 = self.fused
             ends = self.ends_of(expert)
