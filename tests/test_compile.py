@@ -25,7 +25,7 @@ from backend.hunyuan3d.device.compile import (
     keep_compiled_in,
     pieces_of,
 )
-from backend.hunyuan3d.networks import gelu_rows, head_norms
+from backend.hunyuan3d.kernels import gelu_rows, head_norms
 from backend.hunyuan3d.networks.fp8 import quantise_denoiser
 from tests.conftest import load_golden
 from tests.support.compilers import FakeCompiler

@@ -13,7 +13,7 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.gelu_rows import gelu_rows
+from backend.hunyuan3d.kernels.gelu_rows import gelu_rows
 from backend.hunyuan3d.networks.layers import Pieces, share_storage
 
 

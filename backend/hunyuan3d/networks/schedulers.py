@@ -28,14 +28,14 @@ class Scheduler(ABC):
 
     @abstractmethod
     def times(self, num_inference_steps: int) -> Tensor:
-        """The n times at which the denoiser is asked, (n,) float32 in [0, 1], never falling."""
+        """Return the n times at which the denoiser is asked, (n,) float32 in [0, 1], never falling."""
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
-        """The times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
+        """Return the times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
         return torch.cat([self.times(check_num_inference_steps(num_inference_steps)), torch.ones(1)])
 
     def steps(self, num_inference_steps: int) -> list[Step]:
-        """The n Euler steps from noise to data. Raises InvalidSteps."""
+        """Return the n Euler steps from noise to data. Raises InvalidSteps."""
         sigmas = self.sigmas(num_inference_steps)
         return [Step(t, dt) for t, dt in zip(sigmas[:-1].tolist(), sigmas.diff().tolist(), strict=True)]
 
