@@ -229,13 +229,15 @@ def measure_design(
     report: Report, name: str, build: Callable[[], Hunyuan3DShapePipeline], batches: tuple[int, ...], profiled: int
 ) -> None:
     """Try every variant on one design. profiled : the batch whose kernels are written down."""
-    bench: Bench | None = None
+    made: list[Bench] = []
     with report.attempt(f"{name} eager", 60):
         bench = Bench(report, name, build(), batches)
+        made.append(bench)
         with patched(head_norms, "_is_for_kernel", _never), patched(gelu_rows, "_is_for_kernel", _never):
             bench.measure("eager")
-    if bench is None:
+    if not made:
         return
+    bench = made[0]
     network = bench.pipeline.denoiser
     assert isinstance(network, nn.Module)
     with report.attempt(f"{name} compiled", 90):

@@ -19,7 +19,7 @@ from backend.hunyuan3d.kernels.gelu_rows import (
     gelu_rows_quantised_on_device,
     quantise,
 )
-from backend.hunyuan3d.kernels.head_norms import head_norm, launch_norm_kernel
+from backend.hunyuan3d.kernels.head_norms import _norms_plainly, head_norm, launch_norm_kernel
 from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
 from backend.hunyuan3d.networks.fp8 import Fp8Experts, Fp8Linear
 from backend.hunyuan3d.networks.layers import cut_heads
@@ -38,8 +38,8 @@ def check_norm_kernel() -> None:
             out = launch_norm_kernel(q, k, *weights)
             exact = [head_norm(x.double(), w.double()) for x, w in zip((q, k), weights, strict=True)]
             errors = [relative(a, b) for a, b in zip(out, exact, strict=True)]
-            kernel = milliseconds(lambda q=q, k=k, w=weights: launch_norm_kernel(q, k, *w), 20)
-            twin = milliseconds(lambda q=q, k=k, w=weights: (head_norm(q, w[0]), head_norm(k, w[1])), 20)
+            kernel = milliseconds(partial(launch_norm_kernel, q, k, *weights), 20)
+            twin = milliseconds(partial(_norms_plainly, q, k, *weights), 20)
             floor = 4 * q.numel() * 2 / 3e12 * 1e3
             print(f"FULL norm kernel {rows}x{heads}x{d} {layout}: errors {errors[0]:.1e} {errors[1]:.1e}; "
                   f"{kernel:.3f} ms, torch {twin:.3f} ms, bytes alone {floor:.3f} ms")  # fmt: skip
@@ -54,7 +54,7 @@ def check_norm_choices() -> None:
         times = {}
         for at_once in (4, 8, 16, 32, 64):
             head_norms._HEADS_AT_ONCE = at_once
-            times[at_once] = round(milliseconds(lambda q=q, k=k, w=w: launch_norm_kernel(q, k, w, w), 20), 3)
+            times[at_once] = round(milliseconds(partial(launch_norm_kernel, q, k, w, w), 20), 3)
         head_norms._HEADS_AT_ONCE = 16
 
         def both(qkv: Tensor, w: Tensor, heads: int = heads) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def check_norm_choices() -> None:
 
         compiled = torch.compile(both)
         compiled(qkv, w)
-        ms = milliseconds(lambda qkv=qkv, w=w, compiled=compiled: compiled(qkv, w), 20)
+        ms = milliseconds(partial(compiled, qkv, w), 20)
         print(f"FULL norm kernel {rows}x{heads}x{d}: ms for heads at once {times}; by the compiler {ms:.3f}")
 
 
@@ -80,7 +80,7 @@ def check_gelu_rows() -> None:
         values, scale = gelu_rows_quantised_on_device(x, bias, expert)
         plain, plain_scale = quantise(exact.to(x.dtype))
         differing = float((values[few].float() != plain.float()).float().mean())
-        times = [milliseconds(lambda f=f, x=x, b=bias, e=expert: f(x, b, e), 10)
+        times = [milliseconds(partial(f, x, bias, expert), 10)
                  for f in (gelu_rows_on_device, gelu_rows_quantised_on_device, gelu_rows_plainly)]  # fmt: skip
         floor = 2 * x.numel() * 2 / 3e12 * 1e3
         error, scales = relative(out[few], exact), relative(scale[few], plain_scale.squeeze(-1))
@@ -108,15 +108,16 @@ def check_fp8() -> None:
     """Products in fp8 against the same arithmetic on dequantised values, and their rates."""
     for rows, width, hidden in ((32776, 2048, 8192), (8884, 1024, 4096)):
         x = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16)
+        bias = torch.randn(hidden, device="cuda", dtype=torch.bfloat16)
         linear = Fp8Linear(
             torch.randn(hidden, width, device="cuda", dtype=torch.bfloat16) * 0.02,
-            torch.randn(hidden, device="cuda", dtype=torch.bfloat16),
+            bias,
         )
         values, scale = quantise(x[:512])
-        expected = (values.float() @ linear.weight.float().t()) * scale * linear.scale + linear.bias.float()
-        exact = x[:512].float() @ (linear.weight.float() * linear.scale.t()).t() + linear.bias.float()
+        expected = (values.float() @ linear.weight.float().t()) * scale * linear.scale + bias.float()
+        exact = x[:512].float() @ (linear.weight.float() * linear.scale.t()).t() + bias.float()
         out = linear(x)
-        ms = milliseconds(lambda x=x, linear=linear: linear(x), 10)
+        ms = milliseconds(partial(linear, x), 10)
         values, scale = quantise(x)
         product = milliseconds(partial(_product, linear, values, scale), 10)
         rate = 2 * rows * width * hidden / product / 1e9

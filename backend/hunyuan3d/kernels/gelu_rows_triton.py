@@ -1,6 +1,6 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, import-untyped, import-not-found"
 """The Triton kernel of `gelu_rows`."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 import triton
 import triton.language as tl
 

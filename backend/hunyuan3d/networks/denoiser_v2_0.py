@@ -238,7 +238,7 @@ class SingleBlock(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_heads
-        self.sizes = (3 * width, config.mlp_size)
+        self.sizes = [3 * width, config.mlp_size]
         self.linear1 = nn.Linear(width, sum(self.sizes))
         self.linear2 = nn.Linear(width + config.mlp_size, width)
         self.norm = QKNorm(width // config.num_heads)

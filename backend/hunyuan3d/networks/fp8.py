@@ -1,7 +1,8 @@
 """Products in fp8 (e4m3): weights with one scale a row, activations with one scale a token, sums in float32.
 
-`quantise_denoiser` replaces a denoiser's large products, all but those of its first and last block; attention, norms and
-everything between stay as they are. Where there is no device for it, the same is computed from dequantised values. Knows nothing of sampling.
+`quantise_denoiser` replaces a denoiser's large products, all but those of its first and last block; attention, norms
+and everything between stay as they are. Where there is no device for it, the same is computed from dequantised values.
+Knows nothing of sampling.
 """
 
 from __future__ import annotations
