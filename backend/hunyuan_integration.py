@@ -21,6 +21,7 @@ from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.device.background_compile import BackgroundCompile
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
+from backend.hunyuan3d.device.choice import resolve_device
 from backend.hunyuan3d.device.compile import CompiledPieces, compiler_missing, keep_compiled_in
 from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
@@ -28,7 +29,6 @@ from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
-from backend.hunyuan3d.options import resolve_device
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,8 +22,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from backend.hunyuan3d.kernels.norm_dot import norm_dot
+from backend.hunyuan3d.kernels.query_norm import query_heads
 from backend.hunyuan3d.networks.shape_vae import ShapeField, ShapeVAE
-from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
+from backend.hunyuan3d.volume.decode import DecodeOptions, Field, decode_volume
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from benchmarks.full_size import DESIGNS, DisguisedField
@@ -77,11 +81,11 @@ def setting(size: str) -> Setting:
         return Setting("2.1", 384, 1 << 17, torch.device("cuda"), torch.bfloat16)
     cuda = torch.cuda.is_available()
     device, dtype = torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if cuda else torch.float32
-    return Setting("tiny", 64, 1 << 13, device, dtype)
+    return Setting("tiny", 32, 1 << 13, device, dtype)
 
 
 def milliseconds(device: torch.device, work: Callable[[], object], runs: int = 3) -> float:
-    """Median of some runs after one, the device's work included."""
+    """Return the median of some runs after one, the device's work included."""
     times = []
     for _ in range(runs + 1):
         _wait(device)
@@ -98,7 +102,7 @@ def _wait(device: torch.device) -> None:
 
 
 def relative(value: Tensor, reference: Tensor) -> float:
-    """||value - reference|| / ||reference||."""
+    """Return ||value - reference|| / ||reference||."""
     return float((value.double() - reference.double()).norm() / reference.double().norm())
 
 
@@ -116,13 +120,10 @@ def write_profile(out: Path, name: str, device: torch.device, work: Callable[[],
 
 
 def measure_parts(field: ShapeField, at: Setting) -> list[str]:
-    """Rows for the parts of one call of the field, `chunk` points."""
+    """Return rows for the parts of one call of the field, `chunk` points."""
     decoder, k, v = field.decoder, field.keys[:1], field.values[:1]
     points = torch.rand(at.chunk, 3, device=at.device) * 2 - 1
     f = decoder.embedded(points)
-    from backend.hunyuan3d.kernels.norm_dot import norm_dot
-    from backend.hunyuan3d.kernels.query_norm import query_heads
-
     q = query_heads(f, decoder.query)
     heads = q.transpose(0, 1)[None]
     attended = F.scaled_dot_product_attention(heads, k, v)[0].transpose(0, 1).flatten(1)
@@ -156,72 +157,73 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
 
 
 def fields_of(vae: ShapeVAE, tokens: Tensor) -> dict[str, PlainField | ShapeField]:
-    """The same fields, evaluated in the ways that are compared."""
+    """Return the same fields, evaluated in the ways that are compared."""
     ours, without = vae.field(tokens), vae.field(tokens, kernels=False)
     return {"as trained": PlainField(vae, without), "folded, torch": without, "folded, kernels": ours}
 
 
+def decoded(field: Field, at: Setting, turns: int | None = None) -> list[SparseVolume]:
+    """Return the volumes of fields that are disguised as a shape's."""
+    options = DecodeOptions(max_points_per_call=at.chunk, turns=turns)
+    found = decode_volume(DisguisedField(field), at.resolution, options)
+    return [volume for volume in found if isinstance(volume, SparseVolume)]
+
+
 def measure(at: Setting, out: Path) -> list[str]:
-    """The whole report's lines."""
+    """Return the whole report's lines."""
     torch.manual_seed(0)
     with torch.device(at.device):
         vae = ShapeVAE(DESIGNS[at.design].vae).to(at.dtype).requires_grad_(False).eval()
     latents = torch.randn(4, *vae.latent_shape, device=at.device)
     tokens = vae.decode(latents)
-    options = DecodeOptions(max_points_per_call=at.chunk)
+    names = list(fields_of(vae, tokens))
+    works: dict[str, Callable[[int], object]] = {
+        "tokens": lambda b: vae.decode(latents[:b]),
+        "keys, values, folding": lambda b: vae.field(tokens[:b]),
+        "search, field for nothing": lambda b: decoded(FreeField(b, at.device), at),
+        "search, field for nothing, no turns": lambda b: decoded(FreeField(b, at.device), at, 1),
+        **{name: partial(_decoded_by, vae, tokens, at, name) for name in names},
+        "folded, kernels, no turns": partial(_decoded_by, vae, tokens, at, names[-1], turns=1),
+        "folded, kernels, four turns": partial(_decoded_by, vae, tokens, at, names[-1], turns=4),
+    }
     lines = ["| decoding | 1 image, ms | 4 images, ms |", "|---|---|---|"]
-
-    def say(line: str) -> None:
-        lines.append(line)
-        print(line, flush=True)
-
-    for b in (1, 4):
-        write_profile(
-            out,
-            f"search_{b}",
-            at.device,
-            lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options),
-        )
-    times = [milliseconds(at.device, lambda b=b: vae.decode(latents[:b])) for b in (1, 4)]
-    say(f"| tokens | {times[0]:.1f} | {times[1]:.1f} |")
-    free = [
-        milliseconds(
-            at.device, lambda b=b: decode_volume(DisguisedField(FreeField(b, at.device)), at.resolution, options)
-        )
-        for b in (1, 4)
-    ]
-    say(f"| search, field for nothing | {free[0]:.1f} | {free[1]:.1f} |")
-    for name in fields_of(vae, tokens):
-        times = [
-            milliseconds(
-                at.device,
-                lambda b=b, name=name: decode_volume(
-                    DisguisedField(fields_of(vae, tokens[:b])[name]), at.resolution, options
-                ),
-                2,
-            )
-            for b in (1, 4)
-        ]
-        say(f"| {name} | {times[0]:.1f} | {times[1]:.1f} |")
+    for name, work in works.items():
+        times = [milliseconds(at.device, partial(work, b)) for b in (1, 4)]
+        lines.append(f"| {name} | {times[0]:.1f} | {times[1]:.1f} |")
+        print(lines[-1], flush=True)
     field = vae.field(tokens)
-    volumes = [v for v in decode_volume(DisguisedField(field), at.resolution, options) if isinstance(v, SparseVolume)]
-    surface = milliseconds(at.device, lambda: [extract_surface(volume) for volume in volumes])
-    copied = milliseconds(at.device, lambda: [volume.cpu() for volume in volumes])
-    on_cpu = [volume.cpu() for volume in volumes]
-    cpu_surface = milliseconds(at.device, lambda: [extract_surface(volume) for volume in on_cpu], 1)
-    say(f"| surfaces on the device | | {surface:.1f} |")
-    say(f"| surfaces on the CPU | | {cpu_surface:.1f} |")
-    say(f"| fields copied off | | {copied:.1f} |")
-    write_profile(
-        out, "decode_4", at.device, lambda: decode_volume(DisguisedField(vae.field(tokens)), at.resolution, options)
-    )
+    lines += measure_surfaces(field, at)
     lines += ["", f"| part of one call, {at.chunk} points | ms |", "|---|---|", *measure_parts(field, at), ""]
-    lines += check(vae, tokens, at, options)
+    lines += check(vae, tokens, at)
+    for b in (1, 4):
+        count = write_profile(out, f"search_{b}", at.device, partial(decoded, FreeField(b, at.device), at, 1))
+        lines.append(f"operators started by the search of {b}: {count}")
+    write_profile(out, "decode_1", at.device, partial(decoded, vae.field(tokens[:1]), at))
+    write_profile(out, "decode_4", at.device, partial(decoded, field, at))
     return lines
 
 
-def check(vae: ShapeVAE, tokens: Tensor, at: Setting, options: DecodeOptions) -> list[str]:
-    """Errors against float32, and one image alone against the same in company."""
+def _decoded_by(vae: ShapeVAE, tokens: Tensor, at: Setting, name: str, batch: int, turns: int | None = None) -> object:
+    return decoded(fields_of(vae, tokens[:batch])[name], at, turns)
+
+
+def measure_surfaces(field: ShapeField, at: Setting) -> list[str]:
+    """Return rows for what follows decoding: surfaces here or there, and fields copied off."""
+    volumes = decoded(field, at)
+    on_cpu = [volume.cpu() for volume in volumes]
+    works: dict[str, Callable[[], object]] = {
+        "surfaces on the device": lambda: [extract_surface(volume) for volume in volumes],
+        "surfaces on the CPU": lambda: [extract_surface(volume) for volume in on_cpu],
+        "fields copied off plainly": lambda: [volume.cpu() for volume in volumes],
+        "fields copied off": lambda: to_main_memory(volumes),
+    }
+    rows = [f"| {name} | | {milliseconds(at.device, work, 2):.1f} |" for name, work in works.items()]
+    print("\n".join(rows), flush=True)
+    return rows
+
+
+def check(vae: ShapeVAE, tokens: Tensor, at: Setting) -> list[str]:
+    """Compare with float32, and one image alone with the same in a batch."""
     points = torch.rand(4096, 3, device=at.device) * 2 - 1
     fields = fields_of(vae, tokens)
     values = {name: field(points, 1) for name, field in fields.items()}
@@ -231,13 +233,10 @@ def check(vae: ShapeVAE, tokens: Tensor, at: Setting, options: DecodeOptions) ->
     lines = [
         f"{name}: relative difference to float32 {relative(value, reference):.2e}" for name, value in values.items()
     ]
-    alone = decode_volume(vae.field(tokens[1:2]), at.resolution // 4, options)[0]
-    together = decode_volume(vae.field(tokens), at.resolution // 4, options)[1]
-    if isinstance(alone, SparseVolume) and isinstance(together, SparseVolume):
-        same = torch.equal(alone.to_dense().nan_to_num(7.0), together.to_dense().nan_to_num(7.0))
-        lines.append(
-            f"an image's volume alone and in a batch of four: {'the same to the bit' if same else 'DIFFERENT'}"
-        )
+    small = replace(at, resolution=at.resolution // 4)
+    alone, together = decoded(vae.field(tokens[1:2]), small)[0], decoded(vae.field(tokens), small)[1]
+    same = torch.equal(alone.to_dense().nan_to_num(7.0), together.to_dense().nan_to_num(7.0))
+    lines.append(f"an image's volume alone and in a batch of four: {'the same to the bit' if same else 'DIFFERENT'}")
     for line in lines:
         print(line, flush=True)
     return lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from backend.errors import Cancelled, InvalidParameter, InvalidResolution, NonFiniteValues, NoSurface, ServiceError
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume, dense_volume
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from benchmarks.support.fields import (
@@ -197,6 +199,32 @@ def test_an_image_gets_the_same_volume_in_any_batch() -> None:
         assert len(faces) == len(expected_faces)
 
 
+@pytest.mark.parametrize("turns", [2, 3, 9])
+def test_parts_of_a_batch_in_turns_find_what_they_find_together(turns: int) -> None:
+    shapes = [torus(), only_near(sphere(), 2e-3, torch.nan), waves(3, 3.0), sphere(0.2), thin_plate(0.12)]
+    options = DecodeOptions(base_cells=8, error_margin=0.0, slope_margin=0.0)
+    together = decode_volume(AnalyticField(shapes), 70, options)
+    levels: list[tuple[int, int]] = []
+    in_turns = decode_volume(
+        AnalyticField(shapes), 70, replace(options, turns=turns), lambda *level: levels.append(level)
+    )
+    assert levels == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for found, expected in zip(in_turns, together, strict=True):
+        if isinstance(expected, NonFiniteValues):
+            assert isinstance(found, NonFiniteValues)
+        else:
+            assert sound(found).points_evaluated == sound(expected).points_evaluated
+            torch.testing.assert_close(
+                sound(found).to_dense(), sound(expected).to_dense(), atol=0, rtol=0, equal_nan=True
+            )
+
+
+def test_searches_take_turns_while_the_field_works() -> None:
+    field = AnalyticField([sphere(), torus(), sphere(0.3)], remember=True)
+    decode_volume(field, 64, DecodeOptions(base_cells=16, turns=3))
+    assert [image for _, image in field.calls[:6]] == [0, 1, 2, 0, 1, 2]
+
+
 def only_near(shape: Shape, width: float, value: float) -> Shape:
     """Return the shape, but `value` wherever it is nearer to zero than `width`."""
 
@@ -262,6 +290,16 @@ def test_volume_in_main_memory_gives_the_same_mesh() -> None:
     assert_same_mesh(volume.cpu(), volume)
 
 
+def test_volumes_and_errors_come_into_main_memory_in_order() -> None:
+    spoilt = only_near(sphere(), 10.0, torch.nan)
+    found = decode_volume(AnalyticField([torus(), spoilt, sphere()]), 40)
+    copied = to_main_memory(found)
+    assert isinstance(copied[1], NonFiniteValues)
+    for place in (0, 2):
+        assert not sound(copied[place]).values.is_cuda
+        assert_same_mesh(sound(copied[place]), sound(found[place]))
+
+
 @pytest.mark.parametrize("resolution", [0, 7, 1025, -8, 64.0, True, "64"])
 def test_resolution_out_of_range_is_refused(resolution: int) -> None:
     for decode in (decode_volume, dense_volume):
@@ -276,6 +314,7 @@ def test_resolution_out_of_range_is_refused(resolution: int) -> None:
         {"bounds": float("nan")},
         {"max_points_per_call": 0},
         {"base_cells": 1},
+        {"turns": 0},
         {"reach": -1.0},
         {"error_margin": float("inf")},
         {"slope_margin": -0.1},

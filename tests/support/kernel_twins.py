@@ -22,8 +22,8 @@ def check_query_heads() -> None:
     for rows, (heads, head_dim, normed) in product((1, 128, 200), ((2, 64, True), (3, 16, True), (2, 32, False))):
         width = heads * head_dim
         f, centred, weight = (torch.randn(n, 64) for n in (rows, width, width))
-        parts = (torch.randn(head_dim), torch.randn(head_dim)) if normed else (None, None)
-        weights = QueryWeights(centred, weight, torch.randn(width), heads, 1e-6, *parts, 1e-6)
+        gain, offset = (torch.randn(head_dim), torch.randn(head_dim)) if normed else (None, None)
+        weights = QueryWeights(centred, weight, torch.randn(width), heads, 1e-6, gain, offset, 1e-6)
         torch.testing.assert_close(query_heads_triton(f, weights), query_heads_torch(f, weights), atol=1e-4, rtol=1e-4)
 
 
@@ -31,15 +31,15 @@ def check_norm_dot() -> None:
     """Widths that are powers of two and that are not, with and without the norm."""
     for (rows, width), normed in product(((1, 1024), (7, 48)), (True, False)):
         x = torch.randn(rows, width) * 3 + 1
-        parts = (torch.randn(width), torch.randn(width)) if normed else (None, None)
-        weights = NormDotWeights(torch.randn(width), *parts, 1e-5, torch.randn(width), torch.tensor([0.3]))
+        gain, offset = (torch.randn(width), torch.randn(width)) if normed else (None, None)
+        weights = NormDotWeights(torch.randn(width), gain, offset, 1e-5, torch.randn(width), torch.tensor([0.3]))
         torch.testing.assert_close(norm_dot_triton(x, weights), norm_dot_torch(x, weights), atol=1e-4, rtol=1e-4)
 
 
 def check_ghost_cells() -> None:
     """Every type that bricks hold, all margins that are used, all bricks and some."""
-    places = (torch.rand(2, 3, 3, 3) > 0.4).nonzero()
-    grid = BrickGrid.build(2, 3, places)
+    coordinates = (torch.rand(2, 3, 3, 3) > 0.4).nonzero()
+    grid = BrickGrid.build(2, 3, coordinates)
     for dtype in (torch.float32, torch.bool, torch.uint8, torch.int32):
         values: Tensor = (torch.randn(len(grid), 8, 8, 8) * 9).abs().to(dtype)
         fill = torch.nan if dtype == torch.float32 else 0 if dtype == torch.bool else 4

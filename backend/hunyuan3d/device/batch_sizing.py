@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.device.memory import DeviceMemory
+from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
 # What the drawn picture's shape cannot show: other shapes have more surface, and an allocator leaves gaps.
@@ -108,7 +109,7 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     picture can be sampled.
     """
     options = pipeline.options(2, octree_resolution=octree_resolution)
-    prepared = pipeline.prepare_shapes(_images(2), options, seeds=0, remove_background="never")
+    prepared = pipeline.prepare_shapes(_images(2), image_options(options, 2, seeds=0, remove_background="never"))
     memory.release()
     held = memory.used()
     sampling = _cost(lambda count: pipeline.sample_shapes(prepared[:count], options), memory, held)

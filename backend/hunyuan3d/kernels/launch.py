@@ -20,7 +20,7 @@ TRITON_PRESENT = find_spec("triton") is not None
 
 
 def kernels_run_on(x: Tensor) -> bool:
-    """Whether Triton is installed and runs where this tensor lies: on a GPU, or anywhere under its interpreter."""
+    """Say whether Triton is installed and runs where this tensor lies: on a GPU, or anywhere under its interpreter."""
     if not TRITON_PRESENT:
         return False
     if x.is_cuda:

@@ -34,7 +34,7 @@ class NormDotWeights:
 
 
 def norm_dot(x: Tensor, weights: NormDotWeights, *, kernels: bool = True) -> Tensor:
-    """x : (Q, C) -> norm(x + before) . vector + bias, (Q,) float32."""
+    """Return norm(x + before) . vector + bias, (Q,) float32, for x (Q, C)."""
     return _NORM_DOT(kernels and kernels_run_on(x), x, weights)
 
 

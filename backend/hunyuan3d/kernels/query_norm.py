@@ -45,18 +45,18 @@ class QueryWeights:
 
     @property
     def head_dim(self) -> int:
-        """Channels of a head, d."""
+        """Return the channels of a head, d."""
         return self.weight.shape[0] // self.heads
 
     @property
     def fits_kernel(self) -> bool:
-        """Whether the kernel can work with these sizes: powers of two that are not too small."""
+        """Say whether the kernel can work with these sizes: powers of two that are not too small."""
         d, k = self.head_dim, self.weight.shape[1]
         return d >= LEAST_HEAD and d & (d - 1) == 0 and k >= LEAST_HEAD and k & (k - 1) == 0
 
 
 def query_heads(f: Tensor, weights: QueryWeights, *, kernels: bool = True) -> Tensor:
-    """f : (Q, K), the weights' type -> q (Q, H, d), heads side by side in memory."""
+    """Return q (Q, H, d), heads side by side in memory, for f (Q, K) of the weights' type."""
     return _QUERY_HEADS(kernels and weights.fits_kernel and kernels_run_on(f), f, weights)
 
 

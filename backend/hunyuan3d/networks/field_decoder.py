@@ -48,7 +48,7 @@ class FieldDecoder:
     kernels: bool = True
 
     def __call__(self, points: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """points : (Q, 3) float32; k, v : (1, H, N, d) of one image -> logits (Q,) float32."""
+        """Evaluate at points (Q, 3) float32, with k, v : (1, H, N, d) of one image: logits (Q,) float32."""
         f = self.embedded(points)
         q = query_heads(f, self.query, kernels=self.kernels)
         # Heads stay side by side in memory, so that neither queries nor results are copied into place.
@@ -69,7 +69,7 @@ class FieldDecoder:
         return F.gelu(self.fc(x))
 
     def embedded(self, points: Tensor) -> Tensor:
-        """points : (Q, 3) float32 -> (Q, K): embedding, a one, zeros."""
+        """Embed points (Q, 3) float32 as (Q, K): embedding, a one, zeros."""
         embedding = self.embed(points)
         used = embedding.shape[-1]
         f = torch.zeros((len(points), self.carried.shape[1]), dtype=self.carried.dtype, device=points.device)
@@ -79,7 +79,7 @@ class FieldDecoder:
 
 
 def with_bias(weight: Tensor, bias: Tensor) -> Tensor:
-    """weight (C, F) and bias (C,) as one matrix (C, K) float32 for embeddings that end in a one and zeros."""
+    """Join weight (C, F) and bias (C,) to a matrix (C, K) float32 for embeddings that end in a one and zeros."""
     columns = weight.shape[1] + 1
     width = max(-(-columns // _ALIGNED) * _ALIGNED, 1 << (columns - 1).bit_length())
     joined = torch.zeros((weight.shape[0], width), dtype=torch.float32, device=weight.device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import pairwise
 from math import isfinite
 from typing import Protocol
 
@@ -18,12 +18,14 @@ from backend.errors import InvalidParameter, InvalidResolution, NonFiniteValues,
 from backend.hunyuan3d.volume import refinement
 from backend.hunyuan3d.volume.lattice import Level, LevelAxis, plan_levels
 from backend.hunyuan3d.volume.sparse_volume import VOXELS, BrickGrid, SparseVolume
+from backend.hunyuan3d.volume.turns import Lane, Search, in_turns, lanes
+from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
 MAX_CELLS = 64
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
 # Below this a call of the field is so small that the rest of a decoding takes more memory than it.
 MIN_POINTS_PER_CALL = 1024
 OnLevel = Callable[[int, int], None]
+Found = SparseVolume | ServiceError
 
 
 class Field(Protocol):
@@ -36,7 +38,7 @@ class Field(Protocol):
     def device(self) -> torch.device: ...
 
     def __call__(self, points: Tensor, image: int) -> Tensor:
-        """points : (Q,3) float32, world -> logits (Q,) float32 in the field of that image of the batch."""
+        """Evaluate the field of that image of the batch at points (Q,3) float32, world: logits (Q,) float32."""
         ...
 
 
@@ -48,7 +50,7 @@ class DecodeOptions:
     the memory. base_cells : least cells a side of the coarsest lattice; by resolution when None. reach : how readily
     the coarsest lattice is held too coarse for a truncated field, which is then asked everywhere on the next; 1 is
     exact. error_margin, slope_margin : how far predictions may be off, in what they were off before and in changes of
-    the field across a cell.
+    the field across a cell. turns : parts of a batch that are searched in turns; 2 on a GPU and 1 elsewhere when None.
     """
 
     bounds: float = 1.01
@@ -57,6 +59,7 @@ class DecodeOptions:
     reach: float = 1.1
     error_margin: float = 1.0
     slope_margin: float = 0.1
+    turns: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("bounds", "reach", "error_margin", "slope_margin"):
@@ -65,16 +68,22 @@ class DecodeOptions:
                 raise InvalidParameter(f"{name} must be a finite positive number, not {value}.")
         if self.max_points_per_call < 1:
             raise InvalidParameter(f"max_points_per_call must be at least 1, not {self.max_points_per_call}.")
+        if self.turns is not None and self.turns < 1:
+            raise InvalidParameter(f"turns must be at least 1, not {self.turns}.")
         if self.base_cells is not None and self.base_cells < 2:
             raise InvalidParameter(f"base_cells must be at least 2, not {self.base_cells}.")
 
     def halved(self) -> DecodeOptions:
-        """Half as many points in one call, which needs less memory and finds the same; itself where that is too few."""
+        """Halve the points in a call, which finds the same; return the same options where that is too few."""
         half = self.max_points_per_call // 2
         return self if half < MIN_POINTS_PER_CALL else replace(self, max_points_per_call=half)
 
+    def parts(self, device: torch.device) -> int:
+        """Return how many parts of a batch take turns on this device."""
+        return self.turns or (2 if device.type == "cuda" else 1)
+
     def least_cells(self, resolution: int) -> int:
-        """Cells a side that the coarsest lattice has to have at this resolution."""
+        """Return the cells a side that the coarsest lattice has to have at this resolution."""
         if self.base_cells is not None:
             return self.base_cells
         return 32 if resolution <= 256 else 48
@@ -87,9 +96,10 @@ class _FieldSampler:
     points of one image, cut the same way whatever the other images need: its values are the same in any batch.
     """
 
-    def __init__(self, field: Field, options: DecodeOptions) -> None:
+    def __init__(self, field: Field, options: DecodeOptions, lane: Lane) -> None:
         self.field = field
         self.options = options
+        self.lane = lane
         self.asked = [0] * field.batch_size
         self.alive = torch.ones(field.batch_size, dtype=torch.bool, device=field.device)
 
@@ -97,19 +107,22 @@ class _FieldSampler:
         """Put the field's values at `points` (P,) int64, brick * 512 + voxel, of sound images into the level."""
         points, counts = self._by_image(level, points)
         values = torch.empty(len(points), device=points.device)
-        for image, (own, out) in enumerate(zip(torch.split(points, counts), torch.split(values, counts), strict=True)):
-            if counts[image] > 0:
+        parts = list(zip(torch.split(points, counts), torch.split(values, counts), strict=True))
+        with self.lane.calls():
+            for image, (own, out) in enumerate(parts):
                 for part, there in zip(self._calls(own), self._calls(out), strict=True):
-                    there.copy_(self.field(level.positions(part), image))
-                self.alive[image] &= out.isfinite().all()
-                self.asked[image] += counts[image]
+                    if len(part) > 0:
+                        there.copy_(self.field(level.positions(part), image))
+        for image, (_, out) in enumerate(parts):
+            self.alive[image] &= out.isfinite().all()
+            self.asked[image] += len(out)
         level.put(points, values)
 
     def _calls(self, own: Tensor) -> Sequence[Tensor]:
         return torch.split(own, self.options.max_points_per_call)
 
     def _by_image(self, level: Level, points: Tensor) -> tuple[Tensor, list[int]]:
-        """The points in the images' order, and how many each image has."""
+        """Return the points in the images' order, and how many each image has."""
         batch = self.field.batch_size
         if batch == 1:
             return points, [len(points)]
@@ -123,7 +136,7 @@ class _FieldSampler:
 
 def decode_volume(
     field: Field, resolution: int, options: DecodeOptions | None = None, on_level: OnLevel | None = None
-) -> list[SparseVolume | ServiceError]:
+) -> list[Found]:
     """Find every image's surface on the lattice of (R+1)^3 points while asking for few of them.
 
     The coarsest lattice is asked everywhere. Each finer one is predicted by interpolation, whose error is known from
@@ -141,7 +154,7 @@ def decode_volume(
 
 def dense_volume(
     field: Field, resolution: int, options: DecodeOptions | None = None, on_level: OnLevel | None = None
-) -> list[SparseVolume | ServiceError]:
+) -> list[Found]:
     """Ask for every point of the lattice: what decode_volume is measured against. Returns and raises as it does."""
     options = options or DecodeOptions()
     check_resolution(resolution)
@@ -149,34 +162,58 @@ def dense_volume(
 
 
 def check_resolution(resolution: int) -> None:
-    """Raises InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
+    """Raise InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
     if isinstance(resolution, bool) or not isinstance(resolution, int):
         raise InvalidResolution
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise InvalidResolution(details={"resolution": resolution})
 
 
-def _decode(
-    field: Field, axes: list[LevelAxis], options: DecodeOptions, on_level: OnLevel | None
-) -> list[SparseVolume | ServiceError]:
-    ask = _FieldSampler(field, options)
+@dataclass(frozen=True)
+class _Part:
+    """Some of a batch's fields that follow one another, as a batch of their own."""
+
+    batch: Field
+    first: int
+    batch_size: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.batch.device
+
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        return self.batch(points, self.first + image)
+
+
+def _decode(field: Field, axes: list[LevelAxis], options: DecodeOptions, on_level: OnLevel | None) -> list[Found]:
+    images = torch.arange(field.batch_size).chunk(options.parts(field.device))
+    parts = [_Part(field, int(own[0]), len(own)) for own in images]
+    with lanes(field.device, len(parts)) as own_lanes:
+        searches = [(lane, _search(part, axes, options, lane)) for lane, part in zip(own_lanes, parts, strict=True)]
+        found = in_turns(searches, len(axes), lambda done: on_level(done, len(axes)) if on_level else None)
+    return [volume for part in found for volume in part]
+
+
+def _search(field: Field, axes: list[LevelAxis], options: DecodeOptions, lane: Lane) -> Search[list[Found]]:
+    """Visit every level; hand over whenever the field has been asked."""
+    ask = _FieldSampler(field, options, lane)
     level = Level.dense(axes[0], field.batch_size, field.device)
     ask(level, _points(~level.known))
+    yield None
     if len(axes) > 1:
         level = replace(level, residual=refinement.curvature_residual(level))
+    yield 1
     everywhere: Tensor | None = torch.ones_like(ask.alive)
-    for depth, axis in enumerate(axes):
-        if depth > 0:
-            level, everywhere = _refine(level, axis, ask, everywhere)
-        if on_level is not None:
-            on_level(depth + 1, len(axes))
+    for depth, axis in enumerate(axes[1:], start=2):
+        level, everywhere = yield from _refine(level, axis, ask, everywhere)
+        yield depth
     return _volumes(level, ask)
 
 
 def _refine(
     coarse: Level, axis: LevelAxis, ask: _FieldSampler, everywhere: Tensor | None
-) -> tuple[Level, Tensor | None]:
-    """The next finer level, asked where a surface may pass.
+) -> Search[tuple[Level, Tensor | None]]:
+    """Return the next finer level, asked where a surface may pass.
 
     everywhere : (B,) bool, images of which the coarse level knows all points, None for no image; returned for the new
     level. Such an image is asked everywhere again when the coarse level shows too little.
@@ -195,20 +232,22 @@ def _refine(
     if blind is not None:
         wanted |= in_cells & _of_image(blind, level)
     ask(level, _points(wanted))
-    return _follow(level if last else level.without_predictions(), ask), blind
+    yield None
+    level = yield from _follow(level if last else level.without_predictions(), ask)
+    return level, blind
 
 
 def _of_image(flags: Tensor, level: Level) -> Tensor:
-    """Flags of the images (B,), to be set against points (K,8,8,8)."""
+    """Spread flags of the images (B,), to be set against points (K,8,8,8)."""
     return flags[level.image][:, None, None, None]
 
 
 def _points(wanted: Tensor) -> Tensor:
-    """Numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
+    """Return the numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
     return wanted.reshape(-1).nonzero().squeeze(1)
 
 
-def _follow(level: Level, ask: _FieldSampler) -> Level:
+def _follow(level: Level, ask: _FieldSampler) -> Search[Level]:
     """Ask on while a crossed edge has an end that was only predicted, or a crossed cell a corner that is not there."""
     look = torch.arange(len(level.grid), device=level.values.device)
     while True:
@@ -220,32 +259,25 @@ def _follow(level: Level, ask: _FieldSampler) -> Level:
         points = _points(wanted)
         bricks = look[points // VOXELS]
         ask(level, bricks * VOXELS + points % VOXELS)
+        yield None
         if more_bricks:
-            places = missing.nonzero()
-            new = torch.arange(len(places), device=look.device) + len(level.grid)
-            level, bricks = level.with_bricks(places), torch.cat([bricks, new])
-        look = _with_neighbours(level.grid, bricks)
+            coordinates = missing.nonzero()
+            new = torch.arange(len(coordinates), device=look.device) + len(level.grid)
+            level, bricks = level.with_bricks(coordinates), torch.cat([bricks, new])
+        look = level.grid.touching(bricks)
 
 
-def _with_neighbours(grid: BrickGrid, bricks: Tensor) -> Tensor:
-    """The bricks and all that touch them, (M,) int64 rising."""
-    marked = torch.zeros(len(grid) + 1, dtype=torch.bool, device=bricks.device)
-    for step in product((-1, 0, 1), repeat=3):
-        marked[grid.neighbours(step, bricks)] = True
-    return marked[:-1].nonzero().squeeze(1)
-
-
-def _volumes(level: Level, ask: _FieldSampler) -> list[SparseVolume | ServiceError]:
+def _volumes(level: Level, ask: _FieldSampler) -> list[Found]:
     """Cut the batch into its images."""
-    results: list[SparseVolume | ServiceError] = []
+    results: list[Found] = []
     axis = level.axis
     for image, sound in enumerate(ask.alive.tolist()):
         if not sound:
             results.append(NonFiniteValues())
             continue
         own = (level.image == image).nonzero().squeeze(1)
-        places = level.grid.places[own] * torch.tensor([0, 1, 1, 1], device=own.device)
-        grid = BrickGrid.build(1, level.grid.bricks_a_side, places)
+        coordinates = level.grid.coordinates[own] * torch.tensor([0, 1, 1, 1], device=own.device)
+        grid = BrickGrid.build(1, level.grid.bricks_a_side, coordinates)
         results.append(
             SparseVolume(axis.resolution, axis.bounds, axis.origin, grid, level.values[own], ask.asked[image])
         )

@@ -18,9 +18,9 @@ POSITIVE, NEGATIVE, UNKNOWN = 1, 2, 4
 
 
 def curvature_residual(level: Level) -> Tensor:
-    """How far interpolation on the next coarser lattice would have been off, from second differences: (K,8,8,8).
+    """Estimate how far interpolation on the next coarser lattice was off, from second differences: (K,8,8,8).
 
-    Stands in for the measured surprise on the coarsest level, where nothing was predicted. At the middle between two
+    Stands in for the measured residual on the coarsest level, where nothing was predicted. At the middle between two
     points 2h apart, linear interpolation is off by half the second difference.
     """
     block = level.grid.ghost_cells(level.values, 1, 1, torch.nan)
@@ -32,7 +32,7 @@ def curvature_residual(level: Level) -> Tensor:
 
 
 def cell_steps(level: Level) -> Tensor:
-    """How much the field changes across a cell, in and around each: (K,8,8,8), h times the slope."""
+    """Return how much the field changes across a cell, in and around each: (K,8,8,8), h times the slope."""
     block = level.grid.ghost_cells(level.values, 0, 1, torch.nan)
     total = torch.zeros_like(level.values)
     for dim in (1, 2, 3):
@@ -44,7 +44,7 @@ def cell_steps(level: Level) -> Tensor:
 
 
 def prediction_error(level: Level, steps: Tensor, error_margin: float, slope_margin: float) -> Tensor:
-    """How far interpolation in each cell (K,8,8,8) may be off.
+    """Estimate how far interpolation in each cell (K,8,8,8) may be off.
 
     What it was off around the cell one level before, and a share of `steps` (K,8,8,8), the change across a cell, for
     safety. Where the field bends, the error falls by four from level to level, at an edge it may stay.
@@ -53,13 +53,13 @@ def prediction_error(level: Level, steps: Tensor, error_margin: float, slope_mar
 
 
 def likely_crossed(level: Level, error: Tensor) -> Tensor:
-    """Cells (K,8,8,8) bool in which the field may cross zero, interpolation being off by up to `error` (K,8,8,8)."""
+    """Return cells (K,8,8,8) bool that the field may cross, interpolation being off by up to `error` (K,8,8,8)."""
     least, most = _cell_extremes(level.grid, level.values, level.values)
     return (least - error <= 0) & (most + error > 0)
 
 
 def blind_images(level: Level, steps: Tensor, reach: float) -> Tensor:
-    """Images (B,) bool of which a dense level may miss surfaces altogether.
+    """Return images (B,) bool of which a dense level may miss surfaces altogether.
 
     In a field of slope g, a surface inside a cell of side h is at most half a diagonal from some corner, where then
     |f| <= sqrt(3)/2 h g. A truncated field is flat beyond some distance from its surface: when its value there is
@@ -79,7 +79,7 @@ def blind_images(level: Level, steps: Tensor, reach: float) -> Tensor:
 
 
 def corners_of_crossed(level: Level) -> Tensor:
-    """Unknown points (K,8,8,8) bool of the cells that the field may cross, as far as the predictions are sure."""
+    """Return unknown points (K,8,8,8) bool of cells that the field may cross, as far as predictions are sure."""
     least, most = _cell_extremes(level.grid, level.values - level.error, level.values + level.error)
     points = level.grid.ghost_cells((least <= 0) & (most > 0), 1, 0, 0)
     for dim in (1, 2, 3):
@@ -88,14 +88,14 @@ def corners_of_crossed(level: Level) -> Tensor:
 
 
 def ends_of_crossed(level: Level) -> Tensor:
-    """Unknown points (K,8,8,8) bool whose sign is not sure, or differs from a neighbour's along an axis."""
+    """Return unknown points (K,8,8,8) bool whose sign is not sure, or differs from a neighbour's along an axis."""
     unsure = (level.values - level.error <= 0) & (level.values + level.error > 0)
     signs = level.grid.ghost_cells(_signs(level), 1, 1, UNKNOWN)
     return (unsure | _differs_from_neighbour(signs)) & ~level.known
 
 
 def loose_ends(level: Level, of: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
-    """Points to ask for so that the surface goes on, in bricks `of` (M,) int64, none in those not `sound` (M,) bool.
+    """Find the points to ask for so that the surface goes on, in bricks `of` (M,) int64 that are `sound` (M,) bool.
 
     Both ends of an edge that the surface crosses have to be known, and a cell whose corners differ in sign needs all
     eight. Returns (M,8,8,8) bool, and where bricks are missing that such cells reach into, (B,n,n,n) bool.
@@ -114,13 +114,13 @@ def loose_ends(level: Level, of: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _signs(level: Level) -> Tensor:
-    """POSITIVE, NEGATIVE or UNKNOWN for every point, (K,8,8,8) uint8."""
+    """Return POSITIVE, NEGATIVE or UNKNOWN for every point, (K,8,8,8) uint8."""
     positive = level.values > 0
     return (2 - positive.to(torch.uint8)).masked_fill_(level.values.isnan(), UNKNOWN)
 
 
 def _differs_from_neighbour(signs: Tensor) -> Tensor:
-    """Points (K,8,8,8) bool with a neighbour along an axis on the other side; signs : (K,10,10,10) uint8."""
+    """Return points (K,8,8,8) bool with a neighbour along an axis on the other side; signs : (K,10,10,10) uint8."""
     here = _middle(signs, ())
     differs = torch.zeros(here.shape, dtype=torch.bool, device=signs.device)
     for dim in (1, 2, 3):
@@ -131,14 +131,14 @@ def _differs_from_neighbour(signs: Tensor) -> Tensor:
 
 
 def _middle(block: Tensor, but: tuple[int, ...]) -> Tensor:
-    """A block (K,10,10,10) without its margins, except along the dimensions `but`."""
+    """Return a block (K,10,10,10) without its margins, except along the dimensions `but`."""
     for dim in {1, 2, 3} - set(but):
         block = block.narrow(dim, 1, BRICK)
     return block
 
 
 def _cell_extremes(grid: BrickGrid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest of `low` and largest of `high` over each cell's corners, (K,8,8,8); NaN where a corner is unknown."""
+    """Return the least `low` and the most `high` of each cell's corners, (K,8,8,8); NaN where one is unknown."""
     least = grid.ghost_cells(low, 0, 1, torch.nan)
     most = least if high is low else grid.ghost_cells(high, 0, 1, torch.nan)
     for dim in (1, 2, 3):
@@ -148,7 +148,7 @@ def _cell_extremes(grid: BrickGrid, low: Tensor, high: Tensor) -> tuple[Tensor, 
 
 
 def _widest_around(grid: BrickGrid, values: Tensor) -> Tensor:
-    """Largest of `values` (K,8,8,8) over the corners of each cell and of its 26 neighbours."""
+    """Return the largest of `values` (K,8,8,8) over the corners of each cell and of its 26 neighbours."""
     block = grid.ghost_cells(values, 1, 2, 0.0)
     for dim in (1, 2, 3):
         pair = torch.maximum(block.narrow(dim, 0, BRICK + 2), block.narrow(dim, 1, BRICK + 2))
@@ -157,7 +157,7 @@ def _widest_around(grid: BrickGrid, values: Tensor) -> Tensor:
 
 
 def _missing_bricks(grid: BrickGrid, of: Tensor, wanted: Tensor) -> Tensor:
-    """Where bricks are missing, (B,n,n,n) bool, in which a margin (M,10,10,10) bool of bricks `of` wants points."""
+    """Mark where bricks are missing, (B,n,n,n) bool, that margins (M,10,10,10) bool of bricks `of` want points in."""
     for dim in (1, 2, 3):
         middle = wanted.narrow(dim, 1, BRICK).amax(dim, keepdim=True)
         wanted = torch.cat([wanted.narrow(dim, 0, 1), middle, wanted.narrow(dim, BRICK + 1, 1)], dim)
