@@ -18,9 +18,9 @@ from backend.hunyuan3d.batches import Indices, Stage
 from backend.hunyuan3d.device.batch_sizing import BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
-from backend.hunyuan3d.image.image_processor import ImageInput
 from backend.hunyuan3d.options import BackgroundModes, Seeds, TargetFaces
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 
@@ -92,19 +92,20 @@ class ShapeBatch:
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: Literal[True] = True, **options: Unpack[BatchOptions]
+        self, images: Sequence[MaybePrepared], *, finish: Literal[True] = True, **options: Unpack[BatchOptions]
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: Literal[False], **options: Unpack[BatchOptions]
+        self, images: Sequence[MaybePrepared], *, finish: Literal[False], **options: Unpack[BatchOptions]
     ) -> list[PendingShape]: ...
 
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: bool = True, **options: Unpack[BatchOptions]
+        self, images: Sequence[MaybePrepared], *, finish: bool = True, **options: Unpack[BatchOptions]
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
+        images : as they were sent, or as the processor's prepare_images has prepared them; that makes the same mesh.
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. on_progress : what it raises ends the call and comes out; the processor stays usable. finish : False
         returns once the device is done, and `PendingShape.build_mesh` makes the meshes later, on any thread.
@@ -118,7 +119,7 @@ class ShapeBatch:
 
     def _until_meshes(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         *,
         seeds: Seeds | None = None,
         num_inference_steps: int | None = None,

@@ -28,10 +28,14 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, eq=False)
 class PendingShape:
-    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
+    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU.
+
+    arrived : waits until the field is there, where it may still be on its way.
+    """
 
     outcome: Outcome
     metadata: ShapeMetadata
+    arrived: Callable[[], None] | None = None
 
     @property
     def error(self) -> ServiceError | None:
@@ -120,6 +124,8 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
         if isinstance(shape.outcome, ServiceError):
             raise shape.outcome
         with named_memory_errors():
+            if shape.arrived is not None:
+                shape.arrived()
             mesh = closed_mesh(shape.outcome)
             if metadata.target_faces is not None:
                 mesh = decimate(mesh, metadata.target_faces).mesh

@@ -6,7 +6,7 @@ module does not know how the values are computed, nor what a surface is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -166,8 +166,12 @@ class SparseVolume:
 
     def cpu(self) -> SparseVolume:
         """The same volume in main memory."""
-        grid = BrickGrid(self.grid.table.cpu(), self.grid.places.cpu())
-        return replace(self, grid=grid, values=self.values.cpu())
+        return self.copied(Tensor.cpu)
+
+    def copied(self, copy: Callable[[Tensor], Tensor]) -> SparseVolume:
+        """Return the same volume with each of its tensors copied."""
+        grid = BrickGrid(copy(self.grid.table), copy(self.grid.places))
+        return replace(self, grid=grid, values=copy(self.values))
 
     def to_dense(self) -> Tensor:
         """Values (R+1,R+1,R+1) float32, NaN where unknown."""
