@@ -189,7 +189,7 @@ def report(found: dict[str, list[Outcome]], what: str, count: int) -> str:
         "",
         f"{count} queued jobs in batches of at most 4, {what}; {machine()}, {os.cpu_count()} cores, torch "
         f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. Medians of rounds in which both ways take turns. The "
-        "device waits for the lease, for images that are not prepared yet, and for room among the meshes that are being made; "
+        "device waits for the lease, for images that are not prepared yet, and for room among the meshes being made; "
         "images prepared within their own batch are in none of these columns.",
         "",
         "| images | busy share | all recorded after, s | device busy, s | lease, s | images, s | meshes, s |",
