@@ -18,11 +18,13 @@ from backend.hunyuan3d.batches import Indices, Stage
 from backend.hunyuan3d.device.batch_sizing import BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
-from backend.hunyuan3d.options import BackgroundModes, Seeds, TargetFaces
+from backend.hunyuan3d.image.image_processor import as_list
+from backend.hunyuan3d.options import BackgroundModes, ImageOptions, Seeds, TargetFaces, image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
+from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
 
 Out = TypeVar("Out")
 
@@ -40,6 +42,9 @@ class BatchProcessor(Protocol):
 
     @property
     def sizer(self) -> BatchSizer: ...
+
+    @property
+    def device_lock(self) -> threading.Lock: ...
 
     def batch_capacity(self, octree_resolution: int) -> int: ...
 
@@ -65,7 +70,7 @@ OnProgress = Callable[[BatchProgress], None]
 
 
 class BatchOptions(TypedDict, total=False):
-    """What a call may say besides its images; see `ShapeBatch.__call__`."""
+    """What a call may say of its images, one by one; see `ShapeBatch.__call__`."""
 
     seeds: Seeds | None
     num_inference_steps: int | None
@@ -73,7 +78,7 @@ class BatchOptions(TypedDict, total=False):
     octree_resolution: int | None
     target_faces: TargetFaces
     remove_background: BackgroundModes
-    on_progress: OnProgress | None
+    acceleration: Acceleration
 
 
 def add_batch_inference_to_processor(processor: Processor) -> Processor:
@@ -88,58 +93,96 @@ class ShapeBatch:
 
     def __init__(self, processor: BatchProcessor) -> None:
         self._processor = processor
-        self._device = threading.Lock()
+        self._device = processor.device_lock
 
     @overload
     def __call__(
-        self, images: Sequence[MaybePrepared], *, finish: Literal[True] = True, **options: Unpack[BatchOptions]
+        self,
+        images: Sequence[MaybePrepared],
+        *,
+        options: Sequence[ImageOptions] | None = None,
+        capacity: int | None = None,
+        on_progress: OnProgress | None = None,
+        finish: Literal[True] = True,
+        **single: Unpack[BatchOptions],
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self, images: Sequence[MaybePrepared], *, finish: Literal[False], **options: Unpack[BatchOptions]
+        self,
+        images: Sequence[MaybePrepared],
+        *,
+        options: Sequence[ImageOptions] | None = None,
+        capacity: int | None = None,
+        on_progress: OnProgress | None = None,
+        finish: Literal[False],
+        **single: Unpack[BatchOptions],
     ) -> list[PendingShape]: ...
 
     def __call__(
-        self, images: Sequence[MaybePrepared], *, finish: bool = True, **options: Unpack[BatchOptions]
+        self,
+        images: Sequence[MaybePrepared],
+        *,
+        options: Sequence[ImageOptions] | None = None,
+        capacity: int | None = None,
+        on_progress: OnProgress | None = None,
+        finish: bool = True,
+        **single: Unpack[BatchOptions],
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
         images : as they were sent, or as the processor's prepare_images has prepared them; that makes the same mesh.
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
-        holds. on_progress : what it raises ends the call and comes out; the processor stays usable. finish : False
-        returns once the device is done, and `PendingShape.build_mesh` makes the meshes later, on any thread.
+        holds. options : in place of all these, what is wanted of each image, with the same generation in each.
+        capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
+        ends the call and comes out; the processor stays usable. finish : False returns once the device is done, and
+        `PendingShape.build_mesh` makes the meshes later, on any thread.
         Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
         """
-        pending = self._until_meshes(images, **options)
+        items = as_list(images)
+        if options is None:
+            options = self._options(len(items), **single)
+        elif single:
+            raise TypeError(f"options are given, and so are {', '.join(single)}: give one or the other")
+        report = on_progress or _ignore
+        pending = self._until_meshes(items, options, capacity, report)
         if not finish:
             return pending
-        report = options.get("on_progress") or _ignore
         return build_meshes(pending, lambda index: report(BatchProgress("mesh", 1, 1, (index,))))
 
-    def _until_meshes(
+    def _options(
         self,
-        images: Sequence[MaybePrepared],
+        count: int,
         *,
         seeds: Seeds | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         octree_resolution: int | None = None,
         target_faces: TargetFaces = None,
-        remove_background: BackgroundModes = "auto",
-        on_progress: OnProgress | None = None,
+        remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
+        acceleration: Acceleration = DEFAULT_ACCELERATION,
+    ) -> list[ImageOptions]:
+        pipeline = self._processor.pipeline
+        generation = pipeline.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
+        return image_options(generation, count, seeds, target_faces, remove_background)
+
+    def _until_meshes(
+        self,
+        images: Sequence[MaybePrepared],
+        options: Sequence[ImageOptions],
+        capacity: int | None,
+        on_progress: OnProgress,
     ) -> list[PendingShape]:
-        pipeline, on_progress = self._processor.pipeline, on_progress or _ignore
-        options = pipeline.options(num_inference_steps, guidance_scale, octree_resolution)
-        prepared = pipeline.prepare_shapes(images, options, seeds, target_faces, remove_background)
+        pipeline, generation = self._processor.pipeline, options[0].generation
+        prepared = pipeline.prepare_shapes(images, options)
         on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
             on_progress(BatchProgress(stage, done, total, indices))
 
         with self._device:
-            batches = FittingBatches(self._processor, options.octree_resolution)
-            pending = pipeline.sample_and_decode(prepared, options, report, batches)
+            batches = FittingBatches(self._processor, generation.octree_resolution, capacity)
+            pending = pipeline.sample_and_decode(prepared, generation, report, batches)
             batches.note_outcome()
         return pending
 
@@ -147,10 +190,11 @@ class ShapeBatch:
 class FittingBatches:
     """A call's images in parts that fit into the device's memory, smaller ones when memory runs out all the same."""
 
-    def __init__(self, processor: BatchProcessor, octree_resolution: int) -> None:
+    def __init__(self, processor: BatchProcessor, octree_resolution: int, capacity: int | None = None) -> None:
+        """capacity : images that fit together; asked of the processor when None."""
         self._memory, self._sizer = processor.memory, processor.sizer
         self._octree_resolution = octree_resolution
-        capacity = processor.batch_capacity(octree_resolution)
+        capacity = capacity or processor.batch_capacity(octree_resolution)
         self._ran_out = False
         self._fallbacks: list[str] = []
         self._sampling = _Ladder("batch", capacity, self._fallbacks)

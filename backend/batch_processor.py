@@ -20,6 +20,7 @@ from functools import partial
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
 from backend.hunyuan3d.device.malloc import MemoryReturn, prepare_malloc
+from backend.hunyuan3d.options import Defaults
 from backend.jobs.models import Clock, Job
 from backend.jobs.notifier import LocalNotifier
 from backend.jobs.progress import StageTimes
@@ -40,7 +41,6 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
 from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
-from backend.validation import GenerationRequest
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
@@ -51,11 +51,12 @@ _MOST_EXPORT_THREADS = 4
 
 
 class _Batch:
-    """The jobs of one device call, and which of them the device is done with."""
+    """The jobs of one device call, how many images fit into it, and which of them the device is done with."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.tasks: list[Task] = []
+        self.capacity = 1
         self.handed_over: set[Run] = set()
 
     def longest_wait(self) -> float:
@@ -268,7 +269,7 @@ class BatchProcessor:
             self._gather(processor, batch)
             started = time.perf_counter()
             with self._isolated_if_it_must_be(batch):
-                self._runner.run(processor, batch.tasks, partial(self._hand_over, batch))
+                self._runner.run(processor, batch.tasks, batch.capacity, partial(self._hand_over, batch))
         except DeviceLost:
             batch.leave(Ending.RELEASED)
             raise
@@ -307,25 +308,26 @@ class BatchProcessor:
         """Lease the job whose turn it is, and others that may run with it, waiting a little for those to come."""
         lease_seconds = self._settings.lease_seconds
         leased = self._store.lease(self.owner, 1, lease_seconds)
-        if not leased or not self._admit(batch, leased):
+        if not leased or not self._admit(batch, leased, processor.defaults):
             return
-        first, request = leased[0], batch.tasks[0].request
-        capacity = min(self._settings.max_batch_size, processor.batch_capacity(request.octree_resolution))
+        first, resolution = leased[0], batch.tasks[0].options.generation.octree_resolution
+        batch.capacity = min(self._settings.max_batch_size, processor.batch_capacity(resolution))
         until = time.monotonic() + self._settings.batch_wait_seconds
         if first.isolated:
             return
         try:
-            while (room := capacity - len(batch.runs)) > 0 and not self._draining:
-                self._admit(batch, self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first))
+            while (room := batch.capacity - len(batch.runs)) > 0 and not self._draining:
+                mates = self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first)
+                self._admit(batch, mates, processor.defaults)
                 left = until - time.monotonic()
                 if left <= 0:
                     return
-                if len(batch.runs) < capacity:
+                if len(batch.runs) < batch.capacity:
                     self._notifier.wait(left)
         except (StoreUnavailable, StorageFull) as error:
             _log.warning("no batch mates can be leased: %s", error)
 
-    def _admit(self, batch: _Batch, leased: list[Job]) -> bool:
+    def _admit(self, batch: _Batch, leased: list[Job], defaults: Defaults) -> bool:
         """Take leased jobs into the batch; one whose request can't be read fails. Returns whether any can run."""
         runs = [Run(job) for job in leased]
         batch.runs += runs
@@ -333,7 +335,7 @@ class BatchProcessor:
         before = len(batch.tasks)
         for run in runs:
             try:
-                batch.tasks.append(Task(run, GenerationRequest.from_json(run.job.request)))
+                batch.tasks.append(Task.of(run, defaults))
             except ServiceError as error:
                 with log_context(run.job.id):
                     self._recorder.fail(run, error, None)

@@ -19,6 +19,12 @@ BACKGROUND_MODES: Final[tuple[BackgroundMode, ...]] = get_args(BackgroundMode)
 
 DEFAULT_BACKGROUND_MODE: Final[BackgroundMode] = "auto"
 
+Acceleration = Literal["none", "balanced", "fast"]
+ACCELERATIONS: Final[tuple[Acceleration, ...]] = get_args(Acceleration)
+"""How many evaluations of the denoiser are forecast instead of made; with none, no evaluation is."""
+
+DEFAULT_ACCELERATION: Final[Acceleration] = "none"
+
 MIN_QUALITY: Final = 1
 MAX_QUALITY: Final = 10
 DEFAULT_QUALITY: Final = 7

@@ -1,7 +1,7 @@
 """What a caller may ask for: form fields in, one frozen GenerationRequest out.
 
 The models are the one schema of these fields: the OpenAPI document is made from them. This module does not know how
-fields reach the server (multipart.py reads the form), what an image is, or what the model does with a request.
+fields reach the server (multipart.py reads the form), what an image is, or what the model does with its options.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
+    InvalidAcceleration,
     InvalidAsync,
     InvalidBackgroundMode,
     InvalidFormat,
@@ -30,8 +31,10 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
 from backend.limits import (
+    DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_FORMAT,
     DEFAULT_QUALITY,
@@ -46,6 +49,7 @@ from backend.limits import (
     MIN_STEPS,
     MIN_TARGET_FACES,
     SEED_LIMIT,
+    Acceleration,
     BackgroundMode,
     MeshFormat,
 )
@@ -66,6 +70,7 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "quality": InvalidQuality,
     "steps": InvalidSteps,
     "guidance_scale": InvalidGuidance,
+    "acceleration": InvalidAcceleration,
     "seed": InvalidSeed,
     "target_faces": InvalidTargetFaces,
     "remove_background": InvalidBackgroundMode,
@@ -99,6 +104,10 @@ class GenerationFields(BaseModel):
     )
     steps: Steps | SkipJsonSchema[None] = _optional("Denoising steps; by default what the checkpoint and quality say.")
     guidance_scale: Guidance | SkipJsonSchema[None] = _optional("Guidance; by default the checkpoint's.")
+    acceleration: Acceleration = Field(
+        default=DEFAULT_ACCELERATION,
+        description="Whether some evaluations of the denoiser are forecast: a faster, slightly different mesh.",
+    )
     seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and returned, when left out.")
     target_faces: TargetFaces | SkipJsonSchema[None] = _optional("Most faces of the mesh; by default as they come.")
     remove_background: BackgroundMode = Field(
@@ -123,7 +132,7 @@ class GenerationRequest(BaseModel):
     """What one job is to make; kept with the job as JSON text.
 
     octree_resolution : cells a side, 128 to 512
-    steps, guidance_scale : None = the checkpoint's (see inference_steps); target_faces, scale_mm : None = as it comes
+    steps, guidance_scale : None = the checkpoint's (see options); target_faces, scale_mm : None = as it comes
     """
 
     model_config = _STRICT
@@ -137,6 +146,8 @@ class GenerationRequest(BaseModel):
     target_faces: TargetFaces | None
     remove_background: BackgroundMode
     scale_mm: Millimetres | None
+    # Jobs that an earlier version queued do not name it.
+    acceleration: Acceleration = DEFAULT_ACCELERATION
 
     def to_json(self) -> str:
         """Return the request as JSON text, for the job table."""
@@ -151,10 +162,24 @@ class GenerationRequest(BaseModel):
             raise RequestUnreadable from error
 
     def batch_key(self, model: str) -> str:
-        """Return what jobs must have in common to be batch mates on this model: resolution, steps and guidance."""
+        """Return what jobs must have in common to be batch mates on this model: resolution, steps and so on."""
         steps = f"quality {self.quality}" if self.steps is None else str(self.steps)
         guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
-        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}, model {model}"
+        faster = "" if self.acceleration == DEFAULT_ACCELERATION else f", acceleration {self.acceleration}"
+        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}, model {model}"
+
+    def options(self, defaults: Defaults) -> ImageOptions:
+        """Return what the model is to do; where the request says nothing, what its checkpoint says.
+
+        Raises InvalidSteps and the like where the checkpoint says what cannot be.
+        """
+        generation = GenerationOptions(
+            self.inference_steps(defaults.num_inference_steps),
+            defaults.guidance_scale if self.guidance_scale is None else self.guidance_scale,
+            self.octree_resolution,
+            self.acceleration,
+        )
+        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background)
 
     def inference_steps(self, checkpoint_default: int) -> int:
         """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
@@ -213,6 +238,7 @@ def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> Generatio
         target_faces=fields.target_faces,
         remove_background=fields.remove_background,
         scale_mm=fields.scale_mm,
+        acceleration=fields.acceleration,
     )
 
 

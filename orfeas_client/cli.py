@@ -26,7 +26,18 @@ DEFAULT_URL = "http://127.0.0.1:5000"
 MAX_IMAGES = 10
 
 _FORMATS = ("glb", "stl", "obj", "ply")
-_FIELDS = ("format", "quality", "steps", "guidance_scale", "seed", "target_faces", "remove_background", "scale_mm")
+_ACCELERATIONS = ("none", "balanced", "fast")
+_FIELDS = (
+    "format",
+    "quality",
+    "steps",
+    "guidance_scale",
+    "acceleration",
+    "seed",
+    "target_faces",
+    "remove_background",
+    "scale_mm",
+)
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
 
@@ -270,6 +281,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     add("--quality", type=int, metavar="Q", help="1 to 10 (default: 7)")
     add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")
     add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
+    add("--acceleration", choices=_ACCELERATIONS, help="faster, slightly different meshes (default: none)")
     add("--seed", type=int, metavar="S", help="0 to 2^32 - 1 (default: drawn)")
     add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")

@@ -25,6 +25,7 @@ class Fields(TypedDict, total=False):
     quality: int
     steps: int
     guidance_scale: float
+    acceleration: str
     seed: int
     target_faces: int
     remove_background: str

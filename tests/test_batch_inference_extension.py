@@ -24,6 +24,7 @@ from backend.errors import (
     UnsupportedImage,
 )
 from backend.hunyuan3d.device.batch_sizing import MemoryCosts, StageCost
+from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.hunyuan_integration import Hunyuan3DProcessor
@@ -161,6 +162,28 @@ def test_no_image_is_an_error() -> None:
         make().generate_shape_batch([])
 
 
+# Ready options.
+
+
+def test_ready_options_make_the_same_meshes(undisturbed: list[ShapeResult]) -> None:
+    generation = load_golden("tiny-2.1").pipeline().options(3, octree_resolution=16)
+    options = [ImageOptions(generation, seed, remove_background="never") for seed in SEEDS]
+    assert_same_meshes(make().generate_shape_batch(images(), options=options), undisturbed)
+
+
+def test_options_come_ready_or_one_by_one() -> None:
+    ready = [ImageOptions(GenerationOptions(3, 5.0, 16), 1)]
+    with pytest.raises(TypeError, match="seeds"):
+        make().generate_shape_batch(images(1), options=ready, seeds=1)
+
+
+def test_a_capacity_that_is_given_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make()
+    monkeypatch.delattr(Hunyuan3DProcessor, "batch_capacity")
+    results = processor.generate_shape_batch(images(3), seeds=1, capacity=2, **QUICK)
+    assert [result.metadata.batch_size for result in results] == [2, 2, 1]
+
+
 # Meshes later.
 
 
@@ -238,11 +261,11 @@ def test_decoding_asks_for_fewer_points_when_one_image_is_too_much(undisturbed: 
 
 
 def test_points_are_halved_down_to_a_floor_only() -> None:
-    options = DecodeOptions(max_points_per_call=4096, group_size=2048)
+    options = DecodeOptions(max_points_per_call=4096)
     half = options.halved()
-    assert (half.max_points_per_call, half.group_size) == (2048, 2048)
+    assert half.max_points_per_call == 2048
     least = half.halved()
-    assert (least.max_points_per_call, least.group_size) == (1024, 1024)
+    assert least.max_points_per_call == 1024
     assert least.halved() is least
 
 

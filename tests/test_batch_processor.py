@@ -20,7 +20,7 @@ from backend.errors import (
     OutOfMemory,
 )
 from backend.hunyuan_integration import get_3d_processor
-from backend.jobs.metadata import JobMetadata
+from backend.jobs.metadata import AccelerationOut, JobMetadata
 from backend.jobs.models import Job, NewJob, Status
 from tests.support.fake_gpu import FakeCall
 from tests.support.own_process import printed
@@ -70,12 +70,14 @@ def test_a_batch_is_no_larger_than_the_device_and_the_settings_allow(shop: Works
 
 
 def test_a_request_reaches_the_device_as_it_was_made(shop: Workshop) -> None:
-    shop.submit(b"a", seed=11, target_faces=200, remove_background="never", guidance_scale=3.5, quality=4)
-    shop.submit(b"b", seed=12, guidance_scale=3.5, quality=4)
+    shop.submit(
+        b"a", seed=11, target_faces=200, remove_background="never", guidance_scale=3.5, quality=4, acceleration="fast"
+    )
+    shop.submit(b"b", seed=12, guidance_scale=3.5, quality=4, acceleration="fast")
     shop.worker().run_once()
     (call,) = shop.fake.calls
     assert (call.seeds, call.target_faces, call.background) == ([11, 12], [200, None], ["never", "auto"])
-    assert (call.guidance, call.resolution, call.steps) == (3.5, 256, 4)
+    assert (call.guidance, call.resolution, call.steps, call.acceleration) == (3.5, 256, 4, "fast")
 
 
 @pytest.mark.parametrize("scale_mm", [None, 40.0])
@@ -110,6 +112,7 @@ def test_metadata_names_all_that_was_done(shop: Workshop) -> None:
     assert (metadata.seed, metadata.quality, metadata.octree_resolution) == (5, 2, 176)
     assert (metadata.steps, metadata.guidance_scale, metadata.model) == (4, 5.0, "fake model")
     assert (metadata.background, metadata.fallbacks) == ("alpha", ("batch 4→2",))
+    assert metadata.acceleration == AccelerationOut(mode="none", evaluations=2, without=3, measured_on="demo")
     seconds = metadata.seconds
     assert (seconds.queued, seconds.preprocess, seconds.encode, seconds.sample) == (3.0, 0.01, 0.02, 0.4)
     assert (seconds.decode, seconds.mesh, seconds.total) == (0.1, 0.05, 0.0)

@@ -146,7 +146,7 @@ def test_options_reach_the_model_and_images_come_in_batches(shell: Shell) -> Non
         "--seed",
         3,
     ]
-    more = ["--remove-background", "never", "--batch-size", 2, "--no-preview"]
+    more = ["--remove-background", "never", "--batch-size", 2, "--no-preview", "--acceleration", "fast"]
     assert shell(*paths, "-o", shell.output, *options, *more, processor=stand_in) == 0
     assert [names for names, _ in stand_in.calls] == [["p0.png", "p1.png"], ["p2.png", "p3.png"], ["p4.png"]]
     given = {key: value for key, value in stand_in.calls[0][1].items() if key != "on_progress"}
@@ -157,6 +157,7 @@ def test_options_reach_the_model_and_images_come_in_batches(shell: Shell) -> Non
         "octree_resolution": 96,
         "target_faces": 500,
         "remove_background": "never",
+        "acceleration": "fast",
     }
 
 
@@ -165,6 +166,7 @@ def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
     shell(shell.image("a.png"), "-o", shell.output, "--no-preview", processor=stand_in)
     options = stand_in.calls[0][1]
     assert options["remove_background"] == "auto"
+    assert options["acceleration"] == "none"
     for name in ("num_inference_steps", "guidance_scale", "octree_resolution", "target_faces", "seeds"):
         assert options[name] is None
 

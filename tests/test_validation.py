@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from backend.errors import (
+    InvalidAcceleration,
     InvalidAsync,
     InvalidBackgroundMode,
     InvalidFormat,
@@ -23,6 +24,8 @@ from backend.errors import (
     RequestUnreadable,
     UnknownField,
 )
+from backend.hunyuan3d.checkpoint.config import PipelineDefaults
+from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 from backend.validation import (
     GenerateFields,
     GenerationFields,
@@ -47,7 +50,7 @@ def test_every_field_may_be_left_out() -> None:
     assert fields == GenerateFields()
     assert (fields.format, fields.quality, fields.remove_background, fields.run_async) == ("glb", 7, "auto", False)
     assert (fields.steps, fields.guidance_scale, fields.seed) == (None, None, None)
-    assert (fields.target_faces, fields.scale_mm) == (None, None)
+    assert (fields.target_faces, fields.scale_mm, fields.acceleration) == (None, None, "none")
 
 
 def test_every_field_is_read() -> None:
@@ -60,6 +63,7 @@ def test_every_field_is_read() -> None:
         target_faces="2000000",
         remove_background="never",
         scale_mm="120.5",
+        acceleration="balanced",
         async_="True",
     )
     assert fields == GenerateFields(
@@ -71,6 +75,7 @@ def test_every_field_is_read() -> None:
         target_faces=2_000_000,
         remove_background="never",
         scale_mm=120.5,
+        acceleration="balanced",
         **{"async": True},
     )
 
@@ -140,6 +145,7 @@ NO_NUMBER = (
         ("target_faces", InvalidTargetFaces, ("99", "2000001", "0", *NO_WHOLE_NUMBER)),
         ("guidance_scale", InvalidGuidance, ("-0.001", "20.001", "1" * 400, *NO_NUMBER)),
         ("scale_mm", InvalidScale, ("0", "-0", "-1", "10000.1", "1e-999", *NO_NUMBER)),
+        ("acceleration", InvalidAcceleration, ("", "Fast", "fast ", "turbo", "true")),
         ("remove_background", InvalidBackgroundMode, ("", "Auto", "yes", "true")),
         ("async", InvalidAsync, ("", "1", "0", "yes", " true", "falſe", "null")),
     ],
@@ -276,6 +282,17 @@ def test_default_steps_follow_quality(quality: int, default: int, expected: int)
     assert request(quality=str(quality)).inference_steps(default) == expected
 
 
+def test_a_request_becomes_the_options_of_its_image() -> None:
+    defaults = PipelineDefaults(num_inference_steps=50, guidance_scale=4.5)
+    silent = request(quality="1", seed="7").options(defaults)
+    assert silent == ImageOptions(GenerationOptions(25, 4.5, 128), 7)
+    asked = request(
+        quality="4", steps="33", guidance_scale="0", acceleration="fast", seed="8", target_faces="500",
+        remove_background="never",
+    ).options(defaults)  # fmt: skip
+    assert asked == ImageOptions(GenerationOptions(33, 0.0, 256, "fast"), 8, 500, "never")
+
+
 def test_steps_that_were_asked_for_are_taken() -> None:
     assert request(quality="1", steps="33").inference_steps(50) == 33
     with pytest.raises(InvalidSteps):
@@ -297,6 +314,18 @@ def test_jobs_run_together_when_model_resolution_steps_and_guidance_agree() -> N
     assert len(keys) == 6
     assert request(guidance_scale="-0").batch_key("m") == request(guidance_scale="0.0").batch_key("m")
     assert request(quality="10", steps="20").batch_key("m") != request(quality="9", steps="20").batch_key("m")
+
+
+def test_jobs_of_another_acceleration_run_apart() -> None:
+    keys = {request(acceleration=name).batch_key("demo") for name in ("none", "balanced", "fast")}
+    assert len(keys) == 3
+    assert request(acceleration="none").batch_key("demo") == request().batch_key("demo")
+
+
+def test_a_request_that_names_no_acceleration_has_none() -> None:
+    values = json.loads(request(acceleration="fast").to_json())
+    assert values.pop("acceleration") == "fast"
+    assert GenerationRequest.from_json(json.dumps(values)).acceleration == "none"
 
 
 def test_the_same_request_has_the_same_fingerprint() -> None:

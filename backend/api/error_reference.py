@@ -53,6 +53,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_QUALITY": f"{_FIELD}.",
     "INVALID_STEPS": f"{_FIELD}.",
     "INVALID_GUIDANCE_SCALE": f"{_FIELD}.",
+    "INVALID_ACCELERATION": f"{_FIELD}.",
     "INVALID_SEED": f"{_FIELD}.",
     "INVALID_TARGET_FACES": f"{_FIELD}.",
     "INVALID_REMOVE_BACKGROUND": f"{_FIELD}.",

@@ -136,6 +136,7 @@ _FORM = (
     errors.InvalidQuality,
     errors.InvalidSteps,
     errors.InvalidGuidance,
+    errors.InvalidAcceleration,
     errors.InvalidSeed,
     errors.InvalidTargetFaces,
     errors.InvalidBackgroundMode,

@@ -22,7 +22,9 @@ from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.limits import (
+    ACCELERATIONS,
     BACKGROUND_MODES,
+    DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_FORMAT,
     FORMATS,
@@ -35,7 +37,7 @@ from backend.limits import (
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.results import ShapeResult
-    from backend.limits import BackgroundMode
+    from backend.limits import Acceleration, BackgroundMode
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -54,6 +56,7 @@ class Processor(Protocol):
         octree_resolution: int | None,
         target_faces: int | None,
         remove_background: BackgroundMode,
+        acceleration: Acceleration,
         on_progress: Callable[[BatchProgress], None],
     ) -> Sequence[ShapeResult]: ...
 
@@ -72,6 +75,7 @@ class CommandLine:
     target_faces: int | None
     scale_mm: float | None
     remove_background: BackgroundMode
+    acceleration: Acceleration
     checkpoint: str
     subfolder: str | None
     device: str | None
@@ -82,16 +86,16 @@ class CommandLine:
 
     def __post_init__(self) -> None:
         from backend.hunyuan3d.mesh.ops import check_scale_mm
-        from backend.hunyuan3d.options import GenerationOptions, check_seeds, check_target_faces
+        from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 
         # The checkpoint's own defaults stand in later for what is not given; here only what is given is checked.
-        GenerationOptions(
+        generation = GenerationOptions(
             1 if self.num_inference_steps is None else self.num_inference_steps,
             0.0 if self.guidance_scale is None else self.guidance_scale,
             MIN_RESOLUTION if self.octree_resolution is None else self.octree_resolution,
+            self.acceleration,
         )
-        check_seeds(self.seed, 1)
-        check_target_faces(self.target_faces, 1)
+        ImageOptions(generation, 0 if self.seed is None else self.seed, self.target_faces, self.remove_background)
         if self.scale_mm is not None:
             check_scale_mm(self.scale_mm)
         if self.batch_size < 1:
@@ -166,6 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--target-faces", type=int, metavar="N", help=f"at most so many faces, {faces}")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100 for STL, model units else)")
     add("--remove-background", choices=BACKGROUND_MODES, default=DEFAULT_BACKGROUND_MODE, help="default: %(default)s")
+    add("--acceleration", choices=ACCELERATIONS, default=DEFAULT_ACCELERATION, help="default: %(default)s")
     add("--checkpoint", default="demo", metavar="NAME", help="folder, hub repository or short name (default: demo)")
     add("--subfolder", metavar="NAME", help="the checkpoint's folder inside the repository")
     add("--device", metavar="NAME", help="cuda, mps or cpu (default: the best that is there)")
@@ -268,6 +273,7 @@ def _call(command: CommandLine, processor: Processor, images: Sequence[Path], ba
         octree_resolution=command.octree_resolution,
         target_faces=command.target_faces,
         remove_background=command.remove_background,
+        acceleration=command.acceleration,
         on_progress=on_progress,
     )
 

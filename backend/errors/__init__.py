@@ -48,6 +48,7 @@ from backend.errors.model import (
 )
 from backend.errors.parameters import (
     FileTooLarge,
+    InvalidAcceleration,
     InvalidAsync,
     InvalidBackgroundMode,
     InvalidCursor,
@@ -129,6 +130,7 @@ __all__ = [
     "GpuBusy",
     "IdempotencyConflict",
     "ImageLost",
+    "InvalidAcceleration",
     "InvalidAsync",
     "InvalidBackgroundMode",
     "InvalidCursor",

@@ -35,6 +35,12 @@ class InvalidGuidance(InvalidParameter):
     code = "INVALID_GUIDANCE_SCALE"
 
 
+class InvalidAcceleration(InvalidParameter):
+    """The acceleration must be one of none, balanced, fast."""
+
+    code = "INVALID_ACCELERATION"
+
+
 class InvalidSeed(InvalidParameter):
     """A seed must be a whole number from 0 to 2^32 - 1, one for each image."""
 

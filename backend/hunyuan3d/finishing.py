@@ -28,14 +28,10 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, eq=False)
 class PendingShape:
-    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU.
-
-    arrived : waits until the field is there, where it may still be on its way.
-    """
+    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
 
     outcome: Outcome
     metadata: ShapeMetadata
-    arrived: Callable[[], None] | None = None
 
     @property
     def error(self) -> ServiceError | None:
@@ -124,8 +120,6 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
         if isinstance(shape.outcome, ServiceError):
             raise shape.outcome
         with named_memory_errors():
-            if shape.arrived is not None:
-                shape.arrived()
             mesh = closed_mesh(shape.outcome)
             if metadata.target_faces is not None:
                 mesh = decimate(mesh, metadata.target_faces).mesh

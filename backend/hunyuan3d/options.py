@@ -1,6 +1,6 @@
-"""What a caller may ask for: checked values with named errors.
+"""What a caller may ask of the model: checked values with named errors.
 
-This module does not know of networks or files.
+This module does not know of networks or files, and does not import torch.
 """
 
 from __future__ import annotations
@@ -8,16 +8,14 @@ from __future__ import annotations
 import math
 import operator
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex, TypeVar
-
-import torch
+from typing import Protocol, SupportsIndex, TypeVar
 
 from backend.errors import (
+    InvalidAcceleration,
     InvalidBackgroundMode,
     InvalidGuidance,
-    InvalidParameter,
     InvalidResolution,
     InvalidSeed,
     InvalidSteps,
@@ -25,12 +23,16 @@ from backend.errors import (
     ServiceError,
 )
 from backend.limits import (
+    ACCELERATIONS,
     BACKGROUND_MODES,
+    DEFAULT_ACCELERATION,
+    DEFAULT_BACKGROUND_MODE,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
     SEED_LIMIT,
+    Acceleration,
     BackgroundMode,
 )
 
@@ -39,34 +41,60 @@ TargetFaces = int | None | Sequence[int | None]
 BackgroundModes = BackgroundMode | Sequence[BackgroundMode]
 T = TypeVar("T")
 
-_DTYPES = {
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "float": torch.float32,
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "half": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
-
 
 @dataclass(frozen=True)
 class GenerationOptions:
     """How shapes are made, the same for all of a batch; checked when it is made, and nowhere else.
 
     num_inference_steps : 1 and up. guidance_scale : 0 and up. octree_resolution : cells a side, 8 to 1024.
-    Raises InvalidSteps, InvalidGuidance, InvalidResolution.
+    acceleration : none, balanced or fast. Raises InvalidSteps, InvalidGuidance, InvalidResolution, InvalidAcceleration.
     """
 
     num_inference_steps: int
     guidance_scale: float
     octree_resolution: int
+    acceleration: Acceleration = DEFAULT_ACCELERATION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "num_inference_steps", check_num_inference_steps(self.num_inference_steps))
         object.__setattr__(self, "guidance_scale", check_guidance_scale(self.guidance_scale))
         object.__setattr__(self, "octree_resolution", check_octree_resolution(self.octree_resolution))
+        check_acceleration(self.acceleration)
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What is wanted of one image; checked when it is made, and nowhere else.
+
+    generation : the same for all images of a batch. seed : 0 to 2^32 - 1. target_faces : most faces of the mesh, 100
+    to 2 000 000; None keeps all. remove_background : auto, always or never.
+    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode.
+    """
+
+    generation: GenerationOptions
+    seed: int
+    target_faces: int | None = None
+    remove_background: BackgroundMode = DEFAULT_BACKGROUND_MODE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", _whole(self.seed, 0, SEED_LIMIT - 1, InvalidSeed))
+        if self.target_faces is not None:
+            most = _whole(self.target_faces, MIN_TARGET_FACES, MAX_TARGET_FACES, InvalidTargetFaces)
+            object.__setattr__(self, "target_faces", most)
+        if self.remove_background not in BACKGROUND_MODES:
+            raise InvalidBackgroundMode(details={"value": repr(self.remove_background)})
+
+
+class Defaults(Protocol):
+    """What a checkpoint says where a caller says nothing."""
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Denoising steps."""
+
+    @property
+    def guidance_scale(self) -> float:
+        """Classifier-free guidance."""
 
 
 def check_num_inference_steps(value: int) -> int:
@@ -90,77 +118,48 @@ def check_guidance_scale(value: float) -> float:
     return number
 
 
+def check_acceleration(value: Acceleration) -> Acceleration:
+    """Return the acceleration. Raises InvalidAcceleration unless it is none, balanced or fast."""
+    if value not in ACCELERATIONS:
+        raise InvalidAcceleration(details={"value": repr(value)})
+    return value
+
+
 def check_seeds(seeds: Seeds | None, count: int) -> list[int]:
     """Return one seed for each of `count` images.
 
     seeds : one for each image; or a single one, which every image then gets, so that its result does not depend on
     its index; or None to draw them. Raises InvalidSeed unless all are whole numbers from 0 to 2^32 - 1.
     """
+    return [_whole(seed, 0, SEED_LIMIT - 1, InvalidSeed) for seed in _each_seed(seeds, count)]
+
+
+def image_options(
+    generation: GenerationOptions,
+    count: int,
+    seeds: Seeds | None = None,
+    target_faces: TargetFaces = None,
+    remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
+) -> list[ImageOptions]:
+    """Return what is wanted of each of `count` images, from values that are one for all or one for each.
+
+    seeds : drawn when None. Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode.
+    """
+    modes = [remove_background] * count if isinstance(remove_background, str) else list(remove_background)
+    most = list(target_faces) if isinstance(target_faces, Sequence) else [target_faces] * count
+    each = zip(
+        _each_seed(seeds, count),
+        _of_number(count, most, InvalidTargetFaces),
+        _of_number(count, modes, InvalidBackgroundMode),
+        strict=True,
+    )
+    return [ImageOptions(generation, seed, faces, mode) for seed, faces, mode in each]
+
+
+def _each_seed(seeds: Seeds | None, count: int) -> list[int]:
     if seeds is None:
         return [secrets.randbelow(SEED_LIMIT) for _ in range(count)]
-    given = _of_number(count, list(seeds) if isinstance(seeds, Iterable) else [seeds] * count, InvalidSeed)
-    return [_whole(seed, 0, SEED_LIMIT - 1, InvalidSeed) for seed in given]
-
-
-def check_target_faces(target_faces: TargetFaces, count: int) -> list[int | None]:
-    """Return the most faces of each of `count` meshes; None keeps all.
-
-    target_faces : one for all or one for each. Raises InvalidTargetFaces unless they are whole numbers, 100 to
-    2 000 000.
-    """
-    each = list(target_faces) if isinstance(target_faces, Sequence) else [target_faces] * count
-    low, high = MIN_TARGET_FACES, MAX_TARGET_FACES
-    return [
-        None if n is None else _whole(n, low, high, InvalidTargetFaces)
-        for n in _of_number(count, each, InvalidTargetFaces)
-    ]
-
-
-def check_background_modes(modes: BackgroundModes, count: int) -> list[BackgroundMode]:
-    """Return how the background of each of `count` images is removed, from one mode for all or one for each.
-
-    Raises InvalidBackgroundMode unless all are auto, always or never.
-    """
-    each: list[BackgroundMode] = [modes] * count if isinstance(modes, str) else list(modes)
-    for mode in _of_number(count, each, InvalidBackgroundMode):
-        if mode not in BACKGROUND_MODES:
-            raise InvalidBackgroundMode(details={"value": repr(mode)})
-    return each
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for, or the best one here: CUDA, then MPS, then the CPU. Raises InvalidParameter."""
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as e:
-        raise InvalidParameter(f"{device!r} is no device; use cuda, mps or cpu.") from e
-    available: dict[str, Callable[[], bool]] = {
-        "cuda": torch.cuda.is_available,
-        "mps": torch.backends.mps.is_available,
-        "cpu": lambda: True,
-    }
-    if resolved.type not in available or not available[resolved.type]():
-        raise InvalidParameter(f"The device {str(device)!r} is not available here.")
-    return resolved
-
-
-def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    """Return the precision asked for, or the device's own: float32 on the CPU, half elsewhere.
-
-    Raises InvalidParameter.
-    """
-    if dtype is None:
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float16
-    resolved = _DTYPES.get(dtype.removeprefix("torch.")) if isinstance(dtype, str) else dtype
-    if resolved is None or resolved not in _DTYPES.values():
-        raise InvalidParameter(f"The precision {str(dtype)!r} is not offered; use fp32, fp16 or bf16.")
-    return resolved
+    return _of_number(count, list(seeds) if isinstance(seeds, Iterable) else [seeds] * count, InvalidSeed)
 
 
 def _of_number(count: int, given: list[T], error: type[ServiceError]) -> list[T]:

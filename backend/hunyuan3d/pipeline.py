@@ -16,22 +16,22 @@ import torch
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
+from backend.hunyuan3d.acceleration import evaluated_steps, integrate
 from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
-from backend.hunyuan3d.device.transfer import Download, Upload, joined, upload
+from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
+from backend.hunyuan3d.device.transfer import Upload, joined, upload
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
 from backend.hunyuan3d.memory_errors import named_memory_errors
 from backend.hunyuan3d.options import (
     BackgroundModes,
     GenerationOptions,
+    ImageOptions,
     Seeds,
     TargetFaces,
-    check_background_modes,
     check_seeds,
-    check_target_faces,
-    resolve_device,
-    resolve_dtype,
+    image_options,
 )
 from backend.hunyuan3d.preprocess import (
     MaybePrepared,
@@ -47,7 +47,8 @@ from backend.hunyuan3d.preprocess import (
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
-from backend.limits import BackgroundMode
+from backend.hunyuan3d.volume.host_copy import to_main_memory
+from backend.limits import DEFAULT_ACCELERATION, Acceleration, BackgroundMode
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -107,41 +108,24 @@ class Hunyuan3DShapePipeline:
         return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
 
     def prepare_images(
-        self, images: Sequence[ImageInput], remove_background: BackgroundModes = "auto"
+        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode]
     ) -> list[PreparedImage | ServiceError]:
         """Preprocess every image by itself and begin to upload it; what comes of it may be given to prepare_shapes.
 
-        Any thread may call it while others use the device. Raises InvalidParameter.
+        remove_background : one for each. Any thread may call it while others use the device.
         """
-        modes = check_background_modes(remove_background, len(images))
-        opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, modes)
+        opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, remove_background)
         return [self._uploading(image) if isinstance(image, PreparedImage) else image for image in opened]
 
-    def prepare_shapes(
-        self,
-        images: ImageInput | Sequence[MaybePrepared],
-        options: GenerationOptions,
-        seeds: Seeds | None = None,
-        target_faces: TargetFaces = None,
-        remove_background: BackgroundModes = "auto",
-    ) -> list[Prepared]:
-        """Check what is asked and preprocess every image by itself. Raises InvalidParameter, MissingImage."""
-        items = as_list(images)
-        each_seed, each_target = check_seeds(seeds, len(items)), check_target_faces(target_faces, len(items))
-        modes = check_background_modes(remove_background, len(items))
+    def prepare_shapes(self, images: Sequence[MaybePrepared], options: Sequence[ImageOptions]) -> list[Prepared]:
+        """Preprocess every image by itself. options : one for each image."""
         watch = Stopwatch(self.device)
+        modes = [own.remove_background for own in options]
         with watch.stage("preprocess"):
-            opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), items, modes)
-        metadata = ShapeMetadata(
-            self.name,
-            batch_size=0,
-            num_inference_steps=options.num_inference_steps,
-            guidance_scale=options.guidance_scale,
-            octree_resolution=options.octree_resolution,
-        ).after(watch)
+            opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, modes)
         return [
-            Prepared(image, seed, replace(metadata, seed=seed, target_faces=target, background=_background(image)))
-            for image, seed, target in zip(opened, each_seed, each_target, strict=True)
+            Prepared(image, own, replace(self._wanted(own), background=_background(image)).after(watch))
+            for image, own in zip(opened, options, strict=True)
         ]
 
     def sample_and_decode(
@@ -183,9 +167,10 @@ class Hunyuan3DShapePipeline:
         if report is not None:
             report("encode", 1, 1)
         with watch.stage("sample"):
-            noise = self._draw_noise([item.seed for item in prepared])
+            noise = self._draw_noise([item.options.seed for item in prepared])
             latents = self.denoise(cond, noise, options, partial(report, "sample") if report else None)
-        ran = [replace(item.metadata, batch_size=len(prepared)).after(watch) for item in prepared]
+        made = len(evaluated_steps(self.scheduler, options))
+        ran = [replace(item.metadata, batch_size=len(prepared), evaluations=made).after(watch) for item in prepared]
         return [Sampled(own, metadata) for own, metadata in zip(latents, ran, strict=True)]
 
     def decode_shapes(
@@ -195,18 +180,14 @@ class Hunyuan3DShapePipeline:
         report: StageProgress | None = None,
         decode_options: DecodeOptions | None = None,
     ) -> list[PendingShape]:
-        """Find the fields of a batch and begin to copy them off the device, which is then free. Raises OutOfMemory."""
+        """Find the fields of a batch and take them off the device, which is then free. Raises OutOfMemory."""
         watch = Stopwatch(self.device)
         with watch.stage("decode"), named_memory_errors():
             latents = torch.stack([item.latents for item in sampled])
             on_level = partial(report, "decode") if report else None
             volumes = self.decode_volumes(latents, options.octree_resolution, on_level, decode_options)
-            download = Download(self.device)
-            found = [one if isinstance(one, ServiceError) else one.copied(download.copy) for one in volumes]
-        return [
-            PendingShape(one, item.metadata.after(watch), download.wait)
-            for one, item in zip(found, sampled, strict=True)
-        ]
+            found = to_main_memory(volumes)
+        return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
 
     @torch.no_grad()
     def encode_images(
@@ -257,9 +238,8 @@ class Hunyuan3DShapePipeline:
         """Go from noise at time 0 to latents at time 1.
 
         cond : (B, T, D). noise : (B, N, E) float32, on the device. Returns latents (B, N, E) float32, before division
-        by the scale factor. Formula: docs/model.md, section 6. Raises OutOfMemory.
+        by the scale factor. Formulas: docs/model.md, section 6, and acceleration.py. Raises OutOfMemory.
         """
-        x = noise
         steps, guidance = self.scheduler.steps(options.num_inference_steps), options.guidance_scale
         # At scale 1 the two branches' sum is the conditional branch alone.
         classifier_free = not self.denoiser.guidance_embed and guidance != 1
@@ -267,13 +247,12 @@ class Hunyuan3DShapePipeline:
         embedded = torch.tensor([guidance], device=self.device)
         with named_memory_errors():
             context = self.denoiser.prepare(cond.to(self.device, self.dtype), classifier_free=classifier_free)
-            for done, step in enumerate(steps, start=1):
-                if step.dt:
-                    v = self.denoiser.velocity(x, times[done - 1], context, embedded).float()
-                    x = x + step.dt * (guided(v, guidance) if classifier_free else v)
-                if on_step is not None:
-                    on_step(done, len(steps))
-        return x
+
+            def velocity(x: Tensor, index: int) -> Tensor:
+                v = self.denoiser.velocity(x, times[index], context, embedded).float()
+                return guided(v, guidance) if classifier_free else v
+
+            return integrate(noise, steps, evaluated_steps(self.scheduler, options), velocity, on_step)
 
     def initial_noise(self, count: int, seeds: Seeds | None = None) -> Tensor:
         """Draw the noise of `count` images, (B, N, E) float32. Raises InvalidSeed.
@@ -310,6 +289,7 @@ class Hunyuan3DShapePipeline:
         remove_background: BackgroundModes = "auto",
         on_step: Progress | None = None,
         on_progress: Progress | None = None,
+        acceleration: Acceleration = DEFAULT_ACCELERATION,
     ) -> list[ShapeResult]:
         """Make one mesh of every image, cleaned and, with target_faces, decimated.
 
@@ -317,9 +297,11 @@ class Hunyuan3DShapePipeline:
         all or one for each. Returns one result each, in order: a mesh in world units (box ±1.01, Y up), or that
         image's error. Raises InvalidParameter, MissingImage, OutOfMemory.
         """
-        options = self.options(num_inference_steps, guidance_scale, octree_resolution)
-        prepared = self.prepare_shapes(images, options, seeds, target_faces, remove_background)
-        pending = self.sample_and_decode(prepared, options, _by_stage(on_step, on_progress))
+        items = as_list(images)
+        generation = self.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
+        options = image_options(generation, len(items), seeds, target_faces, remove_background)
+        prepared = self.prepare_shapes(items, options)
+        pending = self.sample_and_decode(prepared, generation, _by_stage(on_step, on_progress))
         return build_meshes(pending)
 
     def options(
@@ -327,6 +309,7 @@ class Hunyuan3DShapePipeline:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         octree_resolution: int | None = None,
+        acceleration: Acceleration = DEFAULT_ACCELERATION,
     ) -> GenerationOptions:
         """Return what is asked for, with the checkpoint's defaults in the gaps. Raises InvalidParameter."""
         defaults = self.config.defaults
@@ -334,6 +317,22 @@ class Hunyuan3DShapePipeline:
             _given(num_inference_steps, defaults.num_inference_steps),
             _given(guidance_scale, defaults.guidance_scale),
             _given(octree_resolution, defaults.octree_resolution),
+            acceleration,
+        )
+
+    def _wanted(self, options: ImageOptions) -> ShapeMetadata:
+        """Return what is known of an image before anything is done for it."""
+        generation = options.generation
+        return ShapeMetadata(
+            self.name,
+            batch_size=0,
+            seed=options.seed,
+            num_inference_steps=generation.num_inference_steps,
+            guidance_scale=generation.guidance_scale,
+            octree_resolution=generation.octree_resolution,
+            acceleration=generation.acceleration,
+            evaluations_needed=len(evaluated_steps(self.scheduler, replace(generation, acceleration="none"))),
+            target_faces=options.target_faces,
         )
 
     def _decode_parts(

@@ -20,6 +20,7 @@ from backend.hunyuan3d.image.background import remove_background
 from backend.hunyuan3d.image.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
+from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata
 from backend.limits import BackgroundMode
 
@@ -44,10 +45,10 @@ MaybePrepared: TypeAlias = "ImageInput | PreparedImage | ServiceError"
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One image ready for the device, or what is wrong with it; metadata : what is wanted of it, seed included."""
+    """One image ready for the device, or what is wrong with it; metadata : what was done for it so far."""
 
     image: PreparedImage | ServiceError
-    seed: int
+    options: ImageOptions
     metadata: ShapeMetadata
 
 

@@ -14,6 +14,7 @@ import torch
 import trimesh
 
 from backend.errors import ServiceError
+from backend.limits import Acceleration
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class ShapeMetadata:
 
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
     cut out. batch_size : images that ran together on the device, 0 for one that never got there. fallbacks : what was
-    done because memory was short, in order; none of it changes the mesh.
+    done because memory was short, in order; none of it changes the mesh. acceleration : as asked.
+    evaluations : how often the denoiser was asked, of the evaluations_needed without acceleration.
     """
 
     model: str
@@ -55,6 +57,9 @@ class ShapeMetadata:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     octree_resolution: int | None = None
+    acceleration: Acceleration | None = None
+    evaluations: int | None = None
+    evaluations_needed: int | None = None
     target_faces: int | None = None
     background: str | None = None
     vertices: int | None = None

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backend.errors import ServiceError
+from backend.limits import Acceleration
 
 Point = tuple[float, float, float]
 Unit = Literal["model", "mm"]
@@ -32,6 +33,19 @@ class StageSecondsOut(BaseModel):
     )
 
 
+class AccelerationOut(BaseModel):
+    """How many evaluations of the denoiser were made; the rest was forecast."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Acceleration = Field(description="The acceleration that was asked for.")
+    evaluations: int | None = Field(default=None, ge=0, description="How often the denoiser was evaluated.")
+    without: int | None = Field(default=None, ge=0, description="How often it is without acceleration.")
+    measured_on: str = Field(
+        default="demo", description="The only checkpoint on which it is measured how far the mesh changes."
+    )
+
+
 class JobMetadata(BaseModel):
     """What was really done for one picture. Of a failed job, whatever is known."""
 
@@ -49,6 +63,7 @@ class JobMetadata(BaseModel):
     seed: int = Field(description="The seed; the same picture, seed and fields give the same mesh.")
     steps: int | None = Field(default=None, description="Denoising steps.")
     guidance_scale: float | None = Field(default=None, description="Classifier-free guidance.")
+    acceleration: AccelerationOut | None = Field(default=None, description="Evaluations of the denoiser.")
     octree_resolution: int = Field(description="Cells along each side of the box in which the surface is found.")
     quality: int = Field(description="The quality that was asked for.")
     model: str | None = Field(default=None, description="The model's name.")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLost, ImageLost, ServiceError
+from backend.hunyuan3d.options import Defaults, ImageOptions
 from backend.jobs.progress import STAGES, StageTimes
 from backend.runner.device_times import DeviceTimes
 from backend.runner.heartbeat import Ending, Run
@@ -34,10 +35,17 @@ class _AllOver(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A run with what it is to make."""
+    """A run with what it is to make: options says what the model is to do, request also what is asked of the file."""
 
     run: Run
     request: GenerationRequest
+    options: ImageOptions
+
+    @classmethod
+    def of(cls, run: Run, defaults: Defaults) -> Task:
+        """Return the task of a run on a checkpoint with these defaults. Raises RequestUnreadable, InvalidParameter."""
+        request = GenerationRequest.from_json(run.job.request)
+        return cls(run, request, request.options(defaults))
 
 
 HandOver = Callable[[Task, PendingShape], None]
@@ -54,12 +62,12 @@ class BatchRunner:
         metrics: WorkerMetrics,
         watchdog: Watchdog,
         device_times: DeviceTimes,
-        look_ahead: LookAhead | None = None,
+        look_ahead: LookAhead,
     ) -> None:
         """Keep what every batch needs.
 
         watchdog : bounds the device calls of each batch, all together
-        look_ahead : prepares images beside a batch, where the processor wants that; never when None
+        look_ahead : prepares images beside a batch, where the processor wants that
         """
         self._images = images
         self._recorder = recorder
@@ -69,33 +77,40 @@ class BatchRunner:
         self._device_times = device_times
         self._look_ahead = look_ahead
 
-    def run(self, processor: ShapeProcessor, tasks: Sequence[Task], hand_over: HandOver) -> None:
+    def run(self, processor: ShapeProcessor, tasks: Sequence[Task], capacity: int, hand_over: HandOver) -> None:
         """Give each task's pending shape to hand_over, or end its run.
 
-        tasks : with equal octree resolution, steps and guidance. Raises DeviceLost, and what isn't an Exception.
+        tasks : with equal generation options. capacity : how many images fit together on the device.
+        Raises DeviceLost, and what isn't an Exception.
         """
         deadline = self._watchdog.deadline()
         images = {task: image for task in tasks if (image := self._load(task, deadline)) is not None}
         with self._looking_ahead(processor, tasks):
-            self._run_all(processor, images, hand_over, deadline)
+            self._run_all(processor, images, capacity, hand_over, deadline)
 
     def _looking_ahead(self, processor: ShapeProcessor, tasks: Sequence[Task]) -> AbstractContextManager[None]:
         """Prepare the next images meanwhile, but let nothing run beside a job whose next death would be its last."""
-        if self._look_ahead is None or not processor.prepares_ahead or any(task.run.job.isolated for task in tasks):
+        if not processor.prepares_ahead or any(task.run.job.isolated for task in tasks):
             return nullcontext()
         return self._look_ahead.beside(processor)
 
     def _run_all(
-        self, processor: ShapeProcessor, images: Mapping[Task, Any], hand_over: HandOver, deadline: float
+        self,
+        processor: ShapeProcessor,
+        images: Mapping[Task, Any],
+        capacity: int,
+        hand_over: HandOver,
+        deadline: float,
     ) -> None:
-        error = self._attempt(processor, images, hand_over, deadline)
+        """Run the images together; when that fails, each by itself."""
+        error = self._attempt(processor, images, capacity, hand_over, deadline)
         if error is None:
             return
         if len(images) > 1:
             _log.error("a batch of %d failed as a whole; each image runs by itself now", len(images), exc_info=error)
         for task, image in images.items():
             if len(images) > 1:
-                error = self._attempt(processor, {task: image}, hand_over, deadline)
+                error = self._attempt(processor, {task: image}, capacity, hand_over, deadline)
             if error is not None:
                 self._fail(task, error)
 
@@ -103,7 +118,7 @@ class BatchRunner:
         """Take a task's image as it was prepared, or read it; where there is none, end the run and return None."""
         run = task.run
         with log_context(run.job.id):
-            if self._look_ahead is not None and self._look_ahead.has(run.job):
+            if self._look_ahead.has(run.job):
                 with self._watchdog.bounded(deadline):
                     prepared = self._look_ahead.take(run)
                 if prepared is not None:
@@ -122,7 +137,12 @@ class BatchRunner:
             return stream.read()
 
     def _attempt(
-        self, processor: ShapeProcessor, images: Mapping[Task, Any], hand_over: HandOver, deadline: float
+        self,
+        processor: ShapeProcessor,
+        images: Mapping[Task, Any],
+        capacity: int,
+        hand_over: HandOver,
+        deadline: float,
     ) -> Exception | None:
         """Make one device call; return what it raised. Raises DeviceLost when the device is gone after that."""
         images = {task: image for task, image in images.items() if not task.run.over}
@@ -130,7 +150,7 @@ class BatchRunner:
             return None
         try:
             with self._watchdog.bounded(deadline), log_context(*(task.run.job.id for task in images)):
-                shapes = self._call(processor, images)
+                shapes = self._call(processor, images, capacity)
         except _AllOver:
             return None
         except Exception as error:  # noqa: BLE001 - given back, to be recorded
@@ -144,9 +164,8 @@ class BatchRunner:
                 hand_over(task, shape)
         return None
 
-    def _call(self, processor: ShapeProcessor, images: Mapping[Task, Any]) -> Sequence[PendingShape]:
+    def _call(self, processor: ShapeProcessor, images: Mapping[Task, Any], capacity: int) -> Sequence[PendingShape]:
         runs = [task.run for task in images]
-        requests = [task.request for task in images]
         plan = self._times.plan(runs[0].job.batch_key)
 
         def on_progress(progress: ShapeProgress) -> None:
@@ -160,12 +179,8 @@ class BatchRunner:
 
         return processor.generate_shape_batch(
             list(images.values()),
-            seeds=[request.seed for request in requests],
-            num_inference_steps=requests[0].inference_steps(processor.defaults.num_inference_steps),
-            guidance_scale=requests[0].guidance_scale,
-            octree_resolution=requests[0].octree_resolution,
-            target_faces=[request.target_faces for request in requests],
-            remove_background=[request.remove_background for request in requests],
+            options=[task.options for task in images],
+            capacity=capacity,
             on_progress=on_progress,
             finish=False,
         )

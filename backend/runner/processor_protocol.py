@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
+    from backend.hunyuan3d.options import Defaults, ImageOptions
     from backend.hunyuan3d.results import ShapeResult
 
 
@@ -52,14 +53,6 @@ class DeviceFacts(Protocol):
         """Bytes that are free now."""
 
 
-class ShapeDefaults(Protocol):
-    """A checkpoint's own settings."""
-
-    @property
-    def num_inference_steps(self) -> int:
-        """Denoising steps."""
-
-
 class PendingShape(Protocol):
     """A shape the device is done with; its mesh is still to be made."""
 
@@ -75,7 +68,7 @@ class ShapeProcessor(Protocol):
         """The model's name."""
 
     @property
-    def defaults(self) -> ShapeDefaults:
+    def defaults(self) -> Defaults:
         """What the checkpoint says where a request says nothing."""
 
     def device_state(self) -> DeviceFacts:
@@ -100,17 +93,13 @@ class ShapeProcessor(Protocol):
         self,
         images: Sequence[Any],
         *,
-        seeds: Sequence[int],
-        num_inference_steps: int | None,
-        guidance_scale: float | None,
-        octree_resolution: int | None,
-        target_faces: Sequence[int | None],
-        remove_background: Sequence[Literal["auto", "always", "never"]],
+        options: Sequence[ImageOptions],
+        capacity: int,
         on_progress: Callable[[ShapeProgress], None],
         finish: Literal[False],
     ) -> Sequence[PendingShape]:
         """Return one pending shape for each image, in order; what on_progress raises ends the call and comes out.
 
-        images : bytes as they were sent, or what prepare_images made of them. The first report comes when all of them
-        are prepared.
+        images : bytes as they were sent, or what prepare_images made of them; the first report is made when all are
+        prepared. options : one for each image, all with the same generation. capacity : as batch_capacity gave it.
         """

@@ -22,7 +22,7 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.jobs.metadata import JobMetadata, StageSecondsOut
+from backend.jobs.metadata import AccelerationOut, JobMetadata, StageSecondsOut
 from backend.jobs.models import Clock, Job
 from backend.jobs.progress import StageTimes
 from backend.jobs.store import JobStore
@@ -236,7 +236,7 @@ def known_metadata(job: Job, request: GenerationRequest) -> JobMetadata:
 
 def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
     """Return the metadata with what the pipeline says that it did."""
-    found = {
+    found: dict[str, object] = {
         "vertices": shape.vertices,
         "faces": shape.faces,
         "watertight": shape.watertight,
@@ -248,6 +248,10 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
         "background": shape.background,
         "fallbacks": shape.fallbacks,
     }
+    if shape.acceleration is not None:
+        found["acceleration"] = AccelerationOut(
+            mode=shape.acceleration, evaluations=shape.evaluations, without=shape.evaluations_needed
+        )
     stages = {stage: getattr(shape.seconds, stage) for stage in _MODEL_STAGES}
     given = {name: value for name, value in found.items() if value is not None}
     return metadata.model_copy(update={**given, "seconds": metadata.seconds.model_copy(update=stages)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from backend.batch_inference_extension import add_batch_inference_to_processor
+from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan_integration import Hunyuan3DProcessor
 from backend.jobs.metadata import JobMetadata
 from tests.support.device_meter import FakeMemory
@@ -41,8 +43,9 @@ def run_jobs(shop: Workshop, fits: Callable[[int], bool], stage: str) -> list[st
     STAGES[stage](Shortage(fits), processor.pipeline)
     generate = add_batch_inference_to_processor(processor).generate_shape_batch
 
-    def quickly(images: list[bytes], **options: Any) -> Any:
-        return generate(images, **{**options, "octree_resolution": 16, "num_inference_steps": 3})
+    def quickly(images: list[bytes], options: list[ImageOptions], **others: Any) -> Any:
+        generation = replace(options[0].generation, num_inference_steps=3, octree_resolution=16)
+        return generate(images, options=[replace(own, generation=generation) for own in options], **others)
 
     processor.generate_shape_batch = cast(Any, quickly)
     ids = [shop.submit(content, quality=1, remove_background="never") for content in four_images()]

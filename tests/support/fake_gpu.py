@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 import trimesh
 
 from backend.errors import ServiceError
+from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
+from backend.limits import Acceleration
 from backend.runner.processor_protocol import ShapeProgress
 
 GIB = 1 << 30
@@ -34,6 +36,7 @@ class FakeDevice:
 @dataclass(frozen=True)
 class FakeDefaults:
     num_inference_steps: int = 4
+    guidance_scale: float = 5.0
 
 
 @dataclass(eq=False)
@@ -42,11 +45,12 @@ class FakeCall:
 
     images: list[bytes]
     seeds: list[int]
-    steps: int | None
-    guidance: float | None
-    resolution: int | None
+    steps: int
+    guidance: float
+    resolution: int
     target_faces: list[int | None]
     background: list[str]
+    acceleration: Acceleration = "none"
     steps_done: int = 0
     ended: BaseException | None = None
 
@@ -127,22 +131,21 @@ class FakeProcessor:
         self,
         images: Sequence[bytes | FakePrepared],
         *,
-        seeds: Sequence[int],
-        num_inference_steps: int | None,
-        guidance_scale: float | None,
-        octree_resolution: int | None,
-        target_faces: Sequence[int | None],
-        remove_background: Sequence[str],
+        options: Sequence[ImageOptions],
+        capacity: int,
         on_progress: Callable[[ShapeProgress], None],
         finish: bool,
     ) -> list[FakePending]:
         assert not finish
+        assert capacity <= self.capacity
+        (generation,) = {own.generation for own in options}
         assert self._busy.acquire(blocking=False), "two device calls at once"
         given = [each.image if isinstance(each, FakePrepared) else each for each in images]
         self.used_prepared += [each.image for each in images if isinstance(each, FakePrepared)]
         call = FakeCall(
-            given, list(seeds), num_inference_steps, guidance_scale, octree_resolution, list(target_faces),
-            list(remove_background),
+            given, [own.seed for own in options], generation.num_inference_steps, generation.guidance_scale,
+            generation.octree_resolution, [own.target_faces for own in options],
+            [own.remove_background for own in options], generation.acceleration,
         )  # fmt: skip
         self.calls.append(call)
         try:
@@ -161,10 +164,9 @@ class FakeProcessor:
         self.before_call(call)
         for stage in ("preprocess", "encode"):
             on_progress(FakeProgress(stage, 1, 1, indices))
-        steps = call.steps or 1
-        for step in range(1, steps + 1):
+        for step in range(1, call.steps + 1):
             self.at_step(step)
-            on_progress(FakeProgress("sample", step, steps, indices))
+            on_progress(FakeProgress("sample", step, call.steps, indices))
             call.steps_done = step
         on_progress(FakeProgress("decode", 1, 1, indices))
 
@@ -174,10 +176,13 @@ class FakeProcessor:
             batch_size=len(call.images),
             seed=call.seeds[place],
             num_inference_steps=call.steps,
-            guidance_scale=5.0 if call.guidance is None else call.guidance,
+            guidance_scale=call.guidance,
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
             background="alpha",
+            acceleration=call.acceleration,
+            evaluations=2,
+            evaluations_needed=3,
             seconds=StageSeconds(0.01, 0.02, 0.4, 0.1, 0.05),
         )
 

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.device.memory import DeviceMemory
+from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
 # What the drawn picture's shape cannot show: other shapes have more surface, and an allocator leaves gaps.
@@ -108,14 +109,14 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     picture can be sampled.
     """
     options = pipeline.options(2, octree_resolution=octree_resolution)
-    prepared = pipeline.prepare_shapes(_images(2), options, seeds=0, remove_background="never")
+    prepared = pipeline.prepare_shapes(_images(2), image_options(options, 2, seeds=0, remove_background="never"))
     memory.release()
     held = memory.used()
     sampling = _cost(lambda count: pipeline.sample_shapes(prepared[:count], options), memory, held)
     # One by one: what two of them take while they are sampled has been seen above.
     sampled = [pipeline.sample_shapes([item], options)[0] for item in prepared]
     # The points of one call would hide what each image holds; so they are few here, and are seen by themselves below.
-    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS, group_size=_FEW_POINTS)
+    small = replace(pipeline.decode_options, max_points_per_call=_FEW_POINTS)
     held_by_images = _cost(
         lambda count: pipeline.decode_shapes(sampled[:count], options, decode_options=small), memory, held
     )

@@ -1,4 +1,4 @@
-"""Tensors to a device and back while it works: copies of their own stream on CUDA, plain tensors elsewhere.
+"""Tensors to a device while it works: copies on a stream of their own on CUDA, plain tensors elsewhere.
 
 This module does not know what the tensors are.
 """
@@ -34,42 +34,12 @@ def upload(tensor: Tensor, device: torch.device) -> Upload:
     """Begin to copy a tensor to a CUDA device, on any thread; for other devices it stays where it is."""
     if device.type != "cuda":
         return Upload(tensor)
-    stream = _stream(device, "up")
+    stream = _stream(device)
     with torch.cuda.stream(stream):
         copied = tensor.pin_memory().to(device, non_blocking=True)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(stream)
     return Upload(copied, done)
-
-
-class Download:
-    """Copies into main memory that begin when the current stream's work so far is done, and that it need not await."""
-
-    def __init__(self, device: torch.device) -> None:
-        """Copy nothing yet; call when what is to be copied has been computed or enqueued."""
-        self._device = device
-        self._done: torch.cuda.Event | None = None
-        if device.type == "cuda":
-            _stream(device, "down").wait_stream(torch.cuda.current_stream(device))
-
-    def copy(self, tensor: Tensor) -> Tensor:
-        """Return the tensor's copy, whose values are there after wait()."""
-        if self._device.type != "cuda":
-            return tensor.cpu()
-        stream = _stream(self._device, "down")
-        copied = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        with torch.cuda.stream(stream):
-            copied.copy_(tensor, non_blocking=True)
-            tensor.record_stream(stream)
-            # A thread that waits is to leave its core to others.
-            self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._done.record(stream)
-        return copied
-
-    def wait(self) -> None:
-        """Return when all copies are there; any thread may call it, often."""
-        if self._done is not None:
-            self._done.synchronize()
 
 
 def joined(uploads: Sequence[Upload]) -> Tensor:
@@ -78,5 +48,5 @@ def joined(uploads: Sequence[Upload]) -> Tensor:
 
 
 @cache
-def _stream(device: torch.device, direction: str) -> torch.cuda.Stream:  # noqa: ARG001 - one for each direction
+def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

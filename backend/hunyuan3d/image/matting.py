@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, sum_channels
 
 _INNER, _OUTER, _FILL = 5.0, 1.5, 4.0
 _ROW = 4096
@@ -52,12 +52,12 @@ def _measure(small: Pixels, found: Found) -> _Edge:
     inside, outside = _reach(found.foreground), _reach(~found.foreground)
     known = found.backdrop & (outside > _OUTER)
     back = cv2.GaussianBlur(spread(image, known if known.any() else ~found.foreground), (0, 0), 2)
-    distinct = ((image - back) ** 2).sum(axis=-1)
+    distinct = sum_channels((image - back) ** 2)
     # Thin parts have no core: there, the pixels that differ most from the backdrop stand for the object.
     weight = np.where(found.foreground, distinct**2 + 1e-3, 0).astype(np.float32)
     front, _ = _average(cv2.GaussianBlur(image, (0, 0), 0.8), weight, 2.5)
     core, confidence = _average(image, (inside > _INNER).astype(np.float32), 3.0)
-    clear = ((core - back) ** 2).sum(axis=-1) > 0.6 * ((front - back) ** 2).sum(axis=-1)
+    clear = sum_channels((core - back) ** 2) > 0.6 * sum_channels((front - back) ** 2)
     front = np.where(((confidence > 0.05) & clear)[..., None], core, front)
     return _Edge(inside, outside, np.clip(inside - 2, 0, 1), front, back)
 
@@ -80,8 +80,8 @@ def _mix(pixels: npt.NDArray[np.generic], edge: _Edge, where: slice) -> tuple[Ar
     inside, outside = edge.inside.reshape(-1)[where], edge.outside.reshape(-1)[where]
     front, back = edge.front.reshape(-1, 3)[where], edge.back.reshape(-1, 3)[where]
     span = front - back
-    contrast = (span**2).sum(axis=-1)
-    share = np.clip(((image - back) * span).sum(axis=-1) / np.maximum(contrast, 1), 0, 1)
+    contrast = sum_channels(span**2)
+    share = np.clip(sum_channels((image - back) * span) / np.maximum(contrast, 1), 0, 1)
     # Where object and backdrop look alike their mixture says nothing, and the outline's own place decides.
     trust = np.clip((np.sqrt(contrast) - 12) / 20, 0, 1)
     share = share * trust + edge.alpha.reshape(-1)[where] * (1 - trust)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +25,12 @@ class Step:
 
 
 class Scheduler(ABC):
-    """A table of times for any number of steps."""
+    """A table of times for any number of steps.
+
+    forecastable : whether velocities change smoothly from step to step, so that some can be told from others.
+    """
+
+    forecastable: ClassVar[bool] = True
 
     @abstractmethod
     def times(self, num_inference_steps: int) -> Tensor:
@@ -32,12 +38,15 @@ class Scheduler(ABC):
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
         """The times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
-        return torch.cat([self.times(check_num_inference_steps(num_inference_steps)), torch.ones(1)])
+        return self._sigmas(check_num_inference_steps(num_inference_steps))
 
     def steps(self, num_inference_steps: int) -> list[Step]:
-        """The n Euler steps from noise to data. Raises InvalidSteps."""
-        sigmas = self.sigmas(num_inference_steps)
+        """The n Euler steps from noise to data, for a number that was checked when the options were made."""
+        sigmas = self._sigmas(num_inference_steps)
         return [Step(t, dt) for t, dt in zip(sigmas[:-1].tolist(), sigmas.diff().tolist(), strict=True)]
+
+    def _sigmas(self, num_inference_steps: int) -> Tensor:
+        return torch.cat([self.times(num_inference_steps), torch.ones(1)])
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class FlowMatchEulerDiscreteScheduler(Scheduler):
 class ConsistencyFlowMatchEulerDiscreteScheduler(Scheduler):
     """Times of the `pcm_timesteps` phases that a step-distilled ('turbo') denoiser was trained on."""
 
+    # A step-distilled denoiser points to the end of its phase, not along one smooth path.
+    forecastable: ClassVar[bool] = False
     num_train_timesteps: int = 1000
     pcm_timesteps: int = 50
 
