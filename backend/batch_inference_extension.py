@@ -18,9 +18,10 @@ from backend.hunyuan3d.batches import Indices, Stage
 from backend.hunyuan3d.device.batch_sizing import BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
-from backend.hunyuan3d.image.image_processor import ImageInput, as_list
+from backend.hunyuan3d.image.image_processor import as_list
 from backend.hunyuan3d.options import BackgroundModes, ImageOptions, Seeds, TargetFaces, image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
@@ -97,7 +98,7 @@ class ShapeBatch:
     @overload
     def __call__(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         *,
         options: Sequence[ImageOptions] | None = None,
         capacity: int | None = None,
@@ -109,7 +110,7 @@ class ShapeBatch:
     @overload
     def __call__(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         *,
         options: Sequence[ImageOptions] | None = None,
         capacity: int | None = None,
@@ -120,7 +121,7 @@ class ShapeBatch:
 
     def __call__(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         *,
         options: Sequence[ImageOptions] | None = None,
         capacity: int | None = None,
@@ -130,6 +131,7 @@ class ShapeBatch:
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
+        images : as they were sent, or as the processor's prepare_images has prepared them; that makes the same mesh.
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. options : in place of all these, what is wanted of each image, with the same generation in each.
         capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
@@ -166,7 +168,7 @@ class ShapeBatch:
 
     def _until_meshes(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         options: Sequence[ImageOptions],
         capacity: int | None,
         on_progress: OnProgress,
