@@ -18,9 +18,10 @@ from backend.hunyuan3d.batches import Indices, Stage
 from backend.hunyuan3d.device.batch_sizing import BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
-from backend.hunyuan3d.image.image_processor import ImageInput, as_list
+from backend.hunyuan3d.image.image_processor import as_list
 from backend.hunyuan3d.options import BackgroundModes, ImageOptions, Seeds, TargetFaces, image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
@@ -41,6 +42,9 @@ class BatchProcessor(Protocol):
 
     @property
     def sizer(self) -> BatchSizer: ...
+
+    @property
+    def device_lock(self) -> threading.Lock: ...
 
     def batch_capacity(self, octree_resolution: int) -> int: ...
 
@@ -97,23 +101,24 @@ class ShapeBatch:
 
     def __init__(self, processor: BatchProcessor) -> None:
         self._processor = processor
-        self._device = threading.Lock()
+        self._device = processor.device_lock
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: Literal[True] = True, **call: Unpack[BatchCall]
+        self, images: Sequence[MaybePrepared], *, finish: Literal[True] = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: Literal[False], **call: Unpack[BatchCall]
+        self, images: Sequence[MaybePrepared], *, finish: Literal[False], **call: Unpack[BatchCall]
     ) -> list[PendingShape]: ...
 
     def __call__(
-        self, images: Sequence[ImageInput], *, finish: bool = True, **call: Unpack[BatchCall]
+        self, images: Sequence[MaybePrepared], *, finish: bool = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
+        images : as they were sent, or as the processor's prepare_images has prepared them; that makes the same mesh.
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. options : in place of all these, what is wanted of each image, with the same generation in each.
         capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
@@ -145,7 +150,7 @@ class ShapeBatch:
 
     def _until_meshes(
         self,
-        images: Sequence[ImageInput],
+        images: Sequence[MaybePrepared],
         *,
         options: Sequence[ImageOptions] | None = None,
         capacity: int | None = None,

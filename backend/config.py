@@ -216,17 +216,28 @@ class Settings:
     dtype: Annotated[
         str,
         Meaning(
-            "DTYPE", "Precision of the model; `auto` is the device's own.", choices=("auto", "fp32", "fp16", "bf16")
+            "DTYPE",
+            "Precision of the model; `auto` is the device's own; `fp8` (Hopper and newer) is faster and less exact.",
+            choices=("auto", "fp32", "fp16", "bf16", "fp8"),
         ),
     ] = "auto"
     gpu_memory_limit: Annotated[
         float, Meaning("GPU_MEMORY_LIMIT", "Part of the device's memory this process may take.", 0.05, 1)
     ] = 0.8
     torch_compile: Annotated[
-        bool, Meaning("TORCH_COMPILE", "Whether the model is compiled: slow start, faster steps.")
-    ] = False
+        str,
+        Meaning(
+            "TORCH_COMPILE",
+            "Whether the model is compiled, while it already serves, for faster steps: `auto` (on CUDA, where a compiler "
+            "is there), `on` or `off`.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
+        # The words that this setting took while it was a flag.
+        flag = _FLAGS.get(str(self.torch_compile).lower())
+        self._derive("torch_compile", flag is not None, "on" if flag else "off")
         for name, (kind, meaning) in _settings().items():
             _check(kind, meaning, getattr(self, name))
         self._derive("agents_file", self.agents_file == _UNSET, self.data_dir / "agents.json")
@@ -253,6 +264,11 @@ class Settings:
             if text:
                 given[name] = _parse(kind, meaning, text)
         return cls(**given)
+
+    @property
+    def compiled_dir(self) -> Path:
+        """Where what the compilers make is kept for the next start."""
+        return self.data_dir / "compiled"
 
     @property
     def spool_dir(self) -> Path:

@@ -8,32 +8,36 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from backend.config import Settings
-from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
+from backend.errors import CheckpointError, ConfigurationError, InvalidParameter, OutOfMemory, ServiceError
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
-from backend.hunyuan3d.checkpoint.load import Denoiser
+from backend.hunyuan3d.device.background_compile import BackgroundCompile
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
 from backend.hunyuan3d.device.choice import resolve_device
+from backend.hunyuan3d.device.compile import CompiledPieces, compiler_missing, keep_compiled_in
+from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
 from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
+from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import PreparedImage
+from backend.limits import BackgroundMode
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
 
 logger = logging.getLogger(__name__)
 
-Compile = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 # The octree resolution at which decoding is measured: as fine as is done in a second or two.
 _PROBED_RESOLUTIONS = {"cpu": 64}
 _PROBED_RESOLUTION = 256
@@ -48,12 +52,13 @@ class ModelChoice:
     device: str
     dtype: str
     gpu_memory_limit: float
-    torch_compile: bool
+    torch_compile: str
     max_batch_size: int
+    compiled_dir: Path
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ModelChoice:
-        """What the settings choose."""
+        """Return what the settings choose."""
         return cls(
             settings.model_path,
             settings.model_subfolder,
@@ -62,6 +67,7 @@ class ModelChoice:
             settings.gpu_memory_limit,
             settings.torch_compile,
             settings.max_batch_size,
+            settings.compiled_dir,
         )
 
 
@@ -74,6 +80,23 @@ class Hunyuan3DProcessor:
         self.pipeline = pipeline
         self.memory = memory
         self.sizer = BatchSizer(memory, max_batch_size)
+        # Held by whoever runs a batch, and while the network that runs it is changed.
+        self.device_lock = threading.Lock()
+        self.compiling: BackgroundCompile | None = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether batches run compiled; false while compiling is still going on, or was given up."""
+        return self.compiling is not None and self.compiling.is_used
+
+    def compile(self, pieces: CompiledPieces) -> None:
+        """Compile in the background what is run for a batch, and use it once all of it is there."""
+        self.compiling = BackgroundCompile(self.pipeline, pieces, self.device_lock, self._use_graphs)
+        self.compiling.start()
+
+    def _use_graphs(self) -> None:
+        if self.pipeline.device.type == "cuda":
+            self.pipeline.denoiser = GraphedDenoiser(self.pipeline.denoiser, GRAPHED_TOKENS)
 
     @property
     def name(self) -> str:
@@ -86,12 +109,24 @@ class Hunyuan3DProcessor:
         return self.pipeline.config.defaults
 
     def device_state(self) -> DeviceState:
-        """The device and its memory now. Raises what the device's driver raises when it answers no more."""
+        """Return the device and its memory now. Raises what the device's driver raises when it answers no more."""
         return self.memory.state()
 
     def batch_capacity(self, octree_resolution: int) -> int:
         """How many pictures fit together now, at least 1, at most the processor's max_batch_size."""
         return self.sizer.capacity(octree_resolution)
+
+    @property
+    def prepares_ahead(self) -> bool:
+        """Whether images are better prepared beside a running batch: on the CPU the two would share the cores."""
+        return self.pipeline.device.type != "cpu"
+
+    def prepare_images(
+        self, images: Sequence[bytes], remove_background: Sequence[BackgroundMode]
+    ) -> list[PreparedImage | ServiceError | None]:
+        """Prepare images for generate_shape_batch, on any thread; None for one for which memory was short just now."""
+        prepared = self.pipeline.prepare_images(images, remove_background)
+        return [None if isinstance(each, OutOfMemory) else each for each in prepared]
 
     def warm_up(self) -> None:
         """Run drawn pictures, so that the first request need not wait, and measure what one more picture costs.
@@ -113,7 +148,7 @@ class ProcessorCache:
         self._loaded: dict[tuple[int, ModelChoice], Hunyuan3DProcessor] = {}
 
     def get(self, choice: ModelChoice) -> Hunyuan3DProcessor:
-        """The choice's processor. A load that failed raises and is tried again at the next call."""
+        """Return the choice's processor. A load that failed raises and is tried again at the next call."""
         # A forked child must not use its parent's: neither CUDA nor torch's threads survive a fork.
         key = os.getpid(), choice
         with self._lock:
@@ -122,42 +157,8 @@ class ProcessorCache:
             return self._loaded[key]
 
 
-class CompiledDenoiser:
-    """A denoiser with its velocity compiled; as it was from the first failure on, which is told once."""
-
-    def __init__(self, denoiser: Denoiser, compiler: Compile | None = None) -> None:
-        """compiler : torch.compile when None."""
-        self._eager = denoiser
-        self._compiler = compiler or torch.compile
-        self._velocity: Callable[..., Tensor] | None = None
-        self._failed = False
-
-    @property
-    def guidance_embed(self) -> bool:
-        return self._eager.guidance_embed
-
-    def prepare(self, cond: Tensor, *, classifier_free: bool) -> Any:
-        return self._eager.prepare(cond, classifier_free=classifier_free)
-
-    def velocity(self, x: Tensor, t: Tensor, context: Any, guidance: Tensor | None = None) -> Tensor:
-        """The denoiser's velocity. Compiling happens at the first call, and can fail at any that brings new shapes."""
-        if not self._failed:
-            try:
-                if self._velocity is None:
-                    self._velocity = self._compiler(self._eager.velocity)
-                return self._velocity(x, t, context, guidance)
-            except Exception as failure:
-                # A compiler may raise anything; what is not its fault comes again without it.
-                if is_out_of_memory(failure):
-                    raise
-                self._failed, self._velocity = True, None
-                logger.warning("TORCH_COMPILE does not work here; going on without it (%s)", type(failure).__name__)
-                logger.debug("why it does not", exc_info=failure)
-        return self._eager.velocity(x, t, context, guidance)
-
-
 def get_3d_processor(settings: Settings | None = None) -> Hunyuan3DProcessor:
-    """This process's processor for these settings (the environment's when None), loaded and warmed up at first.
+    """Return this process's processor for these settings (the environment's when None), loaded and warmed up at first.
 
     Raises ConfigurationError for a device that is not here, CheckpointError, OutOfMemory.
     """
@@ -168,6 +169,9 @@ def get_3d_processor(settings: Settings | None = None) -> Hunyuan3DProcessor:
 def load_processor(choice: ModelChoice) -> Hunyuan3DProcessor:
     """Load the model, bound its device's memory, compile it where asked, warm it up. Raises as get_3d_processor."""
     device = _device(choice.device)
+    compiles = _compiles(choice.torch_compile, device)
+    if compiles:
+        keep_compiled_in(choice.compiled_dir)
     with named_memory_errors():
         try:
             # Before the weights are: they are to stay within the limit too.
@@ -177,18 +181,40 @@ def load_processor(choice: ModelChoice) -> Hunyuan3DProcessor:
             if is_out_of_memory(failure):
                 raise
             raise CheckpointError(f"{choice.model_path} cannot be loaded on {device}: {failure}") from failure
-    if choice.torch_compile:
-        pipeline.denoiser = CompiledDenoiser(pipeline.denoiser)
     processor = Hunyuan3DProcessor(pipeline, memory, choice.max_batch_size)
     processor.warm_up()
+    if compiles:
+        processor.compile(CompiledPieces(_networks(pipeline)))
     return processor
 
 
+def _compiles(asked: str, device: torch.device) -> bool:
+    """Whether to compile: where `on` cannot be had, that is said once."""
+    if asked == "off" or (asked == "auto" and device.type != "cuda"):
+        return False
+    missing = compiler_missing(device)
+    if missing is not None:
+        log = logger.warning if asked == "on" else logger.info
+        log("The model is not compiled (TORCH_COMPILE=%s): %s.", asked, missing)
+    return missing is None
+
+
+def _networks(pipeline: Hunyuan3DShapePipeline) -> list[nn.Module]:
+    """Return the networks whose pieces are compiled."""
+    return [network for network in (pipeline.denoiser, pipeline.shape_vae) if isinstance(network, nn.Module)]
+
+
 def _pipeline(choice: ModelChoice, device: torch.device) -> Hunyuan3DShapePipeline:
-    dtype = None if choice.dtype == "auto" else choice.dtype
+    fp8 = choice.dtype == "fp8"
+    why = fp8_missing(device) if fp8 else None
+    if why is not None:
+        raise ConfigurationError(f"DTYPE=fp8 cannot be used: {why}.")
+    dtype = None if choice.dtype == "auto" or fp8 else choice.dtype
     pipeline = Hunyuan3DShapePipeline.from_pretrained(
         choice.model_path, choice.model_subfolder or None, device=device, dtype=dtype
     )
+    if fp8:
+        quantise_denoiser(pipeline.denoiser)
     folder = Path(choice.model_path).expanduser()
     if folder.exists():
         # The name is told to agents; where a folder lies on this machine is not theirs to know.

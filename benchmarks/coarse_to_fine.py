@@ -70,8 +70,8 @@ class One:
     def device(self) -> torch.device:
         return self.batch.device
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        return self.batch(points, image_index + self.image)
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        return self.batch(points, image + self.image)
 
 
 def found(decode: Decode, field: Field, resolution: int) -> Found | None:

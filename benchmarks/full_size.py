@@ -1,20 +1,23 @@
-"""Stage times of the full-size designs with random weights: what a GPU makes of batches of 1, 2, 4 and 8 pictures.
+"""The full-size designs with random weights on a GPU: stage times of whole batches, and every way to run a denoiser.
 
 Random weights give no shape, so the geo decoder does all its work and its values are then replaced by those of an
-analytic shape; search and surface extraction see a realistic surface. Needs CUDA for the full sizes; `--design tiny`
-runs anywhere and only shows that the script works.
+analytic shape; search and surface extraction see a realistic surface. Needs CUDA for the full sizes; `tiny` runs
+anywhere and shows that every path gives what the eager one gives.
 
-    python -m benchmarks.full_size --design 2.1 2.0 --batches 1 2 4 8 --out benchmarks/results/full_size.md
+    python -m benchmarks.full_size full --out outputs/full_size
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,15 +25,19 @@ from torch import Tensor
 
 from backend.hunyuan3d.checkpoint.config import CheckpointConfig
 from backend.hunyuan3d.checkpoint.load import Checkpoint, build_denoiser
-from backend.hunyuan3d.checkpoint.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI
+from backend.hunyuan3d.checkpoint.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI, turbo
+from backend.hunyuan3d.device.compile import CompiledPieces, keep_compiled_in
+from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig, SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_0 import DenoiserV20Config
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config, HunYuanDiTPlain
+from backend.hunyuan3d.networks.fp8 import quantise_denoiser
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.volume.decode import DecodeOptions, Field, decode_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from benchmarks import denoise_variants
 
 TINY = replace(
     HUNYUAN3D_2_1,
@@ -38,7 +45,20 @@ TINY = replace(
     vae=replace(HUNYUAN3D_2_1.vae, num_latents=64, width=64, heads=4, num_decoder_layers=2),
     conditioner=ConditionerConfig(DinoConfig(32, 2, 2, image_size=56), 56),
 )
-DESIGNS = {"2.1": HUNYUAN3D_2_1, "2.0": HUNYUAN3D_2_0, "mini": HUNYUAN3D_2_MINI, "tiny": TINY}
+TINY_2_0 = replace(
+    HUNYUAN3D_2_0,
+    denoiser=DenoiserV20Config(64, 32, 64, 4.0, 4, 2, 2),
+    vae=TINY.vae,
+    conditioner=TINY.conditioner,
+)
+DESIGNS = {
+    "2.1": HUNYUAN3D_2_1,
+    "2.0": HUNYUAN3D_2_0,
+    "mini": HUNYUAN3D_2_MINI,
+    "mini turbo": turbo(HUNYUAN3D_2_MINI),
+    "tiny": TINY,
+    "tiny 2.0": TINY_2_0,
+}
 
 
 @dataclass(frozen=True)
@@ -76,18 +96,20 @@ class DisguisedField:
     def device(self) -> torch.device:
         return self.inner.device
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        logits = self.inner(points, image_index)
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        logits = self.inner(points, image)
         ball = 0.45 - points.norm(dim=-1)
+        x, y, z = points.abs().unbind(-1)
         outer = 0.85 - points.abs().amax(-1)
-        hole = points.abs().topk(2, dim=-1).values.amin(-1) - 0.7
+        # The middle one of the three; sorting them would take as long as the search itself.
+        hole = torch.maximum(torch.minimum(x, y), torch.minimum(torch.maximum(x, y), z)) - 0.7
         frame = torch.minimum(outer, hole)
         # Adding the model's values at weight zero keeps them from being optimised away.
         return (torch.maximum(ball, frame) / 0.1).clamp(-1, 1) + 0 * logits.nan_to_num()
 
 
 def random_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Hunyuan3DShapePipeline:
-    """A design at its full size with random weights, made on the device itself."""
+    """Return a design at its full size with random weights, made on the device itself."""
     config = DESIGNS[name]
     torch.manual_seed(0)
     with torch.device(device):
@@ -173,7 +195,7 @@ def measure(
 
 
 def table(rows: list[Row], ceiling: float, resolution: int) -> str:
-    """The rows as markdown."""
+    """Return the rows as markdown."""
     lines = [
         f"Octree resolution {resolution}; a large product runs at {ceiling:.1f} TFLOP/s on this device. Seconds are",
         "for the whole batch. The geo decoder's values are replaced by an analytic shape after its work is done.",
@@ -190,41 +212,111 @@ def table(rows: list[Row], ceiling: float, resolution: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--design", nargs="+", choices=sorted(DESIGNS), default=["2.1", "2.0"])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2, 4, 8])
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
-    parser.add_argument("--octree-resolution", type=int, default=384)
-    parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu and set(arguments.design) != {"tiny"}:
-        parser.error("the full-size designs need CUDA; --design tiny runs anywhere")
-    device = torch.device("cuda" if on_gpu else "cpu")
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    ceiling = matmul_rate(device, dtype)
-    rows = []
-    for name in arguments.design:
-        pipeline = random_pipeline(name, device, dtype)
-        for batch in arguments.batches:
+def device_and_dtype() -> tuple[torch.device, torch.dtype]:
+    """Return the GPU in bf16 where there is one, else the CPU in float32."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32
+
+
+def measure_variants(report: denoise_variants.Report, designs: list[str]) -> None:
+    """Try every way to run the denoisers."""
+    device, dtype = device_and_dtype()
+    torch.set_grad_enabled(False)
+    report.say("a large product runs at", f"{matmul_rate(device, dtype):.1f} TFLOP/s in {dtype}")
+    for name in designs:
+        batches = (1,) if name == "mini turbo" else (1, 4)
+        profiled = {"2.1": 4, "tiny": 4}.get(name, 1)
+        build = partial(random_pipeline, name, device, dtype)
+        denoise_variants.measure_design(report, name, build, batches, profiled)
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def compiled_pipeline(name: str, device: torch.device, dtype: torch.dtype, *, fp8: bool) -> Hunyuan3DShapePipeline:
+    """Return the design as the service runs it on a GPU: compiled, small batches from graphs."""
+    pipeline = random_pipeline(name, device, dtype)
+    network = pipeline.denoiser
+    assert isinstance(network, torch.nn.Module)
+    if fp8:
+        quantise_denoiser(network)
+    CompiledPieces([network, pipeline.shape_vae]).use()
+    pipeline.denoiser = GraphedDenoiser(pipeline.denoiser, GRAPHED_TOKENS)
+    return pipeline
+
+
+def measure_stages(report: denoise_variants.Report, work: list[tuple[str, int, int]], resolution: int) -> list[Row]:
+    """Whole batches stage by stage: (design, batch, steps) each, a design's batches one after the other."""
+    device, dtype = device_and_dtype()
+    rows: list[Row] = []
+    pipeline, built = None, ""
+    for name, batch, steps in work:
+        with report.attempt(f"stages of {name}, {batch} images", 60):
+            if built != name:
+                pipeline = None
+                gc.collect()
+                design = name.removesuffix(" fp8")
+                pipeline, built = compiled_pipeline(design, device, dtype, fp8=design != name), name
+                assert pipeline is not None
+                report.say(f"{name}: first batch after", f"{timed(device, partial(first_batch, pipeline)):.1f} s")
+            assert pipeline is not None
             rows.append(
-                measure(pipeline, name, batch, arguments.steps, arguments.guidance_scale, arguments.octree_resolution)
+                replace(measure(pipeline, built.removesuffix(" fp8"), batch, steps, 5.0, resolution), design=name)
             )
-            print(rows[-1], flush=True)
-        del pipeline
-    machine = (
-        torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    text = (
-        f"# Full-size designs, random weights\n\n{machine}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. "
-    )
-    text += table(rows, ceiling, arguments.octree_resolution)
-    print(text)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text, encoding="utf-8")
+            report.say(rows[-1])
+    return rows
+
+
+def first_batch(pipeline: Hunyuan3DShapePipeline) -> None:
+    """One image through everything that is compiled: seconds where the compilers' cache is warm."""
+    size = pipeline.image_processor.size
+    cond = pipeline.encode_images(torch.rand(1, 3, size, size) * 2 - 1)
+    pipeline.decode_volumes(pipeline.sample_latents(cond, 2, 5.0, seeds=0), 32)
+
+
+FULL_WORK = [
+    ("2.1", 1, 30), ("2.1", 4, 30), ("2.1 fp8", 1, 30), ("2.1 fp8", 4, 30), ("2.0", 1, 50), ("mini turbo", 1, 5),
+    ("2.0", 4, 50), ("mini", 1, 50), ("mini", 4, 50),
+]  # fmt: skip
+TINY_WORK = [("tiny", 1, 3), ("tiny", 4, 3), ("tiny fp8", 2, 3)]
+
+
+def main() -> None:
+    """Measure everything in one run: `full` on a GPU, `tiny` anywhere."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("form", choices=("full", "tiny"))
+    parser.add_argument("--out", type=Path, required=True, help="folder for the table, profiles and figures")
+    parser.add_argument("--seconds", type=float, default=380, help="time for all of it")
+    parser.add_argument("--octree-resolution", type=int, default=384)
+    parser.add_argument("--design", nargs="+", choices=sorted(DESIGNS), default=["2.1", "2.0", "mini", "mini turbo"])
+    parser.add_argument("--cache", type=Path, help="folder for what the compilers make; in --out when not given")
+    parser.add_argument("--only", choices=("variants", "stages"))
+    arguments = parser.parse_args()
+    if arguments.form == "full" and not torch.cuda.is_available():
+        parser.error("the full-size designs need CUDA; `tiny` runs anywhere")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    tiny = arguments.form == "tiny"
+    report = denoise_variants.Report(arguments.out, arguments.seconds, patience=20 if tiny else 1)
+    device, dtype = device_and_dtype()
+    keep_compiled_in(arguments.cache or arguments.out / "compiled")
+    if arguments.only != "stages":
+        measure_variants(report, ["tiny", "tiny 2.0"] if tiny else arguments.design)
+        (arguments.out / "variants.json").write_text(json.dumps(report.rows, indent=1), encoding="utf-8")
+    if arguments.only != "variants":
+        resolution = 32 if tiny else arguments.octree_resolution
+        work = TINY_WORK if tiny else [row for row in FULL_WORK if row[0].removesuffix(" fp8") in arguments.design]
+        rows = measure_stages(report, work, resolution)
+        text = f"{_machine(device)}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. "
+        text += table(rows, matmul_rate(device, dtype), resolution)
+        print(text, flush=True)
+        (arguments.out / "stages.md").write_text(text, encoding="utf-8")
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

@@ -158,7 +158,12 @@ def test_metadata_says_how_many_evaluations_were_made(
 ) -> None:
     calls: list[Any] = []
     velocity = tiny.denoiser.velocity
-    monkeypatch.setattr(tiny.denoiser, "velocity", lambda *a: calls.append(a) or velocity(*a))
+
+    def counted(*given: Any) -> Tensor:
+        calls.append(given)
+        return velocity(*given)
+
+    monkeypatch.setattr(tiny.denoiser, "velocity", counted)
     (result,) = tiny(image, 30, seeds=1, octree_resolution=16, acceleration=acceleration)
     facts = result.metadata
     assert (facts.acceleration, facts.evaluations, facts.evaluations_needed) == (acceleration, made, 29)

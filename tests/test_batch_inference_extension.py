@@ -261,11 +261,11 @@ def test_decoding_asks_for_fewer_points_when_one_image_is_too_much(undisturbed: 
 
 
 def test_points_are_halved_down_to_a_floor_only() -> None:
-    options = DecodeOptions(max_points_per_call=4096, group_size=2048)
+    options = DecodeOptions(max_points_per_call=4096)
     half = options.halved()
-    assert (half.max_points_per_call, half.group_size) == (2048, 2048)
+    assert half.max_points_per_call == 2048
     least = half.halved()
-    assert (least.max_points_per_call, least.group_size) == (1024, 1024)
+    assert least.max_points_per_call == 1024
     assert least.halved() is least
 
 

@@ -56,7 +56,7 @@ def test_what_is_given_is_not_derived() -> None:
         ("PORT", "70000", "PORT must be from 0 to 65535, not 70000."),
         ("BATCH_WAIT", "nan", "BATCH_WAIT must be from 0 to 60, not nan."),
         ("GPU_MEMORY_LIMIT", "0", "GPU_MEMORY_LIMIT must be from 0.05 to 1, not 0.0."),
-        ("TORCH_COMPILE", "maybe", "TORCH_COMPILE must be true or false, not 'maybe'."),
+        ("TORCH_COMPILE", "maybe", "TORCH_COMPILE must be one of auto, on, off; it is 'maybe'."),
         ("LOG_LEVEL", "LOUD", "LOG_LEVEL must be one of DEBUG, INFO, WARNING, ERROR; it is 'LOUD'."),
         ("DEVICE", "tpu", "DEVICE must be auto, cpu, cuda, cuda:N or mps."),
         ("NONCE_STORE", "disk", "NONCE_STORE must be database, memory or redis://HOST:PORT/DB."),

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import backend.hunyuan_integration as integration
 from backend.batch_inference_extension import add_batch_inference_to_processor
 from backend.config import Settings
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.device import compile as compiling
 from backend.hunyuan3d.device.memory import DeviceState
 from backend.hunyuan3d.volume import marching_cubes as surface
 from backend.hunyuan_integration import (
-    CompiledDenoiser,
     Hunyuan3DProcessor,
     ModelChoice,
     ProcessorCache,
     get_3d_processor,
     load_processor,
 )
+from tests.support.compilers import FakeCompiler
 from tests.support.device_meter import FakeMemory
 from tests.support.golden import load_golden
 from tests.support.own_process import printed
@@ -39,7 +37,7 @@ GOLDEN = load_golden("tiny-2.1").folder
 
 @pytest.fixture(autouse=True)
 def measured_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field of random weights has surface everywhere; at the usual resolution measuring it would take long."""
+    """Measure coarsely: random weights have surface everywhere, which takes long at the usual resolution."""
     monkeypatch.setattr(integration, "_PROBED_RESOLUTIONS", {"cpu": 16})
 
 
@@ -49,7 +47,7 @@ def fresh_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> Settings:
-    """The tiny checkpoint on the CPU."""
+    """Return the tiny checkpoint on the CPU."""
     return Settings(**{"model_path": str(GOLDEN), "device": "cpu", **changes})
 
 
@@ -240,74 +238,63 @@ def test_a_missing_checkpoint_has_a_name(tmp_path: Path) -> None:
 # Compiling.
 
 
-class Compiler:
-    """In torch.compile's place. when : at which call the compiled function fails, 0 for compiling itself."""
-
-    def __init__(self, failure: Exception | None = None, when: int = 0) -> None:
-        self.failure = failure
-        self.when = when
-        self.calls = 0
-
-    def __call__(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        self.fail_at(0)
-
-        def compiled(*args: Any) -> Tensor:
-            self.calls += 1
-            self.fail_at(self.calls)
-            return function(*args)
-
-        return compiled
-
-    def fail_at(self, moment: int) -> None:
-        if self.failure is not None and moment == self.when:
-            raise self.failure
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCompiler:
+    """Return a compiler in torch's place, and a cache of the test's own."""
+    made = FakeCompiler()
+    monkeypatch.setattr(compiling, "compile_rows", made)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    return made
 
 
-def sampled(compiler: Compiler | None) -> tuple[Tensor, Hunyuan3DShapePipeline]:
-    golden = load_golden("tiny-2.1")
-    pipeline = golden.pipeline()
-    if compiler is not None:
-        pipeline.denoiser = CompiledDenoiser(pipeline.denoiser, compiler)
-    return pipeline.sample_latents(golden.arrays["cond"], 6, noise=golden.arrays["noise"]), pipeline
+def test_the_model_serves_before_it_is_compiled(compiler: FakeCompiler) -> None:
+    compiler.may_go_on.clear()
+    processor = add_batch_inference_to_processor(get_3d_processor(settings(torch_compile="on")))
+    options: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16, "seeds": 1}
+    (eager,) = processor.generate_shape_batch([GOLDEN / "image0.png"], **options)
+    assert (processor.compiled, compiler.calls) == (False, 0)
+    compiler.may_go_on.set()
+    assert processor.compiling is not None
+    processor.compiling.join(60)
+    assert processor.compiled
+    calls = compiler.calls
+    (compiled,) = processor.generate_shape_batch([GOLDEN / "image0.png"], **options)
+    assert compiler.calls > calls
+    assert len(compiled.unwrap().faces) == len(eager.unwrap().faces)
 
 
-def test_the_compiled_denoiser_is_used(caplog: pytest.LogCaptureFixture) -> None:
-    compiler = Compiler()
-    latents, pipeline = sampled(compiler)
-    assert torch.equal(latents, sampled(None)[0])
-    assert compiler.calls == 5
-    assert pipeline.denoiser.guidance_embed is False
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("when", [0, 1, 3])
-def test_a_compiler_that_fails_is_told_once_and_done_without(caplog: pytest.LogCaptureFixture, when: int) -> None:
-    compiler = Compiler(RuntimeError("no C++ compiler"), when)
-    latents, pipeline = sampled(compiler)
-    assert torch.equal(latents, sampled(None)[0])
-    golden = load_golden("tiny-2.1")
-    pipeline.sample_latents(golden.arrays["cond"], 6, noise=golden.arrays["noise"])
-    assert compiler.calls == when
-    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert [record.getMessage() for record in warnings] == [
-        "TORCH_COMPILE does not work here; going on without it (RuntimeError)"
-    ]
-
-
-def test_memory_running_out_is_not_the_compilers_fault(caplog: pytest.LogCaptureFixture) -> None:
-    compiler = Compiler(torch.OutOfMemoryError("CUDA out of memory."), when=2)
-    with pytest.raises(OutOfMemory):
-        sampled(compiler)
-    assert caplog.records == []
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_compiling_is_a_setting(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
-    compiler = Compiler()
-    monkeypatch.setattr(torch, "compile", compiler)
+@pytest.mark.parametrize("asked", ["auto", "off", False])
+def test_on_the_cpu_compiling_must_be_asked_for(compiler: FakeCompiler, asked: Any) -> None:
     processor = get_3d_processor(settings(torch_compile=asked))
-    assert isinstance(processor.pipeline.denoiser, CompiledDenoiser) is asked
-    assert (compiler.calls > 0) is asked
+    assert processor.compiling is None
+    assert (processor.compiled, compiler.calls) == (False, 0)
+
+
+def test_a_compiler_that_is_not_here_is_named(
+    compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(integration, "compiler_missing", lambda _: "there is no C++ compiler")
+    assert not get_3d_processor(settings(torch_compile="on")).compiled
+    assert compiler.compiled == 0
+    assert "The model is not compiled (TORCH_COMPILE=on): there is no C++ compiler." in caplog.messages
+
+
+# fp8.
+
+
+def test_fp8_on_the_cpu_computes_what_a_gpu_would() -> None:
+    processor = add_batch_inference_to_processor(get_3d_processor(settings(dtype="fp8")))
+    assert processor.pipeline.dtype == torch.float32
+    options: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16, "seeds": 1}
+    (result,) = processor.generate_shape_batch([GOLDEN / "image0.png"], **options)
+    assert len(result.unwrap().faces) > 0
+
+
+def test_a_device_without_fp8_is_a_setting_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integration, "fp8_missing", lambda _: "NVIDIA A100 is older than Hopper")
+    with pytest.raises(ConfigurationError, match=r"DTYPE=fp8 cannot be used: NVIDIA A100 is older than Hopper\."):
+        get_3d_processor(settings(dtype="fp8"))
 
 
 # Imports.

@@ -30,7 +30,7 @@ def test_that_needs_nothing(): ...
 
 @pytest.fixture
 def poor_machine(tmp_path: Path) -> dict[str, str]:
-    """An environment without servers, for somebody who is not root."""
+    """Return an environment without servers, for somebody who is not root."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for name in ("bash", "dirname", "env", "ls"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from backend.errors import Cancelled, InvalidParameter, InvalidResolution, NonFiniteValues, NoSurface, ServiceError
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume, dense_volume
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from benchmarks.support.fields import (
@@ -150,26 +152,39 @@ def test_highest_resolution_finds_a_small_ball() -> None:
 
 def test_points_are_lattice_points_and_none_is_asked_twice() -> None:
     field = AnalyticField([sphere(), torus()], remember=True)
-    volumes = decode_volume(field, 90, DecodeOptions(base_cells=8, group_size=100, max_points_per_call=350))
+    volumes = decode_volume(field, 90, DecodeOptions(base_cells=8, max_points_per_call=350))
     line = torch.arange(91).float() / 90 * 2 * BOUNDS - BOUNDS
     for image, volume in enumerate(volumes):
-        asked = torch.cat([points[index == image].reshape(-1, 3) for points, index in field.calls])
+        asked = torch.cat([points for points, called in field.calls if called == image])
         place = torch.searchsorted(line, asked.contiguous())
         assert torch.equal(line[place.clamp(max=90)], asked)
         distinct = torch.unique(place, dim=0)
-        assert len(distinct) == sound(volume).points_evaluated
-        # What is more than that only fills groups up.
-        assert len(asked) - len(distinct) < 100 * len(field.calls)
+        assert len(asked) == len(distinct) == sound(volume).points_evaluated
 
 
-def test_calls_hold_whole_groups_within_the_bound() -> None:
+def test_calls_are_for_one_image_and_filled_to_the_bound() -> None:
     field = AnalyticField([sphere(), torus(), sphere(0.3)], remember=True)
-    decode_volume(field, 64, DecodeOptions(base_cells=16, group_size=128, max_points_per_call=1000))
-    assert max(points.shape[0] * points.shape[1] for points, _ in field.calls) == 7 * 128
-    for points, index in field.calls:
-        assert points.shape == (len(index), points.shape[1], 3)
-        assert points.shape[1] <= 128
-        assert (points.dtype, index.dtype) == (torch.float32, torch.int64)
+    decode_volume(field, 64, DecodeOptions(base_cells=16, max_points_per_call=1000))
+    assert max(len(points) for points, _ in field.calls) == 1000
+    for points, image in field.calls:
+        assert points.shape == (len(points), 3)
+        assert points.dtype == torch.float32
+        assert image in range(3)
+    first_level = [(len(points), image) for points, image in field.calls[:15]]
+    assert first_level == [(n, image) for image in range(3) for n in (1000, 1000, 1000, 1000, 17**3 - 4000)]
+
+
+def test_an_image_is_asked_for_the_same_points_in_the_same_calls_in_any_batch() -> None:
+    shapes = [torus(), waves(3, 3.0), sphere(0.2)]
+    options = DecodeOptions(base_cells=8, max_points_per_call=5000, error_margin=0.0, slope_margin=0.0)
+    together = AnalyticField(shapes, remember=True)
+    decode_volume(together, 70, options)
+    for image, shape in enumerate(shapes):
+        alone = AnalyticField([shape], remember=True)
+        decode_volume(alone, 70, options)
+        calls = [points for points, called in together.calls if called == image]
+        assert len(calls) == len(alone.calls)
+        assert all(torch.equal(a, b) for a, (b, _) in zip(calls, alone.calls, strict=True))
 
 
 def test_an_image_gets_the_same_volume_in_any_batch() -> None:
@@ -184,8 +199,34 @@ def test_an_image_gets_the_same_volume_in_any_batch() -> None:
         assert len(faces) == len(expected_faces)
 
 
+@pytest.mark.parametrize("turns", [2, 3, 9])
+def test_parts_of_a_batch_in_turns_find_what_they_find_together(turns: int) -> None:
+    shapes = [torus(), only_near(sphere(), 2e-3, torch.nan), waves(3, 3.0), sphere(0.2), thin_plate(0.12)]
+    options = DecodeOptions(base_cells=8, error_margin=0.0, slope_margin=0.0)
+    together = decode_volume(AnalyticField(shapes), 70, options)
+    levels: list[tuple[int, int]] = []
+    in_turns = decode_volume(
+        AnalyticField(shapes), 70, replace(options, turns=turns), lambda *level: levels.append(level)
+    )
+    assert levels == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    for found, expected in zip(in_turns, together, strict=True):
+        if isinstance(expected, NonFiniteValues):
+            assert isinstance(found, NonFiniteValues)
+        else:
+            assert sound(found).points_evaluated == sound(expected).points_evaluated
+            torch.testing.assert_close(
+                sound(found).to_dense(), sound(expected).to_dense(), atol=0, rtol=0, equal_nan=True
+            )
+
+
+def test_searches_take_turns_while_the_field_works() -> None:
+    field = AnalyticField([sphere(), torus(), sphere(0.3)], remember=True)
+    decode_volume(field, 64, DecodeOptions(base_cells=16, turns=3))
+    assert [image for _, image in field.calls[:6]] == [0, 1, 2, 0, 1, 2]
+
+
 def only_near(shape: Shape, width: float, value: float) -> Shape:
-    """The shape, but `value` wherever it is nearer to zero than `width`."""
+    """Return the shape, but `value` wherever it is nearer to zero than `width`."""
 
     def spoilt(p: Tensor) -> Tensor:
         values = shape(p)
@@ -232,7 +273,7 @@ def test_what_the_callback_raises_ends_the_work() -> None:
 
     with pytest.raises(Cancelled, match="1 of 3"):
         decode_volume(field, 64, DecodeOptions(base_cells=16), stop)
-    assert sum(points[..., 0].numel() for points, _ in field.calls) < 2 * 17**3
+    assert sum(len(points) for points, _ in field.calls) < 2 * 17**3
 
 
 def test_dense_volume_asks_for_every_point_once() -> None:
@@ -249,6 +290,16 @@ def test_volume_in_main_memory_gives_the_same_mesh() -> None:
     assert_same_mesh(volume.cpu(), volume)
 
 
+def test_volumes_and_errors_come_into_main_memory_in_order() -> None:
+    spoilt = only_near(sphere(), 10.0, torch.nan)
+    found = decode_volume(AnalyticField([torus(), spoilt, sphere()]), 40)
+    copied = to_main_memory(found)
+    assert isinstance(copied[1], NonFiniteValues)
+    for place in (0, 2):
+        assert not sound(copied[place]).values.is_cuda
+        assert_same_mesh(sound(copied[place]), sound(found[place]))
+
+
 @pytest.mark.parametrize("resolution", [0, 7, 1025, -8, 64.0, True, "64"])
 def test_resolution_out_of_range_is_refused(resolution: int) -> None:
     for decode in (decode_volume, dense_volume):
@@ -262,9 +313,8 @@ def test_resolution_out_of_range_is_refused(resolution: int) -> None:
         {"bounds": 0.0},
         {"bounds": float("nan")},
         {"max_points_per_call": 0},
-        {"group_size": 0},
-        {"group_size": 100, "max_points_per_call": 99},
         {"base_cells": 1},
+        {"turns": 0},
         {"reach": -1.0},
         {"error_margin": float("inf")},
         {"slope_margin": -0.1},

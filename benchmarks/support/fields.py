@@ -25,21 +25,16 @@ class AnalyticField:
     shapes: Sequence[Shape]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     remember: bool = False
-    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    calls: list[tuple[Tensor, int]] = field(default_factory=list)
 
     @property
     def batch_size(self) -> int:
         return len(self.shapes)
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
+    def __call__(self, points: Tensor, image: int) -> Tensor:
         if self.remember:
-            self.calls.append((points, image_index))
-        out = torch.empty(points.shape[:-1], device=points.device)
-        for image, shape in enumerate(self.shapes):
-            own = image_index == image
-            if bool(own.any()):
-                out[own] = shape(points[own])
-        return out
+            self.calls.append((points, image))
+        return self.shapes[image](points)
 
 
 def norm(vectors: Tensor) -> Tensor:

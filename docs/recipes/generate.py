@@ -1,4 +1,4 @@
-"""A picture to a mesh with Python and nothing else: generate.py picture.png mesh.glb
+"""Make a mesh of a picture with Python and nothing else: `generate.py picture.png mesh.glb`.
 
 ORFEAS_URL, ORFEAS_AGENT_ID and ORFEAS_API_KEY say where to and who.
 """

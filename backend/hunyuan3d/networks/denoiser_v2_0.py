@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.layers import attention
+from backend.hunyuan3d.kernels.head_norms import normed_queries_keys
+from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, inference, linear_of_two
 
 TIME_CHANNELS = 256
 TIME_FACTOR = 1000.0
 # The releases were trained with a period of 1000 here, not the usual 10000.
 TIME_PERIOD = 1000.0
+
+
+Heads = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,8 @@ class ContextV20:
     classifier_free: bool
 
 
-@dataclass(frozen=True)
-class Modulation:
-    """Shift, scale and gate, each (B or 1, 1, C)."""
-
-    shift: Tensor
-    scale: Tensor
-    gate: Tensor
-
-
 def modulated_norm(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """(1 + scale) * LayerNorm(x) + shift, x : (B, T, C)."""
+    """(1 + scale) * LayerNorm(x) + shift, x : (..., C)."""
     return torch.addcmul(shift, 1 + scale, F.layer_norm(x, x.shape[-1:], eps=1e-6))
 
 
@@ -97,14 +93,11 @@ class VectorMLP(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """RMS normalisation of each head's channels, computed in float32."""
+    """The weight of an RMS normalisation of each head's channels, which is computed in float32."""
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(head_dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.scale.shape, self.scale, eps=1e-6)
 
 
 class QKNorm(nn.Module):
@@ -115,24 +108,28 @@ class QKNorm(nn.Module):
         self.query_norm = HeadNorm(head_dim)
         self.key_norm = HeadNorm(head_dim)
 
-    def cut(self, qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """qkv : (B, T, 3C), three blocks of C channels and each cut into heads -> q, k, v (B, H, T, d), q, k normed."""
-        b, t, _ = qkv.shape
-        q, k, v = qkv.view(b, t, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.query_norm(q), self.key_norm(k), v
+    def cut(self, qkv: Tensor, heads: int) -> Heads:
+        """qkv : (..., 3C), three blocks of C channels and each cut into heads -> q, k, v (..., H, d), q, k normed."""
+        q, k, v = qkv.reshape(*qkv.shape[:-1], 3, heads, -1).unbind(-3)
+        return *normed_queries_keys(q, k, self.query_norm.scale, self.key_norm.scale), v
 
 
 class ModulationHead(nn.Module):
-    """lin(SiLU(vec)), cut into `count` modulations."""
+    """lin(SiLU(vec)): shift, scale and gate of `count` modulations side by side."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
         self.count = count
         self.lin = nn.Linear(width, 3 * count * width)
 
-    def forward(self, vec: Tensor) -> list[Modulation]:
-        parts = self.lin(F.silu(vec))[:, None].chunk(3 * self.count, dim=-1)
-        return [Modulation(*parts[3 * i : 3 * i + 3]) for i in range(self.count)]
+    def forward(self, vec: Tensor) -> Tensor:
+        """vec : (1, C) or (B, 1, C) -> (1, 3C count) or (B, 1, 3C count)."""
+        out: Tensor = self.lin(F.silu(vec))
+        return out
+
+    def cut(self, mods: Tensor) -> tuple[Tensor, ...]:
+        """mods : what `forward` returns -> shift, scale and gate of each modulation in turn."""
+        return mods.chunk(3 * self.count, dim=-1)
 
 
 class StreamAttention(nn.Module):
@@ -145,62 +142,132 @@ class StreamAttention(nn.Module):
         self.norm = QKNorm(width // heads)
         self.proj = nn.Linear(width, width)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x : (B, T, C) -> q, k, v (B, H, T, d)."""
+    def queries_keys_values(self, x: Tensor) -> Heads:
+        """x : (..., C) -> q, k, v (..., H, d)."""
         return self.norm.cut(self.qkv(x), self.heads)
 
 
-def stream_mlp(width: int, hidden: int) -> nn.Sequential:
+class StreamMLP(nn.Sequential):
     """Linear, GELU (tanh), Linear."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x : (..., C) -> (..., C)."""
+        first = self[0]
+        out: Tensor = self[2](
+            linear_gelu(x, first.weight, first.bias) if type(first) is nn.Linear else self[1](first(x))
+        )
+        return out
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU (tanh) of x W^T + b; x : (..., K), W : (N, K).
+
+    On CUDA cuBLAS applies this very formula to its sums before they are rounded and written.
+    """
+    if x.device.type == "cuda" and x.dtype in (torch.bfloat16, torch.float16) and x.dim() == 2 and not x.requires_grad:
+        return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
 
 
 class DoubleBlock(nn.Module):
-    """Latent ('img') and context ('txt') tokens with weights of their own and one joint attention."""
+    """Latent ('img') and context ('txt') tokens with weights of their own and one joint attention.
+
+    `pieces` are what a compiler takes, each by itself; attention lies between them.
+    """
+
+    pieces: ClassVar[Pieces] = {"enter": ("img", "txt"), "leave": ("img", "txt", "img_out", "txt_out")}
 
     def __init__(self, config: DenoiserV20Config) -> None:
         super().__init__()
         width = config.hidden_size
         self.img_mod = ModulationHead(width, 2)
         self.img_attn = StreamAttention(width, config.num_heads, config.qkv_bias)
-        self.img_mlp = stream_mlp(width, config.mlp_size)
+        self.img_mlp = StreamMLP(width, config.mlp_size)
         self.txt_mod = ModulationHead(width, 2)
         self.txt_attn = StreamAttention(width, config.num_heads, config.qkv_bias)
-        self.txt_mlp = stream_mlp(width, config.mlp_size)
+        self.txt_mlp = StreamMLP(width, config.mlp_size)
 
-    def forward(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor]:
-        img_mod1, img_mod2 = self.img_mod(vec)
-        txt_mod1, txt_mod2 = self.txt_mod(vec)
-        txt_qkv = self.txt_attn.queries_keys_values(modulated_norm(txt, txt_mod1.shift, txt_mod1.scale))
-        img_qkv = self.img_attn.queries_keys_values(modulated_norm(img, img_mod1.shift, img_mod1.scale))
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(txt_qkv, img_qkv, strict=True))
-        txt_out, img_out = attention(q, k, v).tensor_split([txt.shape[1]], dim=1)
-        img = torch.addcmul(img, img_mod1.gate, self.img_attn.proj(img_out))
-        txt = torch.addcmul(txt, txt_mod1.gate, self.txt_attn.proj(txt_out))
-        img = torch.addcmul(img, img_mod2.gate, self.img_mlp(modulated_norm(img, img_mod2.shift, img_mod2.scale)))
-        txt = torch.addcmul(txt, txt_mod2.gate, self.txt_mlp(modulated_norm(txt, txt_mod2.shift, txt_mod2.scale)))
+    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """img, txt : (M, C) with vec (1, C), or (B, T, C) with vec (B, 1, C), T each stream's own."""
+        img_mods, txt_mods, img_qkv, txt_qkv = self.enter(img, txt, vec)
+        q, k, v = (join_tokens(a, b, batch) for a, b in zip(txt_qkv, img_qkv, strict=True))
+        attended = attention_over_rows(q, k, v, batch).view(batch, -1, txt.shape[-1])
+        parts = attended.tensor_split([txt.numel() // (batch * txt.shape[-1])], dim=1)
+        # Copied also where a view would do, so that what is compiled always gets the same kind of tensor.
+        txt_out, img_out = (part.clone(memory_format=torch.contiguous_format) for part in parts)
+        return self.leave(img, txt, img_out.view(img.shape), txt_out.view(txt.shape), img_mods, txt_mods)
+
+    def enter(self, img: Tensor, txt: Tensor, vec: Tensor) -> tuple[Tensor, Tensor, Heads, Heads]:
+        """Both streams' modulations (for `leave`), and queries, keys and values (..., H, d)."""
+        img_mods, txt_mods = self.img_mod(vec), self.txt_mod(vec)
+        img_qkv = self.img_attn.queries_keys_values(modulated_norm(img, *self.img_mod.cut(img_mods)[:2]))
+        txt_qkv = self.txt_attn.queries_keys_values(modulated_norm(txt, *self.txt_mod.cut(txt_mods)[:2]))
+        return img_mods, txt_mods, img_qkv, txt_qkv
+
+    def leave(
+        self, img: Tensor, txt: Tensor, img_out: Tensor, txt_out: Tensor, img_mods: Tensor, txt_mods: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Add attention's and the MLP's outcome to both streams. img_mods, txt_mods : as `enter` returned them."""
+        _, _, gate1, shift, scale, gate2 = self.img_mod.cut(img_mods)
+        img = torch.addcmul(img, gate1, self.img_attn.proj(img_out))
+        img = torch.addcmul(img, gate2, self.img_mlp(modulated_norm(img, shift, scale)))
+        _, _, gate1, shift, scale, gate2 = self.txt_mod.cut(txt_mods)
+        txt = torch.addcmul(txt, gate1, self.txt_attn.proj(txt_out))
+        txt = torch.addcmul(txt, gate2, self.txt_mlp(modulated_norm(txt, shift, scale)))
         return img, txt
 
 
+def join_tokens(first: Tensor, second: Tensor, batch: int) -> Tensor:
+    """Put each image's tokens of `first` before those of `second`; (..., H, d) each -> (B, T, H, d)."""
+    shape = (batch, -1, *first.shape[-2:])
+    return torch.cat([first.reshape(shape), second.reshape(shape)], dim=1)
+
+
 class SingleBlock(nn.Module):
-    """All tokens in one stream; attention and MLP side by side, one projection in and one out."""
+    """All tokens in one stream; attention and MLP side by side, one projection in and one out.
+
+    `pieces` are what a compiler takes, each by itself; attention lies between them.
+    """
+
+    pieces: ClassVar[Pieces] = {"enter": ("x",), "leave": ("x", "attended", "hidden")}
 
     def __init__(self, config: DenoiserV20Config) -> None:
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_heads
-        self.sizes = (3 * width, config.mlp_size)
+        self.sizes = [3 * width, config.mlp_size]
         self.linear1 = nn.Linear(width, sum(self.sizes))
         self.linear2 = nn.Linear(width + config.mlp_size, width)
         self.norm = QKNorm(width // config.num_heads)
         self.modulation = ModulationHead(width, 1)
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        (mod,) = self.modulation(vec)
-        qkv, mlp = self.linear1(modulated_norm(x, mod.shift, mod.scale)).split(self.sizes, dim=-1)
-        attended = attention(*self.norm.cut(qkv, self.heads))
-        out = self.linear2(torch.cat([attended, F.gelu(mlp, approximate="tanh")], dim=-1))
-        return torch.addcmul(x, mod.gate, out)
+    def forward(self, x: Tensor, vec: Tensor, batch: int) -> Tensor:
+        """x : (M, C) with vec (1, C), or (B, T, C) with vec (B, 1, C)."""
+        mods, hidden, qkv = self.enter(x, vec)
+        attended = attention_over_rows(*qkv, batch).view_as(x)
+        out: Tensor = self.leave(x, attended, hidden, mods)
+        return out
+
+    def enter(self, x: Tensor, vec: Tensor) -> tuple[Tensor, Tensor, Heads]:
+        """Return the modulation (for `leave`), the MLP's hidden values (..., 4C), and q, k, v (..., H, d)."""
+        mods = self.modulation(vec)
+        shift, scale, _ = self.modulation.cut(mods)
+        normed = modulated_norm(x, shift, scale)
+        if type(self.linear1) is nn.Linear:
+            weights, biases = (torch.split(p, self.sizes) for p in (self.linear1.weight, self.linear1.bias))
+            qkv, hidden = F.linear(normed, weights[0], biases[0]), linear_gelu(normed, weights[1], biases[1])
+        else:
+            qkv, hidden = torch.split(self.linear1(normed), self.sizes, dim=-1)
+            hidden = F.gelu(hidden, approximate="tanh")
+        return mods, hidden, self.norm.cut(qkv, self.heads)
+
+    def leave(self, x: Tensor, attended: Tensor, hidden: Tensor, mods: Tensor) -> Tensor:
+        """Add the gated projection of attention's outcome and the hidden values."""
+        gate = self.modulation.cut(mods)[2]
+        return torch.addcmul(x, gate, linear_of_two(self.linear2, attended, hidden))
 
 
 class FinalLayer(nn.Module):
@@ -213,7 +280,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vec)[:, None].chunk(2, dim=-1)
+        shift, scale = self.adaLN_modulation(vec).chunk(2, dim=-1)
         out: Tensor = self.linear(modulated_norm(x, shift, scale))
         return out
 
@@ -249,9 +316,10 @@ class Hunyuan3DDiT(nn.Module):
 
         cond : (B, T, D). With `classifier_free` the unconditional rows (a context of zeros) follow the B given ones.
         """
-        if classifier_free:
-            cond = torch.cat([cond, torch.zeros_like(cond)])
-        return ContextV20(self.cond_in(cond.to(self.cond_in.weight.dtype)), classifier_free)
+        with inference():
+            if classifier_free:
+                cond = torch.cat([cond, torch.zeros_like(cond)])
+            return ContextV20(self.cond_in(cond.to(self.cond_in.weight.dtype)), classifier_free)
 
     def velocity(self, x: Tensor, t: Tensor, context: ContextV20, guidance: Tensor | None = None) -> Tensor:
         """Velocity at x.
@@ -259,17 +327,28 @@ class Hunyuan3DDiT(nn.Module):
         x : (B, N, E). t : () or (B,) float in [0, 1]. guidance : () or (B,) float, when `guidance_embed`. Returns
         (B, N, E), or (2B, N, E) for a classifier-free context: first the conditional rows, then the unconditional.
         """
-        vec = self._vector(t, guidance)
+        with inference():
+            return self._velocity(x, self._vector(t, guidance), context)
+
+    def _velocity(self, x: Tensor, vec: Tensor, context: ContextV20) -> Tensor:
         if context.classifier_free:
             x = torch.cat([x, x])
             vec = vec if vec.shape[0] == 1 else torch.cat([vec, vec])
+        batch, before = x.shape[0], context.tokens.shape[1]
         img, txt = self.latent_in(x.to(self.latent_in.weight.dtype)), context.tokens
+        if vec.shape[0] == 1:
+            # One modulation for all images: then all but attention is one and the same computation for each row.
+            img, txt = img.flatten(0, 1), txt.flatten(0, 1)
+        else:
+            vec = vec[:, None]
         for block in self.double_blocks:
-            img, txt = block(img, txt, vec)
-        tokens = torch.cat([txt, img], dim=1)
+            img, txt = block(img, txt, vec, batch)
+        shape = (batch, -1, self.config.hidden_size)
+        tokens = torch.cat([txt.view(shape), img.view(shape)], dim=1)
+        tokens = tokens if vec.dim() == 3 else tokens.flatten(0, 1)
         for block in self.single_blocks:
-            tokens = block(tokens, vec)
-        out: Tensor = self.final_layer(tokens[:, txt.shape[1] :], vec)
+            tokens = block(tokens, vec, batch)
+        out: Tensor = self.final_layer(tokens.view(shape)[:, before:], vec)
         return out
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, guidance: Tensor | None = None) -> Tensor:

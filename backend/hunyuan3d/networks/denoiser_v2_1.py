@@ -7,12 +7,23 @@ shapes. B images, N latent tokens, E latent channels, C width, T context tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.layers import attention, share_storage, sinusoid, split_heads
+from backend.hunyuan3d.kernels.gelu_rows import gelu_rows
+from backend.hunyuan3d.kernels.head_norms import head_norm, normed_queries_keys
+from backend.hunyuan3d.networks.layers import (
+    Pieces,
+    attention_over_rows,
+    cut_heads,
+    inference,
+    linear_of_two,
+    share_storage,
+    sinusoid,
+)
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 
 KeysValues = tuple[Tensor, Tensor]
@@ -51,7 +62,7 @@ class DenoiserV21Config:
 class V21Context:
     """What the context contributes to every step, computed once.
 
-    keys_values : per layer, k and v (B, H, T, d). unconditional : per layer, the constant (C,) that attn2 adds where
+    keys_values : per layer, k and v (B, T, H, d). unconditional : per layer, the constant (C,) that attn2 adds where
     the context is zero; None when guidance needs no unconditional pass.
     """
 
@@ -86,6 +97,8 @@ class SelfAttention(nn.Module):
         self.q_norm, self.k_norm = head_norms(config)
         self.out_proj = nn.Linear(width, width)
         self.fused: tuple[Tensor, Tensor | None] | None = None
+        # One product in another precision in the three projections' place (fp8.py).
+        self.qkv: nn.Module | None = None
 
     def fuse(self) -> None:
         """Make the three projections one product; the parameters stay views of the joined weights."""
@@ -94,14 +107,21 @@ class SelfAttention(nn.Module):
         bias = share_storage([p.bias for p in projections]) if self.to_q.bias is not None else None
         self.fused = weight, bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x : (M, C) -> q, k, v : (M, H, d), q and k normed."""
+        q, k, v = cut_heads(self.project(x), self.heads, 3)
+        if isinstance(self.q_norm, nn.RMSNorm) and isinstance(self.k_norm, nn.RMSNorm):
+            q, k = normed_queries_keys(q, k, self.q_norm.weight, self.k_norm.weight)
+        return q, k, v
+
+    def project(self, x: Tensor) -> Tensor:
+        """x : (M, C) -> (M, 3C), the three projections side by side."""
+        if self.qkv is not None:
+            joint: Tensor = self.qkv(x)
+            return joint
         if self.fused is not None:
-            qkv = F.linear(x, *self.fused)
-        else:
-            qkv = torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
-        q, k, v = split_heads(qkv, self.heads, 3)
-        out: Tensor = self.out_proj(attention(self.q_norm(q), self.k_norm(k), v))
-        return out
+            return F.linear(x, *self.fused)
+        return torch.cat([self.to_q(x), self.to_k(x), self.to_v(x)], dim=-1)
 
 
 class ContextAttention(nn.Module):
@@ -117,22 +137,23 @@ class ContextAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def keys_values(self, cond: Tensor) -> KeysValues:
-        """cond : (B, T, D) -> k, v : (B, H, T, d), the same at every step."""
+        """cond : (B, T, D) -> k, v : (B, T, H, d), the same at every step."""
         kv = torch.cat([self.to_k(cond), self.to_v(cond)], dim=-1)
-        k, v = split_heads(kv, self.heads, 2)
-        return self.k_norm(k), v
+        k, v = cut_heads(kv, self.heads, 2)
+        # Read at every step, so they are laid out once as attention reads them best.
+        return self.k_norm(k), v.contiguous()
 
     def without_context(self) -> Tensor:
-        """The output (C,) where the context is zero: all its tokens are alike, so attention returns their value."""
+        """Return the output (C,) where the context is zero: its tokens are alike, so attention returns their value."""
         zero = self.to_k.weight.new_zeros(1, 1, self.to_k.in_features)
         _, v = self.keys_values(zero)
-        out: Tensor = self.out_proj(v.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(v.flatten(2))
         return out[0, 0]
 
-    def forward(self, x: Tensor, kv: KeysValues) -> Tensor:
-        (q,) = split_heads(self.to_q(x), self.heads, 1)
-        out: Tensor = self.out_proj(attention(self.q_norm(q), *kv))
-        return out
+    def queries(self, x: Tensor) -> Tensor:
+        """x : (M, C) -> q : (M, H, d), normed."""
+        (q,) = cut_heads(self.to_q(x), self.heads, 1)
+        return head_norm(q, self.q_norm.weight) if isinstance(self.q_norm, nn.RMSNorm) else q
 
 
 class FeedForward(nn.Module):
@@ -144,7 +165,7 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(gelu_rows(self.fc1(x)))
         return out
 
 
@@ -157,7 +178,14 @@ def head_norms(config: DenoiserV21Config) -> tuple[nn.Module, nn.Module]:
 
 
 class Block(nn.Module):
-    """One layer: skip, self-attention, context attention, feed-forward or experts."""
+    """One layer: skip, self-attention, context attention, feed-forward or experts.
+
+    Tokens are rows (M, C), the images one after the other: whatever the batch, all but attention is one and the same
+    computation for each row. `pieces` are what a compiler takes, each by itself; attention and the experts' grouped
+    products lie between them.
+    """
+
+    pieces: ClassVar[Pieces] = {"enter": ("x", "skip"), "between": ("x", "attended"), "leave": ("x", "crossed")}
 
     def __init__(self, config: DenoiserV21Config, layer: int) -> None:
         super().__init__()
@@ -177,23 +205,53 @@ class Block(nn.Module):
         else:
             self.mlp = FeedForward(width)
 
-    def forward(self, x: Tensor, kv: KeysValues, unconditional: Tensor | None, skip: Tensor | None) -> Tensor:
-        if skip is not None:
-            x = self.skip_norm(self.skip_linear(torch.cat([skip, x], dim=-1)))
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attend_context(x, kv, unconditional)
-        normed = self.norm3(x)
-        out: Tensor = x + (self.moe(normed) if self.uses_moe else self.mlp(normed))
-        return out
+    def forward(
+        self, x: Tensor, kv: KeysValues, unconditional: Tensor | None, skip: Tensor | None, batch: int
+    ) -> Tensor:
+        """x, skip : (M, C), M = batch * T; unconditional : (C,), what attn2 adds to the rows that have no context.
 
-    def attend_context(self, x: Tensor, kv: KeysValues, unconditional: Tensor | None) -> Tensor:
-        """attn2 for the conditional rows; the unconditional rows below them get their constant."""
-        if unconditional is None:
-            out: Tensor = self.attn2(self.norm2(x), kv)
-            return out
-        rows = x.shape[0] // 2
-        attended = self.attn2(self.norm2(x[:rows]), kv)
-        return torch.cat([attended, unconditional.expand_as(attended)])
+        With `unconditional` the second half of the rows has none, and so has what is returned; the first block is given
+        the first half alone, since the two are the same until attn2.
+        """
+        with_context = kv[0].shape[0]
+        x, q, k, v = self.enter(x, skip)
+        attended = attention_over_rows(q, k, v, batch)
+        x, q = self.between(x, attended, batch > with_context)
+        crossed = attention_over_rows(q, *kv, with_context)
+        if unconditional is not None and batch == with_context:
+            x = torch.cat([x, x])
+        left = self.leave(x, crossed, unconditional)
+        if isinstance(left, Tensor):
+            return left
+        x, normed, shared = left
+        return self.moe.add_routed(x, shared, normed)
+
+    def enter(self, x: Tensor, skip: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Join the skip; return x (M, C) and its normed rows' queries, keys and values (M, H, d)."""
+        if skip is not None:
+            x = self.skip_norm(linear_of_two(self.skip_linear, skip, x))
+        return x, *self.attn1.queries_keys_values(self.norm1(x))
+
+    def between(self, x: Tensor, attended: Tensor, has_unconditional: bool) -> tuple[Tensor, Tensor]:
+        """Add self-attention's outcome; return x (M, C) and the queries of the rows that have a context."""
+        x = x + self.attn1.out_proj(attended)
+        rows = x[: x.shape[0] // 2] if has_unconditional else x
+        return x, self.attn2.queries(self.norm2(rows))
+
+    def leave(self, x: Tensor, crossed: Tensor, unconditional: Tensor | None) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Add attn2's outcome, or its constant where there is no context, and the feed-forward's.
+
+        Before experts: x, its normed rows, and the shared expert's outcome, each (M, C).
+        """
+        crossed = self.attn2.out_proj(crossed)
+        if unconditional is not None:
+            crossed = torch.cat([crossed, unconditional.expand_as(crossed)])
+        x = x + crossed
+        normed = self.norm3(x)
+        if self.uses_moe:
+            return x, normed, self.moe.shared(normed)
+        out: Tensor = x + self.mlp(normed)
+        return out
 
 
 class FinalLayer(nn.Module):
@@ -236,32 +294,39 @@ class HunYuanDiTPlain(nn.Module):
 
         cond : (B, T, D). classifier_free : whether `velocity` shall also return the unconditional rows.
         """
-        cond = cond.to(self.x_embedder.weight.dtype)
-        keys_values = tuple(block.attn2.keys_values(cond) for block in self.layers)
-        unconditional = tuple(block.attn2.without_context() for block in self.layers) if classifier_free else None
-        return V21Context(keys_values, unconditional)
+        with inference():
+            cond = cond.to(self.x_embedder.weight.dtype)
+            keys_values = tuple(block.attn2.keys_values(cond) for block in self.layers)
+            unconditional = tuple(block.attn2.without_context() for block in self.layers) if classifier_free else None
+            return V21Context(keys_values, unconditional)
 
     def velocity(self, x: Tensor, t: Tensor, context: V21Context, guidance: Tensor | None = None) -> Tensor:
-        """The velocity at x, for both branches of guidance in one pass.
+        """Return the velocity at x, for both branches of guidance in one pass.
 
         x : (B, N, E); t : () or (B,) in [0, 1]; guidance is not used by this design. Returns (B, N, E), or (2B, N, E)
         with the unconditional rows last when the context was prepared with classifier_free.
         """
         del guidance
+        with inference():
+            return self._velocity(x, t, context)
+
+    def _velocity(self, x: Tensor, t: Tensor, context: V21Context) -> Tensor:
         x = x.to(self.x_embedder.weight.dtype)
         t = t.expand(x.shape[0])
         unconditional: tuple[Tensor | None, ...] = (None,) * len(self.layers)
         if context.unconditional is not None:
-            x, t, unconditional = torch.cat([x, x]), torch.cat([t, t]), context.unconditional
-        h = torch.cat([self.t_embedder(t)[:, None], self.embed(x)], dim=1)
+            unconditional = context.unconditional
+        given = batch = x.shape[0]
+        h = torch.cat([self.t_embedder(t)[:, None], self.embed(x)], dim=1).flatten(0, 1)
         skips: list[Tensor] = []
         for layer, (block, kv, constant) in enumerate(
             zip(self.layers, context.keys_values, unconditional, strict=True)
         ):
-            h = block(h, kv, constant, skips.pop() if block.takes_skip else None)
+            h = block(h, kv, constant, skips.pop() if block.takes_skip else None, batch)
+            batch = given if context.unconditional is None else 2 * given
             if layer < self.config.depth // 2:
                 skips.append(h)
-        out: Tensor = self.final_layer(h)
+        out: Tensor = self.final_layer(h.view(batch, -1, self.config.hidden_size))
         return out
 
     def embed(self, x: Tensor) -> Tensor:

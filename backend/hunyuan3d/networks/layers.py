@@ -5,11 +5,20 @@ Knows tensors only: no checkpoint, no sampling, no image. Shapes: B batch, T tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+# Methods that a compiler may take by themselves, and which of their arguments have a row for each token.
+Pieces = Mapping[str, tuple[str, ...]]
+
+
+def inference() -> AbstractContextManager[object]:
+    """Work in inference mode unless gradients are wanted; there a view is a plain tensor, which compiled code asks."""
+    return torch.inference_mode(not torch.is_grad_enabled())
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -26,6 +35,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def attention_over_rows(q: Tensor, k: Tensor, v: Tensor, batch: int) -> Tensor:
+    """Softmax attention of tokens that are kept as rows, the images one after the other.
+
+    q, k, v : (B, T, H, d) or (B * T, H, d), any strides with whole heads. Returns (B * T, H * d).
+    """
+    q, k, v = (heads.reshape(batch, -1, *heads.shape[-2:]).transpose(1, 2) for heads in (q, k, v))
+    return attention(q, k, v).flatten(0, 1)
+
+
+def cut_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Cut channels into heads first and each head into parts, without moving them.
+
+    x : (..., parts * C). Returns `parts` views (..., H, d), cut as `split_heads` cuts.
+    """
+    return x.reshape(*x.shape[:-1], heads, parts, -1).unbind(-2)
+
+
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """Cut channels into heads first and each head into parts (the layout of v2.1 and of the ShapeVAE).
 
@@ -34,6 +60,18 @@ def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
     """
     b, t, _ = x.shape
     return x.view(b, t, heads, parts, -1).permute(3, 0, 2, 1, 4).unbind(0)
+
+
+def linear_of_two(linear: nn.Module, first: Tensor, second: Tensor) -> Tensor:
+    """Return `linear` of the two side by side, (..., K1) and (..., K2) -> (..., N).
+
+    Two products cost less than writing both inputs side by side and reading them again.
+    """
+    if type(linear) is not nn.Linear or first.requires_grad:
+        out: Tensor = linear(torch.cat([first, second], dim=-1))
+        return out
+    k = first.shape[-1]
+    return F.linear(second, linear.weight[:, k:], linear.bias) + F.linear(first, linear.weight[:, :k])
 
 
 def share_storage(parameters: Sequence[Tensor]) -> Tensor:
@@ -57,5 +95,5 @@ def sinusoid(t: Tensor, width: int, period: float) -> tuple[Tensor, Tensor]:
     """
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=t.device) / half
-    phase = t.float()[..., None] * torch.pow(torch.tensor(period, device=t.device), -exponent)
+    phase = t.float()[..., None] * torch.pow(torch.full((), period, device=t.device), -exponent)
     return phase.sin(), phase.cos()

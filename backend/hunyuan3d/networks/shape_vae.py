@@ -7,12 +7,23 @@ positive inside.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.layers import attention, split_heads
+from backend.hunyuan3d.kernels.embedding import Embedding
+from backend.hunyuan3d.kernels.norm_dot import NormDotWeights
+from backend.hunyuan3d.networks.field_decoder import FieldDecoder, fold_query, with_bias
+from backend.hunyuan3d.networks.layers import (
+    Pieces,
+    attention,
+    attention_over_rows,
+    cut_heads,
+    inference,
+    split_heads,
+)
 
 
 @dataclass(frozen=True)
@@ -53,16 +64,12 @@ class FourierEmbedder(nn.Module):
 
     def __init__(self, num_freqs: int, include_pi: bool) -> None:
         super().__init__()
-        self.num_freqs = num_freqs
-        self.scale = torch.pi if include_pi else 1.0
-        self.out_dim = 3 * (2 * num_freqs + 1)
+        self.embedding = Embedding(num_freqs, torch.pi if include_pi else 1.0)
+        self.out_dim = self.embedding.channels
 
     def forward(self, points: Tensor) -> Tensor:
-        """points : (..., 3) -> (..., out_dim) float32: half precision jitters by a tenth of a cell at 384."""
-        points = points.float()
-        f = torch.exp2(torch.arange(self.num_freqs, dtype=torch.float32, device=points.device)) * self.scale
-        phase = (points[..., None] * f).flatten(-2)
-        return torch.cat([points, phase.sin(), phase.cos()], dim=-1)
+        """Embed points (..., 3) as (..., out_dim) float32."""
+        return self.embedding(points)
 
 
 class QKNorm(nn.Module):
@@ -84,10 +91,10 @@ class SelfAttention(nn.Module):
         self.c_proj = nn.Linear(width, width)
         self.attention = QKNorm(width // heads, qk_norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = split_heads(self.c_qkv(x), self.heads, 3)
-        out: Tensor = self.c_proj(attention(self.attention.q_norm(q), self.attention.k_norm(k), v))
-        return out
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project rows (M, C) to q, k, v : (M, H, d)."""
+        q, k, v = cut_heads(self.c_qkv(x), self.heads, 3)
+        return self.attention.q_norm(q), self.attention.k_norm(k), v
 
 
 class CrossAttention(nn.Module):
@@ -102,7 +109,7 @@ class CrossAttention(nn.Module):
         self.attention = QKNorm(width // heads, qk_norm)
 
     def keys_values(self, data: Tensor) -> tuple[Tensor, Tensor]:
-        """data : (B, S, C) -> k, v : (B, H, S, d)."""
+        """Project data (B, S, C) to k, v : (B, H, S, d)."""
         k, v = split_heads(self.c_kv(data), self.heads, 2)
         return self.attention.k_norm(k), v
 
@@ -126,7 +133,12 @@ class MLP(nn.Module):
 
 
 class SelfAttentionBlock(nn.Module):
-    """x += attn(ln_1 x); x += mlp(ln_2 x)."""
+    """x += attn(ln_1 x); x += mlp(ln_2 x).
+
+    `pieces` are what a compiler takes, each by itself; attention lies between them.
+    """
+
+    pieces: ClassVar[Pieces] = {"enter": ("x",), "leave": ("x", "attended")}
 
     def __init__(self, width: int, heads: int, qkv_bias: bool, qk_norm: bool) -> None:
         super().__init__()
@@ -136,7 +148,17 @@ class SelfAttentionBlock(nn.Module):
         self.mlp = MLP(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.ln_1(x))
+        rows = x.flatten(0, 1)
+        out: Tensor = self.leave(rows, attention_over_rows(*self.enter(rows), len(x)))
+        return out.view_as(x)
+
+    def enter(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Norm and project the tokens of all images, (M, C), to q, k, v : (M, H, d)."""
+        return self.attn.queries_keys_values(self.ln_1(x))
+
+    def leave(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add the projection of attention's outcome, then the MLP's; all (M, C)."""
+        x = x + self.attn.c_proj(attended)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 
@@ -217,22 +239,52 @@ class GeoDecoder(nn.Module):
         self.output_proj = nn.Linear(width, 1)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens : (B, N, C) -> k, v : (B, H, N, d), the same for every point."""
+        """Project tokens (B, N, C) to k, v : (B, H, N, d), the same for every point."""
         return self.cross_attn_decoder.keys_values(self.latents_proj(tokens))
 
     def forward(self, points: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """points : (B, Q, 3) float32 -> logits (B, Q) float32."""
+        """Evaluate at points (B, Q, 3) float32: logits (B, Q) float32."""
         x = self.query_proj(self.fourier(points).to(self.query_proj.weight.dtype))
         x = self.ln_post(self.cross_attn_decoder(x, k, v))
         logits: Tensor = self.output_proj(x)
         return logits.squeeze(-1).float()
 
+    def folded(self, *, kernels: bool = True) -> FieldDecoder:
+        """Return the same function of points in fewer passes, from the weights as they are now; without gradients."""
+        block = self.cross_attn_decoder
+        post = self.ln_post if isinstance(self.ln_post, nn.LayerNorm) else None
+        with torch.inference_mode():
+            carried = with_bias(self.query_proj.weight, self.query_proj.bias + block.attn.c_proj.bias)
+            return FieldDecoder(
+                embedding=self.fourier.embedding,
+                query=fold_query(
+                    self.query_proj, block.ln_1, block.attn.c_q, block.attn.attention.q_norm, block.attn.heads
+                ),
+                carried=carried.to(self.query_proj.weight.dtype),
+                attention_out=block.attn.c_proj.weight,
+                ln_3=block.ln_3,
+                fc=block.mlp.c_fc,
+                fc_out=block.mlp.c_proj.weight,
+                last=NormDotWeights(
+                    before=block.mlp.c_proj.bias,
+                    gain=None if post is None else post.weight,
+                    offset=None if post is None else post.bias,
+                    eps=0.0 if post is None else post.eps,
+                    vector=self.output_proj.weight[0],
+                    bias=self.output_proj.bias,
+                ),
+                kernels=kernels,
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class ShapeField:
-    """The fields of a batch of shapes, ready to be evaluated anywhere (volume_decoder.Field)."""
+    """The fields of a batch of shapes, ready to be evaluated anywhere (volume.decode.Field).
 
-    geo_decoder: GeoDecoder
+    keys, values : (B, H, N, d).
+    """
+
+    decoder: FieldDecoder
     keys: Tensor
     values: Tensor
 
@@ -244,14 +296,15 @@ class ShapeField:
     def device(self) -> torch.device:
         return self.keys.device
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        """Evaluate groups of points, each group in the field of one image.
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        """Evaluate the field of that image of the batch at points (Q, 3) float32, world: logits (Q,) float32.
 
-        points : (G, Q, 3) float32, world. image_index : (G,) int64 into the batch. Returns logits (G, Q) float32.
+        The image's keys and values are read where they lie. A call sees one image only, so the same points give the
+        same logits to the bit, whichever images are in the batch.
         """
+        own = slice(image, image + 1)
         with torch.inference_mode():
-            logits: Tensor = self.geo_decoder(points, self.keys[image_index], self.values[image_index])
-        return logits
+            return self.decoder(points, self.keys[own], self.values[own])
 
 
 class ShapeVAE(nn.Module):
@@ -277,33 +330,38 @@ class ShapeVAE(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """(N, E) of one image's latents."""
+        """Return (N, E) of one image's latents."""
         return self.config.num_latents, self.config.embed_dim
 
     def decode(self, latents: Tensor) -> Tensor:
-        """latents : (B, N, E), BEFORE division by the scale factor -> tokens (B, N, C)."""
+        """Turn latents (B, N, E), before division by the scale factor, into tokens (B, N, C)."""
         return self.decode_tokens(latents / self.config.scale_factor)
 
     def decode_tokens(self, z: Tensor) -> Tensor:
-        """z : (B, N, E), the VAE's own latents (already divided by the scale factor) -> tokens (B, N, C)."""
-        x = self.post_kl(z.to(self.post_kl.weight.dtype))
-        if self.config.use_latent_pos_emb:
-            x = x + self.latent_pos_emb
-        out: Tensor = self.transformer(x)
+        """Turn the VAE's own latents (B, N, E), already divided by the scale factor, into tokens (B, N, C)."""
+        with inference():
+            x = self.post_kl(z.to(self.post_kl.weight.dtype))
+            if self.config.use_latent_pos_emb:
+                x = x + self.latent_pos_emb
+            out: Tensor = self.transformer(x)
         return out
 
     def query(self, tokens: Tensor, points: Tensor) -> Tensor:
-        """tokens : (B, N, C); points : (B, Q, 3) float32, world -> logits (B, Q) float32, positive inside."""
+        """Evaluate the fields of tokens (B, N, C) at world points (B, Q, 3) float32: logits (B, Q), positive inside."""
         logits: Tensor = self.geo_decoder(points, *self.geo_decoder.keys_values(tokens))
         return logits
 
-    def field(self, tokens: Tensor) -> ShapeField:
-        """The batch's fields with the tokens' keys and values projected once."""
+    def field(self, tokens: Tensor, *, kernels: bool = True) -> ShapeField:
+        """Return the batch's fields, with the tokens' keys and values projected once.
+
+        tokens : (B, N, C). kernels : whether Triton kernels are used where they run.
+        """
         with torch.inference_mode():
-            return ShapeField(self.geo_decoder, *self.geo_decoder.keys_values(tokens))
+            k, v = self.geo_decoder.keys_values(tokens)
+            return ShapeField(self.geo_decoder.folded(kernels=kernels), k.contiguous(), v.contiguous())
 
     def encode(self, query_points: Tensor, query_feats: Tensor, points: Tensor, feats: Tensor) -> tuple[Tensor, Tensor]:
-        """Moments of the latents of surfaces.
+        """Return the moments of the latents of surfaces.
 
         query_points : (B, N, 3), query_feats : (B, N, F), where the tokens stand; points : (B, P, 3), feats :
         (B, P, F): the surface, F = point_feats channels of normal (and sharp flag). Returns mean and logvar, each

@@ -5,9 +5,9 @@ This module does not know what computes a field, nor how a surface is drawn thro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise
 from math import isfinite
 from typing import Protocol
 
@@ -18,12 +18,14 @@ from backend.errors import InvalidParameter, InvalidResolution, NonFiniteValues,
 from backend.hunyuan3d.volume import refinement
 from backend.hunyuan3d.volume.lattice import Level, LevelAxis, plan_levels
 from backend.hunyuan3d.volume.sparse_volume import VOXELS, BrickGrid, SparseVolume
+from backend.hunyuan3d.volume.turns import Lane, Search, in_turns, lanes
+from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
-MOST_CELLS = 64
-MIN_RESOLUTION, MAX_RESOLUTION = 8, 1024
+MAX_CELLS = 64
 # Below this a call of the field is so small that the rest of a decoding takes more memory than it.
-LEAST_POINTS_PER_CALL = 1024
+MIN_POINTS_PER_CALL = 1024
 OnLevel = Callable[[int, int], None]
+Found = SparseVolume | ServiceError
 
 
 class Field(Protocol):
@@ -35,8 +37,8 @@ class Field(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, points: Tensor, image_index: Tensor) -> Tensor:
-        """Points (G,Q,3) float32 world, image_index (G,) int64 each group's image -> logits (G,Q) float32."""
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        """Evaluate the field of that image of the batch at points (Q,3) float32, world: logits (Q,) float32."""
         ...
 
 
@@ -44,42 +46,44 @@ class Field(Protocol):
 class DecodeOptions:
     """How a field is searched.
 
-    bounds : half the box's side, world units. max_points_per_call : most points in one call of the field, all images
-    together; bounds the memory. group_size : points of one image that are asked together (Q). base_cells : least cells
-    a side of the coarsest lattice; by resolution when None. reach : how readily the coarsest lattice is held too coarse
-    for a truncated field, which is then asked everywhere on the next; 1 is exact. error_margin, slope_margin : how far
-    predictions may be off, in what they were off before and in changes of the field across a cell.
+    bounds : half the box's side, world units. max_points_per_call : most points in one call of the field, which bounds
+    the memory. base_cells : least cells a side of the coarsest lattice; by resolution when None. reach : how readily
+    the coarsest lattice is held too coarse for a truncated field, which is then asked everywhere on the next; 1 is
+    exact. error_margin, slope_margin : how far predictions may be off, in what they were off before and in changes of
+    the field across a cell. turns : parts of a batch that are searched in turns; 2 on a GPU and 1 elsewhere when None.
     """
 
     bounds: float = 1.01
     max_points_per_call: int = 65536
-    group_size: int = 2048
     base_cells: int | None = None
     reach: float = 1.1
     error_margin: float = 1.0
     slope_margin: float = 0.1
+    turns: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("bounds", "reach", "error_margin", "slope_margin"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0) or (name == "bounds" and value == 0):
                 raise InvalidParameter(f"{name} must be a finite positive number, not {value}.")
-        if not 1 <= self.group_size <= self.max_points_per_call:
-            raise InvalidParameter(
-                f"group_size must be from 1 to max_points_per_call ({self.max_points_per_call}), not {self.group_size}."
-            )
+        if self.max_points_per_call < 1:
+            raise InvalidParameter(f"max_points_per_call must be at least 1, not {self.max_points_per_call}.")
+        if self.turns is not None and self.turns < 1:
+            raise InvalidParameter(f"turns must be at least 1, not {self.turns}.")
         if self.base_cells is not None and self.base_cells < 2:
             raise InvalidParameter(f"base_cells must be at least 2, not {self.base_cells}.")
 
     def halved(self) -> DecodeOptions:
-        """Half as many points in one call, which needs less memory and finds the same; itself where that is too few."""
+        """Halve the points in a call, which finds the same; return the same options where that is too few."""
         half = self.max_points_per_call // 2
-        if half < LEAST_POINTS_PER_CALL:
-            return self
-        return replace(self, max_points_per_call=half, group_size=min(self.group_size, half))
+        return self if half < MIN_POINTS_PER_CALL else replace(self, max_points_per_call=half)
+
+    def parts(self, device: torch.device) -> int:
+        """Return how many parts of a batch take turns on this device."""
+        return self.turns or (2 if device.type == "cuda" else 1)
 
     def least_cells(self, resolution: int) -> int:
-        """Cells a side that the coarsest lattice has to have at this resolution."""
+        """Return the cells a side that the coarsest lattice has to have at this resolution."""
         if self.base_cells is not None:
             return self.base_cells
         return 32 if resolution <= 256 else 48
@@ -88,70 +92,51 @@ class DecodeOptions:
 class _FieldSampler:
     """Asks the field for points of a level, in calls of bounded size, and keeps count of each image.
 
-    asked : (B,) int64, points so far. alive : (B,) bool, images of which all values were finite.
+    asked : points so far of each image. alive : (B,) bool, images of which all values were finite. Every call is for
+    points of one image, cut the same way whatever the other images need: its values are the same in any batch.
     """
 
-    def __init__(self, field: Field, options: DecodeOptions) -> None:
+    def __init__(self, field: Field, options: DecodeOptions, lane: Lane) -> None:
         self.field = field
         self.options = options
-        self.asked = torch.zeros(field.batch_size, dtype=torch.int64, device=field.device)
+        self.lane = lane
+        self.asked = [0] * field.batch_size
         self.alive = torch.ones(field.batch_size, dtype=torch.bool, device=field.device)
 
     def __call__(self, level: Level, points: Tensor) -> None:
         """Put the field's values at `points` (P,) int64, brick * 512 + voxel, of sound images into the level."""
-        points, image = self._by_image(level, points)
-        if len(points) == 0:
-            return
-        counts = torch.bincount(image, minlength=self.field.batch_size)
-        # What fills groups up is written behind the end; picking the rest out would wait for the device at every call.
-        values = torch.empty(len(points) + 1, device=points.device)
-        size = self._group_size(int(counts.max()))
-        place, image_index, real = _groups(counts, size)
-        groups_a_call = self.options.max_points_per_call // size
-        for start in range(0, len(image_index), groups_a_call):
-            part = slice(start, start + groups_a_call)
-            logits = self.field(level.positions(points[place[part]]), image_index[part])
-            values[torch.where(real[part], place[part], len(points))] = logits.float()
-        values = values[:-1]
-        self.asked += counts
-        self.alive[image[~values.isfinite()]] = False
+        points, counts = self._by_image(level, points)
+        values = torch.empty(len(points), device=points.device)
+        parts = list(zip(torch.split(points, counts), torch.split(values, counts), strict=True))
+        with self.lane.calls():
+            for image, (own, out) in enumerate(parts):
+                for part, there in zip(self._calls(own), self._calls(out), strict=True):
+                    if len(part) > 0:
+                        there.copy_(self.field(level.positions(part), image))
+        for image, (_, out) in enumerate(parts):
+            self.alive[image] &= out.isfinite().all()
+            self.asked[image] += len(out)
         level.put(points, values)
 
-    def _by_image(self, level: Level, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The points of sound images in the images' order, and which image each belongs to."""
+    def _calls(self, own: Tensor) -> Sequence[Tensor]:
+        return torch.split(own, self.options.max_points_per_call)
+
+    def _by_image(self, level: Level, points: Tensor) -> tuple[Tensor, list[int]]:
+        """Return the points in the images' order, and how many each image has."""
+        batch = self.field.batch_size
+        if batch == 1:
+            return points, [len(points)]
         image = level.image[points // VOXELS]
-        if not bool(self.alive.all()):
-            sound = self.alive[image]
-            points, image = points[sound], image[sound]
-        # Bricks that came late stand behind those of other images.
-        if bool((level.image.diff() < 0).any()):
+        if not level.grid.images_in_order:
             image, order = image.sort(stable=True)
             points = points[order]
-        return points, image
-
-    def _group_size(self, largest: int) -> int:
-        """The usual group size, or a smaller power of two when no image has as many points."""
-        return min(self.options.group_size, 1 << max(largest - 1, 63).bit_length())
-
-
-def _groups(counts: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut points sorted by image, `counts` (B,) of each, into groups of `size` points of one image.
-
-    Returns place (G,Q) int64 of each group's points, image_index (G,), and which of the points are real (G,Q) bool: an
-    image's last group is filled up by repeating its last point.
-    """
-    groups = -(-counts // size)
-    image_index = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), groups)
-    rank = torch.arange(len(image_index), device=counts.device) - (groups.cumsum(0) - groups)[image_index]
-    within = rank[:, None] * size + torch.arange(size, device=counts.device)
-    last = counts[image_index][:, None] - 1
-    first = (counts.cumsum(0) - counts)[image_index][:, None]
-    return first + torch.minimum(within, last), image_index, within <= last
+        ends = torch.searchsorted(image, torch.arange(batch, device=image.device), right=True).tolist()
+        return points, [end - start for start, end in pairwise([0, *ends])]
 
 
 def decode_volume(
     field: Field, resolution: int, options: DecodeOptions | None = None, on_level: OnLevel | None = None
-) -> list[SparseVolume | ServiceError]:
+) -> list[Found]:
     """Find every image's surface on the lattice of (R+1)^3 points while asking for few of them.
 
     The coarsest lattice is asked everywhere. Each finer one is predicted by interpolation, whose error is known from
@@ -169,7 +154,7 @@ def decode_volume(
 
 def dense_volume(
     field: Field, resolution: int, options: DecodeOptions | None = None, on_level: OnLevel | None = None
-) -> list[SparseVolume | ServiceError]:
+) -> list[Found]:
     """Ask for every point of the lattice: what decode_volume is measured against. Returns and raises as it does."""
     options = options or DecodeOptions()
     check_resolution(resolution)
@@ -177,97 +162,123 @@ def dense_volume(
 
 
 def check_resolution(resolution: int) -> None:
-    """Raises InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
+    """Raise InvalidResolution unless `resolution` is a whole number from 8 to 1024."""
     if isinstance(resolution, bool) or not isinstance(resolution, int):
         raise InvalidResolution
     if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
         raise InvalidResolution(details={"resolution": resolution})
 
 
-def _decode(
-    field: Field, axes: list[LevelAxis], options: DecodeOptions, on_level: OnLevel | None
-) -> list[SparseVolume | ServiceError]:
-    ask = _FieldSampler(field, options)
+@dataclass(frozen=True)
+class _Part:
+    """Some of a batch's fields that follow one another, as a batch of their own."""
+
+    batch: Field
+    first: int
+    batch_size: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.batch.device
+
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        return self.batch(points, self.first + image)
+
+
+def _decode(field: Field, axes: list[LevelAxis], options: DecodeOptions, on_level: OnLevel | None) -> list[Found]:
+    images = torch.arange(field.batch_size).chunk(options.parts(field.device))
+    parts = [_Part(field, int(own[0]), len(own)) for own in images]
+    with lanes(field.device, len(parts)) as own_lanes:
+        searches = [(lane, _search(part, axes, options, lane)) for lane, part in zip(own_lanes, parts, strict=True)]
+        found = in_turns(searches, len(axes), lambda done: on_level(done, len(axes)) if on_level else None)
+    return [volume for part in found for volume in part]
+
+
+def _search(field: Field, axes: list[LevelAxis], options: DecodeOptions, lane: Lane) -> Search[list[Found]]:
+    """Visit every level; hand over whenever the field has been asked."""
+    ask = _FieldSampler(field, options, lane)
     level = Level.dense(axes[0], field.batch_size, field.device)
     ask(level, _points(~level.known))
+    yield None
     if len(axes) > 1:
         level = replace(level, residual=refinement.curvature_residual(level))
-    everywhere = torch.ones_like(ask.alive)
-    for depth, axis in enumerate(axes):
-        if depth > 0:
-            level, everywhere = _refine(level, axis, ask, everywhere)
-        if on_level is not None:
-            on_level(depth + 1, len(axes))
+    yield 1
+    everywhere: Tensor | None = torch.ones_like(ask.alive)
+    for depth, axis in enumerate(axes[1:], start=2):
+        level, everywhere = yield from _refine(level, axis, ask, everywhere)
+        yield depth
     return _volumes(level, ask)
 
 
-def _refine(coarse: Level, axis: LevelAxis, ask: _FieldSampler, everywhere: Tensor) -> tuple[Level, Tensor]:
-    """The next finer level, asked where a surface may pass.
+def _refine(
+    coarse: Level, axis: LevelAxis, ask: _FieldSampler, everywhere: Tensor | None
+) -> Search[tuple[Level, Tensor | None]]:
+    """Return the next finer level, asked where a surface may pass.
 
-    everywhere : (B,) bool, images of which the coarse level knows all points; returned for the new level. Such an image
-    is asked everywhere again when the coarse level shows too little.
+    everywhere : (B,) bool, images of which the coarse level knows all points, None for no image; returned for the new
+    level. Such an image is asked everywhere again when the coarse level shows too little.
     """
     options = ask.options
     steps = refinement.cell_steps(coarse)
     error = refinement.prediction_error(coarse, steps, options.error_margin, options.slope_margin)
-    blind = everywhere
-    if axis.cells > max(MOST_CELLS, axis.resolution // 4):
-        blind = torch.zeros_like(everywhere)
-    elif bool(everywhere.any()):
+    cells = refinement.likely_crossed(coarse, error)
+    blind = None
+    if everywhere is not None and axis.cells <= max(MAX_CELLS, axis.resolution // 4):
         blind = everywhere & refinement.blind_images(coarse, steps, options.reach)
-    cells = refinement.likely_crossed(coarse, error) | _of_image(blind, coarse)
+        cells |= _of_image(blind, coarse)
     level, in_cells = coarse.subdivide(axis, cells & _of_image(ask.alive, coarse), error)
     last = axis.stride == 1
     wanted = refinement.ends_of_crossed(level) if last else refinement.corners_of_crossed(level)
-    ask(level, _points(wanted | (in_cells & _of_image(blind, level))))
-    return _follow(level if last else level.without_predictions(), ask), blind
+    if blind is not None:
+        wanted |= in_cells & _of_image(blind, level)
+    ask(level, _points(wanted))
+    yield None
+    level = yield from _follow(level if last else level.without_predictions(), ask)
+    return level, blind
 
 
 def _of_image(flags: Tensor, level: Level) -> Tensor:
-    """Flags of the images (B,), to be set against points (K,8,8,8)."""
+    """Spread flags of the images (B,), to be set against points (K,8,8,8)."""
     return flags[level.image][:, None, None, None]
 
 
 def _points(wanted: Tensor) -> Tensor:
-    """Numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
+    """Return the numbers (P,) int64 of the points in `wanted` (K,8,8,8) bool."""
     return wanted.reshape(-1).nonzero().squeeze(1)
 
 
-def _follow(level: Level, ask: _FieldSampler) -> Level:
+def _follow(level: Level, ask: _FieldSampler) -> Search[Level]:
     """Ask on while a crossed edge has an end that was only predicted, or a crossed cell a corner that is not there."""
     look = torch.arange(len(level.grid), device=level.values.device)
     while True:
-        look = look[ask.alive[level.image[look]]]
-        wanted, missing = refinement.loose_ends(level, look)
-        points = _points(wanted)
-        if len(points) == 0 and len(missing) == 0:
+        wanted, missing = refinement.loose_ends(level, look, ask.alive[level.image[look]])
+        # Both at once, for the device is waited for here.
+        more_points, more_bricks = torch.stack([wanted.any(), missing.any()]).tolist()
+        if not more_points and not more_bricks:
             return level
+        points = _points(wanted)
         bricks = look[points // VOXELS]
         ask(level, bricks * VOXELS + points % VOXELS)
-        if len(missing) > 0:
-            new = torch.arange(len(missing), device=look.device) + len(level.grid)
-            level, bricks = level.with_bricks(missing), torch.cat([bricks, new])
-        look = _with_neighbours(level.grid, bricks)
+        yield None
+        if more_bricks:
+            coordinates = missing.nonzero()
+            new = torch.arange(len(coordinates), device=look.device) + len(level.grid)
+            level, bricks = level.with_bricks(coordinates), torch.cat([bricks, new])
+        look = level.grid.touching(bricks)
 
 
-def _with_neighbours(grid: BrickGrid, bricks: Tensor) -> Tensor:
-    """The bricks and all that touch them, (M,) int64 rising."""
-    marked = torch.zeros(len(grid) + 1, dtype=torch.bool, device=bricks.device)
-    for step in product((-1, 0, 1), repeat=3):
-        marked[grid.neighbours(step, bricks)] = True
-    return marked[:-1].nonzero().squeeze(1)
-
-
-def _volumes(level: Level, ask: _FieldSampler) -> list[SparseVolume | ServiceError]:
+def _volumes(level: Level, ask: _FieldSampler) -> list[Found]:
     """Cut the batch into its images."""
-    results: list[SparseVolume | ServiceError] = []
-    axis, asked = level.axis, ask.asked.tolist()
+    results: list[Found] = []
+    axis = level.axis
     for image, sound in enumerate(ask.alive.tolist()):
         if not sound:
             results.append(NonFiniteValues())
             continue
         own = (level.image == image).nonzero().squeeze(1)
-        places = level.grid.places[own] * torch.tensor([0, 1, 1, 1], device=own.device)
-        grid = BrickGrid.build(1, level.grid.bricks_a_side, places)
-        results.append(SparseVolume(axis.resolution, axis.bounds, axis.origin, grid, level.values[own], asked[image]))
+        coordinates = level.grid.coordinates[own] * torch.tensor([0, 1, 1, 1], device=own.device)
+        grid = BrickGrid.build(1, level.grid.bricks_a_side, coordinates)
+        results.append(
+            SparseVolume(axis.resolution, axis.bounds, axis.origin, grid, level.values[own], ask.asked[image])
+        )
     return results

@@ -89,7 +89,7 @@ def _tables(device: torch.device) -> _Tables:
 
 
 def _step(corner: int) -> int:
-    """How much further than a cell's address its corner is found."""
+    """Return how much further than a cell's address its corner is found."""
     return ((corner & 1) * SPAN + (corner >> 1 & 1)) * SPAN + (corner >> 2 & 1)
 
 
@@ -107,7 +107,7 @@ class _Part:
 
 
 def extract_surface(volume: SparseVolume) -> tuple[Tensor, Tensor]:
-    """Triangles where the field crosses zero, closed at the box's wall.
+    """Draw triangles where the field crosses zero, closed at the box's wall.
 
     Returns vertices (V,3) float32 in world units and faces (F,3) int64, wound so that normals point outward.
     Ambiguous faces are decided by the sign at their bilinear saddle (Nielson and Hamann 1991), which both neighbours
@@ -146,14 +146,14 @@ def _cells_and_vertices(volume: SparseVolume, bricks: Tensor, numbers: Tensor, t
     own = tables.own_bits.index_select(0, case)
     count = (own & 1) + (own >> 1 & 1) + (own >> 2)
     numbers.view(-1)[bricks[brick] * VOXELS + voxel] = (count.cumsum(0, dtype=torch.int32) - count + total) << 3 | own
-    origin = volume.grid.places[bricks, 1:].float() * BRICK - volume.origin
-    place = origin.index_select(0, brick) + tables.local.index_select(0, voxel)
-    vertices = _edge_vertices(values.view(-1), address, own, place)
+    origin = volume.grid.coordinates[bricks, 1:].float() * BRICK - volume.origin
+    points = origin.index_select(0, brick) + tables.local.index_select(0, voxel)
+    vertices = _edge_vertices(values.view(-1), address, own, points)
     return part, vertices / volume.resolution * (2 * volume.bounds) - volume.bounds
 
 
 def _rows(values: Tensor, address: Tensor, case: Tensor) -> Tensor:
-    """Table row (M,) int64 of every cell: its case (M,), and how its ambiguous faces are cut."""
+    """Return the table row (M,) int64 of every cell: its case (M,), and how its ambiguous faces are cut."""
     tables = _tables(values.device)
     row = tables.first_row.index_select(0, case)
     unclear = tables.unclear.index_select(0, case).nonzero().squeeze(1)
@@ -163,8 +163,8 @@ def _rows(values: Tensor, address: Tensor, case: Tensor) -> Tensor:
     return row
 
 
-def _edge_vertices(values: Tensor, address: Tensor, own: Tensor, place: Tensor) -> Tensor:
-    """Vertices (V,3) float32 by linear interpolation on the edges `own` of points at `place` (M,3), lattice units."""
+def _edge_vertices(values: Tensor, address: Tensor, own: Tensor, points: Tensor) -> Tensor:
+    """Place vertices (V,3) float32 by linear interpolation on the edges `own` of points (M,3) in lattice units."""
     bits = torch.tensor([1, 2, 4], dtype=torch.int32, device=own.device)
     cell, axis = (own[:, None] & bits).nonzero().unbind(1)
     steps = torch.tensor([SPAN**2, SPAN, 1], dtype=torch.int32, device=own.device)
@@ -172,11 +172,11 @@ def _edge_vertices(values: Tensor, address: Tensor, own: Tensor, place: Tensor) 
     near = values.index_select(0, start)
     far = values.index_select(0, start + steps.index_select(0, axis))
     step = (near / (near - far)).nan_to_num_(nan=1 - END_DISTANCE).clamp_(END_DISTANCE, 1 - END_DISTANCE)
-    return place.index_select(0, cell).scatter_add_(1, axis[:, None], step[:, None])
+    return points.index_select(0, cell).scatter_add_(1, axis[:, None], step[:, None])
 
 
 def _with_faces(volume: SparseVolume, parts: list[_Part], vertices: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The vertices, with those amid cells added, and the faces (F,3) int64 of all parts."""
+    """Return the vertices, with those amid cells added, and the faces (F,3) int64 of all parts."""
     counts = _tables(vertices.device).row_count
     sizes = [int(counts.index_select(0, part.row).sum()) for part in parts]
     faces = torch.empty((sum(sizes), 3), dtype=torch.int64, device=vertices.device)
@@ -192,7 +192,7 @@ def _with_faces(volume: SparseVolume, parts: list[_Part], vertices: Tensor, numb
 
 
 def _centres(part: _Part, margin: Tensor, vertices: Tensor) -> tuple[Tensor, Tensor]:
-    """Extra vertices (N,3), amid those on the edges around, and the cells (N,) int64 that need one."""
+    """Return extra vertices (N,3), amid those on the edges around, and the cells (N,) int64 that need one."""
     tables = _tables(margin.device)
     cell = tables.has_centre.index_select(0, part.row).nonzero().squeeze(1)
     around = tables.centre_edges[part.row[cell]]
@@ -206,7 +206,7 @@ def _centres(part: _Part, margin: Tensor, vertices: Tensor) -> tuple[Tensor, Ten
 
 
 def _vertex_number(packed: Tensor, before: Tensor) -> Tensor:
-    """Number of the vertex on a voxel's edge: the voxel's first, after those on the axes `before`, a mask of 2 bits."""
+    """Return the number of a vertex on a voxel's edge: those on the axes `before`, a mask of 2 bits, come first."""
     return (packed >> 3) + before - (before >> 1)
 
 

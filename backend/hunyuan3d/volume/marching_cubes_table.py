@@ -52,13 +52,13 @@ def marching_cubes_table() -> MarchingCubesTable:
 
 @cache
 def _edges() -> tuple[tuple[int, int], ...]:
-    """The two corners of every edge, lower one first."""
+    """Return the two corners of every edge, lower one first."""
     return tuple((c, c | 1 << axis) for axis in range(3) for c in range(8) if not c >> axis & 1)
 
 
 @cache
 def _faces() -> tuple[tuple[int, int, int, int], ...]:
-    """The corners around every face, anticlockwise as seen from outside."""
+    """Return the corners around every face, anticlockwise as seen from outside."""
     faces: list[tuple[int, int, int, int]] = []
     for axis in range(3):
         u, v = 1 << (axis + 1) % 3, 1 << (axis + 2) % 3

@@ -5,8 +5,6 @@ This module does not know how a field is evaluated, nor in what order levels are
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -20,9 +18,9 @@ POSITIVE, NEGATIVE, UNKNOWN = 1, 2, 4
 
 
 def curvature_residual(level: Level) -> Tensor:
-    """How far interpolation on the next coarser lattice would have been off, from second differences: (K,8,8,8).
+    """Estimate how far interpolation on the next coarser lattice was off, from second differences: (K,8,8,8).
 
-    Stands in for the measured surprise on the coarsest level, where nothing was predicted. At the middle between two
+    Stands in for the measured residual on the coarsest level, where nothing was predicted. At the middle between two
     points 2h apart, linear interpolation is off by half the second difference.
     """
     block = level.grid.ghost_cells(level.values, 1, 1, torch.nan)
@@ -34,7 +32,7 @@ def curvature_residual(level: Level) -> Tensor:
 
 
 def cell_steps(level: Level) -> Tensor:
-    """How much the field changes across a cell, in and around each: (K,8,8,8), h times the slope."""
+    """Return how much the field changes across a cell, in and around each: (K,8,8,8), h times the slope."""
     block = level.grid.ghost_cells(level.values, 0, 1, torch.nan)
     total = torch.zeros_like(level.values)
     for dim in (1, 2, 3):
@@ -46,7 +44,7 @@ def cell_steps(level: Level) -> Tensor:
 
 
 def prediction_error(level: Level, steps: Tensor, error_margin: float, slope_margin: float) -> Tensor:
-    """How far interpolation in each cell (K,8,8,8) may be off.
+    """Estimate how far interpolation in each cell (K,8,8,8) may be off.
 
     What it was off around the cell one level before, and a share of `steps` (K,8,8,8), the change across a cell, for
     safety. Where the field bends, the error falls by four from level to level, at an edge it may stay.
@@ -55,13 +53,13 @@ def prediction_error(level: Level, steps: Tensor, error_margin: float, slope_mar
 
 
 def likely_crossed(level: Level, error: Tensor) -> Tensor:
-    """Cells (K,8,8,8) bool in which the field may cross zero, interpolation being off by up to `error` (K,8,8,8)."""
+    """Return cells (K,8,8,8) bool that the field may cross, interpolation being off by up to `error` (K,8,8,8)."""
     least, most = _cell_extremes(level.grid, level.values, level.values)
     return (least - error <= 0) & (most + error > 0)
 
 
 def blind_images(level: Level, steps: Tensor, reach: float) -> Tensor:
-    """Images (B,) bool of which a dense level may miss surfaces altogether.
+    """Return images (B,) bool of which a dense level may miss surfaces altogether.
 
     In a field of slope g, a surface inside a cell of side h is at most half a diagonal from some corner, where then
     |f| <= sqrt(3)/2 h g. A truncated field is flat beyond some distance from its surface: when its value there is
@@ -71,19 +69,17 @@ def blind_images(level: Level, steps: Tensor, reach: float) -> Tensor:
     least, most = _cell_extremes(level.grid, level.values, level.values)
     crossed = (least <= 0) & (most > 0)
     nearest = torch.minimum(least.abs(), most.abs())
-    blind = torch.ones(level.grid.batch_size, dtype=torch.bool, device=steps.device)
-    for image in range(len(blind)):
-        own = level.image == image
-        seen = steps[own][crossed[own]]
-        if len(seen) > 0:
-            usual = seen.median()
-            hiding = (steps[own] < usual * FLAT) & (nearest[own] <= usual * (HALF_DIAGONAL * reach))
-            blind[image] = hiding.sum() * 2 > level.axis.cells**3
-    return blind
+    blind = []
+    for image in range(level.grid.batch_size):
+        own = (level.image == image)[:, None, None, None]
+        usual = torch.where(own & crossed, steps, torch.nan).nanmedian()
+        hiding = own & (steps < usual * FLAT) & (nearest <= usual * (HALF_DIAGONAL * reach))
+        blind.append(usual.isnan() | (hiding.sum() * 2 > level.axis.cells**3))
+    return torch.stack(blind)
 
 
 def corners_of_crossed(level: Level) -> Tensor:
-    """Unknown points (K,8,8,8) bool of the cells that the field may cross, as far as the predictions are sure."""
+    """Return unknown points (K,8,8,8) bool of cells that the field may cross, as far as predictions are sure."""
     least, most = _cell_extremes(level.grid, level.values - level.error, level.values + level.error)
     points = level.grid.ghost_cells((least <= 0) & (most > 0), 1, 0, 0)
     for dim in (1, 2, 3):
@@ -92,17 +88,17 @@ def corners_of_crossed(level: Level) -> Tensor:
 
 
 def ends_of_crossed(level: Level) -> Tensor:
-    """Unknown points (K,8,8,8) bool whose sign is not sure, or differs from a neighbour's along an axis."""
+    """Return unknown points (K,8,8,8) bool whose sign is not sure, or differs from a neighbour's along an axis."""
     unsure = (level.values - level.error <= 0) & (level.values + level.error > 0)
     signs = level.grid.ghost_cells(_signs(level), 1, 1, UNKNOWN)
     return (unsure | _differs_from_neighbour(signs)) & ~level.known
 
 
-def loose_ends(level: Level, of: Tensor) -> tuple[Tensor, Tensor]:
-    """Points to ask for so that the surface goes on, in bricks `of` (M,) int64.
+def loose_ends(level: Level, of: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the points to ask for so that the surface goes on, in bricks `of` (M,) int64 that are `sound` (M,) bool.
 
     Both ends of an edge that the surface crosses have to be known, and a cell whose corners differ in sign needs all
-    eight. Returns (M,8,8,8) bool, and the places (N,4) int64 of missing bricks that such cells reach into.
+    eight. Returns (M,8,8,8) bool, and where bricks are missing that such cells reach into, (B,n,n,n) bool.
     """
     signs = level.grid.ghost_cells(_signs(level), 1, 1, UNKNOWN, of)
     cells = signs
@@ -111,19 +107,20 @@ def loose_ends(level: Level, of: Tensor) -> tuple[Tensor, Tensor]:
     wanted = pad(cells == POSITIVE | NEGATIVE | UNKNOWN, (1, 1) * 3)
     for dim in (1, 2, 3):
         wanted = wanted.narrow(dim, 0, BRICK + 2) | wanted.narrow(dim, 1, BRICK + 2)
-    wanted &= signs == UNKNOWN
-    predicted = _differs_from_neighbour(signs) & ~level.known[of]
-    return _middle(wanted, ()) | predicted, _missing_places(level.grid, of, wanted)
+    sound = sound[:, None, None, None]
+    wanted &= (signs == UNKNOWN) & sound
+    predicted = _differs_from_neighbour(signs) & ~level.known[of] & sound
+    return _middle(wanted, ()) | predicted, _missing_bricks(level.grid, of, wanted)
 
 
 def _signs(level: Level) -> Tensor:
-    """POSITIVE, NEGATIVE or UNKNOWN for every point, (K,8,8,8) uint8."""
+    """Return POSITIVE, NEGATIVE or UNKNOWN for every point, (K,8,8,8) uint8."""
     positive = level.values > 0
     return (2 - positive.to(torch.uint8)).masked_fill_(level.values.isnan(), UNKNOWN)
 
 
 def _differs_from_neighbour(signs: Tensor) -> Tensor:
-    """Points (K,8,8,8) bool with a neighbour along an axis on the other side; signs : (K,10,10,10) uint8."""
+    """Return points (K,8,8,8) bool with a neighbour along an axis on the other side; signs : (K,10,10,10) uint8."""
     here = _middle(signs, ())
     differs = torch.zeros(here.shape, dtype=torch.bool, device=signs.device)
     for dim in (1, 2, 3):
@@ -134,14 +131,14 @@ def _differs_from_neighbour(signs: Tensor) -> Tensor:
 
 
 def _middle(block: Tensor, but: tuple[int, ...]) -> Tensor:
-    """A block (K,10,10,10) without its margins, except along the dimensions `but`."""
+    """Return a block (K,10,10,10) without its margins, except along the dimensions `but`."""
     for dim in {1, 2, 3} - set(but):
         block = block.narrow(dim, 1, BRICK)
     return block
 
 
 def _cell_extremes(grid: BrickGrid, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest of `low` and largest of `high` over each cell's corners, (K,8,8,8); NaN where a corner is unknown."""
+    """Return the least `low` and the most `high` of each cell's corners, (K,8,8,8); NaN where one is unknown."""
     least = grid.ghost_cells(low, 0, 1, torch.nan)
     most = least if high is low else grid.ghost_cells(high, 0, 1, torch.nan)
     for dim in (1, 2, 3):
@@ -151,7 +148,7 @@ def _cell_extremes(grid: BrickGrid, low: Tensor, high: Tensor) -> tuple[Tensor, 
 
 
 def _widest_around(grid: BrickGrid, values: Tensor) -> Tensor:
-    """Largest of `values` (K,8,8,8) over the corners of each cell and of its 26 neighbours."""
+    """Return the largest of `values` (K,8,8,8) over the corners of each cell and of its 26 neighbours."""
     block = grid.ghost_cells(values, 1, 2, 0.0)
     for dim in (1, 2, 3):
         pair = torch.maximum(block.narrow(dim, 0, BRICK + 2), block.narrow(dim, 1, BRICK + 2))
@@ -159,17 +156,9 @@ def _widest_around(grid: BrickGrid, values: Tensor) -> Tensor:
     return block
 
 
-def _missing_places(grid: BrickGrid, of: Tensor, wanted: Tensor) -> Tensor:
-    """Places (N,4) int64, each once, of missing bricks in which a margin (M,10,10,10) bool wants points."""
-    rim = wanted.clone()
-    rim[:, 1:-1, 1:-1, 1:-1] = False
-    reaching = rim.flatten(1).any(1).nonzero().squeeze(1)
-    rim, of = rim[reaching], of[reaching]
-    spans = {-1: slice(0, 1), 0: slice(1, 1 + BRICK), 1: slice(1 + BRICK, 2 + BRICK)}
-    found = torch.zeros((grid.batch_size, *(grid.bricks_a_side,) * 3), dtype=torch.bool, device=of.device)
-    for step in product(spans, repeat=3) if len(of) else ():
-        absent = grid.neighbours(step, of) == len(grid)
-        part = rim[(slice(None), *(spans[s] for s in step))].flatten(1).any(1)
-        places = grid.places[of[absent & part]] + torch.tensor([0, *step], device=of.device)
-        found[tuple(places.unbind(1))] = True
-    return found.nonzero()
+def _missing_bricks(grid: BrickGrid, of: Tensor, wanted: Tensor) -> Tensor:
+    """Mark where bricks are missing, (B,n,n,n) bool, that margins (M,10,10,10) bool of bricks `of` want points in."""
+    for dim in (1, 2, 3):
+        middle = wanted.narrow(dim, 1, BRICK).amax(dim, keepdim=True)
+        wanted = torch.cat([wanted.narrow(dim, 0, 1), middle, wanted.narrow(dim, BRICK + 1, 1)], dim)
+    return grid.marked_missing(wanted.flatten(1), of)

@@ -6,13 +6,15 @@ module does not know how the values are computed, nor what a surface is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
 import torch
 from torch import Tensor
+
+from backend.hunyuan3d.kernels.ghost_cells import ghost_cells
 
 BRICK = 8
 VOXELS = BRICK**3
@@ -24,27 +26,31 @@ class BrickGrid:
     """Which bricks of B lattices exist.
 
     table : (B,n+2,n+2,n+2) int32, the brick's number or -1; a rim of -1 spares every neighbour look-up its range check.
-    places : (K,4) int64, image and brick coordinates (rim not counted) of brick number 0..K-1.
+    coordinates : (K,4) int64, image and brick coordinates (rim not counted) of brick number 0..K-1.
+    images_in_order : an image's bricks are known to stand before those of the next.
     """
 
     table: Tensor
-    places: Tensor
+    coordinates: Tensor
+    images_in_order: bool = False
 
     @classmethod
-    def build(cls, batch_size: int, bricks_a_side: int, places: Tensor) -> BrickGrid:
-        """Number the bricks at `places` (K,4) int64 in their order; each place at most once."""
+    def build(
+        cls, batch_size: int, bricks_a_side: int, coordinates: Tensor, *, images_in_order: bool = False
+    ) -> BrickGrid:
+        """Number the bricks at `coordinates` (K,4) int64 in their order; each place at most once."""
         side = bricks_a_side + 2
-        table = torch.full((batch_size, side, side, side), -1, dtype=torch.int32, device=places.device)
-        grid = cls(table, places)
-        table.view(-1)[grid._flat_places] = torch.arange(len(places), dtype=torch.int32, device=places.device)
+        table = torch.full((batch_size, side, side, side), -1, dtype=torch.int32, device=coordinates.device)
+        grid = cls(table, coordinates, images_in_order)
+        table.view(-1)[grid._flat_index] = torch.arange(len(coordinates), dtype=torch.int32, device=coordinates.device)
         return grid
 
     @classmethod
     def full(cls, batch_size: int, bricks_a_side: int, device: torch.device) -> BrickGrid:
-        """Every brick of every image exists, image by image."""
+        """Return a grid in which every brick of every image exists, image by image."""
         side = torch.arange(bricks_a_side, device=device)
-        places = torch.cartesian_prod(torch.arange(batch_size, device=device), side, side, side)
-        return cls.build(batch_size, bricks_a_side, places)
+        coordinates = torch.cartesian_prod(torch.arange(batch_size, device=device), side, side, side)
+        return cls.build(batch_size, bricks_a_side, coordinates, images_in_order=True)
 
     @property
     def batch_size(self) -> int:
@@ -55,68 +61,61 @@ class BrickGrid:
         return int(self.table.shape[1]) - 2
 
     @cached_property
-    def _flat_places(self) -> Tensor:
+    def _flat_index(self) -> Tensor:
         side = self.bricks_a_side + 2
-        image, x, y, z = self.places.unbind(1)
+        image, x, y, z = self.coordinates.unbind(1)
         return ((image * side + x + 1) * side + y + 1) * side + z + 1
 
     def __len__(self) -> int:
-        return int(self.places.shape[0])
+        return int(self.coordinates.shape[0])
 
     @cached_property
     def _around(self) -> Tensor:
-        """Numbers (27,K) int64 of the bricks around every brick, K where none is; row 9x+3y+z+13 has offset (x,y,z)."""
-        side = self.bricks_a_side + 2
-        step = torch.arange(-1, 2, device=self.places.device)
-        offset = ((step[:, None, None] * side + step[:, None]) * side + step).view(-1, 1)
-        number = self.table.view(-1)[self._flat_places + offset].long()
+        """Return numbers (27,K) int64 of the bricks around every brick; row 9x+3y+z+13 has offset (x,y,z); K: none."""
+        offset = _steps_around(self.bricks_a_side + 2, self.coordinates.device)[:, None]
+        number = self.table.view(-1)[self._flat_index + offset].long()
         return torch.where(number < 0, len(self), number)
 
     def neighbours(self, offset: Sequence[int], of: Tensor | None = None) -> Tensor:
-        """Numbers (K,) int64 of the bricks `offset` (each -1, 0 or 1) away from every brick, or from bricks `of`.
+        """Return numbers (K,) int64 of the bricks `offset` (each -1, 0 or 1) away from all bricks, or from bricks `of`.
 
         K where none exists.
         """
         row = self._around[offset[0] * 9 + offset[1] * 3 + offset[2] + 13]
         return row if of is None else row[of]
 
+    def touching(self, bricks: Tensor) -> Tensor:
+        """Return numbers (M,) int64, rising, of bricks (N,) int64 and all that touch them."""
+        marked = torch.zeros(len(self) + 1, dtype=torch.bool, device=bricks.device)
+        marked[self._around.index_select(1, bricks)] = True
+        return marked[:-1].nonzero().squeeze(1)
+
+    def marked_missing(self, wanted: Tensor, of: Tensor) -> Tensor:
+        """Mark where no brick is although a neighbour wants one, (B,n,n,n) bool.
+
+        wanted : (M,27) bool, which of the bricks around bricks `of` (M,) int64, in the order of `_around`.
+        """
+        side = self.bricks_a_side + 2
+        missing = wanted & (self._around.index_select(1, of) == len(self)).t()
+        place = self._flat_index[of][:, None] + _steps_around(side, of.device)
+        # What is not missing is marked behind the end: picking it out would wait for the device.
+        found = torch.zeros(self.table.numel() + 1, dtype=torch.bool, device=of.device)
+        found[torch.where(missing, place, self.table.numel())] = True
+        return found[:-1].view(self.table.shape)[:, 1:-1, 1:-1, 1:-1]
+
     def ghost_cells(self, values: Tensor, low: int, high: int, fill: float, of: Tensor | None = None) -> Tensor:
-        """Bricks with a margin copied from their neighbours.
+        """Return bricks with a margin copied from their neighbours.
 
         values : (K,8,8,8); of : (M,) int64 brick numbers, all when None. Returns (M,S,S,S), S = low+8+high; `fill`
         stands where no brick is.
         """
-        count = len(self) if of is None else len(of)
-        size = low + BRICK + high
-        out = torch.empty((count, size, size, size), dtype=values.dtype, device=values.device)
-        for offset, target, source in _ghost_cell_parts(low, high):
-            if offset == (0, 0, 0):
-                out[target] = values if of is None else values.index_select(0, of)
-            else:
-                number = self.neighbours(offset, of)
-                missing = (number == len(self))[:, None, None, None]
-                out[target] = _taken(values[source], number.clamp(max=len(self) - 1)).masked_fill_(missing, fill)
-        return out
+        return ghost_cells(values, self._around, of, low, high, fill)
 
 
-def _taken(values: Tensor, numbers: Tensor) -> Tensor:
-    """values[numbers], the fast way: few from many as they lie, many after gathering what lies apart."""
-    return values[numbers] if 4 * len(numbers) < len(values) else values.contiguous().index_select(0, numbers)
-
-
-def _ghost_cell_parts(
-    low: int, high: int
-) -> Iterator[tuple[tuple[int, int, int], tuple[slice, ...], tuple[slice, ...]]]:
-    """For every neighbour that a margin touches: its offset, where it goes, and what is taken of it."""
-    spans = {
-        -1: (slice(0, low), slice(BRICK - low, BRICK)),
-        0: (slice(low, low + BRICK), slice(0, BRICK)),
-        1: (slice(low + BRICK, low + BRICK + high), slice(0, high)),
-    }
-    steps = [step for step in (-1, 0, 1) if step == 0 or (low if step < 0 else high)]
-    for x, y, z in product(steps, repeat=3):
-        chosen = [spans[x], spans[y], spans[z]]
-        yield (x, y, z), (slice(None), *(c[0] for c in chosen)), (slice(None), *(c[1] for c in chosen))
+def _steps_around(side: int, device: torch.device) -> Tensor:
+    """Return how far apart a brick and the 27 around it, itself too, lie in a flat table with `side` bricks a side."""
+    step = torch.arange(-1, 2, device=device)
+    return ((step[:, None, None] * side + step[:, None]) * side + step).view(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,39 +152,39 @@ class SparseVolume:
         wanted = torch.zeros((side + 1,) * 3, dtype=torch.bool, device=values.device)
         for corner in CELL_CORNERS:
             wanted[tuple((active + torch.tensor(corner, device=values.device)).unbind(1))] = True
-        places = wanted[:side, :side, :side].nonzero()
-        grid = BrickGrid.build(1, side, torch.nn.functional.pad(places, (1, 0)))
+        coordinates = wanted[:side, :side, :side].nonzero()
+        grid = BrickGrid.build(1, side, torch.nn.functional.pad(coordinates, (1, 0)))
         blocks = padded[:-1, :-1, :-1].reshape(side, BRICK, side, BRICK, side, BRICK).permute(0, 2, 4, 1, 3, 5)
-        bricks = blocks[tuple(places.unbind(1))]
+        bricks = blocks[tuple(coordinates.unbind(1))]
         return cls(resolution, bounds, 1, grid, bricks.contiguous(), (resolution + 1) ** 3)
 
     @property
     def evaluated(self) -> float:
-        """Share of the (R+1)^3 lattice points that the field was asked for, all levels together."""
+        """Return the share of the (R+1)^3 lattice points that the field was asked for, all levels together."""
         return self.points_evaluated / (self.resolution + 1) ** 3
 
     def cpu(self) -> SparseVolume:
-        """The same volume in main memory."""
-        grid = BrickGrid(self.grid.table.cpu(), self.grid.places.cpu())
+        """Return the same volume in main memory."""
+        grid = BrickGrid(self.grid.table.cpu(), self.grid.coordinates.cpu())
         return replace(self, grid=grid, values=self.values.cpu())
 
     def to_dense(self) -> Tensor:
-        """Values (R+1,R+1,R+1) float32, NaN where unknown."""
+        """Return values (R+1,R+1,R+1) float32, NaN where unknown."""
         side = self.grid.bricks_a_side
         blocks = self.values.new_full((side, side, side, BRICK, BRICK, BRICK), torch.nan)
-        blocks[tuple(self.grid.places[:, 1:].unbind(1))] = self.values
+        blocks[tuple(self.grid.coordinates[:, 1:].unbind(1))] = self.values
         dense = blocks.permute(0, 3, 1, 4, 2, 5).reshape((side * BRICK,) * 3)
         span = slice(self.origin, self.origin + self.resolution + 1)
         return dense[span, span, span].contiguous()
 
 
 def bricks_needed(points: int) -> int:
-    """How many bricks cover `points` lattice points along an axis."""
+    """Return how many bricks cover `points` lattice points along an axis."""
     return -(-points // BRICK)
 
 
 def _block_extreme(values: Tensor, window: int, largest: bool) -> Tensor:
-    """Largest or smallest value of every brick with its margin: (8n+1)^3 -> (n,n,n)."""
+    """Return the largest or smallest value of every brick with its margin: (8n+1)^3 -> (n,n,n)."""
     for dim in range(3):
         blocks = values.unfold(dim, window, BRICK)
         values = blocks.amax(-1) if largest else blocks.amin(-1)

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# What only a GPU can show, each step with a time limit and a log of its own under OUT.
+#   benchmarks/gpu_session.sh OUT [full|tiny] [STEP ...]     steps: kernels variants stages memory start decode
+set -u
+out=${1:?folder for logs}; form=${2:-full}; shift; [ $# -gt 0 ] && shift
+steps=${*:-kernels variants stages decode memory start}
+mkdir -p "$out"
+cache=${TMPDIR:-/tmp}/orfeas-compiled
+export PYTHONUNBUFFERED=1 TORCHINDUCTOR_CACHE_DIR=$cache/inductor TRITON_CACHE_DIR=$cache/triton
+slow=1; [ "$form" = full ] || slow=15
+step() {
+  local name=$1 seconds=$(($2 * slow)); shift 2
+  [[ " $steps " == *" $name "* ]] || return 0
+  echo "== $name ($(date +%T), at most $seconds s)"
+  timeout -k 10 "$seconds" "$@" >"$out/$name.log" 2>&1
+  echo "   exit $?; $(grep -cE 'FAILED|SKIPPED|Traceback' "$out/$name.log") lines to look at"
+  grep -E "FULL|FAILED|SKIPPED|Error|\| |do not work|does not work" "$out/$name.log" | tail -n 60
+}
+full_size="python3 -m benchmarks.full_size $form --out $out --cache $cache"
+step kernels 30 python3 -m benchmarks.gpu_kernels
+step variants 95 $full_size --only variants --seconds $((90 * slow)) --design 2.1 2.0
+step stages 100 $full_size --only stages --seconds $((95 * slow))
+[ -f benchmarks/decode_stages.py ] && step decode 60 python3 -m benchmarks.decode_stages "$form" --out "$out"
+step memory 75 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.16 0.125
+step start 60 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.8 --compile on
+exit 0
