@@ -260,7 +260,8 @@ def report(rows: Sequence[Row], arguments: argparse.Namespace) -> str:
         "with the figures above: reusing a velocity and forecasts without correction (TaylorSeer), which lose more at "
         "as many evaluations, and guidance in an interval of time, which saves few rows and changes the mesh. "
         "Not measured: first-block caching, which decides by an image's residual and evaluates that block at every "
-        "step; on a fixed schedule, as batch mates demand, it reuses what lies behind the block, as the first of these does.",
+        "step; on a fixed schedule, as batch mates demand, it reuses what lies behind the block, as the first of "
+        "these does.",
         "",
         "The demo checkpoint's shapes are smooth: how the released checkpoints fare is not measured. At its own 10 "
         "steps nothing is forecast with `balanced`, and 1 evaluation of 9 with `fast`.",
