@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.batches import Indices, Stage
@@ -81,6 +81,14 @@ class BatchOptions(TypedDict, total=False):
     acceleration: Acceleration
 
 
+class BatchCall(BatchOptions, total=False):
+    """All that a call may say besides its images."""
+
+    options: Sequence[ImageOptions] | None
+    capacity: int | None
+    on_progress: OnProgress | None
+
+
 def add_batch_inference_to_processor(processor: Processor) -> Processor:
     """Give the processor its `generate_shape_batch`, unless it has one; return the same processor."""
     if not hasattr(processor, "generate_shape_batch"):
@@ -97,37 +105,16 @@ class ShapeBatch:
 
     @overload
     def __call__(
-        self,
-        images: Sequence[MaybePrepared],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: Literal[True] = True,
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: Literal[True] = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[MaybePrepared],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: Literal[False],
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: Literal[False], **call: Unpack[BatchCall]
     ) -> list[PendingShape]: ...
 
     def __call__(
-        self,
-        images: Sequence[MaybePrepared],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: bool = True,
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: bool = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
@@ -139,15 +126,10 @@ class ShapeBatch:
         `PendingShape.build_mesh` makes the meshes later, on any thread.
         Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
         """
-        items: list[MaybePrepared] = as_list(images)
-        if options is None:
-            options = self._options(len(items), **single)
-        elif single:
-            raise TypeError(f"options are given, and so are {', '.join(single)}: give one or the other")
-        report = on_progress or _ignore
-        pending = self._until_meshes(items, options, capacity, report)
+        pending = self._until_meshes(images, **call)
         if not finish:
             return pending
+        report = call.get("on_progress") or _ignore
         return build_meshes(pending, lambda index: report(BatchProgress("mesh", 1, 1, (index,))))
 
     def _options(
@@ -169,12 +151,20 @@ class ShapeBatch:
     def _until_meshes(
         self,
         images: Sequence[MaybePrepared],
-        options: Sequence[ImageOptions],
-        capacity: int | None,
-        on_progress: OnProgress,
+        *,
+        options: Sequence[ImageOptions] | None = None,
+        capacity: int | None = None,
+        on_progress: OnProgress | None = None,
+        **loose: Unpack[BatchOptions],
     ) -> list[PendingShape]:
+        items = cast(list[MaybePrepared], as_list(images))
+        on_progress = on_progress or _ignore
+        if options is None:
+            options = self._options(len(items), **loose)
+        elif loose:
+            raise TypeError(f"options are given, and so are {', '.join(loose)}: give one or the other")
         pipeline, generation = self._processor.pipeline, options[0].generation
-        prepared = pipeline.prepare_shapes(images, options)
+        prepared = pipeline.prepare_shapes(items, options)
         on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:

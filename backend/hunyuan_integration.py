@@ -58,7 +58,7 @@ class ModelChoice:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ModelChoice:
-        """What the settings choose."""
+        """Return what the settings choose."""
         return cls(
             settings.model_path,
             settings.model_subfolder,
@@ -109,7 +109,7 @@ class Hunyuan3DProcessor:
         return self.pipeline.config.defaults
 
     def device_state(self) -> DeviceState:
-        """The device and its memory now. Raises what the device's driver raises when it answers no more."""
+        """Return the device and its memory now. Raises what the device's driver raises when it answers no more."""
         return self.memory.state()
 
     def batch_capacity(self, octree_resolution: int) -> int:
@@ -148,7 +148,7 @@ class ProcessorCache:
         self._loaded: dict[tuple[int, ModelChoice], Hunyuan3DProcessor] = {}
 
     def get(self, choice: ModelChoice) -> Hunyuan3DProcessor:
-        """The choice's processor. A load that failed raises and is tried again at the next call."""
+        """Return the choice's processor. A load that failed raises and is tried again at the next call."""
         # A forked child must not use its parent's: neither CUDA nor torch's threads survive a fork.
         key = os.getpid(), choice
         with self._lock:
@@ -158,7 +158,7 @@ class ProcessorCache:
 
 
 def get_3d_processor(settings: Settings | None = None) -> Hunyuan3DProcessor:
-    """This process's processor for these settings (the environment's when None), loaded and warmed up at first.
+    """Return this process's processor for these settings (the environment's when None), loaded and warmed up at first.
 
     Raises ConfigurationError for a device that is not here, CheckpointError, OutOfMemory.
     """
@@ -200,7 +200,7 @@ def _compiles(asked: str, device: torch.device) -> bool:
 
 
 def _networks(pipeline: Hunyuan3DShapePipeline) -> list[nn.Module]:
-    """The networks whose pieces are compiled."""
+    """Return the networks whose pieces are compiled."""
     return [network for network in (pipeline.denoiser, pipeline.shape_vae) if isinstance(network, nn.Module)]
 
 

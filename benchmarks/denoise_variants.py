@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from backend.hunyuan3d.device.compile import CompiledPieces
 from backend.hunyuan3d.device.graphs import GraphedDenoiser
-from backend.hunyuan3d.networks import gelu_rows, head_norms
+from backend.hunyuan3d.kernels import gelu_rows, head_norms
 from backend.hunyuan3d.networks.fp8 import quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 
@@ -68,7 +68,7 @@ class Report:
             if return_early:
                 time.sleep(1)
             yield
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 (said, and the next is tried)
             self.say("FAILED", name, type(failure).__name__, " ".join(str(failure).split())[:600])
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -97,7 +97,7 @@ def milliseconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
 
 
 def relative(a: Tensor, b: Tensor) -> float:
-    """|a - b| / |b|."""
+    """Return |a - b| / |b|."""
     return float((a.float() - b.float()).norm() / b.float().norm())
 
 
@@ -117,7 +117,7 @@ class Bench:
         self.eager: dict[int, float] = {}
 
     def context(self, batch: int) -> Any:
-        """What the denoiser prepares once for all steps."""
+        """Return what the denoiser prepares once for all steps."""
         denoiser = self.pipeline.denoiser
         cond = self.cond[:batch].to(self.pipeline.device, self.pipeline.dtype)
         return denoiser.prepare(cond, classifier_free=not denoiser.guidance_embed)
@@ -229,13 +229,15 @@ def measure_design(
     report: Report, name: str, build: Callable[[], Hunyuan3DShapePipeline], batches: tuple[int, ...], profiled: int
 ) -> None:
     """Try every variant on one design. profiled : the batch whose kernels are written down."""
-    bench: Bench | None = None
+    made: list[Bench] = []
     with report.attempt(f"{name} eager", 60):
         bench = Bench(report, name, build(), batches)
+        made.append(bench)
         with patched(head_norms, "_is_for_kernel", _never), patched(gelu_rows, "_is_for_kernel", _never):
             bench.measure("eager")
-    if bench is None:
+    if not made:
         return
+    bench = made[0]
     network = bench.pipeline.denoiser
     assert isinstance(network, nn.Module)
     with report.attempt(f"{name} compiled", 90):

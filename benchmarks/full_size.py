@@ -109,7 +109,7 @@ class DisguisedField:
 
 
 def random_pipeline(name: str, device: torch.device, dtype: torch.dtype) -> Hunyuan3DShapePipeline:
-    """A design at its full size with random weights, made on the device itself."""
+    """Return a design at its full size with random weights, made on the device itself."""
     config = DESIGNS[name]
     torch.manual_seed(0)
     with torch.device(device):
@@ -195,7 +195,7 @@ def measure(
 
 
 def table(rows: list[Row], ceiling: float, resolution: int) -> str:
-    """The rows as markdown."""
+    """Return the rows as markdown."""
     lines = [
         f"Octree resolution {resolution}; a large product runs at {ceiling:.1f} TFLOP/s on this device. Seconds are",
         "for the whole batch. The geo decoder's values are replaced by an analytic shape after its work is done.",
@@ -213,7 +213,7 @@ def table(rows: list[Row], ceiling: float, resolution: int) -> str:
 
 
 def device_and_dtype() -> tuple[torch.device, torch.dtype]:
-    """The GPU in bf16 where there is one, else the CPU in float32."""
+    """Return the GPU in bf16 where there is one, else the CPU in float32."""
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.bfloat16
     return torch.device("cpu"), torch.float32
@@ -235,7 +235,7 @@ def measure_variants(report: denoise_variants.Report, designs: list[str]) -> Non
 
 
 def compiled_pipeline(name: str, device: torch.device, dtype: torch.dtype, *, fp8: bool) -> Hunyuan3DShapePipeline:
-    """The design as the service runs it on a GPU: compiled, small batches from graphs."""
+    """Return the design as the service runs it on a GPU: compiled, small batches from graphs."""
     pipeline = random_pipeline(name, device, dtype)
     network = pipeline.denoiser
     assert isinstance(network, torch.nn.Module)

@@ -12,23 +12,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from backend.hunyuan3d.networks import head_norms
-from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
-from backend.hunyuan3d.networks.fp8 import Fp8Experts, Fp8Linear
-from backend.hunyuan3d.networks.gelu_rows import (
+from backend.hunyuan3d.kernels import head_norms
+from backend.hunyuan3d.kernels.gelu_rows import (
     gelu_rows_on_device,
     gelu_rows_plainly,
     gelu_rows_quantised_on_device,
     quantise,
 )
-from backend.hunyuan3d.networks.head_norms import head_norm, launch_norm_kernel
+from backend.hunyuan3d.kernels.head_norms import _norms_plainly, head_norm, launch_norm_kernel
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.fp8 import Fp8Experts, Fp8Linear
 from backend.hunyuan3d.networks.layers import cut_heads
 from benchmarks.denoise_variants import milliseconds, relative
 from benchmarks.full_size import TINY
 
 
 def check_norm_kernel() -> None:
-    """The norm kernel against float64, in both layouts of the projections, and its time."""
+    """Compare the norm kernel with float64, in both layouts of the projections, and time it."""
     for rows, heads, d in ((8 * 4097, 16, 128), (8884, 16, 64), (1000, 6, 32), (77, 3, 48)):
         qkv = torch.randn(rows, 3 * heads * d, device="cuda", dtype=torch.bfloat16)
         weights = [torch.rand(d, device="cuda", dtype=torch.bfloat16) + 0.5 for _ in range(2)]
@@ -38,15 +38,15 @@ def check_norm_kernel() -> None:
             out = launch_norm_kernel(q, k, *weights)
             exact = [head_norm(x.double(), w.double()) for x, w in zip((q, k), weights, strict=True)]
             errors = [relative(a, b) for a, b in zip(out, exact, strict=True)]
-            kernel = milliseconds(lambda q=q, k=k, w=weights: launch_norm_kernel(q, k, *w), 20)
-            twin = milliseconds(lambda q=q, k=k, w=weights: (head_norm(q, w[0]), head_norm(k, w[1])), 20)
+            kernel = milliseconds(partial(launch_norm_kernel, q, k, *weights), 20)
+            twin = milliseconds(partial(_norms_plainly, q, k, *weights), 20)
             floor = 4 * q.numel() * 2 / 3e12 * 1e3
             print(f"FULL norm kernel {rows}x{heads}x{d} {layout}: errors {errors[0]:.1e} {errors[1]:.1e}; "
                   f"{kernel:.3f} ms, torch {twin:.3f} ms, bytes alone {floor:.3f} ms")  # fmt: skip
 
 
 def check_norm_choices() -> None:
-    """The norm kernel's time for other numbers of heads at once, and what the compiler makes of the same."""
+    """Time the norm kernel for other numbers of heads at once, and what the compiler makes of the same."""
     for rows, heads, d in ((8 * 4097, 16, 128), (8884, 16, 64)):
         qkv = torch.randn(rows, 3 * heads * d, device="cuda", dtype=torch.bfloat16)
         w = torch.ones(d, device="cuda", dtype=torch.bfloat16)
@@ -54,7 +54,7 @@ def check_norm_choices() -> None:
         times = {}
         for at_once in (4, 8, 16, 32, 64):
             head_norms._HEADS_AT_ONCE = at_once
-            times[at_once] = round(milliseconds(lambda q=q, k=k, w=w: launch_norm_kernel(q, k, w, w), 20), 3)
+            times[at_once] = round(milliseconds(partial(launch_norm_kernel, q, k, w, w), 20), 3)
         head_norms._HEADS_AT_ONCE = 16
 
         def both(qkv: Tensor, w: Tensor, heads: int = heads) -> tuple[Tensor, Tensor]:
@@ -63,12 +63,12 @@ def check_norm_choices() -> None:
 
         compiled = torch.compile(both)
         compiled(qkv, w)
-        ms = milliseconds(lambda qkv=qkv, w=w, compiled=compiled: compiled(qkv, w), 20)
+        ms = milliseconds(partial(compiled, qkv, w), 20)
         print(f"FULL norm kernel {rows}x{heads}x{d}: ms for heads at once {times}; by the compiler {ms:.3f}")
 
 
 def check_gelu_rows() -> None:
-    """The GELU kernel against torch in float64, with and without experts' bias, plain and quantised; and its time."""
+    """Compare the GELU kernel with torch in float64, with and without experts' bias, plain and quantised; time it."""
     for rows, width, experts in ((32776, 8192, 0), (65552, 8192, 8), (1001, 200, 3)):
         x = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16) * 2
         bias = torch.randn(experts, width, device="cuda", dtype=torch.bfloat16) if experts else None
@@ -80,13 +80,16 @@ def check_gelu_rows() -> None:
         values, scale = gelu_rows_quantised_on_device(x, bias, expert)
         plain, plain_scale = quantise(exact.to(x.dtype))
         differing = float((values[few].float() != plain.float()).float().mean())
-        times = [milliseconds(lambda f=f, x=x, b=bias, e=expert: f(x, b, e), 10)
+        times = [milliseconds(partial(f, x, bias, expert), 10)
                  for f in (gelu_rows_on_device, gelu_rows_quantised_on_device, gelu_rows_plainly)]  # fmt: skip
         floor = 2 * x.numel() * 2 / 3e12 * 1e3
-        print(f"FULL gelu kernel {rows}x{width}, {experts} experts: error {relative(out[few], exact):.1e}; quantised "
-              f"{relative(values[few].float() * scale[few, None], exact):.1e}, {differing:.2%} other values than torch's, "
-              f"scales {relative(scale[few], plain_scale.squeeze(-1)):.1e}; {times[0]:.3f} ms, quantised {times[1]:.3f}, "
-              f"torch {times[2]:.3f}, bytes alone {floor:.3f}")  # fmt: skip
+        error, scales = relative(out[few], exact), relative(scale[few], plain_scale.squeeze(-1))
+        quantised = relative(values[few].float() * scale[few, None], exact)
+        print(
+            f"FULL gelu kernel {rows}x{width}, {experts} experts: error {error:.1e}; quantised {quantised:.1e}, "
+            f"{differing:.2%} other values than torch's, scales {scales:.1e}; {times[0]:.3f} ms, quantised "
+            f"{times[1]:.3f}, torch {times[2]:.3f}, bytes alone {floor:.3f}"
+        )
     compiled = torch.compile(torch.nn.functional.gelu)
     x = torch.randn(32776, 8192, device="cuda", dtype=torch.bfloat16)
     compiled(x)
@@ -105,17 +108,18 @@ def check_fp8() -> None:
     """Products in fp8 against the same arithmetic on dequantised values, and their rates."""
     for rows, width, hidden in ((32776, 2048, 8192), (8884, 1024, 4096)):
         x = torch.randn(rows, width, device="cuda", dtype=torch.bfloat16)
+        bias = torch.randn(hidden, device="cuda", dtype=torch.bfloat16)
         linear = Fp8Linear(
             torch.randn(hidden, width, device="cuda", dtype=torch.bfloat16) * 0.02,
-            torch.randn(hidden, device="cuda", dtype=torch.bfloat16),
+            bias,
         )
         values, scale = quantise(x[:512])
-        expected = (values.float() @ linear.weight.float().t()) * scale * linear.scale + linear.bias.float()
-        exact = x[:512].float() @ (linear.weight.float() * linear.scale.t()).t() + linear.bias.float()
+        expected = (values.float() @ linear.weight.float().t()) * scale * linear.scale + bias.float()
+        exact = x[:512].float() @ (linear.weight.float() * linear.scale.t()).t() + bias.float()
         out = linear(x)
-        ms = milliseconds(lambda x=x, linear=linear: linear(x), 10)
+        ms = milliseconds(partial(linear, x), 10)
         values, scale = quantise(x)
-        product = milliseconds(lambda: _product(linear, values, scale), 10)
+        product = milliseconds(partial(_product, linear, values, scale), 10)
         rate = 2 * rows * width * hidden / product / 1e9
         print(f"FULL fp8 {rows}x{width}x{hidden}: to its emulation {relative(out[:512], expected):.1e}, to unquantised "
               f"activations {relative(out[:512], exact):.1e}; {ms:.3f} ms eager, product {product:.3f} ms "
@@ -130,7 +134,7 @@ def _product(linear: Fp8Linear, values: Tensor, scale: Tensor) -> Tensor:
 
 
 def check_fp8_experts() -> None:
-    """Grouped products in fp8, with groups of any size, an empty one too."""
+    """Compare grouped products in fp8 with bf16, with groups of any size, an empty one too."""
     sizes = [13107, 0, 4001, 9000, 20000, 7, 12000, 7437]
     ends = torch.tensor(sizes, device="cuda").cumsum(0).to(torch.int32)
     rows = torch.randn(sum(sizes), 2048, device="cuda", dtype=torch.bfloat16)
@@ -144,7 +148,7 @@ def check_fp8_experts() -> None:
 
 
 def check_conditioner() -> None:
-    """A small DINOv2 in float32 on the GPU against the CPU, under each setting that may round its products."""
+    """Compare a small DINOv2 in float32 with the CPU's, under each setting that may round its products."""
     torch.manual_seed(0)
     encoder = SingleImageEncoder(TINY.conditioner).eval()
     image = torch.rand(2, 3, 56, 56) * 2 - 1
@@ -176,7 +180,7 @@ def main() -> None:
     for check in checks:
         try:
             check()
-        except Exception:
+        except Exception:  # noqa: BLE001 (said, and the next is tried)
             print("FAILED", check.__name__, traceback.format_exc()[-1500:])
 
 

@@ -19,7 +19,7 @@ step() {
 full_size="python3 -m benchmarks.full_size $form --out $out --cache $cache"
 step kernels 30 python3 -m benchmarks.gpu_kernels
 step variants 95 $full_size --only variants --seconds $((90 * slow)) --design 2.1 2.0
-step stages 65 $full_size --only stages --seconds $((60 * slow))
+step stages 100 $full_size --only stages --seconds $((95 * slow))
 [ -f benchmarks/decode_stages.py ] && step decode 60 python3 -m benchmarks.decode_stages "$form" --out "$out"
 step memory 75 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.16 0.125
 step start 60 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.8 --compile on

@@ -41,9 +41,9 @@ try:
     cuda = torch.cuda.is_available()
     peak, held = (torch.cuda.max_memory_reserved() / gib, torch.cuda.memory_allocated() / gib) if cuda else (0, 0)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"FULL limit {limit} {dtype} compile {compile}: imports {{imported:.1f}} s, ready after {{ready:.1f}} s; weights "
-          f"{{held:.2f}} GiB, peak {{peak:.2f}} GiB, host {{host:.1f}} GiB; costs {{processor.sizer.costs}}; capacity at 384: "
-          f"{{processor.batch_capacity(384)}}")
+    print(f"FULL limit {limit} {dtype} compile {compile}: imports {{imported:.1f}} s, ready after {{ready:.1f}} s;",
+          f"weights {{held:.2f}} GiB, peak {{peak:.2f}} GiB, host {{host:.1f}} GiB; costs {{processor.sizer.costs}};",
+          f"capacity at 384: {{processor.batch_capacity(384)}}")
     waiting = time.perf_counter()
     while {compile!r} == "on" and not getattr(processor, "compiled", True) and time.perf_counter() - waiting < 60:
         time.sleep(0.1)

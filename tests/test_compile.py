@@ -25,10 +25,10 @@ from backend.hunyuan3d.device.compile import (
     keep_compiled_in,
     pieces_of,
 )
-from backend.hunyuan3d.networks import gelu_rows, head_norms
+from backend.hunyuan3d.kernels import gelu_rows, head_norms
 from backend.hunyuan3d.networks.fp8 import quantise_denoiser
-from tests.conftest import load_golden
 from tests.support.compilers import FakeCompiler
+from tests.support.golden import load_golden
 from tests.support.own_process import printed
 
 WARNING = "TORCH_COMPILE does not work here; going on without it (RuntimeError)"
@@ -153,6 +153,8 @@ def test_kernels_of_our_own_and_fp8_compile_as_one_graph_a_piece(monkeypatch: py
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fresh_compiler")
+# Torch's compiler imports what torch itself has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.skipif(compiler_missing(torch.device("cpu")) is not None, reason="no C++ compiler on this machine")
 def test_compiled_latents_are_the_golden_ones_alone_and_in_a_batch() -> None:
     golden = load_golden("tiny-2.1")
@@ -163,7 +165,8 @@ def test_compiled_latents_are_the_golden_ones_alone_and_in_a_batch() -> None:
     assert pieces.active
     assert float((together - golden.arrays["latents"]).abs().max()) <= 1e-4
     for k in range(len(together)):
-        assert torch.equal(sampled(pipeline, images=slice(k, k + 1))[0], together[k])
+        # To the bit on a GPU; the CPU's products pick their order of summing by the number of rows.
+        torch.testing.assert_close(sampled(pipeline, images=slice(k, k + 1))[0], together[k], rtol=0, atol=1e-5)
 
 
 # In the background.

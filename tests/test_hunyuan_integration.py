@@ -37,7 +37,7 @@ GOLDEN = load_golden("tiny-2.1").folder
 
 @pytest.fixture(autouse=True)
 def measured_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field of random weights has surface everywhere; at the usual resolution measuring it would take long."""
+    """Measure coarsely: random weights have surface everywhere, which takes long at the usual resolution."""
     monkeypatch.setattr(integration, "_PROBED_RESOLUTIONS", {"cpu": 16})
 
 
@@ -47,7 +47,7 @@ def fresh_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> Settings:
-    """The tiny checkpoint on the CPU."""
+    """Return the tiny checkpoint on the CPU."""
     return Settings(**{"model_path": str(GOLDEN), "device": "cpu", **changes})
 
 
@@ -240,7 +240,7 @@ def test_a_missing_checkpoint_has_a_name(tmp_path: Path) -> None:
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeCompiler:
-    """A compiler in torch's place, and a cache of the test's own."""
+    """Return a compiler in torch's place, and a cache of the test's own."""
     made = FakeCompiler()
     monkeypatch.setattr(compiling, "compile_rows", made)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

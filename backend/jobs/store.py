@@ -98,8 +98,7 @@ class JobStore:
         ids = tuple(self._new_id() for _ in new_jobs)
         answer = Submitted(ids, self._new_id() if len(ids) > 1 else None, replayed=False)
         now = self._clock()
-        with self._database.write() as connection:
-            self._database.one_at_a_time(connection, _SUBMIT_LOCK)
+        with self._database.write(_SUBMIT_LOCK) as connection:
             if idempotency is not None:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:

@@ -32,7 +32,7 @@ class BackgroundCompile:
         device_lock: threading.Lock,
         on_used: Callable[[], None] = lambda: None,
     ) -> None:
-        """device_lock : held while a batch runs. on_used : called, with the lock held, when compiled code takes over."""
+        """device_lock : held while a batch runs. on_used : called, holding the lock, when compiled code takes over."""
         self._pipeline = pipeline
         self._pieces = pieces
         self._device_lock = device_lock
@@ -56,7 +56,7 @@ class BackgroundCompile:
         started = time.monotonic()
         try:
             self._compile_all()
-        except Exception as failure:  # a compiler may raise anything
+        except Exception as failure:  # noqa: BLE001 (a compiler may raise anything)
             self._pieces.give_up(failure)
         with self._device_lock:
             self._pieces.use()

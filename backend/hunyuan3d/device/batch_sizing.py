@@ -62,7 +62,7 @@ class MemoryCosts:
         return min(self.sample.images(free, most), self.decode_cost(octree_resolution).images(free, most))
 
     def decode_cost(self, octree_resolution: int) -> StageCost:
-        """An image's part grows as its surface does; below the measured resolution it counts as if measured there."""
+        """Return decoding's cost: an image's part grows as its surface does, from the measured resolution on."""
         finer = max(octree_resolution / self.decoded_at, 1.0)
         return StageCost(self.decode.fixed, int(self.decode.per_image * finer**2))
 
@@ -99,7 +99,7 @@ class BatchSizer:
         self.ran_out(octree_resolution, largest - 1)
 
     def ran_well(self) -> None:
-        """A call went through as planned. After enough of them larger batches are tried again."""
+        """Note that a call went through as planned. After enough of them larger batches are tried again."""
         with self._lock:
             self._calm += 1
             if self._calm >= CALLS_BEFORE_GROWTH:
@@ -132,7 +132,7 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
 
 
 def _cost(run: Callable[[int], object], memory: DeviceMemory, held: int) -> StageCost:
-    """A stage's cost from its peaks with one picture and with two. held : bytes that are held without it."""
+    """Return a stage's cost from its peaks with one picture and with two. held : bytes that are held without it."""
     one, two = (_peak(partial(run, count), memory) for count in (1, 2))
     if two == inf:
         # As much as there is: one picture at a time, and even that may end in OutOfMemory.
@@ -142,7 +142,7 @@ def _cost(run: Callable[[int], object], memory: DeviceMemory, held: int) -> Stag
 
 
 def _peak(run: Callable[[], object], memory: DeviceMemory) -> float:
-    """The most bytes held while it runs; infinite when it needs more than there is."""
+    """Return the most bytes held while it runs; infinite when it needs more than there is."""
     memory.restart_peak()
     with suppress(OutOfMemory):
         run()

@@ -43,7 +43,7 @@ def prepare_malloc() -> None:
 
 
 def trim_malloc() -> None:
-    """Gives back to the system what was freed and kept, with glibc's malloc_trim; does nothing where there is none."""
+    """Give back to the system what was freed and kept, with glibc's malloc_trim, where there is one."""
     malloc_trim = _c_function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(ctypes.c_size_t(0))
@@ -90,7 +90,7 @@ class MemoryReturn:
 
 
 def _c_function(name: str) -> Any:
-    """A function of the C library that this process runs on; None where it has none of that name."""
+    """Return a function of the C library that this process runs on; None where it has none of that name."""
     try:
         return getattr(ctypes.CDLL(None), name, None)
     except OSError:

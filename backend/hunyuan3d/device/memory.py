@@ -40,7 +40,7 @@ class DeviceMemory(Protocol):
     """What sizing and recovery need of a device."""
 
     def state(self) -> DeviceState:
-        """The device and its memory now."""
+        """Return the device and its memory now."""
         ...
 
     def release(self) -> None:
@@ -56,7 +56,7 @@ class DeviceMemory(Protocol):
         ...
 
     def peak(self) -> int:
-        """The most bytes that `used` has been since `restart_peak`."""
+        """Return the most bytes that `used` has been since `restart_peak`."""
         ...
 
 
@@ -198,7 +198,7 @@ class HostMemory:
         return {p[0]: int(p[1]) for p in parts if len(p) == 2}
 
     def _number(self, path: str) -> int | None:
-        """A file's one number; None where there is no file or it says `max`."""
+        """Return a file's one number; None where there is no file or it says `max`."""
         text = "".join(self._lines(path)).strip()
         return int(text) if text.isdigit() else None
 
@@ -217,7 +217,7 @@ class HostMemory:
 
 
 def memory_of(device: torch.device, limit: float = 1.0) -> DeviceMemory:
-    """The device's meter. limit : the part of its memory this process may take (CUDA and MPS); torch keeps to it."""
+    """Return the device's meter. limit : the part of its memory this process may take (CUDA, MPS)."""
     import torch
 
     meters: dict[str, Callable[[], DeviceMemory]] = {

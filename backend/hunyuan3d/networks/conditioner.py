@@ -120,6 +120,6 @@ class SingleImageEncoder(nn.Module):
         return embedded.view(b, v * embedded.shape[1], embedded.shape[2])
 
     def view_embedding(self, encoded: Tensor, view_indices: Sequence[Sequence[int]]) -> Tensor:
-        """encoded : (B * V, T, D) -> the sinusoid of each view's index, (B * V, 1, D)."""
+        """Return the sinusoid of each view's index, (B * V, 1, D); encoded : (B * V, T, D)."""
         index = torch.tensor([list(row) for row in view_indices], device=encoded.device).flatten()
         return torch.cat(sinusoid(index, encoded.shape[-1], 10000.0), dim=-1)[:, None].to(encoded.dtype)

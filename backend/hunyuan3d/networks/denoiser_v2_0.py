@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.head_norms import normed_queries_keys
+from backend.hunyuan3d.kernels.head_norms import normed_queries_keys
 from backend.hunyuan3d.networks.layers import Pieces, attention_over_rows, inference, linear_of_two
 
 TIME_CHANNELS = 256
@@ -238,7 +238,7 @@ class SingleBlock(nn.Module):
         super().__init__()
         width = config.hidden_size
         self.heads = config.num_heads
-        self.sizes = (3 * width, config.mlp_size)
+        self.sizes = [3 * width, config.mlp_size]
         self.linear1 = nn.Linear(width, sum(self.sizes))
         self.linear2 = nn.Linear(width + config.mlp_size, width)
         self.norm = QKNorm(width // config.num_heads)
@@ -252,7 +252,7 @@ class SingleBlock(nn.Module):
         return out
 
     def enter(self, x: Tensor, vec: Tensor) -> tuple[Tensor, Tensor, Heads]:
-        """The modulation (for `leave`), the MLP's hidden values (..., 4C), and queries, keys and values (..., H, d)."""
+        """Return the modulation (for `leave`), the MLP's hidden values (..., 4C), and q, k, v (..., H, d)."""
         mods = self.modulation(vec)
         shift, scale, _ = self.modulation.cut(mods)
         normed = modulated_norm(x, shift, scale)

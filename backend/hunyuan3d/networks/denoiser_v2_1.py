@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.gelu_rows import gelu_rows
-from backend.hunyuan3d.networks.head_norms import head_norm, normed_queries_keys
+from backend.hunyuan3d.kernels.gelu_rows import gelu_rows
+from backend.hunyuan3d.kernels.head_norms import head_norm, normed_queries_keys
 from backend.hunyuan3d.networks.layers import (
     Pieces,
     attention_over_rows,
@@ -144,7 +144,7 @@ class ContextAttention(nn.Module):
         return self.k_norm(k), v.contiguous()
 
     def without_context(self) -> Tensor:
-        """The output (C,) where the context is zero: all its tokens are alike, so attention returns their value."""
+        """Return the output (C,) where the context is zero: its tokens are alike, so attention returns their value."""
         zero = self.to_k.weight.new_zeros(1, 1, self.to_k.in_features)
         _, v = self.keys_values(zero)
         out: Tensor = self.out_proj(v.flatten(2))
@@ -301,7 +301,7 @@ class HunYuanDiTPlain(nn.Module):
             return V21Context(keys_values, unconditional)
 
     def velocity(self, x: Tensor, t: Tensor, context: V21Context, guidance: Tensor | None = None) -> Tensor:
-        """The velocity at x, for both branches of guidance in one pass.
+        """Return the velocity at x, for both branches of guidance in one pass.
 
         x : (B, N, E); t : () or (B,) in [0, 1]; guidance is not used by this design. Returns (B, N, E), or (2B, N, E)
         with the unconditional rows last when the context was prepared with classifier_free.

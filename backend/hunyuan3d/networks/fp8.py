@@ -1,8 +1,8 @@
 """Products in fp8 (e4m3): weights with one scale a row, activations with one scale a token, sums in float32.
 
-`quantise_denoiser` replaces a denoiser's large products, all but those of its first and last block; attention, norms and
-everything between stay as they are. Where no device for it is there, the same arithmetic is done on the dequantised
-values. Knows nothing of sampling.
+`quantise_denoiser` replaces a denoiser's large products, all but those of its first and last block; attention, norms
+and everything between stay as they are. Where there is no device for it, the same is computed from dequantised values.
+Knows nothing of sampling.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from backend.hunyuan3d.kernels.gelu_rows import gelu_rows_quantised, quantise
 from backend.hunyuan3d.networks.denoiser_v2_0 import Hunyuan3DDiT
 from backend.hunyuan3d.networks.denoiser_v2_1 import Block, HunYuanDiTPlain
-from backend.hunyuan3d.networks.gelu_rows import gelu_rows_quantised, quantise
 from backend.hunyuan3d.networks.layers import Pieces
 from backend.hunyuan3d.networks.mixture_of_experts import MixtureOfExperts
 

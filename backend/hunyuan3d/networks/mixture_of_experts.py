@@ -13,14 +13,15 @@ from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.gelu_rows import gelu_rows
+from backend.hunyuan3d.kernels.gelu_rows import gelu_rows
 from backend.hunyuan3d.networks.layers import Pieces, share_storage
 
 
 class GroupedLayer(Protocol):
     """One layer of all experts, its bias left to whoever reads what comes out."""
 
-    bias: Tensor
+    @property
+    def bias(self) -> Tensor: ...
 
     def __call__(self, rows: Tensor, ends: Tensor, bias: Tensor | None = None, expert: Tensor | None = None) -> Tensor:
         """rows : (M, K) sorted by expert; ends : (experts,) int32 -> (M, N).
@@ -33,8 +34,11 @@ class GroupedLayer(Protocol):
 class GroupedLayers(Protocol):
     """Both layers of all experts."""
 
-    first: GroupedLayer
-    second: GroupedLayer
+    @property
+    def first(self) -> GroupedLayer: ...
+
+    @property
+    def second(self) -> GroupedLayer: ...
 
 
 class MixtureOfExperts(nn.Module):

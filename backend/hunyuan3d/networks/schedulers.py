@@ -34,14 +34,14 @@ class Scheduler(ABC):
 
     @abstractmethod
     def times(self, num_inference_steps: int) -> Tensor:
-        """The n times at which the denoiser is asked, (n,) float32 in [0, 1], never falling."""
+        """Return the n times at which the denoiser is asked, (n,) float32 in [0, 1], never falling."""
 
     def sigmas(self, num_inference_steps: int) -> Tensor:
-        """The times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
+        """Return the times with the final 1 behind them, (n + 1,) float32. Raises InvalidSteps."""
         return self._sigmas(check_num_inference_steps(num_inference_steps))
 
     def steps(self, num_inference_steps: int) -> list[Step]:
-        """The n Euler steps from noise to data, for a number that was checked when the options were made."""
+        """Return the n Euler steps from noise to data, for a number that was checked when the options were made."""
         sigmas = self._sigmas(num_inference_steps)
         return [Step(t, dt) for t, dt in zip(sigmas[:-1].tolist(), sigmas.diff().tolist(), strict=True)]
 

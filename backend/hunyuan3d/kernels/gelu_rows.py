@@ -6,13 +6,11 @@ torch does the same. Shapes: M rows of K values; experts' rows have each its exp
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 E4M3_MAX = 448.0
 SMALLEST_SCALE = 1e-12
@@ -62,12 +60,8 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
 # Operators of their own, so that compiled code calls them as they are.
 @torch.library.custom_op("orfeas::gelu_rows", mutates_args=())
 def gelu_rows_on_device(x: Tensor, bias: Tensor | None, expert: Tensor | None) -> Tensor:
-    """Run the kernel where there is Triton."""
-    if x.device.type != "cuda" or not has_triton():
-        return gelu_rows_plainly(x, bias, expert)
-    out = torch.empty_like(x)
-    launch(x, bias, expert, out, None)
-    return out
+    """Run the kernel, or its twin where it cannot run."""
+    return _GELU_ROWS(kernels_run_on(x), x, bias, expert)
 
 
 @gelu_rows_on_device.register_fake
@@ -77,12 +71,8 @@ def _(x: Tensor, bias: Tensor | None, expert: Tensor | None) -> Tensor:  # noqa:
 
 @torch.library.custom_op("orfeas::gelu_rows_quantised", mutates_args=())
 def gelu_rows_quantised_on_device(x: Tensor, bias: Tensor | None, expert: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run the kernel where there is Triton."""
-    if x.device.type != "cuda" or not has_triton():
-        return gelu_rows_quantised_plainly(x, bias, expert)
-    out, scale = _empty_quantised(x)
-    launch(x, bias, expert, out, scale)
-    return out, scale
+    """Run the kernel, or its twin where it cannot run."""
+    return _GELU_ROWS_QUANTISED(kernels_run_on(x), x, bias, expert)
 
 
 @gelu_rows_quantised_on_device.register_fake
@@ -100,25 +90,31 @@ def _is_for_kernel(x: Tensor) -> bool:
     return x.is_contiguous() and x.shape[1] <= _WIDEST_ROW
 
 
-@cache
-def has_triton() -> bool:
-    """Whether Triton is installed."""
-    return find_spec("triton") is not None
-
-
 def launch(x: Tensor, bias: Tensor | None, expert: Tensor | None, out: Tensor, scale: Tensor | None) -> None:
     """Run the kernel. out : (M, K), in x's precision, or e4m3 with scale (M,). Needs Triton."""
+    # Importing a kernel imports Triton, which not every machine has.
+    from backend.hunyuan3d.kernels.gelu_rows_triton import gelu_of_rows
+
     width = x.shape[1]
     block = 1 << (width - 1).bit_length()
-    gelu_kernel()[(x.shape[0],)](
+    gelu_of_rows[(x.shape[0],)](
         x, x if bias is None else bias, x if expert is None else expert, out, x if scale is None else scale,
         width, E4M3_MAX, SMALLEST_SCALE, BLOCK=block, BIASED=bias is not None, QUANTISED=scale is not None,
         num_warps=8 if block >= 4096 else 4,
     )  # fmt: skip
 
 
-def gelu_kernel() -> Any:
-    """Return the Triton kernel; importing it imports Triton, which not every machine has."""
-    from backend.hunyuan3d.networks.triton_kernels import gelu_of_rows
+def _launched(x: Tensor, bias: Tensor | None, expert: Tensor | None) -> Tensor:
+    out = torch.empty_like(x)
+    launch(x, bias, expert, out, None)
+    return out
 
-    return gelu_of_rows
+
+def _launched_quantised(x: Tensor, bias: Tensor | None, expert: Tensor | None) -> tuple[Tensor, Tensor]:
+    out, scale = _empty_quantised(x)
+    launch(x, bias, expert, out, scale)
+    return out, scale
+
+
+_GELU_ROWS = WithTwin("gelu_rows", _launched, gelu_rows_plainly)
+_GELU_ROWS_QUANTISED = WithTwin("gelu_rows_quantised", _launched_quantised, gelu_rows_quantised_plainly)

@@ -7,13 +7,11 @@ H heads, d channels a head.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.gelu_rows import has_triton
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 EPS = 1e-6
 # Heads that one program takes at once.
@@ -40,10 +38,9 @@ def head_norm(x: Tensor, weight: Tensor) -> Tensor:
 # An operator of its own, so that compiled code calls it as it is.
 @torch.library.custom_op("orfeas::norm_queries_keys", mutates_args=())
 def norm_on_device(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Run the kernel where there is Triton."""
-    if q.device.type != "cuda" or not has_triton() or q.stride() != k.stride() or q.stride(-1) != 1:
-        return head_norm(q, q_weight).contiguous(), head_norm(k, k_weight).contiguous()
-    return launch_norm_kernel(q, k, q_weight, k_weight)
+    """Run the kernel, or its twin where it cannot run."""
+    runs = kernels_run_on(q) and q.stride() == k.stride() and q.stride(-1) == 1
+    return _NORMS(runs, q, k, q_weight, k_weight)
 
 
 @norm_on_device.register_fake
@@ -57,18 +54,21 @@ def _is_for_kernel(q: Tensor, k: Tensor) -> bool:
 
 def launch_norm_kernel(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Run the kernel; shapes as `normed_queries_keys`, three dimensions, whole channels. Needs Triton."""
+    # Importing a kernel imports Triton, which not every machine has.
+    from backend.hunyuan3d.kernels.head_norms_triton import norm_queries_keys
+
     m, heads, d = q.shape
     out_q, out_k = (torch.empty((m, heads, d), dtype=q.dtype, device=q.device) for _ in range(2))
     grid = ((m * heads + _HEADS_AT_ONCE - 1) // _HEADS_AT_ONCE,)
-    norm_kernel()[grid](
+    norm_queries_keys[grid](
         q, k, q_weight, k_weight, out_q, out_k, m * heads, heads, q.stride(0), q.stride(1), EPS,
         D=d, BLOCK_D=1 << (d - 1).bit_length(), BLOCK_R=_HEADS_AT_ONCE,
     )  # fmt: skip
     return out_q, out_k
 
 
-def norm_kernel() -> Any:
-    """Return the Triton kernel; importing it imports Triton, which not every machine has."""
-    from backend.hunyuan3d.networks.triton_kernels import norm_queries_keys
+def _norms_plainly(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
+    return head_norm(q, q_weight).contiguous(), head_norm(k, k_weight).contiguous()
 
-    return norm_queries_keys
+
+_NORMS = WithTwin("norm_queries_keys", launch_norm_kernel, _norms_plainly)
