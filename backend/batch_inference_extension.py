@@ -15,7 +15,7 @@ from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.batches import Indices, Stage
-from backend.hunyuan3d.device.batch_sizing import BatchSizer
+from backend.hunyuan3d.device.batch_sizing import TIGHT, BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
 from backend.hunyuan3d.image.image_processor import as_list
@@ -186,6 +186,11 @@ class FittingBatches:
         self._octree_resolution = octree_resolution
         capacity = capacity or processor.batch_capacity(octree_resolution)
         self._ran_out = False
+        self._largest = 0
+        # Of a batch's own peak only CUDA's meter knows; the others' would be that of the whole process.
+        self._sees_peak = self._memory.state().type == "cuda"
+        if self._sees_peak:
+            self._memory.restart_peak()
         self._fallbacks: list[str] = []
         self._sampling = _Ladder("batch", capacity, self._fallbacks)
         self._decoding = _DecodeLadder("decode batch", capacity, self._fallbacks, processor.pipeline.decode_options)
@@ -210,6 +215,7 @@ class FittingBatches:
         ladder = self._sampling if stage == "sample" else self._decoding
         while indices:
             part = indices[: ladder.size]
+            self._largest = max(self._largest, len(part))
             outcome = _attempt(work, part)
             if isinstance(outcome, OutOfMemory):
                 self._ran_out = True
@@ -223,8 +229,15 @@ class FittingBatches:
         """Let later calls begin with what went through."""
         if self._ran_out:
             self._sizer.ran_out(self._octree_resolution, min(self._sampling.size, self._decoding.size))
+        elif self._largest > 1 and self._sees_peak and self._is_tight():
+            self._sizer.ran_close(self._octree_resolution, self._largest)
         else:
             self._sizer.ran_well()
+
+    def _is_tight(self) -> bool:
+        """Return whether the batch came near the limit of the device's memory."""
+        limit = self._memory.used() + self._memory.state().memory_free
+        return self._memory.peak() > TIGHT * limit
 
 
 class _Ladder:
