@@ -157,17 +157,18 @@ class ShapeBatch:
         on_progress: OnProgress | None = None,
         **loose: Unpack[BatchOptions],
     ) -> list[PendingShape]:
-        items, on_progress = as_list(images), on_progress or _ignore
+        items: list[MaybePrepared] = as_list(images)
+        report_all = on_progress or _ignore
         if options is None:
             options = self._options(len(items), **loose)
         elif loose:
             raise TypeError(f"options are given, and so are {', '.join(loose)}: give one or the other")
         pipeline, generation = self._processor.pipeline, options[0].generation
         prepared = pipeline.prepare_shapes(items, options)
-        on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
+        report_all(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
-            on_progress(BatchProgress(stage, done, total, indices))
+            report_all(BatchProgress(stage, done, total, indices))
 
         with self._device:
             batches = FittingBatches(self._processor, generation.octree_resolution, capacity)
