@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.batches import Indices, Stage
@@ -157,18 +157,18 @@ class ShapeBatch:
         on_progress: OnProgress | None = None,
         **loose: Unpack[BatchOptions],
     ) -> list[PendingShape]:
-        items: list[MaybePrepared] = as_list(images)
-        report_all = on_progress or _ignore
+        items = cast(list[MaybePrepared], as_list(images))
+        on_progress = on_progress or _ignore
         if options is None:
             options = self._options(len(items), **loose)
         elif loose:
             raise TypeError(f"options are given, and so are {', '.join(loose)}: give one or the other")
         pipeline, generation = self._processor.pipeline, options[0].generation
         prepared = pipeline.prepare_shapes(items, options)
-        report_all(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
+        on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
-            report_all(BatchProgress(stage, done, total, indices))
+            on_progress(BatchProgress(stage, done, total, indices))
 
         with self._device:
             batches = FittingBatches(self._processor, generation.octree_resolution, capacity)

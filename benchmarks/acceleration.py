@@ -117,14 +117,14 @@ REFERENCE = f"all {STEPS - 1}"
 
 
 def common_ways() -> dict[str, Way]:
-    """What is measured on every shape."""
+    """Return what is measured on every shape."""
     plain: dict[str, Way] = {f"plain {n}": lambda s, n=n: s.plain(n) for n in PLAIN}  # type: ignore[misc]
     forecast: dict[str, Way] = {f"forecast {n}": lambda s, n=n: s.forecast(n) for n in FORECAST}  # type: ignore[misc]
     return plain | forecast
 
 
 def other_ways() -> dict[str, Way]:
-    """What was tried and left out, measured on some shapes."""
+    """Return what was tried and left out, measured on some shapes."""
     return {
         "velocity reused, 16": lambda s: s.extrapolated(16, 0),
         "Taylor, degree 1, 16": lambda s: s.extrapolated(16, 1),
@@ -258,9 +258,9 @@ def report(rows: Sequence[Row], arguments: argparse.Namespace) -> str:
         "",
         "`forecast` predicts along a line and corrects along a cubic (`backend/hunyuan3d/acceleration.py`). Left out, "
         "with the figures above: reusing a velocity and forecasts without correction (TaylorSeer), which lose more at "
-        "as many evaluations, and guidance in an interval of time, which saves few rows and changes the mesh. Not "
-        "measured: first-block caching, which decides by an image's residual and evaluates that block at every step; on "
-        "a fixed schedule, as batch mates demand, it reuses what lies behind the block, as the first of these does.",
+        "as many evaluations, and guidance in an interval of time, which saves few rows and changes the mesh. "
+        "Not measured: first-block caching, which decides by an image's residual and evaluates that block at every "
+        "step; on a fixed schedule, as batch mates demand, it reuses what lies behind the block, as the first of these does.",
         "",
         "The demo checkpoint's shapes are smooth: how the released checkpoints fare is not measured. At its own 10 "
         "steps nothing is forecast with `balanced`, and 1 evaluation of 9 with `fast`.",

@@ -114,7 +114,7 @@ def disguise(pipeline: Hunyuan3DShapePipeline) -> None:
     def disguised(*args: Any, **options: Any) -> Any:
         return DisguisedField(field(*args, **options))
 
-    pipeline.shape_vae.field = disguised  # type: ignore[method-assign, assignment]
+    pipeline.shape_vae.field = disguised  # type: ignore[method-assign]
 
 
 def photos() -> list[bytes]:

@@ -50,7 +50,7 @@ def euler(scheduler: Scheduler, count: int, field: Callable[[Tensor, float], Ten
 
 
 def swirl(x: Tensor, t: float) -> Tensor:
-    """A smooth field in which errors would grow: it depends on place and time."""
+    """Return a smooth field in which errors would grow: it depends on place and time."""
     return torch.sin(3 * t + x.roll(1, -1)) + 0.5 * x * (1 - t)
 
 

@@ -100,8 +100,8 @@ class FakeProcessor:
     defaults: FakeDefaults = field(default_factory=FakeDefaults)
     capacity: int = 8
     calls: list[FakeCall] = field(default_factory=list)
-    before_call: Callable[[FakeCall], None] = nothing
-    at_step: Callable[[int], None] = nothing
+    before_call: Callable[[FakeCall], object] = nothing
+    at_step: Callable[[int], object] = nothing
     before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
