@@ -52,6 +52,7 @@ class Walk:
     """What one request did.
 
     calls : functions of the product, in order, as (depth, module, function); a generator counts each time it goes on
+    pairs : the functions that such calls go from and to, each pair once
     switches : calls whose caller, the nearest function of the product on the stack, is in another module
     opened : files opened for writing, by name or by the folder that a nameless one lies in
     read : files opened for reading, alike
@@ -62,6 +63,7 @@ class Walk:
     root: str
     calls: list[tuple[int, str, str]] = field(default_factory=list)
     switches: int = 0
+    pairs: set[tuple[str, str]] = field(default_factory=set)
     opened: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
     decoded: int = 0
@@ -89,10 +91,12 @@ class Walk:
                 stack.pop()
             return
         module = code.co_filename.removeprefix(f"{self.root}/").removesuffix(".py").replace("/", ".")
-        if stack and stack[-1] != module:
+        name = f"{module} {code.co_qualname}"
+        if stack and stack[-1].split()[0] != module:
             self.switches += 1
+            self.pairs.add((stack[-1], name))
         self.calls.append((len(stack), module, code.co_qualname))
-        stack.append(module)
+        stack.append(name)
 
     def times(self, *names: str) -> int:
         """Return how often functions of these names were called, whatever class they are of."""
@@ -258,6 +262,7 @@ def walk_job(root: Path) -> tuple[Walk, dict[str, str]]:
     rows = {
         "calls": [len(part.calls) for part in parts.values()],
         "switches between modules": [part.switches for part in parts.values()],
+        "pairs of functions that switch": [len(part.pairs) for part in parts.values()],
         "files opened to write, audit log included": [len(part.opened) for part in parts.values()],
         "files opened to read": [len(part.read) for part in parts.values()],
         "times the image is decoded": [part.decoded for part in parts.values()],

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
-from backend.hunyuan3d.acceleration import evaluated_steps, integrate
+from backend.hunyuan3d.acceleration import evaluated_steps, integrate, needed_steps
 from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
@@ -331,7 +331,7 @@ class Hunyuan3DShapePipeline:
             guidance_scale=generation.guidance_scale,
             octree_resolution=generation.octree_resolution,
             acceleration=generation.acceleration,
-            evaluations_needed=len(evaluated_steps(self.scheduler, replace(generation, acceleration="none"))),
+            evaluations_needed=len(needed_steps(self.scheduler, generation.num_inference_steps)),
             target_faces=options.target_faces,
         )
 
