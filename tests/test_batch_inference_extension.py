@@ -516,6 +516,11 @@ def test_one_image_that_nearly_fills_the_memory_still_runs(monkeypatch: pytest.M
     memory = processor.memory
     assert isinstance(memory, FakeMemory)
     sample = processor.pipeline.sample_shapes
-    monkeypatch.setattr(processor.pipeline, "sample_shapes", lambda *given: (memory.take(999), sample(*given))[1])
+
+    def sample_and_take(*given: Any) -> Any:
+        memory.take(999)
+        return sample(*given)
+
+    monkeypatch.setattr(processor.pipeline, "sample_shapes", sample_and_take)
     processor.generate_shape_batch(images(1), seeds=3, **QUICK)
     assert processor.batch_capacity(16) == 1
