@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ServiceError, StorageFull
 from backend.periodic import utc_now
-from orfeas_client.atomic_file import atomic_file
+from orfeas_client.atomic_file import atomic_file, flush_folder
 
 _NAME = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}")
 _TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}\.[a-f0-9]{16}\.part")
@@ -129,18 +129,14 @@ class LocalFiles:
         temporary = self._folder / temporary_name(name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with atomic_file(final, temporary=temporary, private=True, folder_flush="required") as target:
+            with atomic_file(final, temporary=temporary, private=True, folder_flush="skipped") as target:
                 shutil.copyfileobj(stream_of(data), target, 1 << 20)
                 target.flush()
                 now = self._clock().timestamp()
                 os.utime(target.fileno(), (now, now))
-        except BaseException as error:
-            # It stands there when only its folder could not be flushed; but the caller learns that it isn't kept.
-            with suppress(OSError):
-                final.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                raise named(error) from error
-            raise
+            self._flush_folder(final)
+        except OSError as error:
+            raise named(error) from error
 
     def open(self, name: str) -> BinaryIO:
         """As FileStore says."""
@@ -172,6 +168,14 @@ class LocalFiles:
             return
         except OSError as error:
             raise named(error) from error
+
+    def _flush_folder(self, written: Path) -> None:
+        """Make the new name last; when that fails the file goes again, for the caller learns that it isn't kept."""
+        try:
+            flush_folder(self._folder)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
 
 
 def open_files(url: str, part: Literal["inputs", "artifacts"]) -> FileStore:
