@@ -393,7 +393,7 @@ def test_a_target_sets_up_what_it_needs(fresh_clone: Path, target: str, command:
     planned = subprocess.check_output(command_line, cwd=fresh_clone, text=True).splitlines()  # noqa: S603
 
     assert "python3 -m venv .venv" in planned[:3]
-    assert any("pip install" in line for line in planned)
+    assert any(re.search(r"pip .*install .*-r requirements\.txt", line) for line in planned)
     assert command in planned[-1]
 
 
