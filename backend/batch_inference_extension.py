@@ -11,16 +11,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.batches import Indices, Stage
-from backend.hunyuan3d.device.batch_sizing import BatchSizer
+from backend.hunyuan3d.device.batch_sizing import TIGHT, BatchSizer
 from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
-from backend.hunyuan3d.image.image_processor import ImageInput, as_list
+from backend.hunyuan3d.image.image_processor import as_list
 from backend.hunyuan3d.options import BackgroundModes, ImageOptions, Seeds, TargetFaces, image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
 from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
@@ -80,6 +81,14 @@ class BatchOptions(TypedDict, total=False):
     acceleration: Acceleration
 
 
+class BatchCall(BatchOptions, total=False):
+    """All that a call may say besides its images."""
+
+    options: Sequence[ImageOptions] | None
+    capacity: int | None
+    on_progress: OnProgress | None
+
+
 def add_batch_inference_to_processor(processor: Processor) -> Processor:
     """Give the processor its `generate_shape_batch`, unless it has one; return the same processor."""
     if not hasattr(processor, "generate_shape_batch"):
@@ -96,40 +105,20 @@ class ShapeBatch:
 
     @overload
     def __call__(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: Literal[True] = True,
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: Literal[True] = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult]: ...
 
     @overload
     def __call__(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: Literal[False],
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: Literal[False], **call: Unpack[BatchCall]
     ) -> list[PendingShape]: ...
 
     def __call__(
-        self,
-        images: Sequence[ImageInput],
-        *,
-        options: Sequence[ImageOptions] | None = None,
-        capacity: int | None = None,
-        on_progress: OnProgress | None = None,
-        finish: bool = True,
-        **single: Unpack[BatchOptions],
+        self, images: Sequence[MaybePrepared], *, finish: bool = True, **call: Unpack[BatchCall]
     ) -> list[ShapeResult] | list[PendingShape]:
         """Return one result for each image, in order: its mesh or its error. An image and a seed make the same mesh.
 
+        images : as they were sent, or as the processor's prepare_images has prepared them; that makes the same mesh.
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. options : in place of all these, what is wanted of each image, with the same generation in each.
         capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
@@ -137,15 +126,10 @@ class ShapeBatch:
         `PendingShape.build_mesh` makes the meshes later, on any thread.
         Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
         """
-        items = as_list(images)
-        if options is None:
-            options = self._options(len(items), **single)
-        elif single:
-            raise TypeError(f"options are given, and so are {', '.join(single)}: give one or the other")
-        report = on_progress or _ignore
-        pending = self._until_meshes(items, options, capacity, report)
+        pending = self._until_meshes(images, **call)
         if not finish:
             return pending
+        report = call.get("on_progress") or _ignore
         return build_meshes(pending, lambda index: report(BatchProgress("mesh", 1, 1, (index,))))
 
     def _options(
@@ -166,13 +150,21 @@ class ShapeBatch:
 
     def _until_meshes(
         self,
-        images: Sequence[ImageInput],
-        options: Sequence[ImageOptions],
-        capacity: int | None,
-        on_progress: OnProgress,
+        images: Sequence[MaybePrepared],
+        *,
+        options: Sequence[ImageOptions] | None = None,
+        capacity: int | None = None,
+        on_progress: OnProgress | None = None,
+        **loose: Unpack[BatchOptions],
     ) -> list[PendingShape]:
+        items = cast(list[MaybePrepared], as_list(images))
+        on_progress = on_progress or _ignore
+        if options is None:
+            options = self._options(len(items), **loose)
+        elif loose:
+            raise TypeError(f"options are given, and so are {', '.join(loose)}: give one or the other")
         pipeline, generation = self._processor.pipeline, options[0].generation
-        prepared = pipeline.prepare_shapes(images, options)
+        prepared = pipeline.prepare_shapes(items, options)
         on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
@@ -194,6 +186,11 @@ class FittingBatches:
         self._octree_resolution = octree_resolution
         capacity = capacity or processor.batch_capacity(octree_resolution)
         self._ran_out = False
+        self._largest = 0
+        # Of a batch's own peak only CUDA's meter knows; the others' would be that of the whole process.
+        self._sees_peak = self._memory.state().type == "cuda"
+        if self._sees_peak:
+            self._memory.restart_peak()
         self._fallbacks: list[str] = []
         self._sampling = _Ladder("batch", capacity, self._fallbacks)
         self._decoding = _DecodeLadder("decode batch", capacity, self._fallbacks, processor.pipeline.decode_options)
@@ -218,6 +215,7 @@ class FittingBatches:
         ladder = self._sampling if stage == "sample" else self._decoding
         while indices:
             part = indices[: ladder.size]
+            self._largest = max(self._largest, len(part))
             outcome = _attempt(work, part)
             if isinstance(outcome, OutOfMemory):
                 self._ran_out = True
@@ -231,8 +229,15 @@ class FittingBatches:
         """Let later calls begin with what went through."""
         if self._ran_out:
             self._sizer.ran_out(self._octree_resolution, min(self._sampling.size, self._decoding.size))
+        elif self._largest > 1 and self._sees_peak and self._is_tight():
+            self._sizer.ran_close(self._octree_resolution, self._largest)
         else:
             self._sizer.ran_well()
+
+    def _is_tight(self) -> bool:
+        """Return whether the batch came near the limit of the device's memory."""
+        limit = self._memory.used() + self._memory.state().memory_free
+        return self._memory.peak() > TIGHT * limit
 
 
 class _Ladder:

@@ -29,8 +29,10 @@ from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
 from backend.periodic import endless_retries
 from backend.resources import Resources
 from backend.runner.batch_runner import BatchRunner, Task
+from backend.runner.device_times import DeviceTimes
 from backend.runner.export_pool import ExportPool
 from backend.runner.heartbeat import Ending, Heartbeats, Run
+from backend.runner.look_ahead import LookAhead
 from backend.runner.presence import Presence
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor
 from backend.runner.result_recorder import ResultRecorder
@@ -56,6 +58,11 @@ class _Batch:
         self.tasks: list[Task] = []
         self.capacity = 1
         self.handed_over: set[Run] = set()
+
+    def longest_wait(self) -> float:
+        """Return the seconds that its oldest job waited to be leased, the last time."""
+        waits = [(run.job.started_at - run.job.created_at).total_seconds() for run in self.runs if run.job.started_at]
+        return max(waits, default=0.0)
 
     def leave(self, ending: Ending) -> None:
         """End the runs that the device is not done with."""
@@ -104,11 +111,15 @@ class BatchProcessor:
         self._recorder = ResultRecorder(
             store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog
         )
-        self._runner = BatchRunner(images, self._recorder, self._times, counts, watchdog)
+        self._draining = False
+        self._device_times = DeviceTimes(counts)
+        self._look_ahead = LookAhead(store, images, settings.max_batch_size, lambda: self._draining)
+        self._runner = BatchRunner(
+            images, self._recorder, self._times, counts, watchdog, self._device_times, self._look_ahead
+        )
         self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
         self._memory = MemoryReturn()
-        self._draining = False
         self._thread: threading.Thread | None = None
 
     @classmethod
@@ -167,6 +178,7 @@ class BatchProcessor:
             self._presence.failed(error)
             raise
         self._memory.freeze()
+        self._device_times.ready()
         self._presence.ready(processor)
 
     def run_once(self) -> int:
@@ -200,6 +212,7 @@ class BatchProcessor:
         deadline = time.monotonic() + given
         self.drain(given)
         self._presence.draining()
+        self._look_ahead.stop()
         self._notifier.notify()
         if self._thread is not None:
             self._thread.join(given + _GRACE_SECONDS)
@@ -251,6 +264,7 @@ class BatchProcessor:
         batch = _Batch()
         if self._draining:
             return 0
+        begun = self._device_times.now()
         try:
             self._gather(processor, batch)
             started = time.perf_counter()
@@ -272,6 +286,7 @@ class BatchProcessor:
             raise
         if batch.tasks:
             self._times.note_batch(time.perf_counter() - started, len(batch.tasks))
+            self._device_times.batch_done(begun, batch.longest_wait())
         return len(batch.runs)
 
     @contextmanager
@@ -283,6 +298,8 @@ class BatchProcessor:
         isolated = any(run.job.isolated for run in batch.runs)
         if isolated:
             self._exports.join()
+            if not self._look_ahead.settle(self._settings.batch_seconds):
+                raise DeviceLost
         yield
         if isolated:
             self._exports.join()

@@ -228,8 +228,8 @@ class Settings:
         str,
         Meaning(
             "TORCH_COMPILE",
-            "Whether the model is compiled, while it already serves, for faster steps: `auto` (on CUDA, where a compiler "
-            "is there), `on` or `off`.",
+            "Whether the model is compiled, while it already serves, for faster steps: `auto` (on CUDA, where a "
+            "compiler is there), `on` or `off`.",
             choices=("auto", "on", "off"),
         ),
     ] = "auto"

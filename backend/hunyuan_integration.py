@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from backend.config import Settings
-from backend.errors import CheckpointError, ConfigurationError, InvalidParameter
+from backend.errors import CheckpointError, ConfigurationError, InvalidParameter, OutOfMemory, ServiceError
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.device.background_compile import BackgroundCompile
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
@@ -30,6 +30,8 @@ from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_error
 from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.preprocess import PreparedImage
+from backend.limits import BackgroundMode
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
@@ -113,6 +115,18 @@ class Hunyuan3DProcessor:
     def batch_capacity(self, octree_resolution: int) -> int:
         """How many pictures fit together now, at least 1, at most the processor's max_batch_size."""
         return self.sizer.capacity(octree_resolution)
+
+    @property
+    def prepares_ahead(self) -> bool:
+        """Whether images are better prepared beside a running batch: on the CPU the two would share the cores."""
+        return self.pipeline.device.type != "cpu"
+
+    def prepare_images(
+        self, images: Sequence[bytes], remove_background: Sequence[BackgroundMode]
+    ) -> list[PreparedImage | ServiceError | None]:
+        """Prepare images for generate_shape_batch, on any thread; None for one for which memory was short just now."""
+        prepared = self.pipeline.prepare_images(images, remove_background)
+        return [None if isinstance(each, OutOfMemory) else each for each in prepared]
 
     def warm_up(self) -> None:
         """Run drawn pictures, so that the first request need not wait, and measure what one more picture costs.

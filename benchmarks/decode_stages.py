@@ -130,7 +130,8 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
     x = F.linear(f, decoder.carried)
     h = decoder.fc(x)
     parts: dict[str, Callable[[], object]] = {
-        "embedding": lambda: decoder.embedded(points),
+        "embedding, kernel": lambda: decoder.embedded(points),
+        "embedding, torch": lambda: replace(decoder, kernels=False).embedded(points),
         "queries, kernel": lambda: query_heads(f, decoder.query),
         "queries, torch": lambda: query_heads(f, decoder.query, kernels=False),
         "attention": lambda: F.scaled_dot_product_attention(heads, k, v),
@@ -140,7 +141,7 @@ def measure_parts(field: ShapeField, at: Setting) -> list[str]:
         "ln_3": lambda: decoder.ln_3(x),
         "fc": lambda: decoder.fc(x),
         "gelu": lambda: F.gelu(h),
-        "fc with gelu of tanh": lambda: torch._addmm_activation(
+        "fc with gelu by tanh": lambda: torch._addmm_activation(
             decoder.fc.bias, x, decoder.fc.weight.t(), use_gelu=True
         ),
         "fc out, added": lambda: x.addmm_(h, decoder.fc_out.t()),

@@ -98,7 +98,7 @@ def report(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], repeats:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="demo")
-    parser.add_argument("--pictures", type=Path, default=Path("samples"))
+    parser.add_argument("--images", type=Path, default=Path("samples"))
     parser.add_argument("--count", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--octree-resolution", type=int, nargs="+", default=[128, 256])

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from backend.hunyuan3d.acceleration import evaluated_steps
 from backend.hunyuan3d.checkpoint.config import CheckpointConfig
 from backend.hunyuan3d.checkpoint.load import Checkpoint, build_denoiser
 from backend.hunyuan3d.checkpoint.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI, turbo
@@ -37,6 +38,7 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.volume.decode import DecodeOptions, Field, decode_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from backend.limits import Acceleration
 from benchmarks import denoise_variants
 
 TINY = replace(
@@ -157,10 +159,26 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / min(timed(device, lambda: a @ b) for _ in range(5)) / 1e12
 
 
-def measure(
-    pipeline: Hunyuan3DShapePipeline, name: str, batch: int, steps: int, guidance: float, resolution: int
-) -> Row:
-    """Stage times of one batch: best of two runs after a warm-up of every stage."""
+@dataclass(frozen=True)
+class Work:
+    """One row of the table: a design, how many images, in how many steps, and with which acceleration."""
+
+    design: str
+    batch: int
+    steps: int
+    fp8: bool = False
+    acceleration: Acceleration = "none"
+
+    @property
+    def label(self) -> str:
+        """The row's name."""
+        words = (self.design, "fp8" * self.fp8, self.acceleration if self.acceleration != "none" else "")
+        return ", ".join(word for word in words if word)
+
+
+def measure(pipeline: Hunyuan3DShapePipeline, work: Work, guidance: float, resolution: int) -> Row:
+    """Measure the stages of one batch, each after a warm-up."""
+    batch = work.batch
     device = pipeline.device
     size = pipeline.image_processor.size
     image = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(batch)) * 2 - 1
@@ -171,9 +189,12 @@ def measure(
     encode = min(timed(device, lambda: pipeline.encode_images(image)) for _ in range(2))
     latents = torch.zeros(0)
 
+    generation = pipeline.options(work.steps, guidance, resolution, work.acceleration)
+    noise = pipeline.initial_noise(batch, list(range(batch)))
+
     def sample() -> None:
         nonlocal latents
-        latents = pipeline.sample_latents(cond, steps, guidance, seeds=list(range(batch)))
+        latents = pipeline.denoise(cond, noise, generation)
 
     sampling = timed(device, sample)
     options = DecodeOptions(max_points_per_call=1 << 17 if device.type == "cuda" else 1 << 15)
@@ -186,12 +207,14 @@ def measure(
 
     decode()
     decoding = timed(device, decode)
-    surface = timed(device, lambda: [extract_surface(volume) for volume in volumes])
+    surface = min(timed(device, lambda: [extract_surface(volume) for volume in volumes]) for _ in range(2))
     rows = batch * (1 if pipeline.denoiser.guidance_embed or guidance == 1 else 2)
-    flop = evaluation_flop(pipeline.config) * rows * (steps - 1)
+    flop = evaluation_flop(pipeline.config) * rows * len(evaluated_steps(pipeline.scheduler, generation))
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
     share = sum(volume.evaluated for volume in volumes) / len(volumes)
-    return Row(name, batch, steps, encode, sampling, decoding, surface, share, memory, flop / sampling / 1e12)
+    return Row(
+        work.label, batch, work.steps, encode, sampling, decoding, surface, share, memory, flop / sampling / 1e12
+    )
 
 
 def table(rows: list[Row], ceiling: float, resolution: int) -> str:
@@ -246,24 +269,22 @@ def compiled_pipeline(name: str, device: torch.device, dtype: torch.dtype, *, fp
     return pipeline
 
 
-def measure_stages(report: denoise_variants.Report, work: list[tuple[str, int, int]], resolution: int) -> list[Row]:
-    """Whole batches stage by stage: (design, batch, steps) each, a design's batches one after the other."""
+def measure_stages(report: denoise_variants.Report, works: list[Work], resolution: int) -> list[Row]:
+    """Whole batches stage by stage, a design's batches one after the other."""
     device, dtype = device_and_dtype()
     rows: list[Row] = []
-    pipeline, built = None, ""
-    for name, batch, steps in work:
-        with report.attempt(f"stages of {name}, {batch} images", 60):
-            if built != name:
+    pipeline, built = None, ("", False)
+    for work in works:
+        with report.attempt(f"stages of {work.label}, {work.batch} images", 60):
+            if built != (work.design, work.fp8):
                 pipeline = None
                 gc.collect()
-                design = name.removesuffix(" fp8")
-                pipeline, built = compiled_pipeline(design, device, dtype, fp8=design != name), name
+                pipeline = compiled_pipeline(work.design, device, dtype, fp8=work.fp8)
+                built = (work.design, work.fp8)
                 assert pipeline is not None
-                report.say(f"{name}: first batch after", f"{timed(device, partial(first_batch, pipeline)):.1f} s")
+                report.say(f"{work.label}: first batch after", f"{timed(device, partial(first_batch, pipeline)):.1f} s")
             assert pipeline is not None
-            rows.append(
-                replace(measure(pipeline, built.removesuffix(" fp8"), batch, steps, 5.0, resolution), design=name)
-            )
+            rows.append(measure(pipeline, work, 5.0, resolution))
             report.say(rows[-1])
     return rows
 
@@ -276,10 +297,16 @@ def first_batch(pipeline: Hunyuan3DShapePipeline) -> None:
 
 
 FULL_WORK = [
-    ("2.1", 1, 30), ("2.1", 4, 30), ("2.1 fp8", 1, 30), ("2.1 fp8", 4, 30), ("2.0", 1, 50), ("mini turbo", 1, 5),
-    ("2.0", 4, 50), ("mini", 1, 50), ("mini", 4, 50),
-]  # fmt: skip
-TINY_WORK = [("tiny", 1, 3), ("tiny", 4, 3), ("tiny fp8", 2, 3)]
+    *(Work("2.1", batch, 30) for batch in (1, 4)),
+    *(Work("2.1", 4, 30, acceleration=acceleration) for acceleration in ("balanced", "fast")),
+    *(Work("2.1", batch, 30, fp8=True) for batch in (1, 4)),
+    Work("2.0", 1, 50),
+    Work("2.0", 1, 50, acceleration="balanced"),
+    Work("mini turbo", 1, 5),
+    Work("2.0", 4, 50),
+    *(Work("mini", batch, 50) for batch in (1, 4)),
+]
+TINY_WORK = [Work("tiny", 1, 3), Work("tiny", 4, 14, acceleration="balanced"), Work("tiny", 2, 3, fp8=True)]
 
 
 def main() -> None:
@@ -305,8 +332,8 @@ def main() -> None:
         (arguments.out / "variants.json").write_text(json.dumps(report.rows, indent=1), encoding="utf-8")
     if arguments.only != "variants":
         resolution = 32 if tiny else arguments.octree_resolution
-        work = TINY_WORK if tiny else [row for row in FULL_WORK if row[0].removesuffix(" fp8") in arguments.design]
-        rows = measure_stages(report, work, resolution)
+        works = TINY_WORK if tiny else [work for work in FULL_WORK if work.design in arguments.design]
+        rows = measure_stages(report, works, resolution)
         text = f"{_machine(device)}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. "
         text += table(rows, matmul_rate(device, dtype), resolution)
         print(text, flush=True)

@@ -439,3 +439,88 @@ def no_thread_is_left() -> Iterator[None]:
     yield
     # Threads of tests before this one may still come and go.
     eventually(lambda: set(threading.enumerate()) <= before)
+
+
+# Prepared ahead.
+
+
+def test_images_prepared_ahead_make_the_same_meshes_to_the_bit() -> None:
+    processor = make()
+    given = [path.read_bytes() for path in images(2)]
+    prepared = processor.prepare_images(given, ["never", "never"])
+    # One that was not prepared may stand beside one that was.
+    for ready in (prepared, [prepared[0], given[1]]):
+        results = processor.generate_shape_batch(ready, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
+        expected = processor.generate_shape_batch(given, seeds=SEEDS[:2], **QUICK)
+        for result, other in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(result.unwrap().vertices, other.unwrap().vertices)
+            np.testing.assert_array_equal(result.unwrap().faces, other.unwrap().faces)
+            assert result.metadata.background == other.metadata.background
+
+
+def test_identical_images_prepared_ahead_are_encoded_once() -> None:
+    processor = make()
+    data = images(1)[0].read_bytes()
+    seen: list[int] = []
+    encoder = processor.pipeline.conditioner
+    assert encoder is not None
+    encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    prepared = processor.prepare_images([data, data], ["never", "never"])
+    processor.generate_shape_batch(prepared, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
+    assert seen == [1]
+
+
+def test_an_image_that_could_not_be_prepared_keeps_its_error(undisturbed: list[ShapeResult]) -> None:
+    processor = make()
+    given = [images(1)[0].read_bytes(), b"no picture"]
+    prepared = processor.prepare_images(given, ["never", "never"])
+    good, bad = processor.generate_shape_batch(prepared, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
+    assert_same_meshes([good], undisturbed[:1])
+    assert isinstance(bad.error, UnsupportedImage)
+
+
+def test_an_image_for_which_memory_was_short_is_prepared_again_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make()
+    monkeypatch.setattr(processor.pipeline, "prepare_images", lambda *_: [OutOfMemory()])
+    assert processor.prepare_images([b"any"], ["never"]) == [None]
+
+
+def test_images_are_prepared_ahead_only_where_another_processor_runs_the_model() -> None:
+    processor = make()
+    assert not processor.prepares_ahead
+    processor.pipeline.device = torch.device("cuda")
+    assert processor.prepares_ahead
+
+
+@pytest.mark.parametrize(("taken", "most"), [(850, 4), (851, 3)])
+def test_a_batch_that_nearly_fills_the_memory_makes_the_next_one_smaller(
+    monkeypatch: pytest.MonkeyPatch, taken: int, most: int
+) -> None:
+    processor = make()
+    memory = processor.memory
+    assert isinstance(memory, FakeMemory)
+    sample = processor.pipeline.sample_shapes
+
+    def sample_and_take(*given: Any) -> Any:
+        memory.take(taken)
+        return sample(*given)
+
+    monkeypatch.setattr(processor.pipeline, "sample_shapes", sample_and_take)
+    processor.generate_shape_batch(images(), seeds=SEEDS, **QUICK)
+    assert processor.batch_capacity(16) == most
+    assert processor.batch_capacity(8) == 4
+
+
+def test_one_image_that_nearly_fills_the_memory_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    processor = make(most=1)
+    memory = processor.memory
+    assert isinstance(memory, FakeMemory)
+    sample = processor.pipeline.sample_shapes
+
+    def sample_and_take(*given: Any) -> Any:
+        memory.take(999)
+        return sample(*given)
+
+    monkeypatch.setattr(processor.pipeline, "sample_shapes", sample_and_take)
+    processor.generate_shape_batch(images(1), seeds=3, **QUICK)
+    assert processor.batch_capacity(16) == 1

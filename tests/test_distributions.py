@@ -172,7 +172,14 @@ def test_installed_elsewhere_the_demonstration_makes_meshes(
     client, samples = map(Path, printed(environment, where, here).splitlines())
     assert (client.is_relative_to(environment.folder), samples.is_relative_to(environment.folder)) == (True, True)
     assert len(list(samples.glob("*.png"))) == 10
-    command = [environment.bin / "orfeas", "demo", samples / "mug.png", samples / "star.png", "--quality", "1"]
+    command: list[str | Path] = [
+        environment.bin / "orfeas",
+        "demo",
+        samples / "mug.png",
+        samples / "star.png",
+        "--quality",
+        "1",
+    ]
     with (tmp_path / "told").open("w") as told:
         demo = subprocess.Popen(command, cwd=here, env=variables, stdout=told, stderr=told)  # noqa: S603
         try:

@@ -20,6 +20,7 @@ BEHAVIOURS = {
     "app": "the API in any Flask app",
     "compose": "compose.yaml",
     "demo_checkpoint": "the checkpoint that comes with the product",
+    "denoiser_kernels": "the kernels that the denoisers use",
     "deployment": "the Dockerfile, its scripts and the Makefile",
     "distributions": "the wheels that are built",
     "golden": "the reference's numbers",

@@ -318,3 +318,28 @@ def test_there_is_work_exactly_when_a_lease_would_find_some(store: JobStore, clo
     (job,) = store.lease("w", 1, 60)
     store.complete(job, "a.glb", "{}")
     assert not store.has_work()
+
+
+def test_what_is_upcoming_is_what_the_next_lease_gives(store: JobStore, clock: ManualClock) -> None:
+    submit(store, "ann", 3, "steps 20")
+    submit(store, "bob", 2, "steps 50")
+    submit(store, "carl", 2, "steps 20")
+    for _ in range(4):
+        upcoming = store.upcoming(2)
+        assert {job.status for job in upcoming} == {Status.QUEUED}
+        assert store.upcoming(2) == upcoming
+        assert lease_ids(store, 2) == [job.id for job in upcoming]
+        clock.advance(1)
+    assert store.upcoming(2) == []
+    assert lease_ids(store, 2) == []
+
+
+def test_a_job_whose_run_died_is_not_upcoming(store: JobStore, clock: ManualClock) -> None:
+    submit(store, "ann", 1)
+    die(store, clock, limit=1)
+    store.reclaim()
+    submit(store, "ann", 1)
+    assert store.upcoming(4) == []
+    lease_ids(store, 1)
+    submit(store, "ann", 1)
+    assert len(store.upcoming(4)) == 2

@@ -16,7 +16,7 @@ from tests.support.own_process import printed
 def test_kernels_compute_what_their_twins_do() -> None:
     program = "from tests.support.kernel_twins import main; main()"
     checked = printed(program, environment={**os.environ, "TRITON_INTERPRET": "1"})
-    assert checked.split() == ["check_query_heads", "check_norm_dot", "check_ghost_cells"]
+    assert checked.split() == ["check_embedding", "check_query_heads", "check_norm_dot", "check_ghost_cells"]
 
 
 def test_a_kernel_that_fails_is_replaced_by_its_twin_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:

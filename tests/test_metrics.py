@@ -12,6 +12,7 @@ from backend.jobs.health import Health
 from backend.jobs.models import QueueCounts
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.telemetry.worker_metrics import PrometheusMetrics
 from tests.support.agent_service import API, AgentService, agent_service, image
 from tests.support.exposition import metric
 from tests.support.fake_gpu import FakeCall
@@ -140,3 +141,14 @@ def test_oldest_job_is_as_old_as_it_is(tmp_path: Path, waiting: int) -> None:
         metrics.watch(lambda: Health(QueueCounts(waiting, 0, oldest), ()), service.clock)
         text = metrics.exposition()
     assert metric(text, "orfeas_queue_oldest_seconds") == (300 if waiting else 0)
+
+
+def test_the_devices_share_is_what_it_was_busy_of_what_it_was_wanted() -> None:
+    metrics = PrometheusMetrics()
+    assert metric(metrics.exposition(), "orfeas_device_busy_share") is None
+    metrics.observe_device(3.0, 4.0)
+    metrics.observe_device(1.5, 2.0)
+    text = metrics.exposition()
+    assert metric(text, "orfeas_device_busy_seconds_total") == 4.5
+    assert metric(text, "orfeas_device_wanted_seconds_total") == 6.0
+    assert metric(text, "orfeas_device_busy_share") == 0.75

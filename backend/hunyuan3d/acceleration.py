@@ -40,13 +40,17 @@ FORECAST_DEGREE = 1
 CORRECTION_DEGREE = 3
 
 
+def needed_steps(scheduler: Scheduler, num_inference_steps: int) -> list[int]:
+    """Return the indices of the steps of some length, rising: those at which the denoiser is asked by itself."""
+    return [index for index, step in enumerate(scheduler.steps(num_inference_steps)) if step.dt]
+
+
 def evaluated_steps(scheduler: Scheduler, options: GenerationOptions) -> list[int]:
     """Return the indices of the steps at which the denoiser is asked, rising.
 
     Without acceleration these are all steps of some length.
     """
-    steps = scheduler.steps(options.num_inference_steps)
-    useful = [index for index, step in enumerate(steps) if step.dt]
+    useful = needed_steps(scheduler, options.num_inference_steps)
     saving = SAVINGS.get(options.acceleration)
     if saving is None or not scheduler.forecastable:
         return useful

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
-from backend.hunyuan3d.acceleration import evaluated_steps, integrate
+from backend.hunyuan3d.acceleration import evaluated_steps, integrate, needed_steps
 from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
+from backend.hunyuan3d.device.transfer import Upload, joined, upload
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
 from backend.hunyuan3d.memory_errors import named_memory_errors
@@ -33,6 +34,7 @@ from backend.hunyuan3d.options import (
     image_options,
 )
 from backend.hunyuan3d.preprocess import (
+    MaybePrepared,
     Prepared,
     PreparedImage,
     ViewIndices,
@@ -105,7 +107,17 @@ class Hunyuan3DShapePipeline:
         """Bring images, or mappings of views, to one batch. Raises the first one's InvalidImage or NoForeground."""
         return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
 
-    def prepare_shapes(self, images: Sequence[ImageInput], options: Sequence[ImageOptions]) -> list[Prepared]:
+    def prepare_images(
+        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode]
+    ) -> list[PreparedImage | ServiceError]:
+        """Preprocess every image by itself and begin to upload it; what comes of it may be given to prepare_shapes.
+
+        remove_background : one for each. Any thread may call it while others use the device.
+        """
+        opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, remove_background)
+        return [self._uploading(image) if isinstance(image, PreparedImage) else image for image in opened]
+
+    def prepare_shapes(self, images: Sequence[MaybePrepared], options: Sequence[ImageOptions]) -> list[Prepared]:
         """Preprocess every image by itself. options : one for each image."""
         watch = Stopwatch(self.device)
         modes = [own.remove_background for own in options]
@@ -150,7 +162,8 @@ class Hunyuan3DShapePipeline:
         batch = stack([item.image for item in prepared])
         watch = Stopwatch(self.device)
         with watch.stage("encode"):
-            cond = self.encode_images(batch.image, batch.view_indices)
+            uploads = [item.image.uploaded for item in prepared if isinstance(item.image, PreparedImage)]
+            cond = self.encode_images(batch.image, batch.view_indices, uploads)
         if report is not None:
             report("encode", 1, 1)
         with watch.stage("sample"):
@@ -177,10 +190,13 @@ class Hunyuan3DShapePipeline:
         return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
 
     @torch.no_grad()
-    def encode_images(self, image: Tensor, view_indices: ViewIndices | None = None) -> Tensor:
+    def encode_images(
+        self, image: Tensor, view_indices: ViewIndices | None = None, uploads: Sequence[Upload | None] = ()
+    ) -> Tensor:
         """Turn images into context tokens; encode identical ones once.
 
-        image : (B, 3, S, S), or (B, V, 3, S, S) with the V views' indices, in [-1, 1]. Returns cond (B, T, D).
+        image : (B, 3, S, S), or (B, V, 3, S, S) with the V views' indices, in [-1, 1]. uploads : the same images,
+        (1, ...) each, where they are on their way to the device; used when all are. Returns cond (B, T, D).
         """
         if self.conditioner is None:
             raise CheckpointKeyError(f"{self.name} has no conditioner section: it can only sample from given cond.")
@@ -190,8 +206,10 @@ class Hunyuan3DShapePipeline:
             raise InvalidImage(f"The conditioner cannot take pictures of shape {tuple(image.shape)}.")
         rows = view_rows(view_indices, len(image), image.shape[1]) if views else None
         first, inverse = unique_rows(image, rows)
+        on_the_way = [each for k in first if k < len(uploads) and (each := uploads[k]) is not None]
         with named_memory_errors():
-            cond: Tensor = self.conditioner(image[first].to(self.device), [rows[k] for k in first] if rows else None)
+            chosen = joined(on_the_way) if len(on_the_way) == len(first) else image[first]
+            cond: Tensor = self.conditioner(chosen.to(self.device), [rows[k] for k in first] if rows else None)
         return cond[inverse]
 
     @torch.no_grad()
@@ -313,7 +331,7 @@ class Hunyuan3DShapePipeline:
             guidance_scale=generation.guidance_scale,
             octree_resolution=generation.octree_resolution,
             acceleration=generation.acceleration,
-            evaluations_needed=len(evaluated_steps(self.scheduler, replace(generation, acceleration="none"))),
+            evaluations_needed=len(needed_steps(self.scheduler, generation.num_inference_steps)),
             target_faces=options.target_faces,
         )
 
@@ -339,6 +357,9 @@ class Hunyuan3DShapePipeline:
                     (k, shape.with_fallbacks(batches.fallbacks)) for k, shape in zip(part, shapes, strict=True)
                 )
         return pending
+
+    def _uploading(self, image: PreparedImage) -> PreparedImage:
+        return replace(image, uploaded=upload(image.batch.image, self.device))
 
     def _draw_noise(self, seeds: Sequence[int]) -> Tensor:
         shape = self.shape_vae.latent_shape

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
+from backend.hunyuan3d.device.transfer import Upload
 from backend.hunyuan3d.image.background import remove_background
 from backend.hunyuan3d.image.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
@@ -27,10 +29,18 @@ ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """A batch of one, and how its background was removed: the method's name, or 'none'."""
+    """A batch of one, and how its background was removed: the method's name, or 'none'.
+
+    uploaded : the same image on its way to the device, where that was begun.
+    """
 
     batch: ImageBatch
     background: str
+    uploaded: Upload | None = None
+
+
+MaybePrepared: TypeAlias = "ImageInput | PreparedImage | ServiceError"
+"""An image as it was given, or what preparing it has given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,9 +63,14 @@ def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundM
 
 
 def prepare_or_error(
-    item: ImageInput, mode: BackgroundMode, *, processor: ImageProcessor
+    item: MaybePrepared, mode: BackgroundMode, *, processor: ImageProcessor
 ) -> PreparedImage | ServiceError:
-    """Prepare an image, with what is wrong with it as a value: its neighbours go on without it."""
+    """Prepare an image, with what is wrong with it as a value: its neighbours go on without it.
+
+    One that was prepared before is returned as it is.
+    """
+    if isinstance(item, PreparedImage | ServiceError):
+        return item
     try:
         with named_memory_errors():
             return prepare_image(item, processor, mode)

@@ -99,7 +99,7 @@ class ShapeResult:
 
 
 class Stopwatch:
-    """Seconds of each stage; waits for the device, whose work goes on after a call returns."""
+    """Seconds of each stage; waits for this thread's work on the device, which goes on after a call returns."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter) -> None:
         self._device = device
@@ -112,7 +112,7 @@ class Stopwatch:
         started = self._clock()
         yield
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()
         self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
 
     def seconds(self) -> StageSeconds:

@@ -63,6 +63,16 @@ def lease_batch_mates(connection: Connection, wanted: LeaseRequest, running: Job
     return [] if running.isolated else _take(connection, wanted, _batch_mate_ids(connection, running, limit))
 
 
+def upcoming(connection: Connection, limit: int) -> list[Job]:
+    """Return up to limit jobs that the next lease would give, without leasing them; none whose run died before."""
+    head = connection.execute(_in_order(_order()).limit(1)).one_or_none()
+    if head is None or head.attempts:
+        return []
+    first = job_of(head)
+    mates = _in_order(_order(first.batch_key)).where(jobs.c.id != first.id, jobs.c.attempts == 0)
+    return [first, *map(job_of, connection.execute(mates.limit(limit - 1)))]
+
+
 def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Job]:
     """End the runs whose lease has ended, and return their jobs.
 
@@ -141,12 +151,16 @@ def _order(batch_key: str | None = None) -> Subquery:
 
 def _free(order: Subquery) -> Select[Any]:
     """Select jobs that are queued and that no other transaction is taking, in order, locked for this one."""
+    return _in_order(order).with_for_update(of=jobs, skip_locked=True)
+
+
+def _in_order(order: Subquery) -> Select[Any]:
+    """Select jobs that are queued, in order."""
     return (
         select(*jobs.c)
         .join(order, order.c.id == jobs.c.id)
         .where(jobs.c.status == Status.QUEUED)
         .order_by(order.c.round, order.c.turn.nulls_first(), order.c.id)
-        .with_for_update(of=jobs, skip_locked=True)
     )
 
 

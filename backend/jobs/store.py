@@ -25,7 +25,16 @@ from backend.errors import (
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs.ids import JobIds, is_job_id
-from backend.jobs.leases import LeaseRequest, handed_back, job_of, lease_batch_mates, lease_next, position, reclaim
+from backend.jobs.leases import (
+    LeaseRequest,
+    handed_back,
+    job_of,
+    lease_batch_mates,
+    lease_next,
+    position,
+    reclaim,
+    upcoming,
+)
 from backend.jobs.models import (
     Batch,
     Clock,
@@ -89,8 +98,7 @@ class JobStore:
         ids = tuple(self._new_id() for _ in new_jobs)
         answer = Submitted(ids, self._new_id() if len(ids) > 1 else None, replayed=False)
         now = self._clock()
-        with self._database.write() as connection:
-            self._database.one_at_a_time(connection, _SUBMIT_LOCK)
+        with self._database.write(_SUBMIT_LOCK) as connection:
             if idempotency is not None:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
@@ -224,6 +232,14 @@ class JobStore:
                 leased = lease_next(connection, wanted, limit)
         self._report_died(died)
         return leased
+
+    def upcoming(self, limit: int) -> list[Job]:
+        """Return up to limit (≥ 1) jobs that the next lease would give now, and lease none of them.
+
+        A job whose run died before is left out, and all that would run with it.
+        """
+        with self._database.read() as connection:
+            return upcoming(connection, limit)
 
     def reclaim(self) -> list[Job]:
         """End the runs whose lease has ended; return their jobs as they are now: queued, failed or cancelled."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLost, ImageLost, ServiceError
 from backend.hunyuan3d.options import Defaults, ImageOptions
 from backend.jobs.progress import STAGES, StageTimes
+from backend.runner.device_times import DeviceTimes
 from backend.runner.heartbeat import Ending, Run
+from backend.runner.look_ahead import LookAhead
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
 from backend.runner.result_recorder import ResultRecorder, known_metadata, unnamed_error
 from backend.runner.watchdog import Watchdog
@@ -57,16 +61,21 @@ class BatchRunner:
         times: StageTimes,
         metrics: WorkerMetrics,
         watchdog: Watchdog,
+        device_times: DeviceTimes,
+        look_ahead: LookAhead,
     ) -> None:
         """Keep what every batch needs.
 
         watchdog : bounds the device calls of each batch, all together
+        look_ahead : prepares images beside a batch, where the processor wants that
         """
         self._images = images
         self._recorder = recorder
         self._times = times
         self._metrics = metrics
         self._watchdog = watchdog
+        self._device_times = device_times
+        self._look_ahead = look_ahead
 
     def run(self, processor: ShapeProcessor, tasks: Sequence[Task], capacity: int, hand_over: HandOver) -> None:
         """Give each task's pending shape to hand_over, or end its run.
@@ -74,8 +83,26 @@ class BatchRunner:
         tasks : with equal generation options. capacity : how many images fit together on the device.
         Raises DeviceLost, and what isn't an Exception.
         """
-        images = {task: image for task in tasks if (image := self._load(task)) is not None}
         deadline = self._watchdog.deadline()
+        images = {task: image for task in tasks if (image := self._load(task, deadline)) is not None}
+        with self._looking_ahead(processor, tasks):
+            self._run_all(processor, images, capacity, hand_over, deadline)
+
+    def _looking_ahead(self, processor: ShapeProcessor, tasks: Sequence[Task]) -> AbstractContextManager[None]:
+        """Prepare the next images meanwhile, but let nothing run beside a job whose next death would be its last."""
+        if not processor.prepares_ahead or any(task.run.job.isolated for task in tasks):
+            return nullcontext()
+        return self._look_ahead.beside(processor)
+
+    def _run_all(
+        self,
+        processor: ShapeProcessor,
+        images: Mapping[Task, Any],
+        capacity: int,
+        hand_over: HandOver,
+        deadline: float,
+    ) -> None:
+        """Run the images together; when that fails, each by itself."""
         error = self._attempt(processor, images, capacity, hand_over, deadline)
         if error is None:
             return
@@ -87,10 +114,15 @@ class BatchRunner:
             if error is not None:
                 self._fail(task, error)
 
-    def _load(self, task: Task) -> bytes | None:
-        """Read a task's image; where there is none, end the run and return None."""
+    def _load(self, task: Task, deadline: float) -> Any | None:
+        """Take a task's image as it was prepared, or read it; where there is none, end the run and return None."""
         run = task.run
         with log_context(run.job.id):
+            if self._look_ahead.has(run.job):
+                with self._watchdog.bounded(deadline):
+                    prepared = self._look_ahead.take(run)
+                if prepared is not None:
+                    return prepared
             try:
                 return self._recorder.retry(run, lambda: self._read(run.job.image_name))
             except ArtifactNotFound:
@@ -107,7 +139,7 @@ class BatchRunner:
     def _attempt(
         self,
         processor: ShapeProcessor,
-        images: Mapping[Task, bytes],
+        images: Mapping[Task, Any],
         capacity: int,
         hand_over: HandOver,
         deadline: float,
@@ -125,17 +157,19 @@ class BatchRunner:
             self._require_device(processor, list(images), error)
             return error
         finally:
+            self._device_times.end()
             self._metrics.observe_batch(len(images))
         for task, shape in zip(images, shapes, strict=True):
             with log_context(task.run.job.id):
                 hand_over(task, shape)
         return None
 
-    def _call(self, processor: ShapeProcessor, images: Mapping[Task, bytes], capacity: int) -> Sequence[PendingShape]:
+    def _call(self, processor: ShapeProcessor, images: Mapping[Task, Any], capacity: int) -> Sequence[PendingShape]:
         runs = [task.run for task in images]
         plan = self._times.plan(runs[0].job.batch_key)
 
         def on_progress(progress: ShapeProgress) -> None:
+            self._device_times.begin()
             if all(run.over for run in runs):
                 raise _AllOver
             if progress.stage in STAGES:

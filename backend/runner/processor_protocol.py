@@ -6,7 +6,7 @@ The real one comes from hunyuan_integration.get_3d_processor. This module import
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.options import Defaults, ImageOptions
@@ -77,9 +77,21 @@ class ShapeProcessor(Protocol):
     def batch_capacity(self, octree_resolution: int) -> int:
         """Return how many images fit together at this resolution, at least 1."""
 
+    @property
+    def prepares_ahead(self) -> bool:
+        """Whether images are better prepared beside a running batch than before their own."""
+
+    def prepare_images(
+        self, images: Sequence[bytes], remove_background: Sequence[Literal["auto", "always", "never"]]
+    ) -> Sequence[Any | None]:
+        """Return for each image what may take its place in generate_shape_batch, or None: then nothing may.
+
+        Called on any thread, also during a device call. An image's own error is what takes its place, too.
+        """
+
     def generate_shape_batch(
         self,
-        images: Sequence[bytes],
+        images: Sequence[Any],
         *,
         options: Sequence[ImageOptions],
         capacity: int,
@@ -88,5 +100,6 @@ class ShapeProcessor(Protocol):
     ) -> Sequence[PendingShape]:
         """Return one pending shape for each image, in order; what on_progress raises ends the call and comes out.
 
-        options : one for each image, all with the same generation. capacity : as batch_capacity gave it.
+        images : bytes as they were sent, or what prepare_images made of them; the first report is made when all are
+        prepared. options : one for each image, all with the same generation. capacity : as batch_capacity gave it.
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, func, make_url, select
@@ -71,18 +71,17 @@ class Database:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, lock: int | None = None) -> Iterator[Connection]:
         """Begin a transaction that writes: all of it stays when the block ends, nothing when it raises; never nested.
 
+        lock : as for `one_at_a_time`, which is called first
         Raises StorageFull and StoreUnavailable; after the latter it is unknown whether it stayed when the connection
         broke at the very end.
         """
-        if self._turn is None:
-            with translated(), self._writer.begin() as connection:
-                yield connection
-        else:
-            with self._turn, translated(), self._writer.begin() as connection:
-                yield connection
+        with self._turn or nullcontext(), translated(), self._writer.begin() as connection:
+            if lock is not None:
+                self.one_at_a_time(connection, lock)
+            yield connection
 
     def one_at_a_time(self, connection: Connection, lock: int) -> None:
         """Let no other transaction pass this line with the same number until this one ends."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 Key = tuple[str, ...]
@@ -62,9 +62,9 @@ class CounterFamily:
     text: str
     labels: tuple[str, ...] = ()
 
-    def steps(self, *values: str) -> Iterator[Step]:
-        """Yield the step for one more time; values : the labels', in their order."""
-        yield (self.name, *values), 1.0
+    def steps(self, *values: str, amount: float = 1.0) -> Iterator[Step]:
+        """Yield the step for one more time, or for `amount` more; values : the labels', in their order."""
+        yield (self.name, *values), amount
 
     def exported(self, totals: Mapping[Key, float]) -> CounterMetricFamily:
         """Return the family for Prometheus; without labels its number is there before it first happens."""
@@ -106,10 +106,32 @@ class HistogramFamily:
         return family
 
 
+@dataclass(frozen=True)
+class ShareFamily:
+    """One counter's part of another, from 0 to 1, since both began; without labels."""
+
+    name: str
+    text: str
+    part: CounterFamily
+    whole: CounterFamily
+
+    def exported(self, totals: Mapping[Key, float]) -> GaugeMetricFamily:
+        """Return the family for Prometheus; its number is there once the whole is more than 0."""
+        family = GaugeMetricFamily(self.name, self.text)
+        whole = totals.get((self.whole.name,), 0.0)
+        if whole > 0:
+            family.add_metric((), min(totals.get((self.part.name,), 0.0) / whole, 1.0))
+        return family
+
+
+Family = CounterFamily | HistogramFamily | ShareFamily
+MetricFamily = CounterMetricFamily | HistogramMetricFamily | GaugeMetricFamily
+
+
 class Tally(Collector):
     """Some families and their numbers, which are this process's own until they are shared."""
 
-    def __init__(self, families: Iterable[CounterFamily | HistogramFamily]) -> None:
+    def __init__(self, families: Iterable[Family]) -> None:
         self._families = tuple(families)
         self._counts: Counts = OwnCounts()
 
@@ -121,11 +143,11 @@ class Tally(Collector):
         """Let numbers grow, as Counts do."""
         self._counts.add(steps)
 
-    def describe(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+    def describe(self) -> Iterator[MetricFamily]:
         """Return the families, without their numbers."""
         return (family.exported({}) for family in self._families)
 
-    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
+    def collect(self) -> Iterator[MetricFamily]:
         """Return the families as Prometheus wants them."""
         totals = self._counts.totals()
         return (family.exported(totals) for family in self._families)

@@ -15,7 +15,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from backend.jobs.models import Job, Status
-from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, Tally
+from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, ShareFamily, Tally
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -35,6 +35,11 @@ _STAGES = HistogramFamily(
 )
 _RUNS = CounterFamily("orfeas_runs", "Runs of jobs that ended.", ("outcome",))
 _FAILURES = CounterFamily("orfeas_job_failures", "Jobs that failed.", ("code",))
+_DEVICE_BUSY = CounterFamily("orfeas_device_busy_seconds", "Seconds in which the device had a batch's work.")
+_DEVICE_WANTED = CounterFamily("orfeas_device_wanted_seconds", "Seconds in which jobs waited for the device or ran.")
+_DEVICE_SHARE = ShareFamily(
+    "orfeas_device_busy_share", "The first of these two in the second, since the start.", _DEVICE_BUSY, _DEVICE_WANTED
+)
 
 
 class WorkerMetrics(Protocol):
@@ -42,6 +47,9 @@ class WorkerMetrics(Protocol):
 
     def observe_batch(self, size: int) -> None:
         """Count a device call that was given `size` images."""
+
+    def observe_device(self, busy: float, wanted: float) -> None:
+        """Count a batch's seconds: in which the device had work, and in which jobs waited for it or ran."""
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Count how long a stage of one job took; stage : a field's name of jobs.metadata.StageSecondsOut."""
@@ -54,6 +62,9 @@ class NoMetrics:
     """Count nothing."""
 
     def observe_batch(self, size: int) -> None:
+        """Do nothing."""
+
+    def observe_device(self, busy: float, wanted: float) -> None:
         """Do nothing."""
 
     def observe_stage(self, stage: str, seconds: float) -> None:
@@ -75,7 +86,7 @@ class PrometheusMetrics:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
-        self._tally = Tally((_BATCHES, _STAGES, _RUNS, _FAILURES, *others))
+        self._tally = Tally((_BATCHES, _STAGES, _RUNS, _FAILURES, _DEVICE_BUSY, _DEVICE_WANTED, _DEVICE_SHARE, *others))
         self._registry = CollectorRegistry()
         self._registry.register(self._tally)
 
@@ -91,6 +102,10 @@ class PrometheusMetrics:
     def observe_batch(self, size: int) -> None:
         """Count it, as WorkerMetrics says."""
         self._tally.add(_BATCHES.steps(size))
+
+    def observe_device(self, busy: float, wanted: float) -> None:
+        """Count it, as WorkerMetrics says."""
+        self._tally.add((*_DEVICE_BUSY.steps(amount=busy), *_DEVICE_WANTED.steps(amount=wanted)))
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Count it, as WorkerMetrics says."""

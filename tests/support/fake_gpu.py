@@ -55,6 +55,13 @@ class FakeCall:
     ended: BaseException | None = None
 
 
+@dataclass(frozen=True)
+class FakePrepared:
+    """An image that was prepared ahead."""
+
+    image: bytes
+
+
 @dataclass(eq=False)
 class FakePending:
     image: bytes
@@ -82,7 +89,9 @@ def nothing(*_: object) -> None:
 
 @dataclass(eq=False)
 class FakeProcessor:
-    """before_call, at_step, before_finish : what to do then; errors : a picture's own failure, by its bytes.
+    """before_call, at_step, before_finish, before_preparing : what to do then.
+
+    errors : a picture's own failure, by its bytes. prepared : what was prepared ahead; used_prepared : and then run.
 
     failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
     """
@@ -91,12 +100,16 @@ class FakeProcessor:
     defaults: FakeDefaults = field(default_factory=FakeDefaults)
     capacity: int = 8
     calls: list[FakeCall] = field(default_factory=list)
-    before_call: Callable[[FakeCall], None] = nothing
-    at_step: Callable[[int], None] = nothing
+    before_call: Callable[[FakeCall], object] = nothing
+    at_step: Callable[[int], object] = nothing
     before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     lost: bool = False
+    prepares_ahead: bool = True
+    before_preparing: Callable[[list[bytes]], object] = nothing
+    prepared: list[bytes] = field(default_factory=list)
+    used_prepared: list[bytes] = field(default_factory=list)
     failed_checks: list[AssertionError] = field(default_factory=list)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
@@ -108,9 +121,15 @@ class FakeProcessor:
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return self.capacity
 
+    def prepare_images(self, images: Sequence[bytes], remove_background: Sequence[str]) -> list[FakePrepared | None]:
+        assert len(images) == len(remove_background)
+        self.before_preparing(list(images))
+        self.prepared += images
+        return [FakePrepared(image) for image in images]
+
     def generate_shape_batch(
         self,
-        images: Sequence[bytes],
+        images: Sequence[bytes | FakePrepared],
         *,
         options: Sequence[ImageOptions],
         capacity: int,
@@ -121,8 +140,10 @@ class FakeProcessor:
         assert capacity <= self.capacity
         (generation,) = {own.generation for own in options}
         assert self._busy.acquire(blocking=False), "two device calls at once"
+        given = [each.image if isinstance(each, FakePrepared) else each for each in images]
+        self.used_prepared += [each.image for each in images if isinstance(each, FakePrepared)]
         call = FakeCall(
-            list(images), [own.seed for own in options], generation.num_inference_steps, generation.guidance_scale,
+            given, [own.seed for own in options], generation.num_inference_steps, generation.guidance_scale,
             generation.octree_resolution, [own.target_faces for own in options],
             [own.remove_background for own in options], generation.acceleration,
         )  # fmt: skip
@@ -136,7 +157,7 @@ class FakeProcessor:
             raise
         finally:
             self._busy.release()
-        return [FakePending(images[k], self._metadata(call, k), self) for k in range(len(images))]
+        return [FakePending(call.images[k], self._metadata(call, k), self) for k in range(len(images))]
 
     def _run(self, call: FakeCall, on_progress: Callable[[ShapeProgress], None]) -> None:
         indices = tuple(range(len(call.images)))

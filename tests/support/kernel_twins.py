@@ -11,6 +11,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from backend.hunyuan3d.kernels.embedding import Embedding, embedded_points_torch, embedded_points_triton
 from backend.hunyuan3d.kernels.ghost_cells import ghost_cells_torch, ghost_cells_triton
 from backend.hunyuan3d.kernels.norm_dot import NormDotWeights, norm_dot_torch, norm_dot_triton
 from backend.hunyuan3d.kernels.query_norm import QueryWeights, query_heads_torch, query_heads_triton
@@ -25,6 +26,15 @@ def check_query_heads() -> None:
         gain, offset = (torch.randn(head_dim), torch.randn(head_dim)) if normed else (None, None)
         weights = QueryWeights(centred, weight, torch.randn(width), heads, 1e-6, gain, offset, 1e-6)
         torch.testing.assert_close(query_heads_triton(f, weights), query_heads_torch(f, weights), atol=1e-4, rtol=1e-4)
+
+
+def check_embedding() -> None:
+    """Released sizes and the demo's, with and without pi, rows that fill blocks and that do not."""
+    for rows, (embedding, width) in product((1, 64, 100), ((Embedding(8, 1.0), 64), (Embedding(6, torch.pi), 48))):
+        points = torch.rand(rows, 3) * 2.02 - 1.01
+        out = embedded_points_triton(points, embedding, width, torch.float32)
+        expected = embedded_points_torch(points, embedding, width, torch.float32)
+        torch.testing.assert_close(out, expected, atol=1e-6, rtol=0)
 
 
 def check_norm_dot() -> None:
@@ -52,7 +62,7 @@ def check_ghost_cells() -> None:
 def main() -> None:
     """Check every kernel and name it."""
     torch.manual_seed(0)
-    for check in (check_query_heads, check_norm_dot, check_ghost_cells):
+    for check in (check_embedding, check_query_heads, check_norm_dot, check_ghost_cells):
         check()
         sys.stdout.write(f"{check.__name__}\n")
 

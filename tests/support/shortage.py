@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.volume.decode import Field
 
 
 class Shortage:
@@ -53,10 +55,32 @@ class Shortage:
         pipeline.shape_vae.decode = short  # type: ignore[method-assign]
 
     def while_asking(self, pipeline: Hunyuan3DShapePipeline) -> None:
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.look(args[0].shape[0] * args[0].shape[1], args[0])
+        field_of = pipeline.shape_vae.field
 
-        pipeline.shape_vae.geo_decoder.register_forward_pre_hook(hook)
+        def short(tokens: Tensor) -> _ShortField:
+            return _ShortField(field_of(tokens), self)
+
+        pipeline.shape_vae.field = short  # type: ignore[method-assign, assignment]
+
+
+@dataclass(frozen=True)
+class _ShortField:
+    """A field each of whose calls the shortage looks at."""
+
+    inner: Field
+    shortage: Shortage
+
+    @property
+    def batch_size(self) -> int:
+        return self.inner.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        self.shortage.look(len(points), points)
+        return self.inner(points, image)
 
 
 STAGES = {"encode": Shortage.while_encoding, "sample": Shortage.while_sampling, "decode": Shortage.while_decoding}

@@ -35,9 +35,14 @@ class Counts:
         self.batches: list[int] = []
         self.stages: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
+        self.device: list[tuple[float, float]] = []
 
     def observe_batch(self, size: int) -> None:
         self.batches.append(size)
+
+    def observe_device(self, busy: float, wanted: float) -> None:
+        assert 0 <= busy <= wanted
+        self.device.append((busy, wanted))
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         assert seconds >= 0

@@ -24,6 +24,8 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 SAFETY = 1.5
 # So many calls without trouble before a batch size that was too large once is tried again.
 CALLS_BEFORE_GROWTH = 20
+# Above this part of the memory a batch went well by luck: the next one is smaller.
+TIGHT = 0.85
 _IMAGE_SIDE = 256
 _FEW_POINTS = 1024
 
@@ -91,6 +93,10 @@ class BatchSizer:
         with self._lock:
             self._calm = 0
             self._ceilings[octree_resolution] = sufficed
+
+    def ran_close(self, octree_resolution: int, largest: int) -> None:
+        """Take in that memory nearly ran out with `largest` (≥ 2) images at a time at this resolution."""
+        self.ran_out(octree_resolution, largest - 1)
 
     def ran_well(self) -> None:
         """Note that a call went through as planned. After enough of them larger batches are tried again."""

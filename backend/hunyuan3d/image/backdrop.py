@@ -9,6 +9,8 @@ central prior. This module does not know about alpha channels, files, or how sof
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
+Real = TypeVar("Real", np.float32, np.float64)
 
 WORKING_SIDE = 512
 # Lightness of a shadow's (L + 16) relative to the lit backdrop's; darker than this is an object.
@@ -111,15 +114,14 @@ def _fit_border(lab: Array) -> _Backdrop:
     width = max(3, round(0.03 * min(h, w)))
     ring = np.ones((h, w), bool)
     ring[width:-width, width:-width] = False
-    y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
-    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
+    basis = _quadratics(h, w)
     design, values = basis[ring], lab[ring].astype(np.float64)
-    distance = np.linalg.norm(values - np.median(values, axis=0), axis=1)
+    distance = _lengths(values - np.median(values, axis=0))
     scale = max(1.5, 1.48 * float(np.median(distance)))
     for step in range(10):
         weighted = design * (np.clip(1 - (distance / (4 * scale)) ** 2, 0, 1) ** 2)[:, None]
         surface = np.linalg.solve(weighted.T @ design + 1e-3 * np.eye(6), weighted.T @ values)
-        distance = np.linalg.norm(values - design @ surface, axis=1)
+        distance = _lengths(values - design @ surface)
         scale = max(0.7, 0.8 * scale if step < 3 else float(np.median(distance)))
     inlier = distance < max(4, 4 * scale)
     tolerance = 1.3 * float(np.quantile(distance[inlier], 0.97)) if inlier.any() else np.inf
@@ -127,14 +129,28 @@ def _fit_border(lab: Array) -> _Backdrop:
     return _Backdrop((basis @ surface).astype(np.float32), float(np.clip(tolerance, 3, 8)), uniform)
 
 
+@lru_cache(maxsize=2)
+def _quadratics(h: int, w: int) -> npt.NDArray[np.float64]:
+    """Return 1, x, y, xy, x² and y² at every pixel, (h, w, 6), x and y from -1 to 1; most images have the same size."""
+    y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
+    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
+    basis.flags.writeable = False
+    return basis
+
+
+def _lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the lengths (n,) of vectors (n, 3)."""
+    return np.sqrt(sum_channels(vectors * vectors))
+
+
 def _distance(lab: Array, backdrop: Array) -> Array:
     difference: Array = np.sqrt(sum_channels((lab - backdrop) ** 2))
     return difference
 
 
-def sum_channels(values: Array) -> Array:
+def sum_channels(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Add up the three channels of (..., 3) values; numpy's own sum over so short an axis is many times slower."""
-    total: Array = values[..., 0] + values[..., 1]
+    total: npt.NDArray[Real] = values[..., 0] + values[..., 1]
     total += values[..., 2]
     return total
 
@@ -165,7 +181,7 @@ def _steps(lab: Array, match: Mask, fine: float, coarse: float, least: float) ->
     noise = float(np.quantile(sharpness[match], 0.985)) if match.any() else 0.0
     threshold = float(np.clip(1.3 * noise, least, 2.0))
     count, labels = cv2.connectedComponents((sharpness > 0.5 * threshold).astype(np.uint8), connectivity=8)
-    strong = np.bincount(labels.ravel(), weights=(sharpness > threshold).ravel(), minlength=count)
+    strong = np.bincount(labels[sharpness > threshold], minlength=count)
     long = strong >= (12 if fine == 0 else 20)
     long[0] = False
     return np.asarray(long[labels], dtype=np.bool_)
@@ -235,11 +251,18 @@ def _has_leaked(evidence: _Evidence, reached: Mask) -> bool:
     rest = _significant(~reached, evidence.step.astype(np.float32), 0.3)
     if not rest.any():
         return False
-    corners = cv2.convexHull(cv2.findNonZero(rest.astype(np.uint8)))
+    corners = cv2.convexHull(_row_ends(rest))
     hull = cv2.fillConvexPoly(np.zeros(rest.shape, np.uint8), corners, 1) > 0
     faint = rest & evidence.step & (evidence.distance < 25)
     hollow = faint.sum() > max(60, 0.4 * rest.sum()) and rest.sum() < 0.4 * hull.sum()
     return bool(hollow or (hull & reached & ~evidence.match).sum() > 0.25 * hull.sum())
+
+
+def _row_ends(mask: Mask) -> npt.NDArray[np.int32]:
+    """Return the first and last pixel (n, 2) [x, y] of every row of the mask: its hull is theirs."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
+    return np.stack([np.concatenate([first, last]), np.concatenate([rows, rows])], axis=1).astype(np.int32)
 
 
 def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
@@ -256,9 +279,12 @@ def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
     for neck in _NECKS:
         count, labels = cv2.connectedComponents((depth > neck).astype(np.uint8))
         outside = _from_border(depth > neck)
+        open_ = np.bincount(labels[outside], minlength=count) > 0
+        if open_[1:].all():
+            continue
         deepest = np.zeros(count, np.float32)
         np.maximum.at(deepest, labels.ravel(), depth.ravel())
-        deepest[np.bincount(labels[outside], minlength=count) > 0] = 0
+        deepest[open_] = 0
         inner = [k for k in range(1, count) if deepest[k] >= slack * neck]
         if not inner:
             continue
@@ -292,10 +318,17 @@ def spread(values: Array, known: Mask) -> Array:
     weight = known.astype(np.float32)
     half = ((known.shape[1] + 1) // 2, (known.shape[0] + 1) // 2)
     weights = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
-    means = cv2.resize(values * weight[..., None], half, interpolation=cv2.INTER_AREA)
-    coarse = spread(means / np.maximum(weights, 1e-6)[..., None], weights > 1e-3)
-    raised = cv2.resize(coarse, (known.shape[1], known.shape[0]), interpolation=cv2.INTER_LINEAR)
-    return np.where(known[..., None], values, raised).astype(np.float32)
+    means = cv2.resize(values * by_channel(weight), half, interpolation=cv2.INTER_AREA)
+    coarse = spread(means / by_channel(np.maximum(weights, 1e-6)), weights > 1e-3)
+    raised: Array = cv2.resize(coarse, (known.shape[1], known.shape[0]), interpolation=cv2.INTER_LINEAR)
+    raised[known] = values[known]
+    return raised
+
+
+def by_channel(values: Array) -> Array:
+    """Repeat (h, w) values for three channels; numpy works on whole arrays much faster than it repeats on the way."""
+    repeated: Array = cv2.merge((values, values, values))
+    return repeated
 
 
 def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, tolerance: float) -> Mask:

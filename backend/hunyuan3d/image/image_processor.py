@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from backend.errors import InvalidImage, MissingImage, NoForeground
 from backend.hunyuan3d.image.open_image import Source, open_image
 
 ImageInput: TypeAlias = "Source | Mapping[str, Source]"
+Item = TypeVar("Item")
 
 VIEWS = ("front", "left", "back", "right")
 
@@ -109,10 +110,10 @@ class MultiViewImageProcessor(ImageProcessor):
         return ImageBatch(torch.stack(images)[None], torch.stack(masks)[None], indices)
 
 
-def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+def as_list(images: ImageInput | Sequence[Item | ImageInput]) -> list[Item | ImageInput]:
     """Return one image or many, always as a list. Raises MissingImage when there is none."""
     single = isinstance(images, (Image.Image, str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Mapping))
-    items: list[ImageInput] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+    items: list[Item | ImageInput] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
     if not items:
         raise MissingImage
     return items

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, sum_channels
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, spread, sum_channels
 
 _INNER, _OUTER, _FILL = 5.0, 1.5, 4.0
 _ROW = 4096
@@ -58,7 +58,8 @@ def _measure(small: Pixels, found: Found) -> _Edge:
     front, _ = _average(cv2.GaussianBlur(image, (0, 0), 0.8), weight, 2.5)
     core, confidence = _average(image, (inside > _INNER).astype(np.float32), 3.0)
     clear = sum_channels((core - back) ** 2) > 0.6 * sum_channels((front - back) ** 2)
-    front = np.where(((confidence > 0.05) & clear)[..., None], core, front)
+    seen = (confidence > 0.05) & clear
+    front[seen] = core[seen]
     return _Edge(inside, outside, np.clip(inside - 2, 0, 1), front, back)
 
 
@@ -70,7 +71,7 @@ def _reach(mask: Mask) -> Array:
 
 def _average(values: Array, weight: Array, sigma: float) -> tuple[Array, Array]:
     total = cv2.GaussianBlur(weight, (0, 0), sigma)
-    mean: Array = cv2.GaussianBlur(values * weight[..., None], (0, 0), sigma) / np.maximum(total, 1e-6)[..., None]
+    mean: Array = cv2.GaussianBlur(values * by_channel(weight), (0, 0), sigma) / by_channel(np.maximum(total, 1e-6))
     return mean, total
 
 

@@ -13,31 +13,30 @@ it stands; b_2 moves behind the last product likewise. This module does not know
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.hunyuan3d.kernels.embedding import Embedding, embedded_points
 from backend.hunyuan3d.kernels.norm_dot import NormDotWeights, norm_dot
 from backend.hunyuan3d.kernels.query_norm import QueryWeights, query_heads
 
 # Embeddings are filled up to a multiple of this, which products on a GPU need.
 _ALIGNED = 16
-Embed = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class FieldDecoder:
     """Points and one image's keys and values to logits; made by `GeoDecoder.folded`.
 
-    embed : points (Q, 3) -> (Q, F) float32. carried : (C, K), W_p with b_p + b_o. attention_out : W_o. ln_3 : the norm
+    carried : (C, K), W_p with b_p + b_o. attention_out : W_o. ln_3 : the norm
     before fc (W_1, b_1). fc_out : W_2. last : b_2, ln_post, w and b. kernels : whether Triton kernels are used where
     they run.
     """
 
-    embed: Embed
+    embedding: Embedding
     query: QueryWeights
     carried: Tensor
     attention_out: Tensor
@@ -70,12 +69,8 @@ class FieldDecoder:
 
     def embedded(self, points: Tensor) -> Tensor:
         """Embed points (Q, 3) float32 as (Q, K): embedding, a one, zeros."""
-        embedding = self.embed(points)
-        used = embedding.shape[-1]
-        f = torch.zeros((len(points), self.carried.shape[1]), dtype=self.carried.dtype, device=points.device)
-        f[:, :used] = embedding
-        f[:, used] = 1
-        return f
+        width, dtype = self.carried.shape[1], self.carried.dtype
+        return embedded_points(points, self.embedding, width, dtype, kernels=self.kernels)
 
 
 def with_bias(weight: Tensor, bias: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.hunyuan3d.kernels.embedding import Embedding
 from backend.hunyuan3d.kernels.norm_dot import NormDotWeights
 from backend.hunyuan3d.networks.field_decoder import FieldDecoder, fold_query, with_bias
 from backend.hunyuan3d.networks.layers import (
@@ -63,16 +64,12 @@ class FourierEmbedder(nn.Module):
 
     def __init__(self, num_freqs: int, include_pi: bool) -> None:
         super().__init__()
-        self.num_freqs = num_freqs
-        self.scale = torch.pi if include_pi else 1.0
-        self.out_dim = 3 * (2 * num_freqs + 1)
+        self.embedding = Embedding(num_freqs, torch.pi if include_pi else 1.0)
+        self.out_dim = self.embedding.channels
 
     def forward(self, points: Tensor) -> Tensor:
-        """Embed points (..., 3) as (..., out_dim) float32: half precision jitters by a tenth of a cell at 384."""
-        points = points.float()
-        f = torch.exp2(torch.arange(self.num_freqs, dtype=torch.float32, device=points.device)) * self.scale
-        phase = (points[..., None] * f).flatten(-2)
-        return torch.cat([points, phase.sin(), phase.cos()], dim=-1)
+        """Embed points (..., 3) as (..., out_dim) float32."""
+        return self.embedding(points)
 
 
 class QKNorm(nn.Module):
@@ -259,7 +256,7 @@ class GeoDecoder(nn.Module):
         with torch.inference_mode():
             carried = with_bias(self.query_proj.weight, self.query_proj.bias + block.attn.c_proj.bias)
             return FieldDecoder(
-                embed=self.fourier,
+                embedding=self.fourier.embedding,
                 query=fold_query(
                     self.query_proj, block.ln_1, block.attn.c_q, block.attn.attention.q_norm, block.attn.heads
                 ),

@@ -38,7 +38,7 @@ class BrickGrid:
     def build(
         cls, batch_size: int, bricks_a_side: int, coordinates: Tensor, *, images_in_order: bool = False
     ) -> BrickGrid:
-        """Number the bricks at `coordinates` (K,4) int64 in their order; each place at most once."""
+        """Build the grid of the bricks at `coordinates` (K,4) int64, numbered in their order; each at most once."""
         side = bricks_a_side + 2
         table = torch.full((batch_size, side, side, side), -1, dtype=torch.int32, device=coordinates.device)
         grid = cls(table, coordinates, images_in_order)
