@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,11 +121,21 @@ def test_service_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_model_that_cannot_be_loaded_is_reported(tmp_path: Path) -> None:
+    person, spoilt = Person(), tmp_path / "spoilt"
+    shutil.copytree(REPOSITORY / "backend" / "checkpoints" / "demo", spoilt)
+    (spoilt / "model.fp16.safetensors").write_bytes(b"no weights")
+    assert person.run("-o", tmp_path / "out", MODEL_PATH=str(spoilt)) == 3
+    said = person.err.getvalue()
+    assert ("its worker cannot" in said, "spoilt" in said) == (True, True)
+
+
+@pytest.mark.slow
+def test_model_that_is_not_there_is_reported(tmp_path: Path) -> None:
     person = Person()
     (tmp_path / "empty").mkdir()
     assert person.run("-o", tmp_path / "out", MODEL_PATH=str(tmp_path / "empty")) == 3
     said = person.err.getvalue()
-    assert ("its worker cannot" in said, "empty" in said) == (True, True)
+    assert ("ended by itself" in said, "empty" in said) == (True, True)
     assert service_processes() == []
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from scipy.spatial import cKDTree
 
 from backend.auth.agents_file import rotate_agent, set_enabled
 from backend.auth.hmac_signing import digest_body
@@ -588,7 +589,9 @@ def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: Watch
         for content in (service.call("GET", mug["download_url"]).body, meshes[0])
     )
     assert len(together.faces) == len(alone.faces)
-    assert np.abs(together.vertices - alone.vertices).max() < 1e-3
+    # By place, not by number: a lattice value that is a rounding away from zero lends its vertex to another edge.
+    for one, other in ((alone, together), (together, alone)):
+        assert cKDTree(one.vertices).query(other.vertices)[0].max() < 1e-3
 
 
 def test_a_picture_of_nothing_fails_with_its_reason(service: WatchedService) -> None:
