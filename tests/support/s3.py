@@ -19,6 +19,8 @@ class S3Server:
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # or it tells every request
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
         self._server.start()
+        # Clients opened by a URL are remembered with the server that the environment named when they were made.
+        s3fs.S3FileSystem.clear_instance_cache()
         host, port = self._server.get_host_and_port()
         self.environment = {
             "AWS_ENDPOINT_URL": f"http://{host}:{port}",
@@ -45,3 +47,4 @@ class S3Server:
     def stop(self) -> None:
         """End the server; what was in its buckets is gone."""
         self._server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()
