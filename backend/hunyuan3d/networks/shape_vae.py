@@ -324,11 +324,6 @@ class ShapeVAE(nn.Module):
         self.geo_decoder = GeoDecoder(config)
 
     @property
-    def has_encoder(self) -> bool:
-        """Whether `encode` can be called."""
-        return hasattr(self, "encoder")
-
-    @property
     def latent_shape(self) -> tuple[int, int]:
         """Return (N, E) of one image's latents."""
         return self.config.num_latents, self.config.embed_dim
