@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from backend.config import Settings
 from backend.jobs.janitor import Janitor
 from backend.jobs.schema import idempotency_keys, jobs
 from backend.jobs.store import JobStore
+from backend.periodic import utc_now
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, is_temporary
@@ -48,10 +49,6 @@ def until(condition: Callable[[], bool], what: str = "", seconds: float = PATIEN
     while not condition():
         assert time.monotonic() < deadline, f"it never came to be: {what}"
         time.sleep(0.05)
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 # Forms
