@@ -28,7 +28,7 @@ from backend.config import Settings
 from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job, Status, Submitted
-from backend.jobs.progress import queued_eta
+from backend.jobs.outlook import Outlook
 from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -123,8 +123,7 @@ def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
     found = _find(path.job_id)
     if isinstance(found, Batch):
-        outlooks = {job.id: _outlook(job) for job in found.jobs}
-        answer: out.JobAnswer | out.BatchAnswer = out.answer_batch(found, _links(), outlooks)
+        answer: out.JobAnswer | out.BatchAnswer = out.answer_batch(found, _links(), _services().outlooks.of(found.jobs))
     else:
         answer = out.answer_job(found, _links(), _outlook(found))
     response = json_response(answer)
@@ -138,7 +137,7 @@ def status(path: JobPath) -> Response:
 def jobs(query: PageQuery) -> Response:
     """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
     page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
-    items = tuple(out.describe_job(job, _links(), out.Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
+    items = tuple(out.describe_job(job, _links(), Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
     return json_response(out.JobsAnswer(jobs=items, next_cursor=page.next_cursor))
 
 
@@ -207,12 +206,8 @@ def _require_id(job_id: str) -> str:
     return job_id
 
 
-def _outlook(job: Job) -> out.Outlook:
-    if job.status is not Status.QUEUED:
-        return out.Outlook(eta_seconds=job.eta_seconds)
-    services = _services()
-    position = services.store.queue_position(job)
-    return out.Outlook(position, queued_eta(position, services.health.read().workers) if position else None)
+def _outlook(job: Job) -> Outlook:
+    return _services().outlooks.of([job])[job.id]
 
 
 def _poll_after(eta_seconds: float | None) -> int:

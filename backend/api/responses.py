@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backend.errors import Cancelled, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Batch, Job, Status
+from backend.jobs.outlook import Outlook
 from backend.jobs.progress import batch_eta
 
 ID_PATTERN = "^[0-9a-f]{32}$"
@@ -29,14 +30,6 @@ class Links:
 
     status: Callable[[str], str]
     download: Callable[[str], str]
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is known of a job beyond its row: its position in the queue from 1, and seconds until it is done."""
-
-    queue_position: int | None = None
-    eta_seconds: float | None = None
 
 
 class Answer(BaseModel):
