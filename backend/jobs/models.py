@@ -184,3 +184,26 @@ class QueueCounts:
     queued: int
     processing: int
     oldest_queued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The jobs that run, and those that wait for a worker, in the order of leasing."""
+
+    running: tuple[Job, ...]
+    waiting: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How far a job is, and nothing else of it."""
+
+    status: Status
+    cancel_requested: bool
+    progress: int
+    step: str
+
+    @classmethod
+    def of(cls, job: Job) -> JobState:
+        """Return how far a job is."""
+        return cls(job.status, job.cancel_requested, job.progress, job.current_step)
