@@ -7,6 +7,7 @@ This module does not know what a run is or when a worker asks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -137,12 +138,18 @@ def handed_back(now: datetime) -> dict[str, Any]:
 
 def position(connection: Connection, job_id: str) -> int | None:
     """Return the position of a queued job in the fair order, from 1; None when it is not queued."""
+    return positions(connection, [job_id]).get(job_id)
+
+
+def positions(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the positions of those of some jobs that are queued, in the fair order, from 1, by id."""
     order = _order()
-    positions = select(
+    numbered = select(
         order.c.id,
         func.row_number().over(order_by=(order.c.round, order.c.turn.nulls_first(), order.c.id)).label("position"),
     ).subquery("positions")
-    return connection.execute(select(positions.c.position).where(positions.c.id == job_id)).scalar_one_or_none()
+    found = connection.execute(select(numbered.c.id, numbered.c.position).where(numbered.c.id.in_(ids)))
+    return {row.id: row.position for row in found}
 
 
 def _order(batch_key: str | None = None) -> Subquery:

@@ -26,6 +26,7 @@ from backend.jobs.leases import (
     lease_batch_mates,
     lease_next,
     position,
+    positions,
     reclaim,
     upcoming,
 )
@@ -154,6 +155,11 @@ class JobStore:
         """
         with self._database.read() as connection:
             return position(connection, job.id)
+
+    def queue_positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the positions, as queue_position has them, of those of some jobs that are queued, by id."""
+        with self._database.read() as connection:
+            return positions(connection, ids)
 
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
