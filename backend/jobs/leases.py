@@ -14,10 +14,12 @@ from typing import Any
 
 from sqlalchemy import (
     Case,
+    ColumnElement,
     Connection,
     Row,
     Select,
     Subquery,
+    Update,
     and_,
     case,
     func,
@@ -46,7 +48,8 @@ class LeaseRequest:
 
 def job_of(row: Row[Any]) -> Job:
     """Return a row of the job table as a value."""
-    return Job(**row._mapping)
+    # The folded label is for the database to search in.
+    return Job(**{name: value for name, value in row._mapping.items() if name != "label_folded"})
 
 
 def lease_next(connection: Connection, wanted: LeaseRequest, limit: int) -> list[Job]:
@@ -101,6 +104,25 @@ def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Jo
         .returning(*jobs.c)
     )
     return [job_of(row) for row in connection.execute(statement)]
+
+
+def cancellation(which: ColumnElement[bool], agent_id: str, now: datetime) -> Update:
+    """Return the statement that cancels an agent's jobs: waiting ones at once, running ones when their worker sees it.
+
+    which : picks the jobs; finished ones stay as they are
+    """
+    waits = jobs.c.status == Status.QUEUED
+    return (
+        update(jobs)
+        .where(which, jobs.c.agent_id == agent_id, jobs.c.status.in_((Status.QUEUED, Status.PROCESSING)))
+        .values(
+            status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
+            current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
+            finished_at=case((waits, time_value(now))),
+            cancel_requested=True,
+            updated_at=now,
+        )
+    )
 
 
 def handed_back(now: datetime) -> dict[str, Any]:
