@@ -97,13 +97,19 @@ class JobRunner:
             self._notifier.notify()
 
     def drain(self, seconds: float) -> None:
-        """Take no more jobs; what runs may go on for so long, then it is handed back."""
+        """Take no more jobs; what runs, on the device or on its way into a file, may go on for so long.
+
+        Then it is handed back. Returns at once.
+        """
         self._draining = True
         self._processor.drain(seconds)
 
     def end(self) -> None:
-        """Finish or hand back what runs, and close everything."""
-        self._processor.stop(0 if self._draining else None)
+        """Finish what runs within what is left of the drain, or hand it back, and close everything.
+
+        Celery ends the child as soon as the device is free: meshes are still being made then.
+        """
+        self._processor.stop()
         self._resources.stop()
         self._notifier.flush(_FLUSH_SECONDS)
 
