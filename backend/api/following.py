@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 
-from flask import url_for
+from flask import Response, url_for
 
 from backend.api.responses import Links
+from backend.auth.rate_limits import RateState, rate_state
 from backend.errors import JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job
@@ -17,7 +18,10 @@ from backend.jobs.outlook import Outlook
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
 
-_POLL_SECONDS = (1, 10)
+_SOONEST, _LATEST = 1, 20
+_MINUTE = 60
+_POLLS_SHARE = 0.6
+"""Of an agent's calls, for asking how its jobs are; the others submit and fetch them."""
 
 
 def find(services: AgentServices, job_id: str, agent_id: str) -> Job | Batch:
@@ -41,10 +45,27 @@ def outlook_of(services: AgentServices, job: Job) -> Outlook:
     return services.outlooks.of([job])[job.id]
 
 
-def poll_after(eta_seconds: float | None) -> int:
-    """Return after how many seconds to poll again: half of what is left, within bounds."""
-    shortest, longest = _POLL_SECONDS
-    return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
+def poll_after(eta_seconds: float | None, asked_for: int, rate: RateState | None) -> int:
+    """Return after how many seconds to ask again, so that whoever does so for all its jobs is never refused.
+
+    asked_for : jobs and batches of the agent that are unfinished, each of which it may ask for; rate : what is left of
+    its minute, None where nothing is counted. Half of what is left of the job, unless the agent's minute wants more.
+    """
+    wanted = _SOONEST if eta_seconds is None else min(_LATEST, eta_seconds / 2)
+    if rate is not None:
+        wanted = max(wanted, asked_for * _MINUTE / (_POLLS_SHARE * rate.limit))
+        # The next round, and as many calls to fetch what is done by then.
+        lacking = 2 * max(1, asked_for) - rate.remaining
+        if lacking > 0:
+            wanted = max(wanted, min(_MINUTE, rate.reset_seconds + lacking * _MINUTE / rate.limit))
+    return max(_SOONEST, math.ceil(wanted))
+
+
+def tell_when(response: Response, services: AgentServices, agent_id: str, eta_seconds: float | None) -> Response:
+    """Put into an answer after how many seconds its caller is to ask again."""
+    seconds = poll_after(eta_seconds, services.store.unfinished(agent_id), rate_state())
+    response.headers["Retry-After"] = str(seconds)
+    return response
 
 
 def links() -> Links:
