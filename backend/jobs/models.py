@@ -213,3 +213,15 @@ class QueueCounts:
     queued: int
     processing: int
     oldest_queued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
+
+    oldest_ends_in : seconds until the oldest of the latter counts no longer, 0 when there is none
+    """
+
+    active: int
+    daily: int
+    oldest_ends_in: int
