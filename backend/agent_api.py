@@ -125,7 +125,7 @@ def batch(header: SubmitHeaders) -> Response:
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
-    found = find(_services(), path.job_id, g.agent.agent_id)
+    found = find(_services(), path.job_id, g.agent.internal_id)
     if isinstance(found, Batch):
         outlooks = _services().outlooks.of(found.jobs)
         answer: JobAnswer | BatchAnswer = answer_batch(found, links(), outlooks)
@@ -141,7 +141,7 @@ def status(path: JobPath) -> Response:
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
     """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
-    page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
+    page = _services().store.list_jobs(g.agent.internal_id, request.args.get("cursor"), _read_limit(query.limit))
     items = tuple(describe_job(job, links(), Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
     return json_response(JobsAnswer(jobs=items, next_cursor=page.next_cursor))
 
@@ -151,7 +151,7 @@ def jobs(query: PageQuery) -> Response:
 def cancel(path: JobPath) -> Response:
     """Cancel a job: at once while it waits, between two denoising steps while it runs."""
     log_jobs(path.job_id)
-    job = _services().store.cancel(require_id(path.job_id), g.agent.agent_id)
+    job = _services().store.cancel(require_id(path.job_id), g.agent.internal_id)
     if job.status is Status.CANCELLED:
         discard_images([job.image_name], _services().images)
     return json_response(answer_job(job, links(), outlook_of(_services(), job)))
@@ -162,7 +162,7 @@ def cancel(path: JobPath) -> Response:
 def download(path: FilePath) -> Response:
     """Send the file of a mesh, with ETag and ranges."""
     services = _services()
-    job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
+    job = services.store.get_by_artifact(path.filename, g.agent.internal_id)
     log_jobs(job.id)
     return send_artifact(services.artifacts.open(path.filename))
 
@@ -189,8 +189,8 @@ def _follow(job_id: str, waits: bool) -> Job | None:
     """Return a job, finished where its caller waits and may; None when nobody can say how it is."""
     try:
         if waits:
-            return wait_for_job(_services(), job_id, g.agent.agent_id)
-        return _services().store.get(job_id, g.agent.agent_id)
+            return wait_for_job(_services(), job_id, g.agent.internal_id)
+        return _services().store.get(job_id, g.agent.internal_id)
     except JobNotFound as error:
         raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
 

@@ -236,3 +236,14 @@ class JobState:
     def of(cls, job: Job) -> JobState:
         """Return how far a job is."""
         return cls(job.status, job.cancel_requested, job.progress, job.current_step)
+
+
+class Usage:
+    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
+
+    oldest_ends_in : seconds until the oldest of the latter counts no longer, 0 when there is none
+    """
+
+    active: int
+    daily: int
+    oldest_ends_in: int
