@@ -34,7 +34,7 @@ from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.query import check_query, read_cursor, read_filter, read_limit
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
-from backend.auth.client_address import client_address, is_allowed
+from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status
@@ -76,13 +76,10 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
 
 
 def metrics() -> Response:
-    """Answer /metrics, which those addresses may read that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
     services = _services()
-    settings, environ = services.settings, request.environ
-    forwarded_for = request.headers.get("X-Forwarded-For", "")
-    address = client_address(environ.get("REMOTE_ADDR", ""), forwarded_for, settings.trusted_proxies)
-    # No networks at all would mean any address there; here it means nobody.
-    if not settings.metrics_allowed or not is_allowed(address, settings.metrics_allowed):
+    caller = Caller.of(request.environ, request.headers.get)
+    if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
     return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
@@ -123,7 +120,7 @@ def batch(header: SubmitHeaders) -> Response:
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
-    found = find(_services(), path.job_id, g.agent.agent_id)
+    found = find(_services(), path.job_id, g.agent.internal_id)
     answer = _described(found)
     response = json_response(answer)
     if not found.status.finished:
@@ -136,7 +133,7 @@ def status(path: JobPath) -> Response:
 def jobs(query: PageQuery) -> Response:
     """List the agent's jobs, newest first."""
     services, wanted = _services(), read_filter(query.status, query.label)
-    page = services.store.list_jobs(g.agent.agent_id, read_cursor(query.cursor), read_limit(query.limit), wanted)
+    page = services.store.list_jobs(g.agent.internal_id, read_cursor(query.cursor), read_limit(query.limit), wanted)
     outlooks, addresses = services.outlooks.of(page.jobs), links()
     items = tuple(describe_job(job, addresses, outlooks[job.id]) for job in page.jobs)
     return json_response(JobsAnswer(jobs=items, next_cursor=page.next_cursor))
@@ -146,10 +143,10 @@ def jobs(query: PageQuery) -> Response:
 @require_agent_token("generate")
 def cancel(path: JobPath) -> Response:
     """Cancel a job, or what is left of a batch: at once what waits, between two denoising steps what runs."""
-    found = find(_services(), path.job_id, g.agent.agent_id)
+    found = find(_services(), path.job_id, g.agent.internal_id)
     store = _services().store
     cancelled = store.cancel_batch if isinstance(found, Batch) else store.cancel
-    now: Job | Batch = cancelled(found.id, g.agent.agent_id)
+    now: Job | Batch = cancelled(found.id, g.agent.internal_id)
     jobs = now.jobs if isinstance(now, Batch) else [now]
     discard_images([job.image_name for job in jobs if job.status is Status.CANCELLED], _services().images)
     return json_response(_described(now))
@@ -160,7 +157,7 @@ def cancel(path: JobPath) -> Response:
 def download(path: FilePath) -> Response:
     """Send the file of a mesh, with ETag and ranges."""
     services = _services()
-    job = find_file(services, path.filename, g.agent.agent_id)
+    job = find_file(services, path.filename, g.agent.internal_id)
     log_jobs(job.id)
     return send_artifact(services.artifacts.open(path.filename))
 
@@ -184,7 +181,7 @@ def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
 
 def _refused_of(batch_id: str) -> list[Job]:
     """Return a batch's jobs whose images were bad when it came in. Raises JobNotFound, Expired."""
-    found = find(_services(), batch_id, g.agent.agent_id)
+    found = find(_services(), batch_id, g.agent.internal_id)
     return [job for job in found.jobs if job.refused] if isinstance(found, Batch) else []
 
 
@@ -200,9 +197,9 @@ def _follow(job_id: str, waits: bool) -> Job | None:
     """Return a job, finished where its caller waits and may; None when nobody can say how it is."""
     try:
         if waits:
-            return wait_for_job(_services(), job_id, g.agent.agent_id)
-        return _services().store.get(job_id, g.agent.agent_id)
+            return wait_for_job(_services(), job_id, g.agent.internal_id)
+        return _services().store.get(job_id, g.agent.internal_id)
     except JobNotFound as error:
-        gone = missing(_services(), job_id, g.agent.agent_id)
+        gone = missing(_services(), job_id, g.agent.internal_id)
         gone.message = "The job that this Idempotency-Key made is over and removed; send a new key."
         raise gone from error

@@ -18,6 +18,7 @@ from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
+from backend.jobs.submission import Bounds
 from backend.services import AgentServices
 from backend.validation import BatchFields, GenerateFields, GenerationFields, fingerprint, new_job, read_fields
 
@@ -53,9 +54,9 @@ class Submitter:
         """Put a form's images into the queue as jobs of an agent.
 
         body : verified; key : the Idempotency-Key header, None for none
-        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, QueueFull, TooManyActiveJobs, StoreUnavailable,
-        StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields, images_of and taken raise; nothing of
-        the form is kept then.
+        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, QueueFull, TooManyActiveJobs,
+        QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields,
+        images_of and taken raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
@@ -68,16 +69,22 @@ class Submitter:
         idempotency = None
         if key is not None:
             idempotency = IdempotencyKey(key, fingerprint(operation, fields, [image.digest() for image in uploaded]))
-            first = self._resources.store.recall(agent.agent_id, idempotency)
+            first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
+        queue_limit = self._services.settings.queue_limit
+        # Of a partial batch nobody knows yet how many jobs it makes.
+        Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(
+            1 if is_partial else len(uploaded)
+        )
         self._services.health.require_worker(own_worker=self._services.worker is not None)
         with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
             submitted = self._resources.store.submit(
-                agent.agent_id,
+                agent.internal_id,
                 [self._job_of(fields, image) for image in images],
-                queue_limit=self._services.settings.queue_limit,
+                queue_limit=queue_limit,
                 agent_limit=agent.max_active_jobs,
+                daily_limit=agent.daily_jobs,
                 idempotency=idempotency,
             )
             if submitted.replayed:

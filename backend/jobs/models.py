@@ -224,3 +224,37 @@ class QueueCounts:
     queued: int
     processing: int
     oldest_queued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The jobs that run, and those that wait for a worker, in the order of leasing."""
+
+    running: tuple[Job, ...]
+    waiting: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How far a job is, and nothing else of it."""
+
+    status: Status
+    cancel_requested: bool
+    progress: int
+    step: str
+
+    @classmethod
+    def of(cls, job: Job) -> JobState:
+        """Return how far a job is."""
+        return cls(job.status, job.cancel_requested, job.progress, job.current_step)
+
+
+class Usage:
+    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
+
+    oldest_ends_in : seconds until the oldest of the latter counts no longer, 0 when there is none
+    """
+
+    active: int
+    daily: int
+    oldest_ends_in: int
