@@ -19,8 +19,8 @@ from backend.errors import (
     StoreUnavailable,
 )
 from backend.jobs.models import Job
-from backend.jobs.store import JobStore
 from backend.jobs.stage_times import Measured, StageTimes, Workload
+from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from tests.support.agent_service import (
     API,
@@ -202,11 +202,6 @@ def test_running_job_is_cancelled_between_two_steps(running: AgentService) -> No
 def test_finished_job_stays_as_it_is(running: AgentService) -> None:
     job_id = running.made()["job_id"]
     assert running.call("DELETE", f"{API}/jobs/{job_id}").get_json()["status"] == "completed"
-
-
-def test_batch_is_not_cancelled_by_its_id(service: AgentService) -> None:
-    batch_id = service.batch().get_json()["batch_id"]
-    assert refused(service.call("DELETE", f"{API}/jobs/{batch_id}")) == (404, "JOB_NOT_FOUND")
 
 
 def test_jobs_are_paged_newest_first(service: AgentService) -> None:

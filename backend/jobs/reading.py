@@ -5,7 +5,7 @@ Works inside the caller's transaction and writes nothing. This module does not k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select
@@ -13,9 +13,9 @@ from sqlalchemy import Connection, exists, func, select
 from backend.errors import ArtifactNotFound, InvalidCursor, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.leases import job_of
-from backend.jobs.models import Batch, Job, JobFilter, JobState, Page, QueueCounts, Status
+from backend.jobs.models import Batch, Job, JobFilter, JobState, Page, QueueCounts, Status, Usage
 from backend.jobs.schema import jobs
-from backend.jobs.submission import ACTIVE, folded
+from backend.jobs.submission import ACTIVE, count_active, count_daily, folded, seconds_until_free
 
 _ASKED_AT_ONCE = 500
 
@@ -93,6 +93,13 @@ def has_work(connection: Connection, now: datetime) -> bool:
     return bool(connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one())
 
 
+def unfinished(connection: Connection, agent_id: str) -> int:
+    """Return how many of an agent's jobs and batches are unfinished, the jobs of a batch as one."""
+    asked_for = func.count(func.coalesce(jobs.c.batch_id, jobs.c.id).distinct())
+    query = select(asked_for).where(jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
+    return int(connection.execute(query).scalar_one())
+
+
 def running(connection: Connection) -> tuple[Job, ...]:
     """Return the jobs that run, of all agents, oldest first."""
     query = select(*jobs.c).where(jobs.c.status == Status.PROCESSING).order_by(jobs.c.id)
@@ -107,3 +114,18 @@ def states(connection: Connection, ids: Sequence[str]) -> dict[str, JobState]:
         query = select(jobs.c.id, *columns).where(jobs.c.id.in_(ids[first : first + _ASKED_AT_ONCE]))
         found.update((row[0], JobState(*row[1:])) for row in connection.execute(query))
     return found
+
+
+def with_unfinished(connection: Connection, agent_ids: Collection[str]) -> list[str]:
+    """Return those of some agents that have jobs which wait or run and were not asked to stop."""
+    active = (jobs.c.status.in_(ACTIVE), jobs.c.agent_id.in_(agent_ids), ~jobs.c.cancel_requested)
+    return list(connection.execute(select(jobs.c.agent_id).where(*active).distinct()).scalars())
+
+
+def usage(connection: Connection, agent_id: str, now: datetime) -> Usage:
+    """Return how much of its bounds an agent takes."""
+    return Usage(
+        active=count_active(connection, agent_id),
+        daily=count_daily(connection, agent_id, now),
+        oldest_ends_in=seconds_until_free(connection, agent_id, 1, now),
+    )
