@@ -183,7 +183,9 @@ def _services() -> AgentServices:
 def _submit(operation: Operation, header: SubmitHeaders) -> tuple[Submitted, bool]:
     submitter: Submitter = current_app.extensions[_SUBMITTER]
     content_type = request.headers.get("Content-Type", "")
-    submitted, waits = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key)
+    submitted, waits = submitter.submit(
+        g.agent, operation, g.body, content_type, header.idempotency_key, g.request_began
+    )
     log_jobs(*submitted.job_ids)
     return submitted, waits
 

@@ -43,14 +43,20 @@ class Submitter:
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
-        self, agent: AgentConfig, operation: Operation, body: BinaryIO, content_type: str, key: str | None
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        body: BinaryIO,
+        content_type: str,
+        key: str | None,
+        began: float,
     ) -> tuple[Submitted, bool]:
         """Put a form's images into the queue as jobs of an agent; return them, and whether the caller wants to wait.
 
-        body : verified; key : the Idempotency-Key header, None for none
-        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, QueueFull, TooManyActiveJobs, StoreUnavailable,
-        StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields and check_and_store raise; nothing of the
-        form is kept then.
+        body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
+        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, ServiceStopping, QueueFull, TooManyActiveJobs,
+        StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields and check_and_store
+        raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey
@@ -65,7 +71,7 @@ class Submitter:
             first = self._resources.store.recall(agent.agent_id, idempotency)
             if first is not None:
                 return first, waits
-        self._services.health.require_worker(own_worker=self._services.worker is not None)
+        self._services.require_worker(began)
         with _stored(uploaded, self._resources.images, limits.image) as names:
             submitted = self._resources.store.submit(
                 agent.agent_id,
