@@ -23,7 +23,6 @@ from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
     JobsAnswer,
-    Outlook,
     answer_generated,
     answer_job,
     describe_job,
@@ -33,10 +32,11 @@ from backend.api.openapi import document_pages, make_document
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submitter, discard_images, wait_for_job
-from backend.auth.client_address import client_address, is_allowed
+from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status, Submitted
+from backend.jobs.outlook import Outlook
 from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -76,13 +76,10 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
 
 
 def metrics() -> Response:
-    """Answer /metrics, which those addresses may read that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
     services = _services()
-    settings, environ = services.settings, request.environ
-    forwarded_for = request.headers.get("X-Forwarded-For", "")
-    address = client_address(environ.get("REMOTE_ADDR", ""), forwarded_for, settings.trusted_proxies)
-    # No networks at all would mean any address there; here it means nobody.
-    if not settings.metrics_allowed or not is_allowed(address, settings.metrics_allowed):
+    caller = Caller.of(request.environ, request.headers.get)
+    if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
     return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
@@ -128,9 +125,9 @@ def batch(header: SubmitHeaders) -> Response:
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
-    found = find(_services(), path.job_id, g.agent.agent_id)
+    found = find(_services(), path.job_id, g.agent.internal_id)
     if isinstance(found, Batch):
-        outlooks = {job.id: outlook_of(_services(), job) for job in found.jobs}
+        outlooks = _services().outlooks.of(found.jobs)
         answer: JobAnswer | BatchAnswer = answer_batch(found, links(), outlooks)
     else:
         answer = answer_job(found, links(), outlook_of(_services(), found))
@@ -144,7 +141,7 @@ def status(path: JobPath) -> Response:
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
     """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
-    page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
+    page = _services().store.list_jobs(g.agent.internal_id, request.args.get("cursor"), _read_limit(query.limit))
     items = tuple(describe_job(job, links(), Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
     return json_response(JobsAnswer(jobs=items, next_cursor=page.next_cursor))
 
@@ -154,7 +151,7 @@ def jobs(query: PageQuery) -> Response:
 def cancel(path: JobPath) -> Response:
     """Cancel a job: at once while it waits, between two denoising steps while it runs."""
     log_jobs(path.job_id)
-    job = _services().store.cancel(require_id(path.job_id), g.agent.agent_id)
+    job = _services().store.cancel(require_id(path.job_id), g.agent.internal_id)
     if job.status is Status.CANCELLED:
         discard_images([job.image_name], _services().images)
     return json_response(answer_job(job, links(), outlook_of(_services(), job)))
@@ -165,7 +162,7 @@ def cancel(path: JobPath) -> Response:
 def download(path: FilePath) -> Response:
     """Send the file of a mesh, with ETag and ranges."""
     services = _services()
-    job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
+    job = services.store.get_by_artifact(path.filename, g.agent.internal_id)
     log_jobs(job.id)
     return send_artifact(services.artifacts.open(path.filename))
 
@@ -194,8 +191,8 @@ def _follow(job_id: str, waits: bool) -> Job | None:
     """Return a job, finished where its caller waits and may; None when nobody can say how it is."""
     try:
         if waits:
-            return wait_for_job(_services(), job_id, g.agent.agent_id)
-        return _services().store.get(job_id, g.agent.agent_id)
+            return wait_for_job(_services(), job_id, g.agent.internal_id)
+        return _services().store.get(job_id, g.agent.internal_id)
     except JobNotFound as error:
         raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
 

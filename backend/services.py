@@ -18,12 +18,15 @@ from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
+from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
+from backend.jobs.outlook import Outlooks
+from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.periodic import utc_now
+from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
@@ -31,6 +34,9 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.validation import workload_of
+
+_REMOVALS_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +65,7 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
+    removals : cancels what agents that were removed have left
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
@@ -72,6 +79,8 @@ class AgentServices:
     watchdog: Watchdog
     metrics: ServiceMetrics
     health: HealthReader
+    outlooks: Outlooks
+    removals: PeriodicTask
     sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -92,10 +101,15 @@ class AgentServices:
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics = ServiceMetrics()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics)
+        changes = Changes()
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+
+        def cancel_removed() -> None:
+            cancel_jobs(resources.store, resources.images, guard.removed_agents())
+
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -116,6 +130,8 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
+            outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
+            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -161,6 +177,7 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
+        self.removals.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -211,6 +228,7 @@ class AgentServices:
         self.stopping.set()
         if self.worker is not None:
             self.worker.stop()
+        self.removals.stop()
         self.resources.stop()
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -33,6 +33,7 @@ from backend.errors import (
 )
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
+from backend.jobs.stage_times import Workload
 from backend.limits import (
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
@@ -223,6 +224,20 @@ def new_job(fields: GenerationFields, image: str, model: str, draw_bits: Callabl
     """
     request = resolve(fields, lambda: draw_bits(32))
     return NewJob(request.to_json(), request.batch_key(model), image)
+
+
+@lru_cache(maxsize=4096)
+def workload_of(request: str, default_steps: int) -> Workload | None:
+    """Return what decides how long a request takes, on a checkpoint that takes default_steps by itself.
+
+    request : as to_json wrote it; None is for what it did not write.
+    """
+    try:
+        read = GenerationRequest.from_json(request)
+        steps = read.inference_steps(default_steps)
+    except (RequestUnreadable, InvalidSteps):
+        return None
+    return Workload(steps, read.octree_resolution, read.target_faces, read.acceleration)
 
 
 def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:

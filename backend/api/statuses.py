@@ -27,6 +27,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     errors.IpNotAllowed: 403,
     errors.OperationNotAllowed: 403,
     errors.RateLimited: 429,
+    errors.QuotaExceeded: 429,
     errors.BadRequest: 400,
     errors.EndpointNotFound: 404,
     errors.MethodNotAllowed: 405,

@@ -20,6 +20,7 @@ from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, ServiceError, StoreUnavailable
 from backend.hunyuan3d.image.open_image import ImageLimits
 from backend.jobs.models import IdempotencyKey, Job, Submitted
+from backend.jobs.submission import Bounds
 from backend.services import AgentServices
 from backend.storage.files import FileStore
 from backend.validation import GenerateFields, GenerationFields, fingerprint, new_job, read_fields
@@ -54,9 +55,9 @@ class Submitter:
         """Put a form's images into the queue as jobs of an agent; return them, and whether the caller wants to wait.
 
         body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
-        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, ServiceStopping, QueueFull, TooManyActiveJobs,
-        StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields and check_and_store
-        raise; nothing of the form is kept then.
+        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
+        TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
+        read_fields and check_and_store raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey
@@ -68,16 +69,19 @@ class Submitter:
         idempotency = None
         if key is not None:
             idempotency = IdempotencyKey(key, fingerprint(operation, fields, [image.digest() for image in uploaded]))
-            first = self._resources.store.recall(agent.agent_id, idempotency)
+            first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return first, waits
+        queue_limit = self._services.settings.queue_limit
+        Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(len(uploaded))
         self._services.require_worker(began)
         with _stored(uploaded, self._resources.images, limits.image) as names:
             submitted = self._resources.store.submit(
-                agent.agent_id,
+                agent.internal_id,
                 [new_job(fields, name, self._model, secrets.randbits) for name in names],
-                queue_limit=self._services.settings.queue_limit,
+                queue_limit=queue_limit,
                 agent_limit=agent.max_active_jobs,
+                daily_limit=agent.daily_jobs,
                 idempotency=idempotency,
             )
             if submitted.replayed:

@@ -90,6 +90,7 @@ from backend.errors.service import (
     MethodNotAllowed,
     PreconditionFailed,
     QueueFull,
+    QuotaExceeded,
     RangeNotSatisfiable,
     RequestUnreadable,
     SchemaMismatch,
@@ -97,6 +98,7 @@ from backend.errors.service import (
     StorageFull,
     StoreUnavailable,
     TooManyActiveJobs,
+    TooManyJobs,
     WorkerStopped,
 )
 
@@ -166,6 +168,7 @@ __all__ = [
     "PreconditionFailed",
     "PreviewUnavailable",
     "QueueFull",
+    "QuotaExceeded",
     "RangeNotSatisfiable",
     "RateLimited",
     "RequestUnreadable",
@@ -178,6 +181,7 @@ __all__ = [
     "TooFewImages",
     "TooManyActiveJobs",
     "TooManyImages",
+    "TooManyJobs",
     "UnknownField",
     "UnsupportedImage",
     "UnsupportedMediaType",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backend.errors.access import RateLimited
 from backend.errors.base import RetryLater, ServiceError
+from backend.errors.parameters import InvalidParameter
 
 
 class BadRequest(ServiceError):
@@ -83,6 +84,18 @@ class ServiceStopping(RetryLater):
 
 class TooManyActiveJobs(RateLimited):
     """This agent has as many unfinished jobs as it may have; wait for one to finish or cancel one."""
+
+
+class QuotaExceeded(RetryLater):
+    """This agent has submitted as many jobs within 24 hours as it may; wait until the oldest is a day old."""
+
+    code = "QUOTA_EXCEEDED"
+
+
+class TooManyJobs(InvalidParameter):
+    """The request asks for more jobs at once than this agent, or the queue, may ever have; send fewer."""
+
+    code = "TOO_MANY_JOBS"
 
 
 class LeaseLost(ServiceError):

@@ -5,6 +5,7 @@ Works inside the caller's transaction and writes nothing. This module does not k
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select
@@ -12,9 +13,11 @@ from sqlalchemy import Connection, exists, func, select
 from backend.errors import ArtifactNotFound, InvalidCursor, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.leases import job_of
-from backend.jobs.models import Batch, Job, Page, QueueCounts, Status
+from backend.jobs.models import Batch, Job, JobFilter, JobState, Page, QueueCounts, Status, Usage
 from backend.jobs.schema import jobs
-from backend.jobs.submission import ACTIVE
+from backend.jobs.submission import ACTIVE, count_active, count_daily, folded, seconds_until_free
+
+_ASKED_AT_ONCE = 500
 
 
 def find(connection: Connection, job_id: str, agent_id: str) -> Job:
@@ -35,6 +38,14 @@ def find_batch(connection: Connection, batch_id: str, agent_id: str) -> Batch:
     return Batch(batch_id, found)
 
 
+def find_any(connection: Connection, job_or_batch_id: str, agent_id: str) -> Job | Batch:
+    """Return an agent's job or batch of this id. Raises JobNotFound as find does."""
+    try:
+        return find(connection, job_or_batch_id, agent_id)
+    except JobNotFound:
+        return find_batch(connection, job_or_batch_id, agent_id)
+
+
 def find_by_artifact(connection: Connection, artifact: str, agent_id: str) -> Job:
     """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
     query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
@@ -44,9 +55,13 @@ def find_by_artifact(connection: Connection, artifact: str, agent_id: str) -> Jo
     return job_of(row)
 
 
-def page(connection: Connection, agent_id: str, cursor: str | None, limit: int) -> Page:
+def page(connection: Connection, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter) -> Page:
     """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor."""
     query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)
+    if wanted.statuses:
+        query = query.where(jobs.c.status.in_(wanted.statuses))
+    if wanted.label:
+        query = query.where(jobs.c.label_folded.contains(folded(wanted.label), autoescape=True))
     if cursor is not None:
         if not is_job_id(cursor):
             raise InvalidCursor
@@ -76,3 +91,34 @@ def has_work(connection: Connection, now: datetime) -> bool:
     """Return whether a lease would find a job: one that waits, or one whose run has died."""
     died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= now)
     return bool(connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one())
+
+
+def running(connection: Connection) -> tuple[Job, ...]:
+    """Return the jobs that run, of all agents, oldest first."""
+    query = select(*jobs.c).where(jobs.c.status == Status.PROCESSING).order_by(jobs.c.id)
+    return tuple(map(job_of, connection.execute(query)))
+
+
+def states(connection: Connection, ids: Sequence[str]) -> dict[str, JobState]:
+    """Return how far some jobs are, by id; those that are gone are missing."""
+    columns = (jobs.c.status, jobs.c.cancel_requested, jobs.c.progress, jobs.c.current_step)
+    found: dict[str, JobState] = {}
+    for first in range(0, len(ids), _ASKED_AT_ONCE):
+        query = select(jobs.c.id, *columns).where(jobs.c.id.in_(ids[first : first + _ASKED_AT_ONCE]))
+        found.update((row[0], JobState(*row[1:])) for row in connection.execute(query))
+    return found
+
+
+def with_unfinished(connection: Connection, agent_ids: Collection[str]) -> list[str]:
+    """Return those of some agents that have jobs which wait or run and were not asked to stop."""
+    active = (jobs.c.status.in_(ACTIVE), jobs.c.agent_id.in_(agent_ids), ~jobs.c.cancel_requested)
+    return list(connection.execute(select(jobs.c.agent_id).where(*active).distinct()).scalars())
+
+
+def usage(connection: Connection, agent_id: str, now: datetime) -> Usage:
+    """Return how much of its bounds an agent takes."""
+    return Usage(
+        active=count_active(connection, agent_id),
+        daily=count_daily(connection, agent_id, now),
+        oldest_ends_in=seconds_until_free(connection, agent_id, 1, now),
+    )

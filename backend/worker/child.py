@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from billiard.util import set_pdeathsig
 
+from backend.auth.loopback import MetricsReaders
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError
@@ -128,7 +129,10 @@ class WorkerChild:
         self._watchdog = Watchdog(settings.batch_seconds)
         self._metrics = PrometheusMetrics()
         self._metrics_server = MetricsServer(
-            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._metrics.exposition
+            settings.metrics_host,
+            settings.metrics_port,
+            MetricsReaders.from_settings(settings),
+            self._metrics.exposition,
         )
 
     def begin(self) -> None:

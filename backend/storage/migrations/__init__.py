@@ -83,8 +83,8 @@ def advice_for(database_url: str, reason: str) -> str:
     path, reason = make_url(database_url).database, " ".join(reason.split())
     return (
         f"The database {path} is damaged, or no database at all ({reason}): stop every process of the service, then "
-        f"put a backup in its place, or move {path} and the -wal and -shm beside it away; a new one is made, without the "
-        "jobs so far, and agents keep their keys."
+        f"put a backup in its place, or move {path} and the -wal and -shm beside it away; a new one is made, without "
+        "the jobs so far, and agents keep their keys."
     )
 
 
