@@ -37,6 +37,7 @@ REQUESTS: Mapping[str, str] = {
     "wait for one or cancel one.",
     "QUEUE_FULL": f"{_LATER}.",
     "GPU_BUSY": f"{_LATER}. When it stays: {_OPERATOR.lower()}, no worker is running.",
+    "SERVICE_STOPPING": "Wait `Retry-After` seconds and send it again. Status, download and cancel go on.",
     "STORE_UNAVAILABLE": f"{_LATER}.",
     "STORAGE_UNAVAILABLE": f"{_LATER}.",
     "STORAGE_FULL": f"{_OPERATOR} to make room.",

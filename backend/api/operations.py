@@ -88,6 +88,7 @@ _FORM = (
     errors.IdempotencyConflict,
     errors.QueueFull,
     errors.GpuBusy,
+    errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
 # What the job of a caller that waited may end with.

@@ -42,7 +42,7 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
 
     def begin() -> None:
         g.request_id = _request_id()
-        g.request_began = time.perf_counter()
+        g.request_began = time.monotonic()
         log_request(g.request_id)
 
     def finish(response: Response) -> Response:
@@ -74,7 +74,7 @@ def _request_id() -> str:
 
 
 def _note(response: Response, counter: RequestCounter) -> None:
-    seconds = time.perf_counter() - g.request_began
+    seconds = time.monotonic() - g.request_began
     rule = request.url_rule
     route = rule.rule if rule is not None else ""
     code = g.pop("error_code", "")

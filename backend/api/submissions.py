@@ -49,14 +49,20 @@ class Submitter:
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
-        self, agent: AgentConfig, operation: Operation, body: BinaryIO, content_type: str, key: str | None
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        body: BinaryIO,
+        content_type: str,
+        key: str | None,
+        began: float,
     ) -> Submission:
         """Put a form's images into the queue as jobs of an agent.
 
-        body : verified; key : the Idempotency-Key header, None for none
-        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, QueueFull, TooManyActiveJobs,
-        QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields,
-        images_of and taken raise; nothing of the form is kept then.
+        body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
+        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
+        TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
+        read_fields, images_of and taken raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
@@ -75,7 +81,7 @@ class Submitter:
         queue_limit = self._services.settings.queue_limit
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
             Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(len(uploaded))
-        self._services.health.require_worker(own_worker=self._services.worker is not None)
+        self._services.require_worker(began)
         with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
             submitted = self._resources.store.submit(
                 agent.internal_id,

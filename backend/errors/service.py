@@ -75,6 +75,13 @@ class GpuBusy(RetryLater):
     retry_after = 10
 
 
+class ServiceStopping(RetryLater):
+    """The service is stopping and takes no new jobs; send this again in a moment."""
+
+    code = "SERVICE_STOPPING"
+    retry_after = 10
+
+
 class TooManyActiveJobs(RateLimited):
     """This agent has as many unfinished jobs as it may have; wait for one to finish or cancel one."""
 
@@ -129,6 +136,10 @@ class StoreUnavailable(RetryLater):
     """The job store cannot be reached; try again later."""
 
     code = "STORE_UNAVAILABLE"
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """The job store is damaged, and whoever runs the service has to put it right."""
 
 
 class ArtifactStoreUnavailable(RetryLater):

@@ -69,8 +69,25 @@ def on_starting(server: Any) -> None:
     except ServiceError as error:
         server.log.error(error.message)
         sys.exit(2)
+    _end_at_second_signal(server)
     processes = server.cfg.workers
     server.shared_table = SharedTable(2 * processes + _SPARE_SLOTS) if processes > 1 else None
+
+
+def _end_at_second_signal(server: Any) -> None:
+    """Have the first SIGTERM or SIGINT let the service drain, and a second one end it at once.
+
+    gunicorn itself would end at once at the first SIGINT, and overlook a second SIGTERM.
+    """
+    take, told = server.signal, []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            told.append(number)
+            number = signal.SIGTERM if len(told) == 1 else signal.SIGINT
+        take(number, frame)
+
+    server.signal = receive
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -82,20 +99,26 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start what runs beside the requests; from SIGTERM on nobody waits for a mesh any more."""
+    """Start what runs beside the requests; from SIGTERM on they go on until no job runs here any more."""
     services = _services(worker)
     if worker.shared_counts is not None:
         services.metrics.share(worker.shared_counts)
-    end_requests = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        services.begin_stop()
-        if callable(end_requests):
-            end_requests(number, frame)
+    def drain(_number: int, _frame: FrameType | None) -> None:
+        services.begin_drain()
 
-    signal.signal(signal.SIGTERM, stop)
+    def end_now(number: int, frame: FrameType | None) -> None:
+        # What runs is handed back by the thread that keeps its leases, before gunicorn kills this process.
+        services.begin_drain(0)
+        worker.handle_quit(number, frame)
+
+    signal.signal(signal.SIGTERM, drain)
     # As gunicorn has it: a request's system calls go on.
     signal.siginterrupt(signal.SIGTERM, False)
+    signal.signal(signal.SIGQUIT, end_now)
+    # From a terminal it reaches every process: the master decides what it means, and says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    services.call_when_drained(lambda: worker.handle_exit(signal.SIGTERM, None))
     services.start(alone=True, on_ready=lambda: _say_ready(worker))
 
 
