@@ -91,7 +91,7 @@ def verify(
     """
     keys = agent.api_keys if agent else ()
     if not signature_matches(signed, keys, dummy_keys[len(keys) :]) or agent is None:
-        raise AuthInvalid
+        raise AuthInvalid(details=signed.evidence)
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
         raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})
     if signed.expires is not None and now.timestamp() > signed.expires:
