@@ -15,6 +15,7 @@ from backend.agent_auth import AgentGuard
 from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
+from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
@@ -30,6 +31,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.validation import workload_of
 
 _REMOVALS_SECONDS = 5.0
 
@@ -74,7 +76,8 @@ class AgentServices:
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics = ServiceMetrics()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics)
+        changes = Changes()
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
@@ -102,7 +105,7 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
-            outlooks=Outlooks(resources.store, health.read),
+            outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )

@@ -103,10 +103,20 @@ class WorkerStopped(RetryLater):
     code = "WORKER_STOPPED"
 
 
-class JobExpired(ServiceError):
-    """The job waited too long without being run."""
+class Expired(ServiceError):
+    """Its time is over, and its files are removed; send the picture again."""
 
     code = "EXPIRED"
+
+
+class JobExpired(Expired):
+    """The job waited too long without being run."""
+
+
+class BatchUnfinished(RetryLater):
+    """The batch is not finished yet; its zip is there once no job of it waits or runs."""
+
+    code = "BATCH_UNFINISHED"
 
 
 class StorageFull(ServiceError):

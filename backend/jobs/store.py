@@ -17,6 +17,7 @@ from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs import reading, tombstones
+from backend.jobs.changes import Changes, NotingDatabase
 from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
@@ -29,6 +30,7 @@ from backend.jobs.leases import (
     positions,
     reclaim,
     upcoming,
+    waiting,
 )
 from backend.jobs.models import (
     ALL_JOBS,
@@ -38,6 +40,8 @@ from backend.jobs.models import (
     IdempotencyKey,
     Job,
     JobFilter,
+    JobState,
+    Line,
     NewJob,
     NullQueueObserver,
     Page,
@@ -66,13 +70,14 @@ class JobStore:
         max_attempts: int = 3,
         new_id: Callable[[], str] | None = None,
         observer: QueueObserver | None = None,
+        changes: Changes | None = None,
     ) -> None:
         """Open the job table in a database.
 
         max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age
-        observer : counts what no worker is left to report
+        observer : counts what no worker is left to report; changes : hears of what this process writes
         """
-        self._database = database
+        self._database = NotingDatabase(database, changes or Changes())
         self._clock = clock
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
@@ -163,6 +168,16 @@ class JobStore:
         """Return the positions, as queue_position has them, of those of some jobs that are queued, by id."""
         with self._database.read() as connection:
             return positions(connection, ids)
+
+    def line(self, limit: int) -> Line:
+        """Return the jobs that run, and the first of those that wait, up to limit, in the order of leasing."""
+        with self._database.read() as connection:
+            return Line(reading.running(connection), waiting(connection, limit))
+
+    def states(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """Return how far some jobs are, by id; those that are gone are missing."""
+        with self._database.read() as connection:
+            return reading.states(connection, ids)
 
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
