@@ -14,10 +14,10 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import require_agent_token
 from backend.api import operations as calls
-from backend.api.batch_answers import BatchAnswer, answer_accepted_batch, answer_batch
+from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
-from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of, poll_after
+from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
 from backend.api.health import answer_health
 from backend.api.intake import discard_images
 from backend.api.job_answers import (
@@ -30,6 +30,7 @@ from backend.api.job_answers import (
     job_failure,
 )
 from backend.api.openapi import document_pages, make_document
+from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.query import check_query, read_cursor, read_filter, read_limit
 from backend.api.request_context import give_requests_context
@@ -100,7 +101,7 @@ def generate(header: SubmitHeaders) -> Response:
     if not waits or job is None or not job.status.finished:
         status = job.status if job else Status.QUEUED
         answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
-        return json_response(answer, 202)
+        return _accepted(answer)
     if job.status is Status.COMPLETED:
         return json_response(answer_generated(job, links()))
     return error_response(job_failure(job))
@@ -113,7 +114,7 @@ def batch(header: SubmitHeaders) -> Response:
     submission = _submit("batch", header)
     batch_id, job_ids = submission.submitted.batch_id or "", submission.submitted.job_ids
     refused = _refused_of(batch_id) if submission.is_partial else []
-    return json_response(answer_accepted_batch(batch_id, job_ids, refused, links()), 202)
+    return _accepted(answer_accepted_batch(batch_id, job_ids, refused, links()))
 
 
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
@@ -124,7 +125,7 @@ def status(path: JobPath) -> Response:
     answer = _described(found)
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(poll_after(answer.eta_seconds))
+        tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds)
     return response
 
 
@@ -166,6 +167,13 @@ def download(path: FilePath) -> Response:
 def health() -> Response:
     """Report whether the service can serve; not signed."""
     return answer_health(_services())
+
+
+def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
+    """Return the answer for what goes on by itself: where to ask for it, and when."""
+    response = json_response(answer, 202)
+    response.headers["Location"] = answer.status_url
+    return tell_when(response, _services(), g.agent.internal_id, None)
 
 
 def _services() -> AgentServices:

@@ -74,7 +74,7 @@ class Submitter:
             if first is not None:
                 return Submission(first, waits, is_partial)
         queue_limit = self._services.settings.queue_limit
-        if not is_partial:
+        if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
             Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(len(uploaded))
         self._services.health.require_worker(own_worker=self._services.worker is not None)
         with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
