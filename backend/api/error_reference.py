@@ -23,8 +23,9 @@ _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
     "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
-    "AUTH_INVALID": f"Compare id, key and signed text with the known answer in [signing.md](signing.md). {_OPERATOR} "
-    "for a new key when it was rotated.",
+    "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your request "
+    "(of an RFC 9421 signature `details.components`), and your code with the known answer in [signing.md](signing.md). "
+    f"{_OPERATOR} for a new key when it was rotated.",
     "AUTH_EXPIRED": "Set the clock, or add the difference to `details.server_time`; sign each try anew.",
     "AUTH_REPLAYED": "Draw a new nonce for each try.",
     "AUTH_BODY_MISMATCH": "Take the digest of the very bytes that are sent. It also comes when the body broke off: try "
@@ -33,6 +34,8 @@ REQUESTS: Mapping[str, str] = {
     "AGENT_DISABLED": f"{_OPERATOR} to enable the agent.",
     "IP_NOT_ALLOWED": f"Call from an address that the agent may use, or: {_OPERATOR.lower()}.",
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
+    "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
+    "TOO_MANY_JOBS": "Send fewer at once; `details` names the bound.",
     "RATE_LIMITED": "Wait `Retry-After` seconds; send several pictures as one batch. With too many unfinished jobs, "
     "wait for one or cancel one.",
     "QUEUE_FULL": f"{_LATER}.",
@@ -65,7 +68,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_STATUS": f"{_FIELD}.",
     "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
     "INVALID_LIMIT": "Ask for 1 to 100.",
-    "INVALID_IDEMPOTENCY_KEY": "Use 1 to 128 printable ASCII characters without spaces.",
+    "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
     "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch.",
     "TOO_FEW_IMAGES": "Send a single picture to `/generate-3d`.",

@@ -86,6 +86,8 @@ _FORM = (
     errors.UnsupportedImage,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
+    errors.TooManyJobs,
+    errors.QuotaExceeded,
     errors.QueueFull,
     errors.GpuBusy,
     errors.ServiceStopping,

@@ -24,7 +24,8 @@ from backend.validation import BatchFields, GenerateFields, GenerationFields, fi
 
 Operation = Literal["generate", "batch"]
 
-_KEY = re.compile(r"[!-~]{1,128}")
+# Without a comma: a server joins two headers of one name with it.
+_KEY = re.compile(r"[!-+\--~]{1,128}")
 _FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": BatchFields}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
 
