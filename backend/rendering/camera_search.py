@@ -1,8 +1,8 @@
 """The search for the camera whose silhouette of a mesh fits a cut-out best, coarse to fine.
 
-Coarse: every direction of a grid, orthographic and in perspective, with scale and shift from the outlines' bounds. Fine:
-the best few, each coordinate stepped in turn with ever smaller steps. Silhouettes are points drawn on the surface, as
-many as fill the pixels: a look costs a millisecond, whatever the number of faces.
+Coarse: every direction of a grid, orthographic and in perspective, with scale and shift from the outlines' bounds.
+Fine: the best few, each coordinate stepped in turn with ever smaller steps. Silhouettes are points drawn on the
+surface, as many as fill the pixels: a look costs a millisecond, whatever the number of faces.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from backend.hunyuan3d.mesh.ops import require_usable
 from backend.hunyuan3d.mesh.topology import Vertices
-from backend.rendering.camera import Camera, overlap
-from backend.rendering.raster import Bools
+from backend.rendering.camera_model import Camera
+from backend.rendering.raster import Bools, overlap
 
 _COARSE, _FINE = 48, 96
 _POINTS = {_COARSE: 9_000, _FINE: 30_000}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.hunyuan3d.mesh.ops import require_usable
-from backend.rendering.camera import Camera
+from backend.rendering.camera_model import Camera
 
 
 def color_mesh(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera, *, texture: bool) -> Appearance:

@@ -76,6 +76,12 @@ def rasterize(pixels: Floats, near: Floats, faces: Faces, side: int, chosen: Boo
     return Raster(face.reshape(side, side), weights.reshape(side, side, 3), best.reshape(side, side))
 
 
+def overlap(a: Bools, b: Bools) -> float:
+    """Return the intersection over union of two masks; 0 when both are empty."""
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 0.0
+
+
 def _draw(
     part: NDArray[np.int64],
     corners: Floats,
