@@ -14,8 +14,10 @@ from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float32]
 
-_NEIGHBOURS = 8
+_NEIGHBOURS = 12
 _MOST_SOURCES = 6000
+# Colours so far apart, of 255, are still the same.
+_ALIKE = 30.0
 
 
 def fill_image(image: Floats, known: Floats) -> Floats:
@@ -45,10 +47,11 @@ def fill_image(image: Floats, known: Floats) -> Floats:
     return np.asarray(filled, dtype=np.float32)
 
 
-def fill_points(features: Floats, colors: Floats, wanted: Floats) -> Floats:
-    """Return colours (n, 3) at `wanted` features (n, d): means of the nearest known ones, the nearer the more.
+def fill_points(features: Floats, colors: Floats, wanted: Floats, hints: Floats) -> Floats:
+    """Return colours (n, 3) at `wanted` features (n, 6): means of the nearest known ones, the nearer the more.
 
-    features : (m, d), m at least 1; colors : (m, 3). Of many, every k-th counts.
+    features : (m, 6), place and normal, m at least 1; colors : (m, 3). Of many, every k-th counts. hints : (n, 3), NaN
+    where there is none: where some of the nearest are coloured so, they count more, unless they look the other way.
     """
     step = -(-len(features) // _MOST_SOURCES)
     sources, own = features[::step], colors[::step]
@@ -56,6 +59,10 @@ def fill_points(features: Floats, colors: Floats, wanted: Floats) -> Floats:
     distance, index = cKDTree(sources).query(wanted, k=count)
     distance, index = distance.reshape(-1, count), index.reshape(-1, count)
     weight = 1.0 / (distance + 0.25 * distance[:, :1] + 1e-6)
+    unlike = ((own[index] - hints[:, None]) ** 2).sum(axis=2)
+    against = np.einsum("nkd,nd->nk", sources[index][..., 3:], wanted[:, 3:]) < 0
+    alike = np.where(against, 0.0, np.exp(-unlike / (2 * _ALIKE**2)))
+    weight *= np.where(np.isnan(unlike), 1.0, 0.02 + alike)
     weight /= weight.sum(axis=1, keepdims=True)
     return np.asarray((own[index] * weight[..., None]).sum(axis=1), dtype=np.float32)
 

@@ -20,7 +20,7 @@ from backend.rendering.color_fill import Floats
 from backend.rendering.raster import Bools, Raster, rasterize
 
 # Cosines between a surface and the view: up to FLANK it is a flank, from SHEER on it shows the image alone.
-FLANK, SHEER = 0.12, 0.34
+FLANK, SHEER = 0.08, 0.3
 # What lies so much behind what the camera sees, in shares of the mesh's extent, is hidden.
 _HIDDEN = 0.012
 

@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 # Shares of the image's side: how far from the outline colours are drawn, as seen and for the flanks, and the latter's
 # blur. In thin parts, a share of what there is.
-_RIM, _FLANK_RIM, _FLANK_BLUR = 0.004, 0.022, 0.009
+_RIM, _FLANK_RIM, _FLANK_BLUR = 0.004, 0.02, 0.005
 _THIN = 0.6
 _OPAQUE = 230
 # A shadow: its greatest difference of channels, and how many pixels of _SHADOW_SIDE its edge is wide.

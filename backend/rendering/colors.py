@@ -11,6 +11,7 @@ changes: nothing is unwrapped, whatever the number of faces.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -34,8 +35,8 @@ _MAP_SIDE = 384
 _PADDING = 0.015
 # The far side is the near side's counterpart where the middle between them lies so near the plane of symmetry, in
 # shares of the mesh's depth.
-_COUNTERPART = 0.16
-_NORMAL_WEIGHT = 0.1
+_COUNTERPART = 0.25
+_NORMAL_WEIGHT = 0.15
 _CELLS = 56
 
 
@@ -59,7 +60,8 @@ def color_mesh(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera, *, te
     """
     window = _window(mesh, cutout, camera)
     rgba = _through(cutout, window)
-    seen = see(mesh, camera, window, min(_MAP_SIDE, len(rgba)))
+    left, top, extent = (edge / cutout.width for edge in window)
+    seen = see(mesh, camera, (left, top, extent), min(_MAP_SIDE, len(rgba)))
     images = _images(rgba, seen)
     colors, guessed = _vertex_colors(seen, images)
     painted = None
@@ -69,30 +71,34 @@ def color_mesh(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera, *, te
     return Appearance(colors.clip(0, 255).round().astype(np.uint8), painted)
 
 
-def _window(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera) -> tuple[float, float, float]:
-    """Return the square that holds mesh and object: left, top and side, in shares of the cut-out's."""
+def _window(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera) -> tuple[int, int, int]:
+    """Return the square that holds mesh and object: left, top and side, in the cut-out's pixels."""
     vertices, faces = require_usable(mesh)
-    pixels, _ = camera.project(vertices[np.unique(faces)])
-    box = cutout.getchannel("A").getbbox() or (0, 0, *cutout.size)
-    shown = np.array(box, np.float64).reshape(2, 2) / cutout.width
+    size = cutout.width
+    pixels, _ = camera.project(vertices[np.unique(faces)], size)
+    shown = np.array(cutout.getchannel("A").getbbox() or (0, 0, size, size), np.float64).reshape(2, 2)
     # A camera that is far off must not ask for an endless image.
-    low = np.clip(np.minimum(pixels.min(axis=0), shown[0]), -0.5, 1.0) - _PADDING
-    high = np.clip(np.maximum(pixels.max(axis=0), shown[1]), 0.0, 1.5) + _PADDING
-    extent = float((high - low).max())
-    left, top = ((low + high - extent) / 2).tolist()
+    low = np.clip(np.minimum(pixels.min(axis=0), shown[0]), -size / 2, size) - _PADDING * size
+    high = np.clip(np.maximum(pixels.max(axis=0), shown[1]), 0.0, 1.5 * size) + _PADDING * size
+    extent = math.ceil(float((high - low).max())) + 1
+    left, top = np.floor((low + high - extent) / 2).astype(int).tolist()
     return left, top, extent
 
 
-def _through(cutout: Image.Image, window: tuple[float, float, float]) -> NDArray[np.uint8]:
+def _through(cutout: Image.Image, window: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Return what the window shows of the cut-out (n, n, 4), at its own sharpness within bounds."""
     left, top, extent = window
-    side = round(min(max(cutout.width * extent, _LEAST_SIDE), _MOST_SIDE))
-    premultiplied = cutout.convert("RGBA").convert("RGBa")
-    box = tuple(edge * cutout.width for edge in (left, top, left + extent, top + extent))
-    # PIL's transform takes the edges of the box; outside the image it gives transparency.
-    how = Image.Transform.EXTENT
-    enlarged = premultiplied.transform((side, side), how, box, Image.Resampling.BICUBIC)
-    return np.asarray(enlarged.convert("RGBA"))
+    rgba = np.asarray(cutout.convert("RGBA").crop((left, top, left + extent, top + extent)))
+    side = min(max(extent, _LEAST_SIDE), _MOST_SIDE)
+    if side == extent:
+        return rgba
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    premultiplied = np.concatenate([rgba[..., :3] * alpha, alpha], axis=2)
+    how = cv2.INTER_CUBIC if side > extent else cv2.INTER_AREA
+    resized = cv2.resize(premultiplied, (side, side), interpolation=how)
+    # Divided by the alpha as it overshoots, colours do not.
+    straight = resized[..., :3] / np.maximum(resized[..., 3:], 1e-3)
+    return np.rint(np.concatenate([straight, resized[..., 3:] * 255], axis=2)).clip(0, 255).astype(np.uint8)
 
 
 def _images(rgba: NDArray[np.uint8], seen: Seen) -> _Images:
@@ -166,18 +172,25 @@ def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool
     if unknown.all():
         return colors, np.zeros_like(guessed)
     if unknown.any():
-        found = _from_nearby(seen, colors, ~unknown, unknown)
+        hints = np.where(guessed[:, None], colors, np.float32(np.nan))
+        found = _from_nearby(seen, colors, (~unknown, unknown), hints)
         share = np.zeros(len(colors), np.float32)
         share[guessed] = sample(images.far_known, uv[guessed])[:, 0]
         colors[unknown] = found + share[unknown, None] * (colors[unknown] - found)
     return colors, guessed
 
 
-def _from_nearby(seen: Seen, colors: Floats, sources: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> Floats:
-    """Return the colours of hidden vertices from sources that lie near and look the same way."""
+def _from_nearby(
+    seen: Seen, colors: Floats, chosen: tuple[NDArray[np.bool_], NDArray[np.bool_]], hints: Floats
+) -> Floats:
+    """Return the colours of the vertices chosen second, from those chosen first that lie near and look the same way.
+
+    hints : (V, 3), what the colour may be, or NaN.
+    """
+    sources, unknown = chosen
     size = float(np.ptp(seen.vertices, axis=0).max())
     features = np.concatenate([seen.vertices / size, _NORMAL_WEIGHT * seen.normals], axis=1).astype(np.float32)
-    wanted = features[hidden]
+    wanted = features[unknown]
     # Neighbours share an answer: a cell of the grid has one for each side that it looks to.
     cell = np.floor((wanted[:, :3] - wanted[:, :3].min(axis=0)) * _CELLS).astype(np.int64)
     side = np.abs(wanted[:, 3:]).argmax(axis=1)
@@ -185,5 +198,6 @@ def _from_nearby(seen: Seen, colors: Floats, sources: NDArray[np.bool_], hidden:
     key = ((cell[:, 0] * (_CELLS + 1) + cell[:, 1]) * (_CELLS + 1) + cell[:, 2]) * 6 + side
     _, own = np.unique(key, return_inverse=True)
     count = np.bincount(own)
-    means = np.stack([np.bincount(own, wanted[:, k]) / count for k in range(6)], axis=1)
-    return fill_points(features[sources], colors[sources], means.astype(np.float32))[own]
+    columns = np.concatenate([wanted, hints[unknown]], axis=1).T
+    means = np.stack([np.bincount(own, column) / count for column in columns], axis=1).astype(np.float32)
+    return fill_points(features[sources], colors[sources], means[:, :6], means[:, 6:])[own]

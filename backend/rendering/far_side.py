@@ -2,7 +2,7 @@
 
 Two proposals: the near side mirrored, as the far side of a fish is; and the near side without its islands, which are
 details that do not reach the outline. Bands and hats reach it, and go round; eyes, noses and buttons do not, and a face
-on the back of a head is worse than a plain back. Faces, and whatever is seen symmetric from the front, get the second.
+on the back of a head is worse than a plain back. What has two eyes is a face and gets the second.
 Knows nothing of meshes or cameras.
 """
 
@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.rendering.color_fill import fill_image
+
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -21,9 +23,11 @@ Bools = NDArray[np.bool_]
 _SIDE = 128
 # A difference of so many of 255 is a detail.
 _DETAIL = 22
+# A detail's edge changes so much over two pixels of _SIDE; shading does not.
+_EDGE = 30
 # The band that the outline's colours are taken from, in pixels of _SIDE.
 _BAND = 4
-_SYMMETRIC, _SYMMETRIC_DETAIL = 0.9, 0.45
+_SYMMETRIC = 0.9
 _PATTERN_PIECES, _PATTERN_SHARE, _PATTERN_LEAST = 5, 0.06, 0.006
 
 
@@ -58,10 +62,8 @@ def far_side(seen: Floats, known: Floats) -> FarSide:
         return FarSide(False, seen)
     bare = without_islands(small, inside)
     islands = _islands(small, bare, inside)
-    plain = not _is_pattern(small, islands, inside) and (
-        _has_eyes(small, bare, inside) or _is_symmetric(islands, inside)
-    )
-    return FarSide(plain, _replaced(seen, bare, islands.mask) if plain else seen)
+    plain = _has_eyes(small, bare, islands, inside) and not _is_pattern(small, islands, inside)
+    return FarSide(plain, _replaced(seen, islands.mask) if plain else seen)
 
 
 def without_islands(image: Pixels, inside: Bools) -> Pixels:
@@ -87,8 +89,19 @@ def _reconstruct(marker: Pixels, ceiling: Pixels) -> Pixels:
 
 
 def _islands(small: Pixels, bare: Pixels, inside: Bools) -> _Islands:
-    differs = np.abs(small.astype(np.int16) - bare).max(axis=2) > _DETAIL
-    mask = differs & inside
+    """Find the islands: pieces that differ from the bare image and have an edge, which a ball's bright middle has not."""
+    difference = small.astype(np.int16) - bare
+    kernel = np.ones((3, 3), np.uint8)
+    edge = (cv2.dilate(small, kernel) - cv2.erode(small, kernel)).max(axis=2)
+    mask = np.zeros_like(inside)
+    for differs in (difference.max(axis=2) > _DETAIL, difference.min(axis=2) < -_DETAIL):
+        _, labels = cv2.connectedComponents((differs & inside).astype(np.uint8), connectivity=8)
+        outlines = cv2.dilate(labels.astype(np.float32), kernel).astype(np.int32) - labels
+        around = np.where((labels == 0) & (outlines > 0), outlines, 0)
+        for label in range(1, int(labels.max()) + 1):
+            line = edge[around == label]
+            if line.size and np.median(line) > _EDGE:
+                mask |= labels == label
     _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     return _Islands(mask, np.asarray(labels, np.int32), np.asarray(stats, np.int32), np.asarray(centroids))
 
@@ -104,29 +117,26 @@ def _is_pattern(small: Pixels, islands: _Islands, inside: Bools) -> bool:
     return int(alike.sum()) >= _PATTERN_PIECES and float(share[large - 1][alike].sum()) >= _PATTERN_SHARE
 
 
-def _is_symmetric(islands: _Islands, inside: Bools) -> bool:
-    """Say whether outline and islands are the same mirrored about an upright axis."""
-    columns = np.flatnonzero(inside.any(axis=0))
-    box = slice(columns[0], columns[-1] + 1)
-    outline, details = inside[:, box], islands.mask[:, box]
-    if _overlap(outline, outline[:, ::-1]) < _SYMMETRIC:
-        return False
-    near = cv2.dilate(details.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    return bool(details.any()) and float((details & near[:, ::-1]).sum() / details.sum()) > _SYMMETRIC_DETAIL
-
-
-def _has_eyes(small: Pixels, bare: Pixels, inside: Bools) -> bool:
-    """Say whether two dark, equal spots lie side by side in the upper part."""
+def _has_eyes(small: Pixels, bare: Pixels, islands: _Islands, inside: Bools) -> bool:
+    """Say whether two equal spots lie side by side in the upper part: dark ones, or any in a symmetric outline."""
     darker = (bare.astype(np.int16) - small).mean(axis=2) > 35
-    _, _, stats, centroids = cv2.connectedComponentsWithStats((darker & inside).astype(np.uint8), connectivity=8)
+    if _two_alike(darker & inside, inside):
+        return True
+    columns = np.flatnonzero(inside.any(axis=0))
+    outline = inside[:, columns[0] : columns[-1] + 1]
+    return _overlap(outline, outline[:, ::-1]) > _SYMMETRIC and _two_alike(islands.mask, inside)
+
+
+def _two_alike(mask: Bools, inside: Bools) -> bool:
+    _, _, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
-    share = stats[:, cv2.CC_STAT_AREA] / inside.sum()
+    area = stats[:, cv2.CC_STAT_AREA]
+    share = area / inside.sum()
+    longest = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    fits = (share > 0.0006) & (share < 0.035) & (longest < 3.2 * np.sqrt(area))
     upper = (centroids[:, 1] - rows[0]) / height < 0.62
-    round_enough = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]) < 3.2 * np.sqrt(
-        np.maximum(stats[:, cv2.CC_STAT_AREA], 1)
-    )
-    spots = [k for k in range(1, len(stats)) if 0.0006 < share[k] < 0.035 and upper[k] and round_enough[k]]
+    spots = np.flatnonzero(fits & upper)
     for i, a in enumerate(spots):
         for b in spots[i + 1 :]:
             dx, dy = np.abs(centroids[a] - centroids[b])
@@ -136,13 +146,15 @@ def _has_eyes(small: Pixels, bare: Pixels, inside: Bools) -> bool:
     return False
 
 
-def _replaced(seen: Floats, bare: Pixels, mask: Bools) -> Floats:
-    """Return the image with its islands, and a little around them, replaced by what the bare one has there."""
+def _replaced(seen: Floats, mask: Bools) -> Floats:
+    """Return the image with its islands, and a little around them, continued from what surrounds them."""
     whole = (seen.shape[1], seen.shape[0])
     wide = cv2.dilate(mask.astype(np.float32), np.ones((5, 5), np.uint8))
+    small = cv2.resize(seen, (2 * mask.shape[1], 2 * mask.shape[0]), interpolation=cv2.INTER_AREA)
+    hole = cv2.resize(wide, (2 * mask.shape[1], 2 * mask.shape[0]), interpolation=cv2.INTER_NEAREST)
+    around = cv2.resize(fill_image(small, 1 - hole), whole, interpolation=cv2.INTER_LINEAR)
     weight = cv2.resize(cv2.GaussianBlur(wide, (0, 0), 1.0), whole, interpolation=cv2.INTER_LINEAR)
-    smooth = cv2.resize(cv2.GaussianBlur(bare.astype(np.float32), (0, 0), 1.2), whole, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(seen + weight[..., None] * (smooth - seen), dtype=np.float32)
+    return np.asarray(seen + weight[..., None] * (around - seen), dtype=np.float32)
 
 
 def _overlap(a: Bools, b: Bools) -> float:
