@@ -40,6 +40,8 @@ _HEAD_SECONDS = 5.0
 _MOST_LINGERING = 256
 _SPARE_FILES = 512
 """Open files left for everything that is no connection."""
+_MOST_AT_ONCE = 32
+"""Connections that are taken before those that are there have their turn."""
 _LOOK_SECONDS = 0.25
 _OPEN_RETRIES = endless_retries(1.0, 1.0)
 """Pauses between two tries to open what is away."""
@@ -58,7 +60,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Connection, None] = {}
         self._lingering: dict[Connection, None] = {}
         self._looked = 0.0
-        self._turns = Turns(max(2, self.cfg.threads // 4))
+        self._turns = Turns(max(2, self.cfg.threads // 2))
         self._stop_at: float | None = None
 
     def load_wsgi(self) -> None:
@@ -96,17 +98,31 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
     # On the loop
 
     def accept(self, listener: socket.socket) -> None:
-        """Take a new connection; where there are too many, the one that has been idle longest makes room."""
-        try:
-            sock, client = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        self.nr_conns += 1
-        if self.nr_conns >= self.worker_connections:
-            idle = next((other for other in self._waiting if other.stage is Stage.HEAD), None)
-            if idle is not None:
-                self._close(idle)
-        self._await_head(Connection(sock, client, listener.getsockname()))
+        """Take new connections; where there are too many, those that have been idle longest make room."""
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                sock, client = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No open files are left: who waits is taken as soon as one is.
+                self.log.warning("A connection cannot be taken now: %s", error)
+                if not self._make_room():
+                    time.sleep(_LOOK_SECONDS)
+                return
+            self.nr_conns += 1
+            if self.nr_conns >= self.worker_connections:
+                self._make_room()
+            self._await_head(Connection(sock, client, listener.getsockname()))
+            if self.nr_conns >= self.worker_connections:
+                return
+
+    def _make_room(self) -> bool:
+        """Hang up on the connection that has been idle longest; return whether there was one."""
+        idle = next((other for other in self._waiting if other.stage is Stage.HEAD), None)
+        if idle is not None:
+            self._close(idle)
+        return idle is not None
 
     def murder_keepalived(self, force: bool = False) -> None:
         """Give up the connections whose time is over; all of them if forced."""
@@ -151,9 +167,16 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             Stage.FLUSH: self._flush,
             Stage.LINGER: self._discard,
         }
+        self._safely(steps[connection.stage], connection)
+
+    def _safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        """Do a step for one connection; whatever goes wrong with it is nobody else's."""
         try:
-            steps[connection.stage](connection)
+            step(connection)
         except OSError:
+            self._close(connection)
+        except Exception:
+            self.log.exception("A connection could not be handled.")
             self._close(connection)
 
     def _await_head(self, connection: Connection) -> None:
@@ -199,7 +222,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         elif not self._serve_aside(connection, parser, request):
             self._refuse(connection, TooManyRequestsAtOnce())
 
-    def _refuse(self, connection: Connection, error: Exception) -> None:
+    def _refuse(self, connection: Connection, error: BaseException) -> None:
         """Answer what could not be read as a request, and end its connection."""
         said = refusal(error)
         response, request_id, status = as_response(said)
@@ -283,14 +306,15 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             keep = answer(self.wsgi, request, connection, self.cfg, turns, keeps=keeps)
         except (OSError, NoMoreData) as error:
             self.log.debug("The caller has gone: %s", error)
-            self.method_queue.defer(self._close, connection)
+            step: Callable[[Connection], None] = self._close
         except BaseException as error:  # noqa: BLE001 - the thread's edge
-            self.method_queue.defer(self._fail, connection, error)
+            step = partial(self._fail, error)
         else:
             connection.unread = parser.unreader.take_buffered() if keep else b""
-            self.method_queue.defer(partial(self._after_answer, keep=keep), connection)
+            step = partial(self._after_answer, keep=keep)
+        self.method_queue.defer(self._safely, step, connection)
 
-    def _fail(self, connection: Connection, error: Exception) -> None:
+    def _fail(self, error: BaseException, connection: Connection) -> None:
         """End a request at which the app itself failed: once its answer has begun nothing can be said any more."""
         if connection.has_begun:
             self.log.error("An answer could not be ended.", exc_info=error)

@@ -55,7 +55,7 @@ _SAID: Mapping[type[Exception], ServiceError] = {
 }
 
 
-def refusal(error: Exception) -> ServiceError:
+def refusal(error: BaseException) -> ServiceError:
     """Return what is said of what came; ServiceError itself for what is the service's own fault."""
     if isinstance(error, ServiceError):
         return error
