@@ -200,11 +200,6 @@ def test_finished_job_stays_as_it_is(running: AgentService) -> None:
     assert running.call("DELETE", f"{API}/jobs/{job_id}").get_json()["status"] == "completed"
 
 
-def test_batch_is_not_cancelled_by_its_id(service: AgentService) -> None:
-    batch_id = service.batch().get_json()["batch_id"]
-    assert refused(service.call("DELETE", f"{API}/jobs/{batch_id}")) == (404, "JOB_NOT_FOUND")
-
-
 def test_jobs_are_paged_newest_first(service: AgentService) -> None:
     ids = [service.submit() for _ in range(5)][::-1]
     first = service.get("/jobs?limit=2").get_json()

@@ -154,8 +154,10 @@ workers = Table(
     Column("memory_total", BigInteger),
     Column("memory_free", BigInteger),
     Column("error", Text),
-    Column("seconds_per_job", Float),
     Column("expires_at", UtcTime, nullable=False),
+    Column("compiled", Boolean),
+    Column("stage_times", Text),
+    Column("process", Text),
     Index("workers_by_expiry", "expires_at"),
 )
 

@@ -23,6 +23,7 @@ from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.jobs.health import HealthReader
+from backend.jobs.outlook import Outlooks
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
 from backend.services import AgentServices
@@ -48,7 +49,7 @@ class AgentService:
         opened = AgentServices.from_settings(self.settings, clock=self.clock, open_processor=lambda: self.fake)
         # What was read is old at once: a test need not wait for a second to be over.
         fresh = HealthReader(opened.store, opened.registry, monotonic=itertools.count(step=60).__next__)
-        self.services = replace(opened, health=fresh)
+        self.services = replace(opened, health=fresh, outlooks=Outlooks(opened.store, fresh.read))
         self.app = create_app(self.settings, self.services)
         self._nonces = (f"nonce-{k:06d}" for k in itertools.count())
 
