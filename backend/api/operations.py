@@ -58,6 +58,8 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.BadFraming,
+    errors.RequestTooSlow,
     errors.LengthRequired,
     errors.FileTooLarge,
     errors.RateLimited,

@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 
 from backend.api.intake import TakenImage, discard_images, taken
 from backend.api.multipart import read_form
+from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
@@ -124,7 +125,8 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
             left = deadline - time.monotonic()
             if left <= 0 or services.stopping.is_set() or (job is not None and job.status.finished):
                 return job
-            services.stopping.wait(min(pause, left))
+            with waiting():
+                services.stopping.wait(min(pause, left))
             pause = min(1.5 * pause, _LONGEST_PAUSE)
     finally:
         services.sync_slots.release()
