@@ -21,7 +21,7 @@ from backend.api.health_answers import (
     UnhealthyAnswer,
 )
 from backend.config import Settings
-from backend.errors import GpuBusy, ServiceError, StorageFull
+from backend.errors import GpuBusy, ServiceError, ServiceStopping, StorageFull
 from backend.jobs.health import Health
 from backend.services import AgentServices
 
@@ -57,9 +57,7 @@ def answer_health(services: AgentServices) -> Response:
     error = _trouble(health, services)
     if error is None:
         return json_response(HealthAnswer(status="ok", **facts))
-    loading = not health.disk_full and health.is_loading(own_worker=services.worker is not None)
-    status: Literal["loading", "unavailable"] = "loading" if loading else "unavailable"
-    answer = UnhealthyAnswer(status=status, **facts, **error_answer(error).model_dump())
+    answer = UnhealthyAnswer(status=_state(health, services), **facts, **error_answer(error).model_dump())
     return _unable(error, answer)
 
 
@@ -75,9 +73,20 @@ def _trouble(health: Health, services: AgentServices) -> ServiceError | None:
         return StorageFull("The service's disk is full.")
     if health.ready:
         return None
-    if health.is_loading(own_worker=services.worker is not None):
-        return GpuBusy("The model is being loaded; try again in a moment.", retry_after=_LOADING_RETRY)
-    return GpuBusy("No worker that could serve is running.")
+    errors: dict[str, ServiceError] = {
+        "draining": ServiceStopping(),
+        "loading": GpuBusy("The model is being loaded; try again in a moment.", retry_after=_LOADING_RETRY),
+    }
+    return errors.get(_state(health, services)) or GpuBusy("No worker that could serve is running.")
+
+
+def _state(health: Health, services: AgentServices) -> Literal["draining", "loading", "unavailable"]:
+    """Return how it is with a service that takes no jobs."""
+    if health.disk_full:
+        return "unavailable"
+    if services.draining.since is not None:
+        return "draining"
+    return "loading" if health.is_loading(own_worker=services.worker is not None) else "unavailable"
 
 
 def _compiled(health: Health) -> bool | None:

@@ -47,7 +47,7 @@ class ReadyAnswer(Success):
 class HealthFacts(Answer):
     """What there is to know of the service's state."""
 
-    status: Literal["ok", "loading", "unavailable"]
+    status: Literal["ok", "loading", "draining", "unavailable"]
     version: str
     model: ModelState
     device: DeviceState | None = Field(description="Null when no worker has reported one.")
