@@ -18,7 +18,7 @@ from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_a
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
 from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
-from backend.api.health import answer_health
+from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
@@ -174,6 +174,18 @@ def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
     response = json_response(answer, 202)
     response.headers["Location"] = answer.status_url
     return tell_when(response, _services(), g.agent.internal_id, None)
+
+
+@api.get("/health/live", provide_automatic_options=False, **calls.LIVE)
+def live() -> Response:
+    """Report that this process answers; not signed."""
+    return answer_live()
+
+
+@api.get("/health/ready", provide_automatic_options=False, **calls.READY)
+def ready() -> Response:
+    """Report whether a model serves, compiled or not; not signed."""
+    return answer_ready(_services())
 
 
 def _services() -> AgentServices:

@@ -42,10 +42,10 @@ def error_answer(error: ServiceError) -> ErrorAnswer:
     return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
 
 
-def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
-    """Return an error as it is sent; answer : in place of the plain one."""
+def error_response(error: ServiceError, answer: ErrorAnswer | None = None, status: int | None = None) -> Response:
+    """Return an error as it is sent; answer, status : in place of the plain one, and of the error's own."""
     note_error_code(error.code)
-    status = status_of(error)
+    status = status or status_of(error)
     response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
