@@ -25,7 +25,9 @@ _FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_MESHES = dict.fromkeys(("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream"), _BINARY)
+_MESHES = dict.fromkeys(
+    ("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream", "application/zip"), _BINARY
+)
 
 REQUEST_MODELS = (GenerateForm, BatchForm)
 ANSWER_MODELS = (
@@ -40,7 +42,12 @@ ANSWER_MODELS = (
     health_answers.UnhealthyAnswer,
 )
 
-_ANY: tuple[type[ServiceError], ...] = (ServiceError, errors.BadRequest, errors.MethodNotAllowed)
+_ANY: tuple[type[ServiceError], ...] = (
+    ServiceError,
+    errors.BadRequest,
+    errors.UnknownField,
+    errors.MethodNotAllowed,
+)
 _SIGNED: tuple[type[ServiceError], ...] = (
     *_ANY,
     errors.AuthMissing,
@@ -51,6 +58,8 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.BadFraming,
+    errors.RequestTooSlow,
     errors.LengthRequired,
     errors.FileTooLarge,
     errors.RateLimited,
@@ -58,11 +67,10 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.StoreUnavailable,
     errors.StorageFull,
 )
-_JOB = (*_SIGNED, errors.EndpointNotFound, errors.JobNotFound)
+_JOB = (*_SIGNED, errors.EndpointNotFound, errors.JobNotFound, errors.Expired)
 _FORM = (
     *_SIGNED,
     errors.InvalidForm,
-    errors.UnknownField,
     errors.InvalidFormat,
     errors.InvalidQuality,
     errors.InvalidSteps,
@@ -72,6 +80,7 @@ _FORM = (
     errors.InvalidTargetFaces,
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
+    errors.InvalidLabel,
     errors.InvalidIdempotencyKey,
     errors.MissingImage,
     errors.TooManyImages,
@@ -79,6 +88,8 @@ _FORM = (
     errors.UnsupportedImage,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
+    errors.TooManyJobs,
+    errors.QuotaExceeded,
     errors.QueueFull,
     errors.GpuBusy,
     errors.ServiceStopping,
@@ -87,7 +98,7 @@ _FORM = (
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,
-    errors.JobExpired,
+    errors.Expired,
     errors.GenerationError,
     errors.NoForeground,
     errors.NoSurface,
@@ -114,7 +125,7 @@ GENERATE: Call = {
 BATCH: Call = {
     "tags": [_ASK],
     "responses": {
-        **refusals(*_FORM, errors.TooFewImages),
+        **refusals(*_FORM, errors.InvalidAcceptPartial, errors.TooFewImages, errors.Expired, errors.JobNotFound),
         202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
     },
     "security": SIGNED,
@@ -139,7 +150,9 @@ CANCEL: Call = {
         **refusals(*_JOB),
         200: answered(
             job_answers.JobAnswer,
-            description="The job as it is now: cancelled if it waited, soon if it runs, else as it was.",
+            batch_answers.BatchAnswer,
+            description="The job or batch as it is now: what waited is cancelled, what runs will be soon, the rest is"
+            " as it was.",
         ),
     },
     "security": SIGNED,
@@ -147,7 +160,7 @@ CANCEL: Call = {
 JOBS: Call = {
     "tags": [_FOLLOW],
     "responses": {
-        **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit),
+        **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit, errors.InvalidStatus, errors.InvalidLabel),
         200: answered(job_answers.JobsAnswer, description="A page of jobs."),
     },
     "security": SIGNED,
@@ -165,6 +178,8 @@ DOWNLOAD: Call = {
             *_SIGNED,
             errors.EndpointNotFound,
             errors.ArtifactNotFound,
+            errors.Expired,
+            errors.BatchUnfinished,
             errors.ArtifactStoreUnavailable,
             errors.PreconditionFailed,
             errors.RangeNotSatisfiable,

@@ -9,6 +9,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from flask import Flask, Response, g, request
@@ -16,6 +18,9 @@ from flask import Flask, Response, g, request
 from backend.telemetry.logs import log_request
 
 REQUEST_ID_HEADER = "X-Request-ID"
+
+WAITING = "orfeas.waiting"
+"""Where the server's own way to wait stands in the environment of a request; see `waiting`."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
@@ -63,6 +68,17 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
     app.before_request(begin)
     app.after_request(finish)
     app.teardown_request(end)
+
+
+def waiting() -> AbstractContextManager[object]:
+    """Let others work while the request at hand waits, within the block, for a job or a notice.
+
+    A call that waits keeps a thread, of which there are many (WEB_WAITING), but only a few of them work at once: one
+    that waits outside such a block keeps another from its turn. Read nothing inside, and hold no connection to the
+    database.
+    """
+    begin: Callable[[], AbstractContextManager[object]] = request.environ.get(WAITING, nullcontext)
+    return begin()
 
 
 def note_error_code(code: str) -> None:

@@ -13,6 +13,48 @@ class BadRequest(ServiceError):
     code = "BAD_REQUEST"
 
 
+class BadFraming(BadRequest):
+    """Where the request's body ends cannot be told, or it broke off before its end."""
+
+    code = "BAD_FRAMING"
+
+
+class TargetTooLong(BadRequest):
+    """The request line is longer than what is taken here."""
+
+    code = "URI_TOO_LONG"
+
+
+class HeadersTooLarge(BadRequest):
+    """The request's headers are more, or longer, than what is taken here."""
+
+    code = "HEADERS_TOO_LARGE"
+
+
+class ExpectationFailed(BadRequest):
+    """Of all that Expect may ask for, only 100-continue is understood."""
+
+    code = "EXPECTATION_FAILED"
+
+
+class UnsupportedCoding(BadRequest):
+    """Of transfer codings only chunked, alone, is understood; compress nothing."""
+
+    code = "UNSUPPORTED_TRANSFER_CODING"
+
+
+class RequestTooSlow(BadRequest):
+    """The request came so slowly that nobody waits for the rest of it."""
+
+    code = "REQUEST_TIMEOUT"
+
+
+class TooManyRequestsAtOnce(RetryLater):
+    """The service has as many slow requests under way as it can; try again later."""
+
+    code = "SERVER_BUSY"
+
+
 class EndpointNotFound(ServiceError):
     """There is no such endpoint."""
 
@@ -110,10 +152,20 @@ class WorkerStopped(RetryLater):
     code = "WORKER_STOPPED"
 
 
-class JobExpired(ServiceError):
-    """The job waited too long without being run."""
+class Expired(ServiceError):
+    """Its time is over, and its files are removed; send the picture again."""
 
     code = "EXPIRED"
+
+
+class JobExpired(Expired):
+    """The job waited too long without being run."""
+
+
+class BatchUnfinished(RetryLater):
+    """The batch is not finished yet; its zip is there once no job of it waits or runs."""
+
+    code = "BATCH_UNFINISHED"
 
 
 class StorageFull(ServiceError):

@@ -147,6 +147,17 @@ class Batch:
         return next(state for state in (Status.COMPLETED, Status.FAILED, Status.CANCELLED) if state in states)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many of its jobs are in each state, by the states' names."""
+        return {state.value: sum(job.status is state for job in self.jobs) for state in Status}
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the first of its jobs finished, which is removed first; None until all have."""
+        times = [job.finished_at for job in self.jobs if job.finished_at is not None]
+        return min(times) if len(times) == len(self.jobs) else None
+
+    @property
     def progress(self) -> int:
         """The mean over its jobs, 0–100; a finished job counts as 100."""
         return sum(100 if job.status.finished else job.progress for job in self.jobs) // len(self.jobs)
@@ -238,6 +249,7 @@ class JobState:
         return cls(job.status, job.cancel_requested, job.progress, job.current_step)
 
 
+@dataclass(frozen=True)
 class Usage:
     """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
 

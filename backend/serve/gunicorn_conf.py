@@ -18,6 +18,7 @@ from backend.auth.agents import load_agents
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
 from backend.serve import SAY_READY
+from backend.serve.refusals import MOST_HEADER_BYTES, MOST_HEADERS, MOST_LINE_BYTES
 from backend.telemetry.logs import logging_config
 from backend.telemetry.shared_memory import SharedCounts, SharedTable
 
@@ -46,11 +47,14 @@ if _service.worker_enabled:
 # Of the loop that accepts; a request may take as long as it likes.
 timeout = 60
 graceful_timeout = int(_service.drain_seconds) + _STOP_SECONDS
-keepalive = 5
+# An idle connection costs a few hundred bytes; a proxy in front keeps its own for a minute.
+keepalive = 75
+worker_connections = 8192
 
-limit_request_line = 4094
-limit_request_fields = 64
-limit_request_field_size = 8190
+http_parser = "python"
+limit_request_line = MOST_LINE_BYTES
+limit_request_fields = MOST_HEADERS
+limit_request_field_size = MOST_HEADER_BYTES
 # Who called is worked out from TRUSTED_PROXIES, and no header may say where the service is mounted.
 forwarded_allow_ips = ""
 forwarder_headers = ""
@@ -92,6 +96,7 @@ def _end_at_second_signal(server: Any) -> None:
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a new process its slot to count in; one that a dead process had, if there is one."""
+    worker.most_waiting = _service.web_waiting
     worker.shared_counts = None
     if server.shared_table is not None:
         taken = [other.shared_counts.slot for other in server.WORKERS.values()]
