@@ -42,7 +42,12 @@ def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
 def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) -> None:
     """The device is free long before six meshes are made by two threads, and Celery then ends the worker's child."""
     moments = sized(SHORT_MOMENTS, MOMENTS)
-    settings: dict[str, Any] = {"FAKE_STEP_SECONDS": 0.5, "FAKE_MESH_SECONDS": 1, "MAX_BATCH_SIZE": len(SIX), "BATCH_WAIT": 0.2}
+    settings: dict[str, Any] = {
+        "FAKE_STEP_SECONDS": 0.5,
+        "FAKE_MESH_SECONDS": 1,
+        "MAX_BATCH_SIZE": len(SIX),
+        "BATCH_WAIT": 0.2,
+    }
     with cluster(tmp_path, **settings) as (yard, _):
         for moment in moments:
             yard.worker.start()
