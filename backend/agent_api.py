@@ -16,7 +16,7 @@ from backend.agent_auth import require_agent_token
 from backend.api import operations as calls
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.downloads import send_artifact
-from backend.api.error_handlers import error_response, json_response, register_error_handlers
+from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
 from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
 from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.intake import discard_images
@@ -73,6 +73,7 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     app.register_blueprint(api)
     app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
     app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
+    services.metrics.expect_requests(known_failures(app, PREFIX))
     return services
 
 
