@@ -1,13 +1,13 @@
 """The search for the camera whose silhouette of a mesh fits a cut-out best, coarse to fine.
 
 Coarse: every direction of a grid, orthographic and in perspective, with scale and shift from the outlines' bounds.
-Fine: the best few, each coordinate stepped in turn with ever smaller steps. Silhouettes are points drawn on the
+Fine: the best few, stepped in each coordinate in turn with ever smaller steps. Silhouettes are points drawn on the
 surface, as many as fill the pixels: a look costs a millisecond, whatever the number of faces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -26,9 +26,10 @@ _POINTS = {_COARSE: 9_000, _FINE: 30_000}
 _AZIMUTHS = range(-180, 180, 15)
 _ELEVATIONS = range(-30, 76, 15)
 _FIELDS = (0.0, 40.0)
-_KEPT = 8
-_STEPS = {"azimuth": 6.0, "elevation": 6.0, "field_of_view": 12.0, "scale": 0.03, "x": 0.02, "y": 0.02}
-_HALVINGS = 5
+_KEPT, _REFINED = 8, 3
+_TURNS = {"azimuth": 7.0, "elevation": 7.0, "field_of_view": 16.0}
+_STEPS = {"azimuth": 3.0, "elevation": 3.0, "field_of_view": 8.0, "scale": 0.03, "x": 0.02, "y": 0.02}
+_HALVINGS = 4
 _MOST_ELEVATION, _MOST_FIELD = 85.0, 75.0
 # A silhouette seen from behind is the same mirrored: among equals, the front.
 _FRONT_FIRST = 0.01
@@ -45,7 +46,9 @@ def search_camera(mesh: trimesh.Trimesh, cutout_alpha: NDArray[np.uint8]) -> Cam
         for azimuth, elevation, field in product(_AZIMUTHS, _ELEVATIONS, _FIELDS)
     ]
     ranked = sorted(cameras, key=coarse, reverse=True)
-    return max((_climb(camera, fine) for camera in _apart(ranked)), key=fine)
+    turned = [_climb(camera, _TURNS, lambda tried: coarse(fitted(tried))) for camera in _apart(ranked)]
+    best = sorted((fitted(camera) for camera in turned), key=fine, reverse=True)[:_REFINED]
+    return max((_climb(camera, _STEPS, fine) for camera in best), key=fine)
 
 
 def _surface_points(mesh: trimesh.Trimesh, count: int) -> tuple[Vertices, tuple[float, float, float], float]:
@@ -119,7 +122,7 @@ def _apart(ranked: list[Camera]) -> list[Camera]:
     return kept
 
 
-def _climb(camera: Camera, score: Callable[[Camera], float]) -> Camera:
+def _climb(camera: Camera, steps: Mapping[str, float], score: Callable[[Camera], float]) -> Camera:
     """Step each coordinate as long as the score rises, then halve the steps."""
     best, value = camera, score(camera)
     for halving in range(_HALVINGS):
@@ -127,7 +130,7 @@ def _climb(camera: Camera, score: Callable[[Camera], float]) -> Camera:
         rounds = 0
         while rises and rounds < 4:
             rises, rounds = False, rounds + 1
-            for name, step in _STEPS.items():
+            for name, step in steps.items():
                 for signed in (step / 2**halving, -step / 2**halving):
                     tried = _stepped(best, name, signed)
                     found = score(tried)
