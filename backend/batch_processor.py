@@ -8,6 +8,7 @@ is, or who notifies it of work.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -15,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
@@ -23,7 +26,7 @@ from backend.hunyuan3d.device.malloc import MemoryReturn, prepare_malloc
 from backend.hunyuan3d.options import Defaults
 from backend.jobs.models import Clock, Job
 from backend.jobs.notifier import LocalNotifier
-from backend.jobs.progress import StageTimes
+from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
 from backend.periodic import endless_retries
@@ -41,6 +44,9 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
 from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
+
+if TYPE_CHECKING:
+    from backend.hunyuan3d.results import ShapeMetadata
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
@@ -105,20 +111,22 @@ class BatchProcessor:
         self._on_broken = on_broken
         self.owner = owner or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         counts = metrics or NoMetrics()
-        self._times = StageTimes()
+        threads = min(_MOST_EXPORT_THREADS, os.cpu_count() or 1)
+        self._times = StageTimes(batch_size=settings.max_batch_size, threads=threads)
         self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._clean_up)
         watchdog = watchdog or Watchdog(settings.batch_seconds)
         self._recorder = ResultRecorder(
             store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog
         )
         self._draining = False
+        self._drained_at = math.inf
         self._device_times = DeviceTimes(counts)
         self._look_ahead = LookAhead(store, images, settings.max_batch_size, lambda: self._draining)
         self._runner = BatchRunner(
             images, self._recorder, self._times, counts, watchdog, self._device_times, self._look_ahead
         )
-        self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
-        self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
+        self._exports = ExportPool(threads, 2 * settings.max_batch_size)
+        self._presence = Presence(registry, self.owner, self._times)
         self._memory = MemoryReturn()
         self._thread: threading.Thread | None = None
 
@@ -178,6 +186,9 @@ class BatchProcessor:
             self._presence.failed(error)
             raise
         self._memory.freeze()
+        self._times.default_steps = processor.defaults.num_inference_steps
+        for metadata in processor.rehearsals:
+            self._times.note(_rehearsed(metadata))
         self._device_times.ready()
         self._presence.ready(processor)
 
@@ -200,23 +211,30 @@ class BatchProcessor:
     def drain(self, seconds: float | None = None) -> None:
         """Take no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.
 
-        Returns at once; safe in a signal handler.
+        A drain that goes on is made shorter by this, never longer. Returns at once; safe in a signal handler.
         """
         given = self._settings.drain_seconds if seconds is None else seconds
-        self._heartbeats.release_at(time.monotonic() + given)
+        self._drained_at = min(self._drained_at, time.monotonic() + given)
+        self._heartbeats.release_at(self._drained_at)
         self._draining = True
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Drain for up to timeout seconds (default settings.drain_seconds), wait for it, end the threads."""
-        given = self._settings.drain_seconds if timeout is None else timeout
-        deadline = time.monotonic() + given
-        self.drain(given)
+    def finish(self, seconds: float | None = None) -> None:
+        """Drain, and wait until nothing runs here any more: all is recorded or handed back. seconds : as drain's."""
+        self.drain(seconds)
         self._presence.draining()
         self._look_ahead.stop()
         self._notifier.notify()
         if self._thread is not None:
-            self._thread.join(given + _GRACE_SECONDS)
-        self._exports.join(max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
+            self._thread.join(self._drain_left() + _GRACE_SECONDS)
+        self._exports.join(self._drain_left() + _GRACE_SECONDS)
+
+    def _drain_left(self) -> float:
+        # A drain may be made shorter meanwhile: its end is asked for anew before each wait.
+        return max(0.0, self._drained_at - time.monotonic())
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Drain for up to timeout seconds, as `drain` says, wait for it, end the threads."""
+        self.finish(timeout)
         self._exports.stop()
         self._beat_now()
         self._heartbeats.stop(_GRACE_SECONDS)
@@ -267,7 +285,6 @@ class BatchProcessor:
         begun = self._device_times.now()
         try:
             self._gather(processor, batch)
-            started = time.perf_counter()
             with self._isolated_if_it_must_be(batch):
                 self._runner.run(processor, batch.tasks, batch.capacity, partial(self._hand_over, batch))
         except DeviceLost:
@@ -285,7 +302,6 @@ class BatchProcessor:
                 self._store.release_unknown(self.owner, self._heartbeats.jobs())
             raise
         if batch.tasks:
-            self._times.note_batch(time.perf_counter() - started, len(batch.tasks))
             self._device_times.batch_done(begun, batch.longest_wait())
         return len(batch.runs)
 
@@ -343,6 +359,7 @@ class BatchProcessor:
 
     def _hand_over(self, batch: _Batch, task: Task, shape: PendingShape) -> None:
         batch.handed_over.add(task.run)
+        task.run.hand_over()
         self._exports.submit(partial(self._record, task, shape), lambda: task.run.over)
 
     def _record(self, task: Task, shape: PendingShape) -> None:
@@ -372,3 +389,10 @@ class BatchProcessor:
         until = time.monotonic() + seconds
         while not self._draining and time.monotonic() < until:
             time.sleep(0.1)
+
+
+def _rehearsed(metadata: ShapeMetadata) -> Measured:
+    """Return what a warm-up took, of the stages that it went through."""
+    work = Workload(metadata.num_inference_steps or 1, metadata.octree_resolution or 1, metadata.target_faces)
+    taken = {stage: seconds for stage, seconds in asdict(metadata.seconds).items() if seconds > 0}
+    return Measured(work, taken, max(1, metadata.batch_size), metadata.evaluations, rehearsed=True)

@@ -53,7 +53,18 @@ class Settings:
     data_dir: Annotated[Path, Meaning("ORFEAS_DATA_DIR", "Folder for everything the service writes.")] = Path("data")
     host: Annotated[str, Meaning("HOST", "Address to listen on; `0.0.0.0` for every interface.")] = "127.0.0.1"
     port: Annotated[int, Meaning("PORT", "Port to listen on; 0 for any free one.", 0, 65535)] = 5000
-    web_threads: Annotated[int, Meaning("WEB_THREADS", "Requests that one web process handles at once.", 2, 1000)] = 32
+    web_threads: Annotated[
+        int, Meaning("WEB_THREADS", "Small calls, answered at once, that one web process handles at once.", 2, 1000)
+    ] = 32
+    web_waiting: Annotated[
+        int,
+        Meaning(
+            "WEB_WAITING",
+            "Requests with a body, a file or a long wait that one web process handles at once, beside those.",
+            16,
+            10_000,
+        ),
+    ] = 1000
     log_level: Annotated[
         str, Meaning("LOG_LEVEL", "How much is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     ] = "INFO"
@@ -92,10 +103,20 @@ class Settings:
         tuple[IPNetwork, ...],
         Meaning(
             "METRICS_ALLOWED",
-            "Addresses or networks, with commas between, that may read `/metrics`.",
+            "Addresses or networks, with commas between, that may read `/metrics`; this machine's own only without a "
+            "proxy (docs/operations.md).",
             shown="127.0.0.0/8, ::1",
         ),
     ] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+    metrics_token: Annotated[
+        str,
+        Meaning(
+            "METRICS_TOKEN",
+            "A secret that reads `/metrics` from anywhere, as `Authorization: Bearer …`: at least 16 characters.",
+            shape=r"[!-~]{16,512}",
+            expects="16 to 512 printable ASCII characters without spaces",
+        ),
+    ] = field(default="", repr=False)
     metrics_host: Annotated[
         str, Meaning("METRICS_HOST", "Address on which a worker of `make worker` shows its own `/metrics`.")
     ] = "127.0.0.1"

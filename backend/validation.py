@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,10 +18,12 @@ from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
     InvalidAcceleration,
+    InvalidAcceptPartial,
     InvalidAsync,
     InvalidBackgroundMode,
     InvalidFormat,
     InvalidGuidance,
+    InvalidLabel,
     InvalidParameter,
     InvalidQuality,
     InvalidScale,
@@ -29,16 +31,19 @@ from backend.errors import (
     InvalidSteps,
     InvalidTargetFaces,
     RequestUnreadable,
+    ServiceError,
     UnknownField,
 )
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
+from backend.jobs.stage_times import Workload
 from backend.limits import (
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_FORMAT,
     DEFAULT_QUALITY,
     MAX_GUIDANCE_SCALE,
+    MAX_LABEL_CHARACTERS,
     MAX_QUALITY,
     MAX_RESOLUTION,
     MAX_SCALE_MM,
@@ -60,6 +65,8 @@ Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
+LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
 Millimetres = Annotated[float, Field(gt=0, le=MAX_SCALE_MM)]
 
 _STRICT = ConfigDict(
@@ -76,6 +83,8 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "remove_background": InvalidBackgroundMode,
     "scale_mm": InvalidScale,
     "async": InvalidAsync,
+    "label": InvalidLabel,
+    "accept_partial": InvalidAcceptPartial,
 }
 # Only what JSON would take as a number: int() and float() also take spaces, underscores and other scripts' digits.
 _WHOLE = re.compile(r"-?[0-9]{1,15}", re.ASCII)
@@ -115,6 +124,7 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     scale_mm: Millimetres | SkipJsonSchema[None] = _optional("Length of the longest side in millimetres, for print.")
+    label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
 
 
 class GenerateFields(GenerationFields):
@@ -122,6 +132,16 @@ class GenerateFields(GenerationFields):
 
     run_async: bool = Field(
         default=False, alias="async", description="Whether to answer at once with 202, before the mesh is made."
+    )
+
+
+class BatchFields(GenerationFields):
+    """The form fields of a request with several images; they hold for all of them."""
+
+    accept_partial: bool = Field(
+        default=False,
+        description="Whether the good images are to run when others are bad: those are failed jobs of the batch then. "
+        "Otherwise one bad image keeps all from running.",
     )
 
 
@@ -205,8 +225,8 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
     for name in values:
         if name not in known:
             raise UnknownField(
-                f"There is no field {_shown(name)}; the fields are {', '.join(known)}.",
-                details={"field": name[:_SHOWN], "allowed": list(known)},
+                f"There is no field {shown(name)}; the fields are {', '.join(known)}.",
+                details={"field": name[:SHOWN_CHARACTERS], "allowed": list(known)},
             )
     typed = {name: _read(name, texts, known[name]) for name, texts in values.items()}
     try:
@@ -216,13 +236,37 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         raise _refusal(name, values[name][0], known[name]) from error
 
 
-def new_job(fields: GenerationFields, image: str, model: str, draw_bits: Callable[[int], int]) -> NewJob:
+def new_job(
+    fields: GenerationFields,
+    image: str,
+    model: str,
+    draw_bits: Callable[[int], int],
+    *,
+    filename: str | None = None,
+    refusal: ServiceError | None = None,
+) -> NewJob:
     """Return the job of one image of a form.
 
     image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    filename, refusal : as NewJob's
     """
     request = resolve(fields, lambda: draw_bits(32))
-    return NewJob(request.to_json(), request.batch_key(model), image)
+    label = fields.label or None
+    return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
+
+
+@lru_cache(maxsize=4096)
+def workload_of(request: str, default_steps: int) -> Workload | None:
+    """Return what decides how long a request takes, on a checkpoint that takes default_steps by itself.
+
+    request : as to_json wrote it; None is for what it did not write.
+    """
+    try:
+        read = GenerationRequest.from_json(request)
+        steps = read.inference_steps(default_steps)
+    except (RequestUnreadable, InvalidSteps):
+        return None
+    return Workload(steps, read.octree_resolution, read.target_faces, read.acceleration)
 
 
 def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:
@@ -267,7 +311,7 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
     if len(texts) != 1:
         raise _ERRORS[name](
             f"{name} must be given once, not {len(texts)} times.",
-            details={"field": name, "allowed": _allowed(schema)},
+            details={"field": name, **_expected(schema)},
         )
     value = _READERS[schema["type"]](texts[0])
     if value is _NOT_READ:
@@ -276,8 +320,14 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
 
 
 def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
-    allowed = _allowed(schema)
-    return _ERRORS[name](f"{name} must be {allowed}, not {_shown(text)}.", details={"field": name, "allowed": allowed})
+    message = f"{name} must be {_allowed(schema)}, not {shown(text)}."
+    return _ERRORS[name](message, details={"field": name, **_expected(schema)})
+
+
+def _expected(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a field takes, for an error's details: in words, and as its schema has it for programs."""
+    bounds = {name: schema[name] for name in _BOUNDS if name in schema}
+    return {"allowed": _allowed(schema), **bounds}
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
@@ -286,6 +336,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "boolean":
         return "true or false"
+    if schema["type"] == "string":
+        return f"at most {schema['maxLength']} characters, none of them a control character"
     kind = "a whole number" if schema["type"] == "integer" else "a number"
     high = f"{schema['maximum']:g}" if schema["type"] == "number" else str(schema["maximum"])
     if "exclusiveMinimum" in schema:
@@ -293,12 +345,13 @@ def _allowed(schema: Mapping[str, Any]) -> str:
     return f"{kind} from {schema['minimum']:g} to {high}"
 
 
-_SHOWN = 40
+SHOWN_CHARACTERS = 40
+_BOUNDS = ("enum", "minimum", "exclusiveMinimum", "maximum", "maxLength")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return a caller's text, fit for a message: short, and nothing that moves a terminal's cursor."""
-    short = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    short = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
     return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,8 +24,9 @@ from backend.errors import (
 )
 from backend.jobs.metadata import AccelerationOut, JobMetadata, StageSecondsOut
 from backend.jobs.models import Clock, Job
-from backend.jobs.progress import StageTimes
+from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
+from backend.limits import DEFAULT_ACCELERATION
 from backend.periodic import endless_retries
 from backend.runner.heartbeat import Ending, Heartbeats, Run
 from backend.runner.processor_protocol import PendingShape
@@ -101,8 +102,12 @@ class ResultRecorder:
 
     def clean_up(self, run: Run) -> None:
         """Remove what is left of a run that the heartbeats ended, and count it."""
+        job = run.job
         if run.ending is Ending.CANCELLED:
-            self._delete_image(run.job)
+            self._delete_image(job)
+            _log.info("job %s is cancelled", job.id)
+        elif run.ending is Ending.RELEASED:
+            _log.warning("job %s is handed back: it waits again, unharmed, for the next worker", job.id)
         self._metrics.job_finished(_OUTCOMES.get(run.ending or Ending.LOST, LEASE_LOST))
 
     def retry(self, run: Run, action: Callable[[], Out]) -> Out:
@@ -158,7 +163,7 @@ class ResultRecorder:
             self._delete_artifact(artifact)
         if recorded:
             seconds = metadata.seconds.model_dump(exclude_none=True)
-            self._times.note(run.job.batch_key, seconds)
+            self._times.note(_measured(metadata, seconds, run.waited_for_mesh))
             for stage, value in seconds.items():
                 self._metrics.observe_stage(stage, value)
         self._let_go(run, COMPLETED, recorded)
@@ -203,8 +208,7 @@ class ResultRecorder:
             self._metrics.job_finished(LEASE_LOST)
 
     def _begin(self, run: Run, stage: str) -> None:
-        plan = self._times.plan(run.job.batch_key)
-        run.note(plan.progress(stage, 0, 1), stage, plan.remaining(stage, 0, 1))
+        run.begin(stage)
 
     def _delete_image(self, job: Job) -> None:
         try:
@@ -267,3 +271,14 @@ def unnamed_error(error: Exception, job: Job) -> ServiceError:
 
 def _since(job: Job, now: datetime) -> float | None:
     return None if job.started_at is None else max(0.0, (now - job.started_at).total_seconds())
+
+
+def _measured(metadata: JobMetadata, seconds: Mapping[str, float], waited: float) -> Measured:
+    work = Workload(
+        steps=metadata.steps or 0,
+        octree_resolution=metadata.octree_resolution or 1,
+        target_faces=metadata.target_faces,
+        acceleration=metadata.acceleration.mode if metadata.acceleration else DEFAULT_ACCELERATION,
+    )
+    evaluations = metadata.acceleration.evaluations if metadata.acceleration else None
+    return Measured(work, {**seconds, "wait": waited}, max(1, metadata.batch_size or 1), evaluations)
