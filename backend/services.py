@@ -33,7 +33,7 @@ from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
 from backend.validation import workload_of
 
-_REMOVALS_SECONDS = 5.0
+_AGENTS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
-    removals : cancels what agents that were removed have left
+    agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     stopping : set when the process is about to end and nobody should wait for anything any more
     """
@@ -56,7 +56,7 @@ class AgentServices:
     metrics: ServiceMetrics
     health: HealthReader
     outlooks: Outlooks
-    removals: PeriodicTask
+    agents_task: PeriodicTask
     sync_slots: threading.Semaphore
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -82,7 +82,8 @@ class AgentServices:
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
 
-        def cancel_removed() -> None:
+        def tend_agents() -> None:
+            guard.write_audit_sums()
             cancel_jobs(resources.store, resources.images, guard.removed_agents())
 
         worker, watchdog = None, Watchdog(settings.batch_seconds)
@@ -106,7 +107,7 @@ class AgentServices:
             metrics=metrics,
             health=health,
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
-            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
+            agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -152,7 +153,7 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
-        self.removals.start()
+        self.agents_task.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -167,7 +168,8 @@ class AgentServices:
         self.begin_stop()
         if self.worker is not None:
             self.worker.stop()
-        self.removals.stop()
+        self.agents_task.stop()
+        self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
 
 
