@@ -11,6 +11,7 @@ import secrets
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -26,7 +27,7 @@ from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_requ
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RateState, RequestLimits
-from backend.auth.request_body import spool_body
+from backend.auth.request_body import BodySlots, has_body, spool_body
 from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
 from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
 from backend.config import IPNetwork, Settings
@@ -140,6 +141,7 @@ class AgentGuard:
         self._audit = audit
         self._clock = clock
         self._spool_dir = settings.spool_dir
+        self._bodies = BodySlots()
         self._max_body_bytes = {name: settings.max_body_bytes(name) for name in (*OPERATIONS, ANY_OPERATION)}
         self._tolerance = timedelta(seconds=settings.timestamp_tolerance)
         self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
@@ -207,7 +209,8 @@ class AgentGuard:
             self._limits.admit_refusal(str(visit.address or ""))
             raise
         self._limits.admit_agent(agent, visit.operation, follows=request.method in _FOLLOWING_METHODS)
-        self._take_body(visit.operation, signed.body_digest)
+        with self._bodies.one(agent.agent_id) if has_body(request.environ) else nullcontext():
+            self._take_body(visit.operation, signed.body_digest)
         return agent
 
     def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
@@ -314,8 +317,7 @@ def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
         header("X-Forwarded-Proto") or "",
         trusted_proxies,
     )
-    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
-    return read_message_signature(Message(method, target, scheme, has_body, header))
+    return read_message_signature(Message(method, target, scheme, has_body(environ), header))
 
 
 def _target(environ: Mapping[str, Any]) -> str:
