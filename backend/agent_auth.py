@@ -23,7 +23,14 @@ from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults
 from backend.auth.audit_log import AuditEntry, AuditLog
 from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
+from backend.auth.hmac_signing import (
+    HEADER_AGENT,
+    HEADER_SIGNATURE,
+    Signed,
+    read_signed_request,
+    sign_request,
+    signature_matches,
+)
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RateState, RequestLimits
@@ -161,6 +168,10 @@ class AgentGuard:
     def removed_agents(self) -> frozenset[str]:
         """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
         return self._registry.removed() if self._registry else frozenset()
+
+    def is_signed(self) -> bool:
+        """Return whether the request at hand is one that an agent signs, by either scheme, and is to be checked."""
+        return self._settings.auth_enabled and any(name in request.headers for name in (HEADER_AGENT, HEADER_INPUT))
 
     def rate_states(self, agent: AgentConfig) -> dict[str, RateState]:
         """Return what is left of an agent's rate limits, by their names; nothing of the local agent, which has none."""

@@ -10,7 +10,7 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, health_answers, job_answers
+from backend.api import batch_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import BatchForm, GenerateForm
 from backend.api.responses import ErrorAnswer
@@ -38,6 +38,7 @@ ANSWER_MODELS = (
     job_answers.AcceptedAnswer,
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
+    me.MeAnswer,
     health_answers.HealthAnswer,
     health_answers.UnhealthyAnswer,
 )
@@ -191,6 +192,14 @@ DOWNLOAD: Call = {
             "content": _MESHES,
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
+    },
+    "security": SIGNED,
+}
+ME: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED),
+        200: answered(me.MeAnswer, description="The agent's operations, limits and what is left of them."),
     },
     "security": SIGNED,
 }
