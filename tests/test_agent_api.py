@@ -147,7 +147,7 @@ def test_batch_that_waits_tells_its_place(service: AgentService) -> None:
 def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
     job_id = service.submit()
     response = service.get(f"/status/{job_id}")
-    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "2")
+    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "1")
     times = StageTimes(default_steps=10)
     times.note(Measured(Workload(10, 384), {"sample": 80.0}))
     service.services.registry.beat(WorkerState("w", WorkerStatus.READY, stage_times=times.to_json()), 60)

@@ -118,6 +118,7 @@ GENERATE: Call = {
             job_answers.AcceptedAnswer,
             description="The job waits or runs: `async` was true, or it outlasts the server's wait.",
             job_id="job_id",
+            accepted=True,
         ),
     },
     "security": SIGNED,
@@ -127,7 +128,12 @@ BATCH: Call = {
     "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, errors.InvalidAcceptPartial, errors.TooFewImages, errors.Expired, errors.JobNotFound),
-        202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
+        202: answered(
+            batch_answers.BatchAcceptedAnswer,
+            description="The jobs wait or run.",
+            job_id="batch_id",
+            accepted=True,
+        ),
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
