@@ -12,7 +12,7 @@ import re
 from flask import Flask, Response, current_app, g, request
 from flask_openapi3.blueprint import APIBlueprint
 
-from backend.agent_auth import require_agent_token
+from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.downloads import send_artifact
@@ -29,6 +29,7 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
+from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
@@ -78,8 +79,11 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
 
 
 def metrics() -> Response:
-    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, to those addresses that METRICS_ALLOWED names, and to agents with `admin`."""
     services = _services()
+    if services.guard.is_signed():
+        services.guard.admit("admin")
+        return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
     caller = Caller.of(request.environ, request.headers.get)
     if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
@@ -162,6 +166,13 @@ def download(path: FilePath) -> Response:
     job = find_file(services, path.filename, g.agent.internal_id)
     log_jobs(job.id)
     return send_artifact(services.artifacts.open(path.filename))
+
+
+@api.get("/me", provide_automatic_options=False, **calls.ME)
+@require_agent_token(ANY_OPERATION)
+def me() -> Response:
+    """Tell the agent what it may do, what is left of its limits, and what the service can do."""
+    return json_response(answer_me(_services(), g.agent))
 
 
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
