@@ -249,6 +249,7 @@ class JobState:
         return cls(job.status, job.cancel_requested, job.progress, job.current_step)
 
 
+@dataclass(frozen=True)
 class Usage:
     """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
 
