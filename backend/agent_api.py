@@ -14,7 +14,7 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import require_agent_token
 from backend.api import operations as calls
-from backend.api.batch_answers import BatchAnswer, answer_accepted_batch, answer_batch
+from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
@@ -26,7 +26,6 @@ from backend.api.following import (
     links,
     missing,
     outlook_of,
-    poll_after,
     why_lost,
 )
 from backend.api.health import answer_health
@@ -41,6 +40,7 @@ from backend.api.job_answers import (
     job_failure,
 )
 from backend.api.openapi import document_pages, make_document
+from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.query import check_query, read_cursor, read_filter, read_limit
 from backend.api.request_context import give_requests_context
@@ -111,7 +111,7 @@ def generate(header: SubmitHeaders) -> Response:
     if not waits or job is None or not job.status.finished:
         status = job.status if job else Status.QUEUED
         answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
-        return json_response(answer, 202)
+        return _accepted(answer)
     if job.status is Status.COMPLETED:
         return json_response(answer_generated(job, links()))
     return error_response(job_failure(job))
@@ -124,7 +124,7 @@ def batch(header: SubmitHeaders) -> Response:
     submission = _submit("batch", header)
     batch_id, job_ids = submission.submitted.batch_id or "", submission.submitted.job_ids
     refused = _refused_of(batch_id) if submission.is_partial else []
-    return json_response(answer_accepted_batch(batch_id, job_ids, refused, links()), 202)
+    return _accepted(answer_accepted_batch(batch_id, job_ids, refused, links()))
 
 
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
@@ -135,7 +135,7 @@ def status(path: JobPath) -> Response:
     answer = _described(found)
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(poll_after(answer.eta_seconds))
+        tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds)
     return response
 
 
@@ -189,6 +189,13 @@ def health() -> Response:
     return answer_health(_services())
 
 
+def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
+    """Return the answer for what goes on by itself: where to ask for it, and when."""
+    response = json_response(answer, 202)
+    response.headers["Location"] = answer.status_url
+    return tell_when(response, _services(), g.agent.internal_id, None)
+
+
 def _services() -> AgentServices:
     return services_of(current_app)
 
@@ -209,7 +216,7 @@ def _refused_of(batch_id: str) -> list[Job]:
 def _submit(operation: Operation, header: SubmitHeaders) -> Submission:
     submitter: Submitter = current_app.extensions[_SUBMITTER]
     content_type = request.headers.get("Content-Type", "")
-    submission = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key)
+    submission = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key, g.request_began)
     log_jobs(*submission.submitted.job_ids)
     return submission
 

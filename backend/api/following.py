@@ -5,7 +5,6 @@ This module does not know what an answer looks like.
 
 from __future__ import annotations
 
-import math
 from datetime import datetime, timedelta
 
 from flask import current_app, url_for
@@ -20,8 +19,6 @@ from backend.telemetry.logs import log_jobs
 
 EXTENSION = "agent_services"
 """Under which name an app has its services."""
-
-_POLL_SECONDS = (1, 10)
 
 
 def find(services: AgentServices, job_id: str, agent_id: str) -> Job | Batch:
@@ -71,12 +68,6 @@ def missing(
 def outlook_of(services: AgentServices, job: Job) -> Outlook:
     """Return a job's position in the queue and its ETA; of many jobs services.outlooks knows them at once."""
     return services.outlooks.of([job])[job.id]
-
-
-def poll_after(eta_seconds: float | None) -> int:
-    """Return after how many seconds to poll again: half of what is left, within bounds."""
-    shortest, longest = _POLL_SECONDS
-    return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
 
 
 def links() -> Links:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.jobs.changes import Changes
 from backend.jobs.forecast import Forecast, WorkloadOf, foresee, run_left
@@ -45,18 +45,16 @@ class _Taken:
 
 @dataclass(frozen=True)
 class _Promise:
-    """The least that was said of a job, and what was in front of it then: the newest id, its run, the ready workers."""
+    """The least that was said of a job, and of what: which run, behind which newest id, by how many workers."""
 
     lowest: float
+    run: int
     newest_before: str
-    fence: int
     ready: int
 
     def is_kept_by(self, other: _Promise) -> bool:
         """Return whether nothing has come since then that may put the job off."""
-        nothing_new = other.newest_before <= self.newest_before and other.ready >= self.ready
-        # Its own run began, or went on; one that died and waits again is another matter.
-        return nothing_new and other.fence in (self.fence, self.fence + 1)
+        return other.run == self.run and other.newest_before <= self.newest_before and other.ready >= self.ready
 
 
 class Outlooks:
@@ -147,10 +145,11 @@ class _Promises:
             if left is None:
                 return None
             newest = forecast.newest_before.get(job.id) or (before.newest_before if before else "")
-            now = _Promise(left, newest, job.fence, ready)
+            # A run's number is its fence; one that waits is to have the next.
+            now = _Promise(left, job.fence + (job.status is Status.QUEUED), newest, ready)
             if before is not None and before.is_kept_by(now):
                 left = min(left, _MOST_RISE * before.lowest)
-                now = _Promise(min(left, before.lowest), newest, job.fence, ready)
+                now = replace(now, lowest=min(left, before.lowest))
             self._said[job.id] = now
             self._said.move_to_end(job.id)
             while len(self._said) > _REMEMBERED:

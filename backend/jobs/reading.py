@@ -93,6 +93,13 @@ def has_work(connection: Connection, now: datetime) -> bool:
     return bool(connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one())
 
 
+def unfinished(connection: Connection, agent_id: str) -> int:
+    """Return how many of an agent's jobs and batches are unfinished, the jobs of a batch as one."""
+    asked_for = func.count(func.coalesce(jobs.c.batch_id, jobs.c.id).distinct())
+    query = select(asked_for).where(jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
+    return int(connection.execute(query).scalar_one())
+
+
 def running(connection: Connection) -> tuple[Job, ...]:
     """Return the jobs that run, of all agents, oldest first."""
     query = select(*jobs.c).where(jobs.c.status == Status.PROCESSING).order_by(jobs.c.id)

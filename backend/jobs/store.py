@@ -184,6 +184,11 @@ class JobStore:
         with self._database.read() as connection:
             return reading.counts(connection)
 
+    def unfinished(self, agent_id: str) -> int:
+        """Return how many of an agent's jobs and batches are unfinished, the jobs of a batch as one."""
+        with self._database.read() as connection:
+            return reading.unfinished(connection, agent_id)
+
     def has_work(self) -> bool:
         """Return whether a lease would find a job: one that waits, or one whose run has died."""
         with self._database.read() as connection:
