@@ -15,9 +15,19 @@ from flask_openapi3.blueprint import APIBlueprint
 from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
+from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
-from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
+from backend.api.following import (
+    EXTENSION,
+    find,
+    find_batch,
+    find_file,
+    links,
+    missing,
+    outlook_of,
+    why_lost,
+)
 from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.intake import discard_images
 from backend.api.job_answers import (
@@ -38,7 +48,7 @@ from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
-from backend.errors import IpNotAllowed, JobNotFound
+from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -161,11 +171,21 @@ def cancel(path: JobPath) -> Response:
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """Send the file of a mesh, with ETag and ranges."""
+    """Send the file of a mesh, or all of a batch as a zip, with ETag and ranges."""
     services = _services()
-    job = find_file(services, path.filename, g.agent.internal_id)
-    log_jobs(job.id)
-    return send_artifact(services.artifacts.open(path.filename))
+    batch_id = batch_id_of(path.filename)
+    found: Job | Batch
+    if batch_id is None:
+        found = find_file(services, path.filename, g.agent.internal_id)
+    else:
+        found = find_batch(services, batch_id, g.agent.internal_id)
+    log_jobs(found.id)
+    try:
+        if isinstance(found, Batch):
+            return send_artifact(open_batch_zip(services, found))
+        return send_artifact(services.artifacts.open(path.filename))
+    except ArtifactNotFound as lost:
+        raise why_lost(services, found.finished_at, lost) from lost
 
 
 @api.get("/me", provide_automatic_options=False, **calls.ME)
