@@ -38,7 +38,7 @@ from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
 from backend.validation import workload_of
 
-_REMOVALS_SECONDS = 5.0
+_AGENTS_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
-    removals : cancels what agents that were removed have left
+    agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
@@ -82,7 +82,7 @@ class AgentServices:
     metrics: ServiceMetrics
     health: HealthReader
     outlooks: Outlooks
-    removals: PeriodicTask
+    agents_task: PeriodicTask
     sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -110,7 +110,8 @@ class AgentServices:
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
 
-        def cancel_removed() -> None:
+        def tend_agents() -> None:
+            guard.write_audit_sums()
             cancel_jobs(resources.store, resources.images, guard.removed_agents())
 
         worker, watchdog = None, Watchdog(settings.batch_seconds)
@@ -134,7 +135,7 @@ class AgentServices:
             metrics=metrics,
             health=health,
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
-            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
+            agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -180,7 +181,7 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
-        self.removals.start()
+        self.agents_task.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -231,7 +232,8 @@ class AgentServices:
         self.stopping.set()
         if self.worker is not None:
             self.worker.stop()
-        self.removals.stop()
+        self.agents_task.stop()
+        self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
 
 

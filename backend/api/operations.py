@@ -10,7 +10,7 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, health_answers, job_answers
+from backend.api import batch_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import BatchForm, GenerateForm
 from backend.api.responses import ErrorAnswer
@@ -38,6 +38,7 @@ ANSWER_MODELS = (
     job_answers.AcceptedAnswer,
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
+    me.MeAnswer,
     health_answers.HealthAnswer,
     health_answers.LiveAnswer,
     health_answers.ReadyAnswer,
@@ -206,6 +207,14 @@ _UNHEALTHY = (
     "No worker can serve (`GPU_BUSY`), the disk is full (`STORAGE_FULL`), or the job table is away"
     " (`STORE_UNAVAILABLE`)."
 )
+ME: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED),
+        200: answered(me.MeAnswer, description="The agent's operations, limits and what is left of them."),
+    },
+    "security": SIGNED,
+}
 HEALTH: Call = {
     "tags": [_OPERATE],
     "responses": {
