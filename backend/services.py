@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from backend.agent_auth import AgentGuard
 from backend.auth.nonces import open_nonce_store
@@ -32,6 +33,7 @@ from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
+from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
 from backend.validation import workload_of
@@ -103,7 +105,8 @@ class AgentServices:
         metrics = ServiceMetrics()
         changes = Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
-        health = HealthReader(resources.store, resources.registry)
+        folders = _folders(settings)
+        health = HealthReader(resources.store, resources.registry, disk_full=lambda: full_folder(folders) is not None)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
 
@@ -237,6 +240,12 @@ class AgentServices:
 def end_this_process() -> None:
     """Ask this process to end in good order, so that whoever watches it starts a new one."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _folders(settings: Settings) -> list[Path]:
+    """Return where this process writes: what lies in an object store is not on a disk of ours."""
+    files = Path(settings.files_url)
+    return [settings.data_dir, files] if files.is_dir() else [settings.data_dir]
 
 
 def _notifier(settings: Settings, own: Notifier) -> Notifier:

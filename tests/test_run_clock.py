@@ -64,7 +64,7 @@ def test_a_second_run_of_a_job_is_timed_by_itself(
     assert store.started_at(second, clock()) == clock.now - timedelta(seconds=2)
 
 
-def test_runs_that_are_never_ended_take_bounded_room(store: JobStore) -> None:
+def test_runs_take_bounded_room(store: JobStore) -> None:
     submit(store, "ann")
     (job,) = store.lease("worker", 1, HOUR)
     clock = RunClock(lambda: 0.0)

@@ -40,6 +40,8 @@ ANSWER_MODELS = (
     job_answers.JobsAnswer,
     me.MeAnswer,
     health_answers.HealthAnswer,
+    health_answers.LiveAnswer,
+    health_answers.ReadyAnswer,
     health_answers.UnhealthyAnswer,
 )
 
@@ -201,6 +203,10 @@ DOWNLOAD: Call = {
     },
     "security": SIGNED,
 }
+_UNHEALTHY = (
+    "No worker can serve (`GPU_BUSY`), the disk is full (`STORAGE_FULL`), or the job table is away"
+    " (`STORE_UNAVAILABLE`)."
+)
 ME: Call = {
     "tags": [_FOLLOW],
     "responses": {
@@ -214,11 +220,18 @@ HEALTH: Call = {
     "responses": {
         **refusals(*_ANY),
         200: answered(health_answers.HealthAnswer, description="The service can serve."),
-        503: answered(
-            health_answers.UnhealthyAnswer,
-            ErrorAnswer,
-            description="No worker can serve (`GPU_BUSY`), or the job table is away (`STORE_UNAVAILABLE`).",
-            retry_after=True,
-        ),
+        503: answered(health_answers.UnhealthyAnswer, ErrorAnswer, description=_UNHEALTHY, retry_after=True),
+    },
+}
+LIVE: Call = {
+    "tags": [_OPERATE],
+    "responses": {**refusals(*_ANY), 200: answered(health_answers.LiveAnswer, description="This process answers.")},
+}
+READY: Call = {
+    "tags": [_OPERATE],
+    "responses": {
+        **refusals(*_ANY),
+        200: answered(health_answers.ReadyAnswer, description="A model serves, compiled or not."),
+        503: answered(ErrorAnswer, description=_UNHEALTHY, retry_after=True),
     },
 }

@@ -28,7 +28,7 @@ class RunClock:
         self._began: dict[tuple[str, int], float] = {}
 
     def begin(self, leased: Iterable[Job]) -> None:
-        """Note that runs begin now; the oldest of very many, whose ends were never noted, are forgotten."""
+        """Note that runs begin now; the oldest of very many are forgotten."""
         if self._monotonic is None:
             return
         with self._lock:
@@ -44,11 +44,6 @@ class RunClock:
             return job.started_at
         started = now - timedelta(seconds=self._monotonic() - began)
         return started if abs(started - job.started_at) > _SLACK else job.started_at
-
-    def end(self, job: Job) -> None:
-        """Forget a run."""
-        with self._lock:
-            self._began.pop((job.id, job.fence), None)
 
     def __len__(self) -> int:
         """Return how many runs are remembered."""

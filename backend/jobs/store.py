@@ -7,6 +7,7 @@ that write StorageFull. This module does not know what a job asks for, how it is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -58,6 +59,8 @@ from backend.jobs.submission import Bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
+
+_log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -345,6 +348,7 @@ class JobStore:
         with self._database.write() as connection:
             expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
         for job in expired:
+            _log.warning("job %s failed: it waited too long", job.id, extra={"code": job.error_code})
             self._observer.wait_expired(job)
         return expired
 
@@ -365,6 +369,10 @@ class JobStore:
 
     def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:
+            what = (
+                f"failed after {job.attempts} runs" if job.status is Status.FAILED else f"is {job.status.value} again"
+            )
+            _log.warning("a run of job %s died; it %s", job.id, what, extra={"code": job.error_code or ""})
             self._observer.run_died(job)
 
     def _extend(
@@ -385,7 +393,7 @@ class JobStore:
 
     def _end(self, job: Job, status: Status, **values: Any) -> Job:
         now = self._clock()
-        ended = self._change(
+        return self._change(
             job,
             status=status,
             current_step=status.value,
@@ -396,8 +404,6 @@ class JobStore:
             finished_at=now,
             **values,
         )
-        self._runs.end(job)
-        return ended
 
     def _change(self, job: Job, **values: Any) -> Job:
         """Run the one guarded statement behind all that a worker writes; the fence is this run's alone."""

@@ -179,6 +179,8 @@ def refused(response: TestResponse) -> tuple[int, str]:
 
 
 def _may_ask_again(response: TestResponse) -> bool:
+    if response.status_code == 409:
+        return bool(response.get_json()["code"] == "BATCH_UNFINISHED")
     if response.status_code in (429, 503):
         return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
