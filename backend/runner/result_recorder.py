@@ -148,7 +148,7 @@ class ResultRecorder:
                 "bounds": bounds,
                 "unit": exported_unit(format, scale),
                 "file_size": len(data),
-                "seconds": metadata.seconds.model_copy(update={"export": export, "total": _since(run.job, now)}),
+                "seconds": metadata.seconds.model_copy(update={"export": export, "total": self._lasted(run.job, now)}),
             }
         )
         self._complete(run, artifact, described)
@@ -208,8 +208,12 @@ class ResultRecorder:
             _log.warning("the late result of job %s was thrown away", run.job.id)
             self._metrics.job_finished(LEASE_LOST)
 
+    def _lasted(self, job: Job, now: datetime) -> float | None:
+        started = self._store.started_at(job, now)
+        return None if started is None else max(0.0, (now - started).total_seconds())
+
     def _log_end(self, job: Job, outcome: str) -> None:
-        seconds = {"seconds": round(_since(job, self._clock()) or 0.0, 1)}
+        seconds = {"seconds": round(self._lasted(job, self._clock()) or 0.0, 1)}
         if outcome == COMPLETED:
             _log.info("job %s is completed", job.id, extra=seconds)
         else:
@@ -275,10 +279,6 @@ def unnamed_error(error: Exception, job: Job) -> ServiceError:
     if isinstance(error, MemoryError):
         return OutOfMemory("The worker ran out of memory; lower the quality or send a smaller picture.")
     return GenerationError()
-
-
-def _since(job: Job, now: datetime) -> float | None:
-    return None if job.started_at is None else max(0.0, (now - job.started_at).total_seconds())
 
 
 def _measured(metadata: JobMetadata, seconds: Mapping[str, float], waited: float) -> Measured:
