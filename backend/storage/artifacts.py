@@ -57,6 +57,10 @@ class ArtifactStore:
         size = self._files.size(name)
         return Artifact(name, self._files.open(name), size, _MEDIA_TYPES.get(format, "application/octet-stream"), stem)
 
+    def size(self, name: str) -> int:
+        """Return the bytes of a mesh. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        return self._files.size(require_name(name))
+
     def delete(self, name: str) -> None:
         """Remove a mesh; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
         self._files.delete(name)

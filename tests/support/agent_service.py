@@ -179,9 +179,13 @@ def refused(response: TestResponse) -> tuple[int, str]:
 
 
 def _may_ask_again(response: TestResponse) -> bool:
+    if response.status_code == 409:
+        return bool(response.get_json()["code"] == "BATCH_UNFINISHED")
     if response.status_code in (429, 503):
         return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
         return "Retry-After" in response.headers
+    if response.status_code == 202:
+        return True
     unfinished = response.get_json().get("status") in ("queued", "processing")
     return "/status/" in response.request.path and response.status_code == 200 and unfinished
