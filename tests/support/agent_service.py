@@ -185,5 +185,7 @@ def _may_ask_again(response: TestResponse) -> bool:
         return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
         return "Retry-After" in response.headers
+    if response.status_code == 202:
+        return True
     unfinished = response.get_json().get("status") in ("queued", "processing")
     return "/status/" in response.request.path and response.status_code == 200 and unfinished
