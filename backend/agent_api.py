@@ -12,12 +12,12 @@ import re
 from flask import Flask, Response, current_app, g, request
 from flask_openapi3.blueprint import APIBlueprint
 
-from backend.agent_auth import require_agent_token
+from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
-from backend.api.error_handlers import error_response, json_response, register_error_handlers
+from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
 from backend.api.following import (
     EXTENSION,
     find,
@@ -28,7 +28,7 @@ from backend.api.following import (
     outlook_of,
     why_lost,
 )
-from backend.api.health import answer_health
+from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
@@ -39,6 +39,7 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
+from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
@@ -83,12 +84,16 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     app.register_blueprint(api)
     app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
     app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
+    services.metrics.expect_requests(known_failures(app, PREFIX))
     return services
 
 
 def metrics() -> Response:
-    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, to those addresses that METRICS_ALLOWED names, and to agents with `admin`."""
     services = _services()
+    if services.guard.is_signed():
+        services.guard.admit("admin")
+        return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
     caller = Caller.of(request.environ, request.headers.get)
     if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
@@ -183,6 +188,13 @@ def download(path: FilePath) -> Response:
         raise why_lost(services, found.finished_at, lost) from lost
 
 
+@api.get("/me", provide_automatic_options=False, **calls.ME)
+@require_agent_token(ANY_OPERATION)
+def me() -> Response:
+    """Tell the agent what it may do, what is left of its limits, and what the service can do."""
+    return json_response(answer_me(_services(), g.agent))
+
+
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
 def health() -> Response:
     """Report whether the service can serve; not signed."""
@@ -194,6 +206,18 @@ def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
     response = json_response(answer, 202)
     response.headers["Location"] = answer.status_url
     return tell_when(response, _services(), g.agent.internal_id, None)
+
+
+@api.get("/health/live", provide_automatic_options=False, **calls.LIVE)
+def live() -> Response:
+    """Report that this process answers; not signed."""
+    return answer_live()
+
+
+@api.get("/health/ready", provide_automatic_options=False, **calls.READY)
+def ready() -> Response:
+    """Report whether a model serves, compiled or not; not signed."""
+    return answer_ready(_services())
 
 
 def _services() -> AgentServices:

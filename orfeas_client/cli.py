@@ -11,6 +11,9 @@ answers; 4 a file here cannot be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -71,6 +74,8 @@ def run(
 
 def _failed(screen: Screen, failure: ClientError, code: int) -> int:
     screen.complain(str(failure))
+    if failure.job_id and not isinstance(failure, ServiceRefused):
+        screen.note(f"It may go on at the service: `{COMMAND} wait {failure.job_id} -o FOLDER` asks again and fetches.")
     return code
 
 
@@ -84,23 +89,28 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
     def tell(problem: str, pause: float) -> None:
         screen.note(f"{problem} Trying again in {pause:.1f} s.")
 
-    return connect(options.url, agent_id, api_key, retries=options.retries, on_retry=tell)
+    return connect(
+        options.url, agent_id, api_key, retries=options.retries, outage_seconds=options.outage, on_retry=tell
+    )
 
 
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
     fields = _fields(options)
     if output.suffix and not output.is_dir():
-        fields.setdefault("format", output.suffix[1:].lower())
+        fields["format"] = _format_of(output, fields.get("format"))
         target = output
     else:
         target = _targets([options.image], _folder(output), fields)[0]
+    _check_writable(target)
     return _make(client, [options.image], [target], fields, screen)
 
 
 def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     fields = _fields(options)
     targets = _targets(options.images, _folder(options.output), fields)
+    for target in targets:
+        _check_writable(target)
     return _make(client, options.images, targets, fields, screen)
 
 
@@ -143,15 +153,20 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path) -> Made:
         file = client.download(job.download_url, target, size=size if isinstance(size, int) else None)
     except ServiceRefused as refusal:
         return Made(image, job, problem=str(refusal))
+    except ClientError as failure:
+        failure.job_id = job.id
+        raise
     return Made(image, job, file)
 
 
 def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    folder = None if options.output is None else _folder(options.output)
+    if folder is not None:
+        _check_writable(folder / options.id)
     value = _waited(client, options.id, {}, screen)
-    if options.output is None:
+    if folder is None:
         screen.state(value)
         return DONE if value.succeeded else REFUSED
-    folder = _folder(options.output)
     results = [
         _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}")
         for job in _jobs_of(value)
@@ -219,6 +234,27 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _format_of(output: Path, asked: str | None) -> str:
+    """Return the format for a file of this name. Raises ClientError when the name says another one, or none."""
+    suffix = output.suffix[1:].lower()
+    if asked is None and suffix not in _FORMATS:
+        raise ClientError(f"{output} says no format: end its name in one of {', '.join(_FORMATS)}, or give --format.")
+    if asked is not None and suffix in _FORMATS and suffix != asked:
+        raise ClientError(f"{output} would be called {suffix} and be {asked}: give --format {suffix}, or another name.")
+    return asked or suffix
+
+
+def _check_writable(target: Path) -> None:
+    """See that a file can be written there, before anything is asked for. Raises LocalFileError."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as failure:
+        raise LocalFileError(f"{target} cannot be written: {failure.strerror or failure}.") from failure
+
+
 def _fields(options: argparse.Namespace) -> Fields:
     given: Fields = {}
     for name in _FIELDS:
@@ -240,6 +276,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--agent-id", default=environ.get("ORFEAS_AGENT_ID"), metavar="ID", help="default: ORFEAS_AGENT_ID")
     add("--api-key", default=environ.get("ORFEAS_API_KEY"), metavar="KEY", help="default: ORFEAS_API_KEY, better there")
     add("--retries", type=int, default=5, metavar="N", help="tries after the first (default: %(default)s)")
+    outage_help = "seconds to go on asking for a job while the service is away (default: %(default)s)"
+    add("--outage", type=float, default=300, metavar="S", help=outage_help)
     add("--json", action="store_true", help="results as JSON")
     _add_commands(parser)
     return parser

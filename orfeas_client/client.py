@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
@@ -16,7 +17,7 @@ from urllib.parse import quote
 import requests
 
 from orfeas_client.download import download_file, download_name
-from orfeas_client.errors import WaitedTooLong
+from orfeas_client.errors import ClientError, ServiceRefused, WaitedTooLong
 from orfeas_client.models import (
     Batch,
     Fields,
@@ -40,6 +41,11 @@ Progress = Callable[[Job | Batch], None]
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 _LONGEST_ASKED = 60.0
+_LONGEST_OUTAGE_PAUSE = 10.0
+_LONG_POLL = 25
+"""Seconds for which the service is asked to hold an answer back while nothing changes; proxies often allow 60."""
+_ANSWER_SECONDS = 2
+"""What an answer takes beside that, at most."""
 
 
 class AgentClient:
@@ -47,7 +53,8 @@ class AgentClient:
 
     Calls raise ServiceRefused when the service answers with an error, ServiceUnreachable when it does not answer,
     UnexpectedAnswer when something else does, LocalFileError when a file here cannot be read or written. What may pass
-    (a broken connection, 429, 503) is tried again first: a job is made once, whatever was lost on the way.
+    (a broken connection, 429, 503) is tried again first: a job is made once, whatever was lost on the way. Errors about
+    a job that was accepted name it in `job_id`.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class AgentClient:
         *,
         timeout: tuple[float, float] = (10.0, 180.0),
         retries: int = 5,
+        outage_seconds: float = 300.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
@@ -66,10 +74,14 @@ class AgentClient:
         """Check what is given; nothing is sent yet.
 
         timeout : seconds to connect, and to wait for bytes; retries : tries after the first; clock : unix seconds
+        outage_seconds : for so long `wait` goes on asking for a job that was accepted while the service is away
         on_retry : called with what failed and the seconds until the next try
         Raises ClientError for an unusable address, id or key.
         """
         self._sleep = sleep
+        self._on_retry = on_retry
+        self._outage_seconds = outage_seconds
+        self._may_hold_answers = True
         self._transport = Transport(
             base_url,
             agent_id,
@@ -122,15 +134,24 @@ class AgentClient:
     def wait(
         self, job_or_batch_id: str, on_progress: Progress | None = None, timeout: float | None = None
     ) -> Job | Batch:
-        """Poll until a job or batch has finished, well or not, and return it.
+        """Poll until a job or batch has finished, well or not, and return it; an outage of the service is sat out.
 
         on_progress : called with each state on the way; timeout : seconds, None = for ever
         Raises WaitedTooLong.
         """
+        try:
+            return self._wait(job_or_batch_id, on_progress, timeout)
+        except ClientError as failure:
+            failure.job_id = job_or_batch_id
+            raise
+
+    def _wait(self, job_or_batch_id: str, on_progress: Progress | None, timeout: float | None) -> Job | Batch:
         end = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         while True:
-            value, retry_after = self._poll(job_or_batch_id)
+            left = None if end is None else max(0.0, end - time.monotonic())
+            policy = self._outage_policy(job_or_batch_id, left)
+            value, retry_after = self._poll(job_or_batch_id, policy, self._longest_hold(left))
             if on_progress:
                 on_progress(value)
             if value.finished:
@@ -178,9 +199,46 @@ class AgentClient:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
         return self._transport.call(Outgoing("POST", path, headers=headers, body=body))[0]
 
-    def _poll(self, job_or_batch_id: str) -> tuple[Job | Batch, float | None]:
-        answer, retry_after = self._transport.call(Outgoing("GET", f"/status/{_segment(job_or_batch_id)}"))
+    def _poll(
+        self, job_or_batch_id: str, policy: RetryPolicy | None = None, hold: int = 0
+    ) -> tuple[Job | Batch, float | None]:
+        """Ask for a job or batch. hold : seconds that the answer may be held back while nothing changes."""
+        path = f"/status/{_segment(job_or_batch_id)}"
+        try:
+            answer, retry_after = self._transport.call(
+                Outgoing("GET", path, {"wait": str(hold)} if hold else {}), policy
+            )
+        except ServiceRefused as refusal:
+            if not hold or refusal.code != "UNKNOWN_FIELD":
+                raise
+            # An older service.
+            self._may_hold_answers = False
+            answer, retry_after = self._transport.call(Outgoing("GET", path), policy)
         return read_status(answer), retry_after
+
+    def _longest_hold(self, left: float | None) -> int:
+        """Return for how many seconds an answer may be held back; left : until nobody waits any more."""
+        longest = min(_LONG_POLL, int(self._transport.timeout[1]) - _ANSWER_SECONDS)
+        if left is not None:
+            longest = min(longest, int(left))
+        return max(0, longest) if self._may_hold_answers else 0
+
+    def _outage_policy(self, job_id: str, left: float | None) -> RetryPolicy:
+        on_retry = self._on_retry
+        longest = self._outage_seconds if left is None else min(left, self._outage_seconds)
+
+        def report(problem: str, pause: float) -> None:
+            if on_retry is not None:
+                on_retry(f"{job_id}: {problem}", pause)
+
+        return replace(
+            self._transport.retry_policy,
+            retries=None,
+            outage_seconds=longest,
+            longest_pause=_LONGEST_OUTAGE_PAUSE,
+            longest_asked=longest,
+            on_retry=report,
+        )
 
 
 def _segment(text: str) -> str:

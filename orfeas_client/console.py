@@ -142,7 +142,7 @@ def _row(result: Made) -> ResultRow:
         watertight if isinstance(watertight, bool) else None,
         result.job.processing_time,
         seed if isinstance(seed, int) else None,
-        result.problem,
+        f"{result.problem} (job {result.job.id})" if result.problem else "",
     )
 
 

@@ -11,11 +11,13 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response, g
 from flask_limiter import Limiter, RateLimitExceeded
+from limits import RateLimitItemPerMinute, WindowStats
 from limits.errors import StorageError
 
 from backend.auth.agents import AgentConfig
@@ -25,6 +27,7 @@ from backend.errors import ConfigurationError, RateLimited
 
 _WINDOW_SECONDS = 60
 _TRIES = 3
+_PREFIX = "orfeas"
 _ADDRESS_BUCKETS = 4096
 
 
@@ -61,12 +64,13 @@ class RequestLimits:
             storage_options=options,
             in_memory_fallback_enabled=shared,
             swallow_errors=False,
-            key_prefix="orfeas",
+            key_prefix=_PREFIX,
             # What is counted is a client's and not a view's: views need no limits of their own.
             request_identifier=_any_request,
         )
         limit = self._limiter.shared_limit
         self._count_request = limit(self._limit, "agent")(_request)
+        self._count_following = limit(self._limit, "follow")(_following_request)
         self._count_batch = limit(self._limit, "batch")(_batch_request)
         self._count_refusal = limit(self._limit, "refused")(_refused_request)
 
@@ -79,11 +83,33 @@ class RequestLimits:
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
         app.after_request(_show_state)
 
-    def admit_agent(self, agent: AgentConfig, operation: str) -> None:
-        """Count a request of a verified agent, a batch also as a batch. Raises RateLimited."""
+    def admit_agent(self, agent: AgentConfig, operation: str, *, follows: bool = False) -> None:
+        """Count a request of a verified agent, a batch also as a batch. Raises RateLimited.
+
+        follows : it asks for nothing to be made; where the agent has a limit for those, it counts towards that alone
+        """
+        if follows and agent.status_rate_limit is not None:
+            noun = "requests that follow jobs"
+            self._admit(self._count_following, agent.agent_id, agent.status_rate_limit, noun)
+            return
         self._admit(self._count_request, agent.agent_id, agent.rate_limit, "requests")
         if operation == "batch":
             self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
+
+    def states(self, agent: AgentConfig) -> dict[str, RateState]:
+        """Return how each of an agent's limits is, by its name; one that cannot be read is left out. Counts nothing."""
+        limits = {"rate_limit": "agent", "batch_rate_limit": "batch", "status_rate_limit": "follow"}
+        found = {}
+        for name, scope in limits.items():
+            per_minute = getattr(agent, name)
+            if per_minute is None:
+                continue
+            limit = RateLimitItemPerMinute(self._allowed(per_minute))
+            with suppress(StorageError):
+                # As Flask-Limiter names what it counts.
+                window = self._limiter.limiter.get_window_stats(limit, _PREFIX, agent.agent_id, scope)
+                found[name] = _state(limit.amount, window)
+        return found
 
     def admit_refusal(self, address: str) -> None:
         """Count a request that is refused before it counts for an agent. Raises RateLimited instead, when too many are.
@@ -122,10 +148,10 @@ class RequestLimits:
         if counted is None:
             return
         try:
-            free_at, remaining = counted.window
+            window = counted.window
         except StorageError:
             return
-        state = RateState(counted.limit.amount, max(0, remaining), _seconds_until(free_at))
+        state = _state(counted.limit.amount, window)
         known = rate_state()
         if known is None or state.remaining < known.remaining:
             g.rate_state = state
@@ -148,6 +174,12 @@ class RequestLimits:
         except StorageError:
             return _WINDOW_SECONDS
         return max(1, _seconds_until(free_at))
+
+
+def _state(limit: int, window: WindowStats) -> RateState:
+    remaining = max(0, window.remaining)
+    # Nothing was counted: nothing has to leave the minute.
+    return RateState(limit, remaining, _seconds_until(window.reset_time) if remaining < limit else 0)
 
 
 def _seconds_until(free_at: float) -> int:
@@ -176,6 +208,10 @@ def _any_request() -> str:
 
 
 def _request() -> None:
+    """Do nothing: being called is what is counted."""
+
+
+def _following_request() -> None:
     """Do nothing: being called is what is counted."""
 
 

@@ -7,6 +7,7 @@ that write StorageFull. This module does not know what a job asks for, how it is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,6 +58,8 @@ from backend.jobs.submission import Bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
+
+_log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -336,6 +339,7 @@ class JobStore:
         with self._database.write() as connection:
             expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
         for job in expired:
+            _log.warning("job %s failed: it waited too long", job.id, extra={"code": job.error_code})
             self._observer.wait_expired(job)
         return expired
 
@@ -356,6 +360,10 @@ class JobStore:
 
     def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:
+            what = (
+                f"failed after {job.attempts} runs" if job.status is Status.FAILED else f"is {job.status.value} again"
+            )
+            _log.warning("a run of job %s died; it %s", job.id, what, extra={"code": job.error_code or ""})
             self._observer.run_died(job)
 
     def _extend(

@@ -203,9 +203,17 @@ class ResultRecorder:
         if recorded:
             self._delete_image(run.job)
             self._metrics.job_finished(outcome)
+            self._log_end(run.job, outcome)
         elif recorded is False:
             _log.warning("the late result of job %s was thrown away", run.job.id)
             self._metrics.job_finished(LEASE_LOST)
+
+    def _log_end(self, job: Job, outcome: str) -> None:
+        seconds = {"seconds": round(_since(job, self._clock()) or 0.0, 1)}
+        if outcome == COMPLETED:
+            _log.info("job %s is completed", job.id, extra=seconds)
+        else:
+            _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
 
     def _begin(self, run: Run, stage: str) -> None:
         run.begin(stage)
@@ -263,7 +271,7 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
 
 def unnamed_error(error: Exception, job: Job) -> ServiceError:
     """Return the job's error for a failure that is no ServiceError; the log has the rest."""
-    _log.error("job %s failed", job.id, exc_info=error)
+    _log.error("job %s met an error that nobody foresaw", job.id, exc_info=error)
     if isinstance(error, MemoryError):
         return OutOfMemory("The worker ran out of memory; lower the quality or send a smaller picture.")
     return GenerationError()
