@@ -124,8 +124,8 @@ class ShapeBatch:
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. options : in place of all these, what is wanted of each image, with the same generation in each.
         capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
-        ends the call and comes out; the processor stays usable. on_refused : called, before the device is used, with the
-        index of each image that cannot be used, and with what is returned for it in the end. finish : False returns
+        ends the call and comes out; the processor stays usable. on_refused : called, before the device is used, with
+        the index of each image that cannot be used, and with what is returned for it in the end. finish : False returns
         once the device is done, and `PendingShape.build_mesh` makes the meshes later, on any thread.
         Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
         """

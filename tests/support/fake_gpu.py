@@ -91,8 +91,8 @@ def nothing(*_: object) -> None:
 class FakeProcessor:
     """before_call, at_step, before_finish, before_preparing : what to do then.
 
-    errors : a picture's own failure, by its bytes; bad : one that is known before the device is used. prepared : what was
-    prepared ahead; used_prepared : and then run.
+    errors : a picture's own failure, by its bytes; bad : one that is known before the device is used. prepared : what
+    was prepared ahead; used_prepared : and then run.
 
     failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
     """
