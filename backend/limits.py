@@ -54,3 +54,10 @@ MAX_BATCH_IMAGES: Final = 10
 
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
+
+FileKind = Literal["mesh", "preview", "thumbnail", "turntable", "image", "cutout", "shape"]
+FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
+"""What a file of a job is. The shape is what its meshes are encoded from, for one more format later; it is not sent."""
+
+PREVIEW_FORMAT: Final = "webp"
+"""Of previews, thumbnails and turntables: the one format of images that is both small and animated."""
