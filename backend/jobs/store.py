@@ -11,20 +11,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, case, insert, null, select, tuple_, update
 
-from backend.errors import (
-    ArtifactNotFound,
-    InvalidCursor,
-    JobNotFound,
-    LeaseLost,
-    QueueFull,
-    ServiceError,
-    TooManyActiveJobs,
-)
+from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
-from backend.jobs.ids import JobIds, is_job_id
+from backend.jobs import reading
+from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
     handed_back,
@@ -51,10 +44,10 @@ from backend.jobs.models import (
     Submitted,
 )
 from backend.jobs.schema import jobs, status_value, time_value
+from backend.jobs.submission import ACTIVE, check_bounds, row_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
-_ACTIVE = (Status.QUEUED, Status.PROCESSING)
 
 
 class JobStore:
@@ -103,10 +96,13 @@ class JobStore:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
                     return first
-            _check_bounds(connection, agent_id, len(ids), queue_limit, agent_limit)
+            check_bounds(connection, agent_id, len(ids), queue_limit, agent_limit)
             connection.execute(
                 insert(jobs),
-                [_row(job_id, answer.batch_id, agent_id, new, now) for job_id, new in zip(ids, new_jobs, strict=True)],
+                [
+                    row_of(job_id, answer.batch_id, agent_id, new, now)
+                    for job_id, new in zip(ids, new_jobs, strict=True)
+                ],
             )
         return answer
 
@@ -121,44 +117,25 @@ class JobStore:
     def get(self, job_id: str, agent_id: str) -> Job:
         """Return an agent's job. Raises JobNotFound for unknown ids and other agents' alike."""
         with self._database.read() as connection:
-            query = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.agent_id == agent_id)
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise JobNotFound
-        return job_of(row)
+            return reading.find(connection, job_id, agent_id)
 
     def get_batch(self, batch_id: str, agent_id: str) -> Batch:
         """Return an agent's batch with those of its jobs that have not expired. Raises JobNotFound as get does."""
-        query = select(*jobs.c).where(jobs.c.batch_id == batch_id, jobs.c.agent_id == agent_id).order_by(jobs.c.id)
         with self._database.read() as connection:
-            found = tuple(map(job_of, connection.execute(query)))
-        if not found:
-            raise JobNotFound
-        return Batch(batch_id, found)
+            return reading.find_batch(connection, batch_id, agent_id)
 
     def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
         """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-        query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise ArtifactNotFound
-        return job_of(row)
+            return reading.find_by_artifact(connection, artifact, agent_id)
 
     def list_jobs(self, agent_id: str, cursor: str | None, limit: int) -> Page:
         """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
 
         Jobs that come in while an agent turns pages don't shift them.
         """
-        query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)
-        if cursor is not None:
-            if not is_job_id(cursor):
-                raise InvalidCursor
-            query = query.where(jobs.c.id < cursor)
         with self._database.read() as connection:
-            found = tuple(map(job_of, connection.execute(query)))
-        page = found[:limit]
-        return Page(page, page[-1].id if len(found) > limit else None)
+            return reading.page(connection, agent_id, cursor, limit)
 
     def queue_position(self, job: Job) -> int | None:
         """Return the job's position in the order of leasing, from 1; None when it is no longer queued.
@@ -170,27 +147,13 @@ class JobStore:
 
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
-        query = (
-            select(jobs.c.status, func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
-            .where(jobs.c.status.in_(_ACTIVE))
-            .group_by(jobs.c.status)
-        )
         with self._database.read() as connection:
-            found = {row.status: row for row in connection.execute(query)}
-        queued, processing = found.get(Status.QUEUED), found.get(Status.PROCESSING)
-        return QueueCounts(
-            queued=queued.jobs if queued else 0,
-            processing=processing.jobs if processing else 0,
-            oldest_queued_at=queued.oldest if queued else None,
-        )
+            return reading.counts(connection)
 
     def has_work(self) -> bool:
         """Return whether a lease would find a job: one that waits, or one whose run has died."""
-        died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
         with self._database.read() as connection:
-            return bool(
-                connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one()
-            )
+            return reading.has_work(connection, self._clock())
 
     def cancel(self, job_id: str, agent_id: str) -> Job:
         """Cancel a queued job at once and ask the worker of a running one to stop; a finished one stays as it is.
@@ -201,7 +164,7 @@ class JobStore:
         waits = jobs.c.status == Status.QUEUED
         statement = (
             update(jobs)
-            .where(jobs.c.id == job_id, jobs.c.agent_id == agent_id, jobs.c.status.in_(_ACTIVE))
+            .where(jobs.c.id == job_id, jobs.c.agent_id == agent_id, jobs.c.status.in_(ACTIVE))
             .values(
                 status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
                 current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
@@ -382,31 +345,3 @@ class JobStore:
 
 def _is_one_of(held: Sequence[Job]) -> ColumnElement[bool]:
     return tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held])
-
-
-def _check_bounds(connection: Connection, agent_id: str, count: int, queue_limit: int, agent_limit: int) -> None:
-    active = select(func.count()).where(jobs.c.status.in_(_ACTIVE), jobs.c.agent_id == agent_id)
-    if connection.execute(active).scalar_one() + count > agent_limit:
-        raise TooManyActiveJobs(details={"max_active_jobs": agent_limit})
-    queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
-    if connection.execute(queued).scalar_one() + count > queue_limit:
-        raise QueueFull(details={"queue_limit": queue_limit})
-
-
-def _row(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: datetime) -> dict[str, Any]:
-    return {
-        "id": job_id,
-        "batch_id": batch_id,
-        "agent_id": agent_id,
-        "status": Status.QUEUED,
-        "request": new.request,
-        "batch_key": new.batch_key,
-        "image_name": new.image_name,
-        "created_at": now,
-        "updated_at": now,
-        "attempts": 0,
-        "fence": 0,
-        "progress": 0,
-        "current_step": Status.QUEUED.value,
-        "cancel_requested": False,
-    }
