@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceLost, StorageFull, StoreUnavailable
-from backend.jobs.models import Heartbeat, Job, Report, Status
+from backend.jobs.models import Heartbeat, Job, NewFile, Report, Status
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.periodic import endless_retries
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import LocalFiles
 from tests.support.fake_gpu import FakeCall, FakeProcessor
-from tests.support.store_backends import START, empty_database, open_database
+from tests.support.store_backends import (START, empty_database, mesh_file, open_database)
 from tests.support.workshop import FailingFiles, Workshop, eventually, workshop
 
 
@@ -94,7 +94,7 @@ class TakenOver(ArtifactStore):
         store = self.shop.store
         self.shop.clock.advance(self.shop.settings.lease_seconds + 1)
         (job,) = store.lease("other", 1, 1000)
-        store.complete(job, super().write(b"theirs", fmt), "{}")
+        store.complete(job, mesh_file(super().write(b"theirs", fmt)), "{}")
         return name
 
 
@@ -143,8 +143,8 @@ class Flaky(JobStore):
             raise self.before.pop()
         return super().lease(owner, limit, lease_seconds, batch_mates_of=batch_mates_of)
 
-    def complete(self, job: Job, artifact: str, metadata: str) -> Job:
-        done = super().complete(job, artifact, metadata)
+    def complete(self, job: Job, files: Sequence[NewFile], metadata: str) -> Job:
+        done = super().complete(job, files, metadata)
         if self.after:
             raise self.after.pop()
         return done

@@ -38,6 +38,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     errors.IdempotencyConflict: 409,
     errors.LeaseLost: 409,
     errors.JobExpired: 410,
+    errors.JobUnfinished: 409,
     errors.StorageFull: 507,
     errors.GenerationError: 422,
     errors.OutOfMemory: 503,

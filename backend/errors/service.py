@@ -96,6 +96,16 @@ class JobExpired(ServiceError):
     code = "EXPIRED"
 
 
+class FilesExpired(JobExpired):
+    """The job's files were kept as long as they are, or were deleted; they are gone."""
+
+
+class JobUnfinished(ServiceError):
+    """The job has not finished; wait for it, or cancel it first."""
+
+    code = "JOB_UNFINISHED"
+
+
 class StorageFull(ServiceError):
     """The server's disk is full; try again later."""
 

@@ -13,8 +13,10 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_, union, update
 
 from backend.errors import JobExpired
+from backend.jobs import files
 from backend.jobs.leases import job_of
-from backend.jobs.models import Job, Status
+from backend.jobs.models import FileState, Job, Status
+from backend.jobs.schema import files as file_rows
 from backend.jobs.schema import jobs
 
 
@@ -25,7 +27,7 @@ def finished_by(connection: Connection, before: datetime, limit: int) -> list[Jo
 
 
 def remove(connection: Connection, finished: Sequence[Job]) -> int:
-    """Remove the rows of finished jobs; return how many were still there."""
+    """Remove the rows of finished jobs and of their files; return how many jobs were still there."""
     there = (
         select(jobs.c.id)
         .where(jobs.c.id.in_([job.id for job in finished]), jobs.c.finished_at.is_not(None))
@@ -33,7 +35,9 @@ def remove(connection: Connection, finished: Sequence[Job]) -> int:
         .cte("there")
     )
     removal = delete(jobs).where(jobs.c.id.in_(select(there.c.id))).returning(jobs.c.id)
-    return len(connection.execute(removal).all())
+    removed = [row.id for row in connection.execute(removal)]
+    files.forget(connection, removed)
+    return len(removed)
 
 
 def fail_waiting(connection: Connection, before: datetime, now: datetime, limit: int) -> list[Job]:
@@ -71,9 +75,9 @@ def prune(connection: Connection, table: Table, ended: ColumnElement[bool], limi
 
 
 def named(connection: Connection, names: Sequence[str]) -> frozenset[str]:
-    """Return those of some file names that a row names, as its image or its mesh."""
+    """Return those of some file names that a row names, as a job's image or as a file of it that is not deleted."""
     query = union(
         select(jobs.c.image_name).where(jobs.c.image_name.in_(names)),
-        select(jobs.c.artifact).where(jobs.c.artifact.in_(names)),
+        select(file_rows.c.name).where(file_rows.c.name.in_(names), file_rows.c.state != FileState.DELETED),
     )
     return frozenset(connection.execute(query).scalars())

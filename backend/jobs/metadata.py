@@ -27,9 +27,10 @@ class StageSecondsOut(BaseModel):
     sample: float | None = Field(default=None, ge=0, description="Denoising.")
     decode: float | None = Field(default=None, ge=0, description="Evaluating the shape's field.")
     mesh: float | None = Field(default=None, ge=0, description="Surface, cleaning and decimation.")
-    export: float | None = Field(default=None, ge=0, description="Encoding and storing the file.")
+    finish: float | None = Field(default=None, ge=0, description="Colours, place, encoding in each format, previews.")
+    export: float | None = Field(default=None, ge=0, description="Storing the files.")
     total: float | None = Field(
-        default=None, ge=0, description="From the beginning of the run until the file was stored."
+        default=None, ge=0, description="From the beginning of the run until the files were stored."
     )
 
 
@@ -72,8 +73,9 @@ class JobMetadata(BaseModel):
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."
     )
+    notes: tuple[str, ...] = Field(default=(), description="What was left out of the files, and why.")
     seconds: StageSecondsOut = Field(default=StageSecondsOut(), description="Seconds of each stage.")
-    file_size: int | None = Field(default=None, ge=0, description="Bytes of the file.")
+    file_size: int | None = Field(default=None, ge=0, description="Bytes of the first mesh's file.")
 
     def to_json(self) -> str:
         """Return the text for the job table."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
-STAGES = ("preprocess", "encode", "sample", "decode", "mesh", "export")
+STAGES = ("preprocess", "encode", "sample", "decode", "mesh", "finish", "export")
 """The stages of a run in their order; the names are those of jobs.metadata.StageSecondsOut."""
 
 # Shares of the time that hold until something was measured.
-_UNMEASURED = (1.0, 1.0, 10.0, 5.0, 3.0, 1.0)
+_UNMEASURED = (1.0, 1.0, 10.0, 5.0, 3.0, 3.0, 0.5)
 _NEWEST = 0.3
 _KINDS_KEPT = 64
 
