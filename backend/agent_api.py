@@ -23,7 +23,6 @@ from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
     JobsAnswer,
-    Outlook,
     answer_generated,
     answer_job,
     describe_job,
@@ -37,6 +36,7 @@ from backend.auth.client_address import client_address, is_allowed
 from backend.config import Settings
 from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status, Submitted
+from backend.jobs.outlook import Outlook
 from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -130,7 +130,7 @@ def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
     found = find(_services(), path.job_id, g.agent.agent_id)
     if isinstance(found, Batch):
-        outlooks = {job.id: outlook_of(_services(), job) for job in found.jobs}
+        outlooks = _services().outlooks.of(found.jobs)
         answer: JobAnswer | BatchAnswer = answer_batch(found, links(), outlooks)
     else:
         answer = answer_job(found, links(), outlook_of(_services(), found))

@@ -18,6 +18,7 @@ from backend.config import Settings
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
+from backend.jobs.outlook import Outlooks
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.periodic import utc_now
@@ -48,6 +49,7 @@ class AgentServices:
     watchdog: Watchdog
     metrics: ServiceMetrics
     health: HealthReader
+    outlooks: Outlooks
     sync_slots: threading.Semaphore
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -91,6 +93,7 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
+            outlooks=Outlooks(resources.store, health.read),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 

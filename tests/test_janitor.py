@@ -23,7 +23,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, LocalFiles, new_name, temporary_name
 from tests.support.file_places import empty_place
-from tests.support.store_backends import (ManualClock, START, mesh_file, open_database)
+from tests.support.store_backends import START, ManualClock, mesh_file, open_database
 
 TTL = timedelta(hours=24)
 MICROSECOND = timedelta(microseconds=1)

@@ -21,7 +21,16 @@ from backend.errors import IdempotencyConflict, LeaseLost, NoSurface, QueueFull,
 from backend.jobs.models import IdempotencyKey, Job, Report, Status
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import (BACKENDS, ManualClock, START, clear, empty_database, mesh_file, new_jobs, report_progress)
+from tests.support.store_backends import (
+    BACKENDS,
+    START,
+    ManualClock,
+    clear,
+    empty_database,
+    mesh_file,
+    new_jobs,
+    report_progress,
+)
 
 AGENTS = ("ann", "bob", "carl")
 LEASE = 60

@@ -16,7 +16,16 @@ from backend.errors import LeaseLost
 from backend.jobs.models import Job, Status
 from backend.jobs.schema import jobs
 from backend.jobs.store import JobStore
-from tests.support.store_backends import (ManualClock, START, beat_of, empty_database, mesh_file, open_database, report_progress, submit)
+from tests.support.store_backends import (
+    START,
+    ManualClock,
+    beat_of,
+    empty_database,
+    mesh_file,
+    open_database,
+    report_progress,
+    submit,
+)
 
 LEASE = 60
 

@@ -27,7 +27,7 @@ from backend.jobs.models import Batch, IdempotencyKey, Job, QueueCounts, Status,
 from backend.jobs.schema import idempotency_keys, jobs
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import (ManualClock, START, mesh_file, new_jobs, open_database, report_progress, submit)
+from tests.support.store_backends import START, ManualClock, mesh_file, new_jobs, open_database, report_progress, submit
 
 
 class Bounds(TypedDict):
@@ -73,6 +73,10 @@ def test_a_submitted_job_is_queued_with_what_was_given(store: JobStore) -> None:
         metadata=None,
         error_code=None,
         error_message=None,
+        label=None,
+        filename=None,
+        batch_index=None,
+        error_details=None,
     )
 
 

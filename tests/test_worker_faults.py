@@ -21,7 +21,7 @@ from backend.periodic import endless_retries
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import LocalFiles
 from tests.support.fake_gpu import FakeCall, FakeProcessor
-from tests.support.store_backends import (START, empty_database, mesh_file, open_database)
+from tests.support.store_backends import START, empty_database, mesh_file, open_database
 from tests.support.workshop import FailingFiles, Workshop, eventually, workshop
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from backend.api.job_answers import JobItem, Outlook, describe_job
+from backend.api.job_answers import JobItem, describe_job
 from backend.api.responses import JobId, JobState, Links, Success
 from backend.jobs.models import Batch, Status
+from backend.jobs.outlook import Outlook
 from backend.jobs.progress import batch_eta
 
 

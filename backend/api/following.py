@@ -9,12 +9,11 @@ import math
 
 from flask import url_for
 
-from backend.api.job_answers import Outlook
 from backend.api.responses import Links
 from backend.errors import JobNotFound
 from backend.jobs.ids import is_job_id
-from backend.jobs.models import Batch, Job, Status
-from backend.jobs.progress import queued_eta
+from backend.jobs.models import Batch, Job
+from backend.jobs.outlook import Outlook
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
 
@@ -38,11 +37,8 @@ def require_id(job_id: str) -> str:
 
 
 def outlook_of(services: AgentServices, job: Job) -> Outlook:
-    """Return a job's position in the queue and its ETA."""
-    if job.status is not Status.QUEUED:
-        return Outlook(eta_seconds=job.eta_seconds)
-    position = services.store.queue_position(job)
-    return Outlook(position, queued_eta(position, services.health.read().workers) if position else None)
+    """Return a job's position in the queue and its ETA; of many jobs services.outlooks knows them at once."""
+    return services.outlooks.of([job])[job.id]
 
 
 def poll_after(eta_seconds: float | None) -> int:

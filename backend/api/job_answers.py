@@ -5,7 +5,6 @@ This module does not know HTTP: not the status an answer is sent with, not where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,14 +14,7 @@ from backend.api.responses import Answer, JobId, JobState, Links, Success
 from backend.errors import Cancelled, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Job, Status
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is known of a job beyond its row: its position in the queue from 1, and seconds until it is done."""
-
-    queue_position: int | None = None
-    eta_seconds: float | None = None
+from backend.jobs.outlook import Outlook
 
 
 class JobError(Answer):

@@ -13,7 +13,6 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_, union, update
 
 from backend.errors import JobExpired
-from backend.jobs import files
 from backend.jobs.leases import job_of
 from backend.jobs.models import FileState, Job, Status
 from backend.jobs.schema import files as file_rows
@@ -26,8 +25,8 @@ def finished_by(connection: Connection, before: datetime, limit: int) -> list[Jo
     return [job_of(row) for row in connection.execute(query)]
 
 
-def remove(connection: Connection, finished: Sequence[Job]) -> int:
-    """Remove the rows of finished jobs and of their files; return how many jobs were still there."""
+def remove(connection: Connection, finished: Sequence[Job]) -> frozenset[str]:
+    """Remove the rows of finished jobs; return the ids of those that were still there."""
     there = (
         select(jobs.c.id)
         .where(jobs.c.id.in_([job.id for job in finished]), jobs.c.finished_at.is_not(None))
@@ -35,9 +34,7 @@ def remove(connection: Connection, finished: Sequence[Job]) -> int:
         .cte("there")
     )
     removal = delete(jobs).where(jobs.c.id.in_(select(there.c.id))).returning(jobs.c.id)
-    removed = [row.id for row in connection.execute(removal)]
-    files.forget(connection, removed)
-    return len(removed)
+    return frozenset(connection.execute(removal).scalars())
 
 
 def fail_waiting(connection: Connection, before: datetime, now: datetime, limit: int) -> list[Job]:

@@ -7,7 +7,7 @@ not know where files lie or what is in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, exists, insert, select, update
@@ -129,9 +129,13 @@ def enter(connection: Connection, job_id: str, new: Sequence[NewFile]) -> None:
     connection.execute(insert(files), rows)
 
 
-def forget(connection: Connection, job_ids: Sequence[str]) -> None:
-    """Remove the rows of all files of jobs."""
-    connection.execute(delete(files).where(files.c.job_id.in_(job_ids)))
+def forget(connection: Connection, removed: Iterable[Job]) -> dict[str, str]:
+    """Remove the rows of all files of jobs; return the agents by the names that these knew."""
+    agents = {job.id: job.agent_id for job in removed}
+    removal = (
+        delete(files).where(files.c.job_id.in_(list(agents))).returning(files.c.name, files.c.job_id, files.c.kind)
+    )
+    return {row.name: agents[row.job_id] for row in removed_rows if row.kind != "shape"}
 
 
 def first_mesh(new: Sequence[NewFile]) -> str:

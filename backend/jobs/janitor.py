@@ -54,8 +54,8 @@ class Swept:
 
     requeued : dead runs whose jobs wait again; died : dead runs that ended their job; overdue : jobs that waited too
     long; expired : finished jobs removed with their files; deleted : files removed whose agent had asked for that;
-    orphans : files removed that belonged to no job; forgotten : nonces and idempotency keys removed; more : some work
-    was left for the next sweep; failures : what could not be done
+    orphans : files removed that belonged to no job; forgotten : nonces, idempotency keys and names of long expired jobs
+    that were removed; more : some work was left for the next sweep; failures : what could not be done
     """
 
     requeued: int = 0
@@ -197,7 +197,7 @@ class Janitor:
                 yield files, name
 
     def _forget(self) -> Swept:
-        counts = [self._store.forget_keys(self._limit)]
+        counts = [self._store.forget_keys(self._limit), self._store.forget_expired(self._limit)]
         counts += [prunable.prune(self._clock(), self._limit) for prunable in self._prunables]
         return Swept(forgotten=sum(counts), more=self._limit in counts)
 
@@ -209,7 +209,6 @@ class Janitor:
         except ServiceError as failure:
             return Swept(failures=(failure,))
         return Swept()
-
 
     def _delete(self, file: JobFile) -> None:
         _delete(self._images if file.kind == "image" else self._artifacts, file.name)

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, exists, func, select
 from backend.errors import InvalidCursor, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.leases import job_of
-from backend.jobs.models import Batch, Job, Page, QueueCounts, Status
+from backend.jobs.models import Batch, Job, JobFilter, Page, QueueCounts, Status
 from backend.jobs.schema import jobs
-from backend.jobs.submission import ACTIVE
+from backend.jobs.submission import ACTIVE, folded
 
 
 def find(connection: Connection, job_id: str, agent_id: str) -> Job:
@@ -35,9 +35,21 @@ def find_batch(connection: Connection, batch_id: str, agent_id: str) -> Batch:
     return Batch(batch_id, found)
 
 
-def page(connection: Connection, agent_id: str, cursor: str | None, limit: int) -> Page:
+def find_any(connection: Connection, job_or_batch_id: str, agent_id: str) -> Job | Batch:
+    """Return an agent's job or batch of this id. Raises JobNotFound as find does."""
+    try:
+        return find(connection, job_or_batch_id, agent_id)
+    except JobNotFound:
+        return find_batch(connection, job_or_batch_id, agent_id)
+
+
+def page(connection: Connection, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter) -> Page:
     """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor."""
     query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)
+    if wanted.statuses:
+        query = query.where(jobs.c.status.in_(wanted.statuses))
+    if wanted.label:
+        query = query.where(jobs.c.label_folded.contains(folded(wanted.label), autoescape=True))
     if cursor is not None:
         if not is_job_id(cursor):
             raise InvalidCursor

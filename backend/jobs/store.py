@@ -11,31 +11,35 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, insert, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, insert, null, select, tuple_, update
 
 from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
 from backend.jobs import files as job_files
 from backend.jobs import idempotency as idempotency_keys
-from backend.jobs import reading
+from backend.jobs import reading, tombstones
 from backend.jobs.files import FileTable
 from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
+    cancellation,
     handed_back,
     job_of,
     lease_batch_mates,
     lease_next,
     position,
+    positions,
     reclaim,
     upcoming,
 )
 from backend.jobs.models import (
+    ALL_JOBS,
     Batch,
     Clock,
     Heartbeat,
     IdempotencyKey,
     Job,
+    JobFilter,
     NewFile,
     NewJob,
     NullQueueObserver,
@@ -46,8 +50,8 @@ from backend.jobs.models import (
     Status,
     Submitted,
 )
-from backend.jobs.schema import jobs, status_value, time_value
-from backend.jobs.submission import ACTIVE, check_bounds, row_of
+from backend.jobs.schema import jobs
+from backend.jobs.submission import check_bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
@@ -88,6 +92,8 @@ class JobStore:
     ) -> Submitted:
         """Put an agent's jobs into the queue, all or none; more than one make a batch.
 
+        One whose image was refused is kept as failed, and counts towards no bound.
+
         queue_limit : jobs that may wait, of all agents; agent_limit : this agent's jobs that may wait or run
         With an idempotency key that was answered before, gives that answer and stores nothing.
         Raises IdempotencyConflict, TooManyActiveJobs, QueueFull.
@@ -100,14 +106,9 @@ class JobStore:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
                     return first
-            check_bounds(connection, agent_id, len(ids), queue_limit, agent_limit)
-            connection.execute(
-                insert(jobs),
-                [
-                    row_of(job_id, answer.batch_id, agent_id, new, now)
-                    for job_id, new in zip(ids, new_jobs, strict=True)
-                ],
-            )
+            running = sum(new.refusal is None for new in new_jobs)
+            check_bounds(connection, agent_id, running, queue_limit, agent_limit)
+            connection.execute(insert(jobs), rows_of(ids, answer.batch_id, agent_id, new_jobs, now))
         return answer
 
     def recall(self, agent_id: str, idempotency: IdempotencyKey) -> Submitted | None:
@@ -128,13 +129,23 @@ class JobStore:
         with self._database.read() as connection:
             return reading.find_batch(connection, batch_id, agent_id)
 
-    def list_jobs(self, agent_id: str, cursor: str | None, limit: int) -> Page:
+    def find(self, job_or_batch_id: str, agent_id: str) -> Job | Batch:
+        """Return an agent's job or batch of this id. Raises JobNotFound as get does."""
+        with self._database.read() as connection:
+            return reading.find_any(connection, job_or_batch_id, agent_id)
+
+    def expired_at(self, name: str, agent_id: str) -> datetime | None:
+        """Return when the agent's job, batch or file of this name expired; None when none did in the last days."""
+        with self._database.read() as connection:
+            return tombstones.find(connection, name, agent_id, self._clock())
+
+    def list_jobs(self, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter = ALL_JOBS) -> Page:
         """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
 
         Jobs that come in while an agent turns pages don't shift them.
         """
         with self._database.read() as connection:
-            return reading.page(connection, agent_id, cursor, limit)
+            return reading.page(connection, agent_id, cursor, limit, wanted)
 
     def queue_position(self, job: Job) -> int | None:
         """Return the job's position in the order of leasing, from 1; None when it is no longer queued.
@@ -143,6 +154,11 @@ class JobStore:
         """
         with self._database.read() as connection:
             return position(connection, job.id)
+
+    def queue_positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the positions, as queue_position has them, of those of some jobs that are queued, by id."""
+        with self._database.read() as connection:
+            return positions(connection, ids)
 
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
@@ -159,23 +175,15 @@ class JobStore:
 
         Raises JobNotFound as get does.
         """
-        now = self._clock()
-        waits = jobs.c.status == Status.QUEUED
-        statement = (
-            update(jobs)
-            .where(jobs.c.id == job_id, jobs.c.agent_id == agent_id, jobs.c.status.in_(ACTIVE))
-            .values(
-                status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
-                current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
-                finished_at=case((waits, time_value(now))),
-                cancel_requested=True,
-                updated_at=now,
-            )
-            .returning(*jobs.c)
-        )
         with self._database.write() as connection:
-            row = connection.execute(statement).one_or_none()
-        return self.get(job_id, agent_id) if row is None else job_of(row)
+            connection.execute(cancellation(jobs.c.id == job_id, agent_id, self._clock()))
+            return reading.find(connection, job_id, agent_id)
+
+    def cancel_batch(self, batch_id: str, agent_id: str) -> Batch:
+        """Do as cancel does for each job of a batch. Raises JobNotFound as get does."""
+        with self._database.write() as connection:
+            connection.execute(cancellation(jobs.c.batch_id == batch_id, agent_id, self._clock()))
+            return reading.find_batch(connection, batch_id, agent_id)
 
     def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
         """Lease a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
@@ -244,7 +252,7 @@ class JobStore:
 
     def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
         """End a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
-        return self._end(job, Status.FAILED, error_code=error.code, error_message=error.message, metadata=metadata)
+        return self._end(job, Status.FAILED, metadata=metadata, **failure_values(error))
 
     def stop_cancelled(self, job: Job) -> Job:
         """End a run that was stopped because its agent asked for it. Raises LeaseLost."""
@@ -275,11 +283,14 @@ class JobStore:
             return job_expiry.finished_by(connection, before, limit)
 
     def remove(self, finished: Sequence[Job]) -> int:
-        """Remove finished jobs for good; return how many were still there."""
+        """Remove finished jobs for good, all but their names; return how many were still there."""
         if not finished:
             return 0
         with self._database.write() as connection:
-            return job_expiry.remove(connection, finished)
+            gone = job_expiry.remove(connection, finished)
+            removed = [job for job in finished if job.id in gone]
+            tombstones.leave(connection, removed, job_files.forget(connection, removed), self._clock())
+            return len(gone)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
         """Fail up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
@@ -298,6 +309,11 @@ class JobStore:
         """Remove up to limit idempotency keys whose day is over; return how many it were."""
         with self._database.write() as connection:
             return idempotency_keys.prune(connection, self._clock(), limit)
+
+    def forget_expired(self, limit: int) -> int:
+        """Remove up to limit names of jobs that expired long ago; return how many it were."""
+        with self._database.write() as connection:
+            return tombstones.prune(connection, self._clock(), limit)
 
     def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:

@@ -5,12 +5,14 @@ Works inside the caller's transaction. This module does not know what a job asks
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from backend.errors import QueueFull, TooManyActiveJobs
+from backend.errors import QueueFull, ServiceError, TooManyActiveJobs
 from backend.jobs.models import NewJob, Status
 from backend.jobs.schema import jobs
 
@@ -27,13 +29,23 @@ def check_bounds(connection: Connection, agent_id: str, count: int, queue_limit:
         raise QueueFull(details={"queue_limit": queue_limit})
 
 
-def row_of(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: datetime) -> dict[str, Any]:
-    """Return the row of a job that comes in now."""
+def rows_of(
+    ids: Sequence[str], batch_id: str | None, agent_id: str, new_jobs: Sequence[NewJob], now: datetime
+) -> list[dict[str, Any]]:
+    """Return the rows of jobs that come in now; one whose image was refused has failed already."""
+    rows = []
+    for index, (job_id, new) in enumerate(zip(ids, new_jobs, strict=True)):
+        belongs = {"batch_id": batch_id, "batch_index": None if batch_id is None else index}
+        rows.append({"id": job_id, "agent_id": agent_id, **belongs, **_values_of(new, now)})
+    return rows
+
+
+def _values_of(new: NewJob, now: datetime) -> dict[str, Any]:
+    status = Status.QUEUED if new.refusal is None else Status.FAILED
+    failed = {"finished_at": None if new.refusal is None else now, **failure_values(new.refusal)}
     return {
-        "id": job_id,
-        "batch_id": batch_id,
-        "agent_id": agent_id,
-        "status": Status.QUEUED,
+        **failed,
+        "status": status,
         "request": new.request,
         "batch_key": new.batch_key,
         "image_name": new.image_name,
@@ -42,6 +54,26 @@ def row_of(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: d
         "attempts": 0,
         "fence": 0,
         "progress": 0,
-        "current_step": Status.QUEUED.value,
+        "current_step": status.value,
         "cancel_requested": False,
+        "filename": new.filename,
+        "label": new.label,
+        "label_folded": None if new.label is None else folded(new.label),
     }
+
+
+def failure_values(error: ServiceError | None) -> dict[str, Any]:
+    """Return the values of the columns that say why a job failed; None for one that did not."""
+    if error is None:
+        return {"error_code": None, "error_message": None, "error_details": None}
+    return {
+        "error_code": error.code,
+        "error_message": error.message,
+        # A detail that JSON does not know is shown as text rather than lost with the failure.
+        "error_details": json.dumps(error.details, default=str) if error.details else None,
+    }
+
+
+def folded(text: str) -> str:
+    """Return a text as labels are searched by: without regard to capitals, alike in every database."""
+    return text.casefold()

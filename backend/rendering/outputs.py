@@ -7,15 +7,14 @@ This module does not know how a shape was made, or where files go.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import trimesh
 from PIL import Image
 
 from backend.errors import PreviewUnavailable, ServiceError
-from backend.hunyuan3d.mesh.export import exported_bounds, exported_unit, export_mesh
+from backend.hunyuan3d.mesh.export import export_mesh, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.ops import Point
 from backend.hunyuan3d.results import ShapeResult
 from backend.limits import PREVIEW_FORMAT, FileKind, MeshFormat
@@ -96,7 +95,7 @@ def make_outputs(
     if views:
         files.append(Output("preview", PREVIEW_FORMAT, webp_bytes(preview_of(views))))
         files.append(Output("thumbnail", PREVIEW_FORMAT, webp_bytes(thumbnail_of(views))))
-    if result.cutout is not None:
+    if getattr(result, "cutout", None) is not None:
         files.append(Output("cutout", "png", _png_bytes(result.cutout)))
     if options.keep_shape:
         files.append(Output("shape", SHAPE_FORMAT, shape_bytes(shape)))

@@ -25,7 +25,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, new_name
 from tests.support.faults.report import report
-from tests.support.store_backends import (BACKENDS, ManualClock, START, empty_database, mesh_file, open_database)
+from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, mesh_file, open_database
 
 STEP = timedelta(minutes=10)
 TTL = timedelta(hours=2)
