@@ -52,7 +52,7 @@ class FilePath(BaseModel):
     filename: Annotated[
         str,
         WithJsonSchema(
-            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z]{3,4}$", "description": "As in download_url."}
+            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z0-9]{3,4}$", "description": "As in download_url."}
         ),
     ]
 
@@ -139,6 +139,14 @@ _FORM = (
     errors.InvalidAcceleration,
     errors.InvalidSeed,
     errors.InvalidTargetFaces,
+    errors.InvalidOctreeResolution,
+    errors.InvalidObjects,
+    errors.InvalidColor,
+    errors.InvalidPlace,
+    errors.InvalidUpright,
+    errors.InvalidCompress,
+    errors.InvalidPreview,
+    errors.InvalidTurntable,
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidIdempotencyKey,
