@@ -22,6 +22,7 @@ READY = WorkerState(
     memory_total=85_000_000_000,
     memory_free=60_000_000_000,
     seconds_per_job=1.25,
+    octree_resolution=128,
 )
 
 

@@ -37,7 +37,7 @@ class FilePath(BaseModel):
     filename: Annotated[
         str,
         WithJsonSchema(
-            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z]{3,4}$", "description": "As in download_url."}
+            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z0-9]{3,4}$", "description": "As in download_url."}
         ),
     ]
 

@@ -22,7 +22,7 @@ from backend.hunyuan3d.image.open_image import ImageLimits
 from backend.jobs.models import IdempotencyKey, Job, Submitted
 from backend.services import AgentServices
 from backend.storage.files import FileStore
-from backend.validation import GenerateFields, GenerationFields, fingerprint, new_job, read_fields
+from backend.validation import GenerateFields, GenerationFields, fingerprint, new_job, read_fields, require_offered
 
 Operation = Literal["generate", "batch"]
 
@@ -57,6 +57,9 @@ class Submitter:
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
+        resolutions = self._services.resolutions()
+        resolutions.check(fields)
+        require_offered(fields)
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         idempotency = None
@@ -69,7 +72,7 @@ class Submitter:
         with _stored(uploaded, self._resources.images, limits.image) as names:
             submitted = self._resources.store.submit(
                 agent.agent_id,
-                [new_job(fields, name, self._model, secrets.randbits) for name in names],
+                [new_job(fields, name, self._model, secrets.randbits, resolutions) for name in names],
                 queue_limit=self._services.settings.queue_limit,
                 agent_limit=agent.max_active_jobs,
                 idempotency=idempotency,

@@ -182,6 +182,7 @@ workers = Table(
     Column("memory_free", BigInteger),
     Column("error", Text),
     Column("seconds_per_job", Float),
+    Column("octree_resolution", Integer),
     Column("expires_at", UtcTime, nullable=False),
     Index("workers_by_expiry", "expires_at"),
 )

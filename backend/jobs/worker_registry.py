@@ -38,6 +38,7 @@ class WorkerState:
     memory_total, memory_free : the device's, bytes
     error : why it failed, a sentence for the operator, None unless FAILED
     seconds_per_job : how long a job takes here, shared with its batch mates (moving average), None before the first
+    octree_resolution : cells a side that the model is for, None before it is loaded
     """
 
     owner: str
@@ -49,6 +50,7 @@ class WorkerState:
     memory_free: int | None = None
     error: str | None = None
     seconds_per_job: float | None = None
+    octree_resolution: int | None = None
 
 
 class WorkerRegistry:

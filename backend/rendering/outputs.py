@@ -95,7 +95,7 @@ def make_outputs(
     if views:
         files.append(Output("preview", PREVIEW_FORMAT, webp_bytes(preview_of(views))))
         files.append(Output("thumbnail", PREVIEW_FORMAT, webp_bytes(thumbnail_of(views))))
-    if getattr(result, "cutout", None) is not None:
+    if result.cutout is not None:
         files.append(Output("cutout", "png", _png_bytes(result.cutout)))
     if options.keep_shape:
         files.append(Output("shape", SHAPE_FORMAT, shape_bytes(shape)))

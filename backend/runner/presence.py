@@ -80,6 +80,7 @@ class Presence:
                 device_name=device.name,
                 memory_total=device.memory_total,
                 memory_free=device.memory_free,
+                octree_resolution=processor.defaults.octree_resolution,
             )
         self._registry.beat(state, ALIVE_SECONDS)
 

@@ -150,7 +150,7 @@ class ResultRecorder:
         export = time.perf_counter() - started - finish
         described = with_outputs(metadata, outputs)
         described = with_seconds(described, run.job, self._clock(), finish=finish, export=export)
-        if self._complete(run, files, described) and False:
+        if self._complete(run, files, described) and request.turntable:
             return partial(self._add_turntable, run.job, outputs.shape)
         return None
 
@@ -236,7 +236,7 @@ def output_options(request: GenerationRequest) -> OutputOptions:
     """Return what a request wants of its shape."""
     from backend.rendering.outputs import OutputOptions
 
-    return OutputOptions(formats=(request.format,), scale_mm=request.scale_mm)
+    return OutputOptions(formats=request.formats, scale_mm=request.scale_mm, preview=request.preview)
 
 
 def unnamed_error(error: Exception, job: Job) -> ServiceError:
