@@ -132,10 +132,9 @@ def enter(connection: Connection, job_id: str, new: Sequence[NewFile]) -> None:
 def forget(connection: Connection, removed: Iterable[Job]) -> dict[str, str]:
     """Remove the rows of all files of jobs; return the agents by the names that these knew."""
     agents = {job.id: job.agent_id for job in removed}
-    removal = (
-        delete(files).where(files.c.job_id.in_(list(agents))).returning(files.c.name, files.c.job_id, files.c.kind)
-    )
-    return {row.name: agents[row.job_id] for row in removed_rows if row.kind != "shape"}
+    removal = delete(files).where(files.c.job_id.in_(list(agents)))
+    rows = connection.execute(removal.returning(files.c.name, files.c.job_id, files.c.kind))
+    return {row.name: agents[row.job_id] for row in rows if row.kind != "shape"}
 
 
 def first_mesh(new: Sequence[NewFile]) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from PIL import Image
 
 from backend.errors import PreviewUnavailable, ServiceError
 from backend.hunyuan3d.mesh.export import export_mesh, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.ops import Point
-from backend.hunyuan3d.results import ShapeResult
 from backend.limits import PREVIEW_FORMAT, FileKind, MeshFormat
 from backend.rendering.previews import draw_views, preview_of, thumbnail_of, webp_bytes
 from backend.rendering.shape_file import SHAPE_FORMAT, FinishedShape, shape_bytes
+
+if TYPE_CHECKING:
+    from backend.hunyuan3d.results import ShapeResult
 
 
 @dataclass(frozen=True)
