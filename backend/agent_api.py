@@ -6,29 +6,37 @@ does not know how a mesh is made, where jobs are kept, or how a request is verif
 
 from __future__ import annotations
 
-import math
 import os
 import re
 
-from flask import Flask, Response, current_app, g, request, url_for
+from flask import Flask, Response, current_app, g, request
 from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import require_agent_token
 from backend.api import operations as calls
-from backend.api import responses as out
+from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_batch
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
+from backend.api.following import find, links, outlook_of, poll_after, require_id
 from backend.api.health import answer_health
+from backend.api.job_answers import (
+    AcceptedAnswer,
+    JobAnswer,
+    JobsAnswer,
+    answer_generated,
+    answer_job,
+    describe_job,
+    job_failure,
+)
 from backend.api.openapi import document_pages, make_document
-from backend.api.operations import FilePath, JobPath, PageQuery, SubmitHeaders
+from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submitter, discard_images, wait_for_job
-from backend.auth.client_address import client_address, is_allowed
+from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
-from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job, Status, Submitted
-from backend.jobs.progress import queued_eta
+from backend.jobs.outlook import Outlook
 from backend.limits import MAX_PAGE_JOBS
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -38,7 +46,6 @@ PREFIX = "/api/agent"
 _EXTENSION = "agent_services"
 _SUBMITTER = "agent_submitter"
 _OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
-_POLL_SECONDS = (1, 10)
 
 api = APIBlueprint(
     "agent_api",
@@ -69,13 +76,10 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
 
 
 def metrics() -> Response:
-    """Answer /metrics, which those addresses may read that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
     services = _services()
-    settings, environ = services.settings, request.environ
-    forwarded_for = request.headers.get("X-Forwarded-For", "")
-    address = client_address(environ.get("REMOTE_ADDR", ""), forwarded_for, settings.trusted_proxies)
-    # No networks at all would mean any address there; here it means nobody.
-    if not settings.metrics_allowed or not is_allowed(address, settings.metrics_allowed):
+    caller = Caller.of(request.environ, request.headers.get)
+    if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
     return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
@@ -95,11 +99,11 @@ def generate(header: SubmitHeaders) -> Response:
     job = _follow(job_id, waits) if waits or submitted.replayed else None
     if not waits or job is None or not job.status.finished:
         status = job.status if job else Status.QUEUED
-        answer = out.AcceptedAnswer(job_id=job_id, status=status.value, status_url=_links().status(job_id))
+        answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
         return json_response(answer, 202)
     if job.status is Status.COMPLETED:
-        return json_response(out.answer_generated(job, _links()))
-    return error_response(out.job_failure(job))
+        return json_response(answer_generated(job, links()))
+    return error_response(job_failure(job))
 
 
 @api.post("/batch", provide_automatic_options=False, **calls.BATCH)
@@ -108,11 +112,11 @@ def batch(header: SubmitHeaders) -> Response:
     """Make a mesh of each of several images."""
     submitted, _ = _submit("batch", header)
     batch_id = submitted.batch_id or ""
-    answer = out.BatchAcceptedAnswer(
+    answer = BatchAcceptedAnswer(
         batch_id=batch_id,
         job_ids=submitted.job_ids,
         total_images=len(submitted.job_ids),
-        status_url=_links().status(batch_id),
+        status_url=links().status(batch_id),
     )
     return json_response(answer, 202)
 
@@ -121,15 +125,15 @@ def batch(header: SubmitHeaders) -> Response:
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
-    found = _find(path.job_id)
+    found = find(_services(), path.job_id, g.agent.agent_id)
     if isinstance(found, Batch):
-        outlooks = {job.id: _outlook(job) for job in found.jobs}
-        answer: out.JobAnswer | out.BatchAnswer = out.answer_batch(found, _links(), outlooks)
+        outlooks = _services().outlooks.of(found.jobs)
+        answer: JobAnswer | BatchAnswer = answer_batch(found, links(), outlooks)
     else:
-        answer = out.answer_job(found, _links(), _outlook(found))
+        answer = answer_job(found, links(), outlook_of(_services(), found))
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(_poll_after(answer.eta_seconds))
+        response.headers["Retry-After"] = str(poll_after(answer.eta_seconds))
     return response
 
 
@@ -138,8 +142,8 @@ def status(path: JobPath) -> Response:
 def jobs(query: PageQuery) -> Response:
     """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
     page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
-    items = tuple(out.describe_job(job, _links(), out.Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
-    return json_response(out.JobsAnswer(jobs=items, next_cursor=page.next_cursor))
+    items = tuple(describe_job(job, links(), Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
+    return json_response(JobsAnswer(jobs=items, next_cursor=page.next_cursor))
 
 
 @api.delete("/jobs/<job_id>", provide_automatic_options=False, **calls.CANCEL)
@@ -147,10 +151,10 @@ def jobs(query: PageQuery) -> Response:
 def cancel(path: JobPath) -> Response:
     """Cancel a job: at once while it waits, between two denoising steps while it runs."""
     log_jobs(path.job_id)
-    job = _services().store.cancel(_require_id(path.job_id), g.agent.agent_id)
+    job = _services().store.cancel(require_id(path.job_id), g.agent.agent_id)
     if job.status is Status.CANCELLED:
         discard_images([job.image_name], _services().images)
-    return json_response(out.answer_job(job, _links(), _outlook(job)))
+    return json_response(answer_job(job, links(), outlook_of(_services(), job)))
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
@@ -191,44 +195,7 @@ def _follow(job_id: str, waits: bool) -> Job | None:
         raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
 
 
-def _find(job_id: str) -> Job | Batch:
-    """Return the agent's job or batch of this id. Raises JobNotFound."""
-    store = _services().store
-    log_jobs(job_id)
-    try:
-        return store.get(_require_id(job_id), g.agent.agent_id)
-    except JobNotFound:
-        return store.get_batch(job_id, g.agent.agent_id)
-
-
-def _require_id(job_id: str) -> str:
-    if not is_job_id(job_id):
-        raise JobNotFound
-    return job_id
-
-
-def _outlook(job: Job) -> out.Outlook:
-    if job.status is not Status.QUEUED:
-        return out.Outlook(eta_seconds=job.eta_seconds)
-    services = _services()
-    position = services.store.queue_position(job)
-    return out.Outlook(position, queued_eta(position, services.health.read().workers) if position else None)
-
-
-def _poll_after(eta_seconds: float | None) -> int:
-    """Return after how many seconds to poll again: half of what is left, within bounds."""
-    shortest, longest = _POLL_SECONDS
-    return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
-
-
 def _read_limit(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MAX_PAGE_JOBS):
         raise InvalidLimit
     return int(text)
-
-
-def _links() -> out.Links:
-    return out.Links(
-        status=lambda job_id: url_for("agent_api.status", job_id=job_id),
-        download=lambda name: url_for("agent_api.download", filename=name),
-    )

@@ -20,6 +20,7 @@ from backend.hunyuan3d.checkpoint.defaults import configured_resolution
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
+from backend.jobs.outlook import Outlooks
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.periodic import utc_now
@@ -51,6 +52,7 @@ class AgentServices:
     watchdog: Watchdog
     metrics: ServiceMetrics
     health: HealthReader
+    outlooks: Outlooks
     sync_slots: threading.Semaphore
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -94,6 +96,7 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
+            outlooks=Outlooks(resources.store, health.read),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 

@@ -73,6 +73,10 @@ def test_a_submitted_job_is_queued_with_what_was_given(store: JobStore) -> None:
         metadata=None,
         error_code=None,
         error_message=None,
+        label=None,
+        filename=None,
+        batch_index=None,
+        error_details=None,
     )
 
 

@@ -12,7 +12,7 @@ from flask import Response
 
 from backend import __version__
 from backend.api.error_handlers import error_answer, error_response, json_response
-from backend.api.responses import DeviceState, HealthAnswer, ModelState, UnhealthyAnswer
+from backend.api.health_answers import DeviceState, HealthAnswer, ModelState, UnhealthyAnswer
 from backend.config import Settings
 from backend.errors import GpuBusy
 from backend.jobs.health import Health

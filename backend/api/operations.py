@@ -1,26 +1,20 @@
-"""What each call takes and answers, for the document: parameters, forms, and every status it may end with.
+"""What each call answers, for the document: every status it may end with, and the schemas of these.
 
-The models of parameters accept any text and only describe the right one, because what is wrong is answered in the API's
-own form. This module does not know what a call does.
+This module does not know what a call does.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field, WithJsonSchema
-from pydantic.json_schema import SkipJsonSchema
 
 from backend import errors
-from backend.api import responses as out
+from backend.api import batch_answers, health_answers, job_answers
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.responses import ID_PATTERN
+from backend.api.parameters import BatchForm, GenerateForm
+from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
-from backend.limits import MAX_BATCH_IMAGES, MAX_PAGE_JOBS, MIN_BATCH_IMAGES
-from backend.validation import GenerateFields, GenerationFields, without_default
-
-DEFAULT_PAGE = 20
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
@@ -32,81 +26,18 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _MESHES = dict.fromkeys(("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream"), _BINARY)
-_KEY_SCHEMA = {
-    "type": "string",
-    "pattern": "^[!-~]{1,128}$",
-    "description": "The caller's name for this request: sent again with the same key, it gets the first answer again "
-    "for 24 hours, and nothing is made twice.",
-}
-
-
-class JobPath(BaseModel):
-    """A path that names a job or batch."""
-
-    job_id: Annotated[str, WithJsonSchema({"type": "string", "pattern": ID_PATTERN, "description": "The id."})]
-
-
-class FilePath(BaseModel):
-    """A path that names a file."""
-
-    filename: Annotated[
-        str,
-        WithJsonSchema(
-            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z0-9]{3,4}$", "description": "As in download_url."}
-        ),
-    ]
-
-
-class PageQuery(BaseModel):
-    """Which page of jobs."""
-
-    cursor: Annotated[
-        str,
-        WithJsonSchema({"type": "string", "pattern": ID_PATTERN, "description": "The next_cursor of the page before."}),
-    ] = Field(default="", json_schema_extra=without_default)
-    limit: Annotated[
-        str,
-        WithJsonSchema(
-            {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs of a page."}
-        ),
-    ] = Field(default=str(DEFAULT_PAGE), json_schema_extra={"default": DEFAULT_PAGE})
-
-
-class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
-
-    idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
-        default=None, alias="Idempotency-Key", json_schema_extra=without_default
-    )
-
-
-class GenerateForm(GenerateFields):
-    """The form of a request for one mesh."""
-
-    image: bytes = Field(description="A PNG, JPEG or WebP.")
-
-
-class BatchForm(GenerationFields):
-    """The form of a request for several meshes; the fields hold for all of them."""
-
-    images: list[bytes] = Field(
-        min_length=MIN_BATCH_IMAGES,
-        max_length=MAX_BATCH_IMAGES,
-        description="PNG, JPEG or WebP, one part of this name for each.",
-    )
-
 
 REQUEST_MODELS = (GenerateForm, BatchForm)
 ANSWER_MODELS = (
-    out.ErrorAnswer,
-    out.JobAnswer,
-    out.BatchAnswer,
-    out.GeneratedAnswer,
-    out.AcceptedAnswer,
-    out.BatchAcceptedAnswer,
-    out.JobsAnswer,
-    out.HealthAnswer,
-    out.UnhealthyAnswer,
+    ErrorAnswer,
+    job_answers.JobAnswer,
+    batch_answers.BatchAnswer,
+    job_answers.GeneratedAnswer,
+    job_answers.AcceptedAnswer,
+    batch_answers.BatchAcceptedAnswer,
+    job_answers.JobsAnswer,
+    health_answers.HealthAnswer,
+    health_answers.UnhealthyAnswer,
 )
 
 _ANY: tuple[type[ServiceError], ...] = (ServiceError, errors.BadRequest, errors.MethodNotAllowed)
@@ -177,9 +108,9 @@ GENERATE: Call = {
     "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.JobNotFound),
-        200: answered(out.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
+        200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
         202: answered(
-            out.AcceptedAnswer,
+            job_answers.AcceptedAnswer,
             description="The job waits or runs: `async` was true, or it outlasts the server's wait.",
             job_id="job_id",
         ),
@@ -191,7 +122,7 @@ BATCH: Call = {
     "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, errors.TooFewImages),
-        202: answered(out.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
+        202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
@@ -201,8 +132,8 @@ STATUS: Call = {
     "responses": {
         **refusals(*_JOB),
         200: answered(
-            out.JobAnswer,
-            out.BatchAnswer,
+            job_answers.JobAnswer,
+            batch_answers.BatchAnswer,
             description="The job or batch. `Retry-After` while it is unfinished.",
             retry_after=True,
         ),
@@ -214,7 +145,7 @@ CANCEL: Call = {
     "responses": {
         **refusals(*_JOB),
         200: answered(
-            out.JobAnswer,
+            job_answers.JobAnswer,
             description="The job as it is now: cancelled if it waited, soon if it runs, else as it was.",
         ),
     },
@@ -224,7 +155,7 @@ JOBS: Call = {
     "tags": [_FOLLOW],
     "responses": {
         **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit),
-        200: answered(out.JobsAnswer, description="A page of jobs."),
+        200: answered(job_answers.JobsAnswer, description="A page of jobs."),
     },
     "security": SIGNED,
 }
@@ -259,10 +190,10 @@ HEALTH: Call = {
     "tags": [_OPERATE],
     "responses": {
         **refusals(*_ANY),
-        200: answered(out.HealthAnswer, description="The service can serve."),
+        200: answered(health_answers.HealthAnswer, description="The service can serve."),
         503: answered(
-            out.UnhealthyAnswer,
-            out.ErrorAnswer,
+            health_answers.UnhealthyAnswer,
+            ErrorAnswer,
             description="No worker can serve (`GPU_BUSY`), or the job table is away (`STORE_UNAVAILABLE`).",
             retry_after=True,
         ),

@@ -24,8 +24,8 @@ def finished_by(connection: Connection, before: datetime, limit: int) -> list[Jo
     return [job_of(row) for row in connection.execute(query)]
 
 
-def remove(connection: Connection, finished: Sequence[Job]) -> int:
-    """Remove the rows of finished jobs; return how many were still there."""
+def remove(connection: Connection, finished: Sequence[Job]) -> frozenset[str]:
+    """Remove the rows of finished jobs; return the ids of those that were still there."""
     there = (
         select(jobs.c.id)
         .where(jobs.c.id.in_([job.id for job in finished]), jobs.c.finished_at.is_not(None))
@@ -33,7 +33,7 @@ def remove(connection: Connection, finished: Sequence[Job]) -> int:
         .cte("there")
     )
     removal = delete(jobs).where(jobs.c.id.in_(select(there.c.id))).returning(jobs.c.id)
-    return len(connection.execute(removal).all())
+    return frozenset(connection.execute(removal).scalars())
 
 
 def fail_waiting(connection: Connection, before: datetime, now: datetime, limit: int) -> list[Job]:

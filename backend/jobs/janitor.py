@@ -54,7 +54,8 @@ class Swept:
 
     requeued : dead runs whose jobs wait again; died : dead runs that ended their job; overdue : jobs that waited too
     long; expired : finished jobs removed with their files; orphans : files removed that belonged to no job; forgotten :
-    nonces and idempotency keys removed; more : some work was left for the next sweep; failures : what could not be done
+    nonces, idempotency keys and names of long expired jobs that were removed; more : some work was left for the next
+    sweep; failures : what could not be done
     """
 
     requeued: int = 0
@@ -177,7 +178,7 @@ class Janitor:
                 yield files, name
 
     def _forget(self) -> Swept:
-        counts = [self._store.forget_keys(self._limit)]
+        counts = [self._store.forget_keys(self._limit), self._store.forget_expired(self._limit)]
         counts += [prunable.prune(self._clock(), self._limit) for prunable in self._prunables]
         return Swept(forgotten=sum(counts), more=self._limit in counts)
 

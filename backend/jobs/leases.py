@@ -7,16 +7,19 @@ This module does not know what a run is or when a worker asks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Case,
+    ColumnElement,
     Connection,
     Row,
     Select,
     Subquery,
+    Update,
     and_,
     case,
     func,
@@ -45,7 +48,8 @@ class LeaseRequest:
 
 def job_of(row: Row[Any]) -> Job:
     """Return a row of the job table as a value."""
-    return Job(**row._mapping)
+    # The folded label is for the database to search in.
+    return Job(**{name: value for name, value in row._mapping.items() if name != "label_folded"})
 
 
 def lease_next(connection: Connection, wanted: LeaseRequest, limit: int) -> list[Job]:
@@ -102,6 +106,25 @@ def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Jo
     return [job_of(row) for row in connection.execute(statement)]
 
 
+def cancellation(which: ColumnElement[bool], agent_id: str, now: datetime) -> Update:
+    """Return the statement that cancels an agent's jobs: waiting ones at once, running ones when their worker sees it.
+
+    which : picks the jobs; finished ones stay as they are
+    """
+    waits = jobs.c.status == Status.QUEUED
+    return (
+        update(jobs)
+        .where(which, jobs.c.agent_id == agent_id, jobs.c.status.in_((Status.QUEUED, Status.PROCESSING)))
+        .values(
+            status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
+            current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
+            finished_at=case((waits, time_value(now))),
+            cancel_requested=True,
+            updated_at=now,
+        )
+    )
+
+
 def handed_back(now: datetime) -> dict[str, Any]:
     """Return the new values for a run that its worker gives up unharmed: it doesn't count, and the job waits again."""
     return {
@@ -115,12 +138,18 @@ def handed_back(now: datetime) -> dict[str, Any]:
 
 def position(connection: Connection, job_id: str) -> int | None:
     """Return the position of a queued job in the fair order, from 1; None when it is not queued."""
+    return positions(connection, [job_id]).get(job_id)
+
+
+def positions(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """Return the positions of those of some jobs that are queued, in the fair order, from 1, by id."""
     order = _order()
-    positions = select(
+    numbered = select(
         order.c.id,
         func.row_number().over(order_by=(order.c.round, order.c.turn.nulls_first(), order.c.id)).label("position"),
     ).subquery("positions")
-    return connection.execute(select(positions.c.position).where(positions.c.id == job_id)).scalar_one_or_none()
+    found = connection.execute(select(numbered.c.id, numbered.c.position).where(numbered.c.id.in_(ids)))
+    return {row.id: row.position for row in found}
 
 
 def _order(batch_key: str | None = None) -> Subquery:

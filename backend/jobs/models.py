@@ -12,6 +12,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
+from backend.errors import ServiceError
+
 Clock = Callable[[], datetime]
 """Returns the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
 
@@ -40,12 +42,16 @@ class NewJob:
 
     request : the GenerationRequest as JSON text
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
-    image_name : the stored image's name
+    image_name : the stored image's name; "" where refusal says why none was stored: the job has failed by then
+    filename : what the image was called by whoever sent it; label : what its agent calls the job
     """
 
     request: str
     batch_key: str
     image_name: str
+    filename: str | None = None
+    label: str | None = None
+    refusal: ServiceError | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ class Job:
     started_at : when its latest run began, None before the first
     progress : 0–100; eta_seconds : at least 0, None when unknown
     lease_owner, lease_expires_at : set exactly while processing; finished_at : set exactly when finished
+    image_name : "" where the image was refused, and the job failed when it came in
+    batch_index : which of its batch's images it is for, from 0, None outside of a batch
+    error_details : JSON text of an object
     """
 
     id: str
@@ -83,6 +92,15 @@ class Job:
     metadata: str | None
     error_code: str | None
     error_message: str | None
+    label: str | None
+    filename: str | None
+    batch_index: int | None
+    error_details: str | None
+
+    @property
+    def refused(self) -> bool:
+        """Whether its image was bad when it came in, beside others of its batch that were good."""
+        return not self.image_name
 
     @property
     def isolated(self) -> bool:
@@ -122,7 +140,7 @@ class Batch:
     def status(self) -> Status:
         """Queued before any job began; processing until all have finished; completed when at least one did."""
         states = {job.status for job in self.jobs}
-        if states == {Status.QUEUED}:
+        if {job.status for job in self.jobs if not job.refused} == {Status.QUEUED}:
             return Status.QUEUED
         if not all(state.finished for state in states):
             return Status.PROCESSING
@@ -149,6 +167,17 @@ class Submitted:
     job_ids: tuple[str, ...]
     batch_id: str | None
     replayed: bool
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs a reader wants: those in one of the states, all when there is none, whose label has the text in it."""
+
+    statuses: tuple[Status, ...] = ()
+    label: str = ""
+
+
+ALL_JOBS = JobFilter()
 
 
 @dataclass(frozen=True)

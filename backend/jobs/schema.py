@@ -1,4 +1,4 @@
-"""The tables behind the job store, the idempotency keys, the nonces and the workers.
+"""The tables behind the job store, what is left of expired jobs, the idempotency keys, the nonces and the workers.
 
 `backend.storage.migrations` makes them: whatever changes here needs a revision there.
 
@@ -89,6 +89,11 @@ jobs = Table(
     Column("metadata", Text),
     Column("error_code", String(64)),
     Column("error_message", Text),
+    Column("label", String(200)),
+    Column("label_folded", Text),
+    Column("filename", String(255)),
+    Column("batch_index", Integer),
+    Column("error_details", Text),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
     CheckConstraint(
         "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
@@ -118,6 +123,15 @@ idempotency_keys = Table(
     Column("batch_id", _ID),
     Column("expires_at", UtcTime, nullable=False),
     Index("idempotency_keys_by_expiry", "expires_at"),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("agent_id", String(128), nullable=False),
+    Column("expired_at", UtcTime, nullable=False),
+    Index("tombstones_by_expiry", "expired_at"),
 )
 
 nonces = Table(

@@ -11,36 +11,33 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, func, insert, null, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, insert, null, select, tuple_, update
 
-from backend.errors import (
-    ArtifactNotFound,
-    InvalidCursor,
-    JobNotFound,
-    LeaseLost,
-    QueueFull,
-    ServiceError,
-    TooManyActiveJobs,
-)
+from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
 from backend.jobs import idempotency as idempotency_keys
-from backend.jobs.ids import JobIds, is_job_id
+from backend.jobs import reading, tombstones
+from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
+    cancellation,
     handed_back,
     job_of,
     lease_batch_mates,
     lease_next,
     position,
+    positions,
     reclaim,
     upcoming,
 )
 from backend.jobs.models import (
+    ALL_JOBS,
     Batch,
     Clock,
     Heartbeat,
     IdempotencyKey,
     Job,
+    JobFilter,
     NewJob,
     NullQueueObserver,
     Page,
@@ -50,11 +47,11 @@ from backend.jobs.models import (
     Status,
     Submitted,
 )
-from backend.jobs.schema import jobs, status_value, time_value
+from backend.jobs.schema import jobs
+from backend.jobs.submission import check_bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
-_ACTIVE = (Status.QUEUED, Status.PROCESSING)
 
 
 class JobStore:
@@ -91,6 +88,8 @@ class JobStore:
     ) -> Submitted:
         """Put an agent's jobs into the queue, all or none; more than one make a batch.
 
+        One whose image was refused is kept as failed, and counts towards no bound.
+
         queue_limit : jobs that may wait, of all agents; agent_limit : this agent's jobs that may wait or run
         With an idempotency key that was answered before, gives that answer and stores nothing.
         Raises IdempotencyConflict, TooManyActiveJobs, QueueFull.
@@ -103,11 +102,9 @@ class JobStore:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
                     return first
-            _check_bounds(connection, agent_id, len(ids), queue_limit, agent_limit)
-            connection.execute(
-                insert(jobs),
-                [_row(job_id, answer.batch_id, agent_id, new, now) for job_id, new in zip(ids, new_jobs, strict=True)],
-            )
+            running = sum(new.refusal is None for new in new_jobs)
+            check_bounds(connection, agent_id, running, queue_limit, agent_limit)
+            connection.execute(insert(jobs), rows_of(ids, answer.batch_id, agent_id, new_jobs, now))
         return answer
 
     def recall(self, agent_id: str, idempotency: IdempotencyKey) -> Submitted | None:
@@ -121,44 +118,35 @@ class JobStore:
     def get(self, job_id: str, agent_id: str) -> Job:
         """Return an agent's job. Raises JobNotFound for unknown ids and other agents' alike."""
         with self._database.read() as connection:
-            query = select(*jobs.c).where(jobs.c.id == job_id, jobs.c.agent_id == agent_id)
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise JobNotFound
-        return job_of(row)
+            return reading.find(connection, job_id, agent_id)
 
     def get_batch(self, batch_id: str, agent_id: str) -> Batch:
         """Return an agent's batch with those of its jobs that have not expired. Raises JobNotFound as get does."""
-        query = select(*jobs.c).where(jobs.c.batch_id == batch_id, jobs.c.agent_id == agent_id).order_by(jobs.c.id)
         with self._database.read() as connection:
-            found = tuple(map(job_of, connection.execute(query)))
-        if not found:
-            raise JobNotFound
-        return Batch(batch_id, found)
+            return reading.find_batch(connection, batch_id, agent_id)
+
+    def find(self, job_or_batch_id: str, agent_id: str) -> Job | Batch:
+        """Return an agent's job or batch of this id. Raises JobNotFound as get does."""
+        with self._database.read() as connection:
+            return reading.find_any(connection, job_or_batch_id, agent_id)
+
+    def expired_at(self, name: str, agent_id: str) -> datetime | None:
+        """Return when the agent's job, batch or file of this name expired; None when none did in the last days."""
+        with self._database.read() as connection:
+            return tombstones.find(connection, name, agent_id, self._clock())
 
     def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
         """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-        query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise ArtifactNotFound
-        return job_of(row)
+            return reading.find_by_artifact(connection, artifact, agent_id)
 
-    def list_jobs(self, agent_id: str, cursor: str | None, limit: int) -> Page:
+    def list_jobs(self, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter = ALL_JOBS) -> Page:
         """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
 
         Jobs that come in while an agent turns pages don't shift them.
         """
-        query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)
-        if cursor is not None:
-            if not is_job_id(cursor):
-                raise InvalidCursor
-            query = query.where(jobs.c.id < cursor)
         with self._database.read() as connection:
-            found = tuple(map(job_of, connection.execute(query)))
-        page = found[:limit]
-        return Page(page, page[-1].id if len(found) > limit else None)
+            return reading.page(connection, agent_id, cursor, limit, wanted)
 
     def queue_position(self, job: Job) -> int | None:
         """Return the job's position in the order of leasing, from 1; None when it is no longer queued.
@@ -168,52 +156,35 @@ class JobStore:
         with self._database.read() as connection:
             return position(connection, job.id)
 
+    def queue_positions(self, ids: Sequence[str]) -> dict[str, int]:
+        """Return the positions, as queue_position has them, of those of some jobs that are queued, by id."""
+        with self._database.read() as connection:
+            return positions(connection, ids)
+
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
-        query = (
-            select(jobs.c.status, func.count().label("jobs"), func.min(jobs.c.created_at).label("oldest"))
-            .where(jobs.c.status.in_(_ACTIVE))
-            .group_by(jobs.c.status)
-        )
         with self._database.read() as connection:
-            found = {row.status: row for row in connection.execute(query)}
-        queued, processing = found.get(Status.QUEUED), found.get(Status.PROCESSING)
-        return QueueCounts(
-            queued=queued.jobs if queued else 0,
-            processing=processing.jobs if processing else 0,
-            oldest_queued_at=queued.oldest if queued else None,
-        )
+            return reading.counts(connection)
 
     def has_work(self) -> bool:
         """Return whether a lease would find a job: one that waits, or one whose run has died."""
-        died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= self._clock())
         with self._database.read() as connection:
-            return bool(
-                connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one()
-            )
+            return reading.has_work(connection, self._clock())
 
     def cancel(self, job_id: str, agent_id: str) -> Job:
         """Cancel a queued job at once and ask the worker of a running one to stop; a finished one stays as it is.
 
         Raises JobNotFound as get does.
         """
-        now = self._clock()
-        waits = jobs.c.status == Status.QUEUED
-        statement = (
-            update(jobs)
-            .where(jobs.c.id == job_id, jobs.c.agent_id == agent_id, jobs.c.status.in_(_ACTIVE))
-            .values(
-                status=case((waits, status_value(Status.CANCELLED)), else_=jobs.c.status),
-                current_step=case((waits, Status.CANCELLED.value), else_=jobs.c.current_step),
-                finished_at=case((waits, time_value(now))),
-                cancel_requested=True,
-                updated_at=now,
-            )
-            .returning(*jobs.c)
-        )
         with self._database.write() as connection:
-            row = connection.execute(statement).one_or_none()
-        return self.get(job_id, agent_id) if row is None else job_of(row)
+            connection.execute(cancellation(jobs.c.id == job_id, agent_id, self._clock()))
+            return reading.find(connection, job_id, agent_id)
+
+    def cancel_batch(self, batch_id: str, agent_id: str) -> Batch:
+        """Do as cancel does for each job of a batch. Raises JobNotFound as get does."""
+        with self._database.write() as connection:
+            connection.execute(cancellation(jobs.c.batch_id == batch_id, agent_id, self._clock()))
+            return reading.find_batch(connection, batch_id, agent_id)
 
     def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
         """Lease a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
@@ -278,7 +249,7 @@ class JobStore:
 
     def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
         """End a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
-        return self._end(job, Status.FAILED, error_code=error.code, error_message=error.message, metadata=metadata)
+        return self._end(job, Status.FAILED, metadata=metadata, **failure_values(error))
 
     def stop_cancelled(self, job: Job) -> Job:
         """End a run that was stopped because its agent asked for it. Raises LeaseLost."""
@@ -309,11 +280,13 @@ class JobStore:
             return job_expiry.finished_by(connection, before, limit)
 
     def remove(self, finished: Sequence[Job]) -> int:
-        """Remove finished jobs for good; return how many were still there."""
+        """Remove finished jobs for good, all but their names; return how many were still there."""
         if not finished:
             return 0
         with self._database.write() as connection:
-            return job_expiry.remove(connection, finished)
+            gone = job_expiry.remove(connection, finished)
+            tombstones.leave(connection, [job for job in finished if job.id in gone], self._clock())
+            return len(gone)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
         """Fail up to limit jobs that were submitted at or before a time and still wait, with the code EXPIRED."""
@@ -332,6 +305,11 @@ class JobStore:
         """Remove up to limit idempotency keys whose day is over; return how many it were."""
         with self._database.write() as connection:
             return idempotency_keys.prune(connection, self._clock(), limit)
+
+    def forget_expired(self, limit: int) -> int:
+        """Remove up to limit names of jobs that expired long ago; return how many it were."""
+        with self._database.write() as connection:
+            return tombstones.prune(connection, self._clock(), limit)
 
     def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:
@@ -382,31 +360,3 @@ class JobStore:
 
 def _is_one_of(held: Sequence[Job]) -> ColumnElement[bool]:
     return tuple_(jobs.c.id, jobs.c.fence).in_([(job.id, job.fence) for job in held])
-
-
-def _check_bounds(connection: Connection, agent_id: str, count: int, queue_limit: int, agent_limit: int) -> None:
-    active = select(func.count()).where(jobs.c.status.in_(_ACTIVE), jobs.c.agent_id == agent_id)
-    if connection.execute(active).scalar_one() + count > agent_limit:
-        raise TooManyActiveJobs(details={"max_active_jobs": agent_limit})
-    queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
-    if connection.execute(queued).scalar_one() + count > queue_limit:
-        raise QueueFull(details={"queue_limit": queue_limit})
-
-
-def _row(job_id: str, batch_id: str | None, agent_id: str, new: NewJob, now: datetime) -> dict[str, Any]:
-    return {
-        "id": job_id,
-        "batch_id": batch_id,
-        "agent_id": agent_id,
-        "status": Status.QUEUED,
-        "request": new.request,
-        "batch_key": new.batch_key,
-        "image_name": new.image_name,
-        "created_at": now,
-        "updated_at": now,
-        "attempts": 0,
-        "fence": 0,
-        "progress": 0,
-        "current_step": Status.QUEUED.value,
-        "cancel_requested": False,
-    }

@@ -133,7 +133,7 @@ def _attribute_bytes(rows: Bytes) -> bytes:
 def _blocks_bytes(blocks: Bytes) -> bytes:
     """Pack blocks (B, 16 G, S) of differences: for each byte of a row two bits a group that say how wide, then groups.
 
-    A group is nothing where all is 0, or 16 values of 2 or 4 bits, with a byte more for each that does not fit, or bytes.
+    A group is nothing where all is 0, or 16 values of 2 or 4 bits and a byte more for each that does not fit, or bytes.
     """
     count, rows, stride = blocks.shape
     per_column = rows // _GROUP
