@@ -32,7 +32,7 @@ from backend.api.openapi import document_pages, make_document
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submitter, discard_images, wait_for_job
-from backend.auth.client_address import client_address, is_allowed
+from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status, Submitted
@@ -76,13 +76,10 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
 
 
 def metrics() -> Response:
-    """Answer /metrics, which those addresses may read that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
     services = _services()
-    settings, environ = services.settings, request.environ
-    forwarded_for = request.headers.get("X-Forwarded-For", "")
-    address = client_address(environ.get("REMOTE_ADDR", ""), forwarded_for, settings.trusted_proxies)
-    # No networks at all would mean any address there; here it means nobody.
-    if not settings.metrics_allowed or not is_allowed(address, settings.metrics_allowed):
+    caller = Caller.of(request.environ, request.headers.get)
+    if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
     return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 

@@ -20,8 +20,9 @@ from flask import Flask, Response, current_app, g, request
 
 from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
 from backend.auth.audit_log import AuditEntry, AuditLog
-from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed, parse_address
+from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
 from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
+from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RequestLimits
 from backend.auth.request_body import spool_body
@@ -208,9 +209,8 @@ class AgentGuard:
     def _check_local(self, visit: _Visit) -> AgentConfig:
         visit.agent_id = LOCAL_AGENT_ID
         # A server may have been bound elsewhere than the settings say.
-        peer = parse_address(request.environ.get("REMOTE_ADDR", ""))
-        if peer is None or not peer.is_loopback:
-            raise IpNotAllowed("Without signatures only this machine itself may call.")
+        if not is_from_here(Caller.of(request.environ, request.headers.get), self._settings.trusted_proxies):
+            raise IpNotAllowed("Without signatures only this machine itself may call, at localhost and past no proxy.")
         self._take_body(visit.operation, None)
         return self._local
 

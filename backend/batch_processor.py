@@ -8,6 +8,7 @@ is, or who notifies it of work.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -112,6 +113,7 @@ class BatchProcessor:
             store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog
         )
         self._draining = False
+        self._drained_at = math.inf
         self._device_times = DeviceTimes(counts)
         self._look_ahead = LookAhead(store, images, settings.max_batch_size, lambda: self._draining)
         self._runner = BatchRunner(
@@ -200,23 +202,30 @@ class BatchProcessor:
     def drain(self, seconds: float | None = None) -> None:
         """Take no new jobs; what runs may go on for so long (default settings.drain_seconds), then it is handed back.
 
-        Returns at once; safe in a signal handler.
+        A drain that goes on is made shorter by this, never longer. Returns at once; safe in a signal handler.
         """
         given = self._settings.drain_seconds if seconds is None else seconds
-        self._heartbeats.release_at(time.monotonic() + given)
+        self._drained_at = min(self._drained_at, time.monotonic() + given)
+        self._heartbeats.release_at(self._drained_at)
         self._draining = True
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Drain for up to timeout seconds (default settings.drain_seconds), wait for it, end the threads."""
-        given = self._settings.drain_seconds if timeout is None else timeout
-        deadline = time.monotonic() + given
-        self.drain(given)
+    def finish(self, seconds: float | None = None) -> None:
+        """Drain, and wait until nothing runs here any more: meshes are recorded or handed back. seconds : as drain's."""
+        self.drain(seconds)
         self._presence.draining()
         self._look_ahead.stop()
         self._notifier.notify()
         if self._thread is not None:
-            self._thread.join(given + _GRACE_SECONDS)
-        self._exports.join(max(0.0, deadline - time.monotonic()) + _GRACE_SECONDS)
+            self._thread.join(self._drain_left() + _GRACE_SECONDS)
+        self._exports.join(self._drain_left() + _GRACE_SECONDS)
+
+    def _drain_left(self) -> float:
+        # A drain may be made shorter meanwhile: its end is asked for anew before each wait.
+        return max(0.0, self._drained_at - time.monotonic())
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Drain for up to timeout seconds, as `drain` says, wait for it, end the threads."""
+        self.finish(timeout)
         self._exports.stop()
         self._beat_now()
         self._heartbeats.stop(_GRACE_SECONDS)

@@ -92,10 +92,20 @@ class Settings:
         tuple[IPNetwork, ...],
         Meaning(
             "METRICS_ALLOWED",
-            "Addresses or networks, with commas between, that may read `/metrics`.",
+            "Addresses or networks, with commas between, that may read `/metrics`; this machine's own only without a "
+            "proxy (docs/operations.md).",
             shown="127.0.0.0/8, ::1",
         ),
     ] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+    metrics_token: Annotated[
+        str,
+        Meaning(
+            "METRICS_TOKEN",
+            "A secret that reads `/metrics` from anywhere, as `Authorization: Bearer …`: at least 16 characters.",
+            shape=r"[!-~]{16,512}",
+            expects="16 to 512 printable ASCII characters without spaces",
+        ),
+    ] = field(default="", repr=False)
     metrics_host: Annotated[
         str, Meaning("METRICS_HOST", "Address on which a worker of `make worker` shows its own `/metrics`.")
     ] = "127.0.0.1"

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from typing import Any
 import pytest
 
 from backend.auth.agents import AgentConfig, AgentDefaults, AgentRegistry, load_agents
-from backend.auth.agents_file import add_agent, remove_agent, rotate_agent, set_enabled
+from backend.auth.agents_file import (
+    MAX_REMOVED,
+    add_agent,
+    new_webhook_secret,
+    remove_agent,
+    rotate_agent,
+    set_enabled,
+    update_agent,
+)
 from backend.auth.cli import run
 from backend.errors import AgentExists, AgentNotFound, AgentsFileError
 
@@ -74,6 +83,103 @@ def test_every_field_of_an_entry_counts(path: Path) -> None:
     assert agent.api_key == KEY + "2"
 
 
+def test_every_field_of_format_2_counts(path: Path) -> None:
+    secret = new_webhook_secret()
+    more = {
+        "internal_id": "f00d",
+        "status_rate_limit": 300,
+        "daily_jobs": 1000,
+        "webhook_prefixes": ["https://example.org/hooks", "http://10.0.0.1:8080"],
+        "webhook_secret": secret,
+        "token_hashes": ["ab" * 32],
+    }
+    write(path, document(**more).replace('"format": 1', '"format": 2'))
+    agent = AgentRegistry(path).get("a1")
+    assert agent == AgentConfig(
+        "a1",
+        (KEY,),
+        internal_id="f00d",
+        status_rate_limit=300,
+        daily_jobs=1000,
+        webhook_prefixes=("https://example.org/hooks", "http://10.0.0.1:8080"),
+        webhook_secret=secret,
+        token_hashes=("ab" * 32,),
+    )
+    assert secret not in repr(agent)
+    assert "abab" not in repr(agent)
+
+
+def test_format_1_is_read_and_becomes_format_2_with_the_first_change(path: Path) -> None:
+    write(path, document(name="Anna", rate_limit=5))
+    before = load_agents(path)["a1"]
+    assert before.internal_id == "a1"
+    assert path.read_text() == document(name="Anna", rate_limit=5)
+    add_agent(path, "a2")
+    assert json.loads(path.read_text())["format"] == 2
+    assert load_agents(path)["a1"] == before
+    assert load_agents(path)["a2"].internal_id not in ("a1", "a2")
+
+
+def test_two_agents_never_own_the_same_jobs(path: Path) -> None:
+    write(path, document(internal_id="a2"))
+    add_agent(path, "a3")
+    entries = json.loads(path.read_text())["agents"]
+    twice = {"format": 2, "agents": {**entries, "a3": {**entries["a3"], "internal_id": "a2"}}, "removed": []}
+    write(path, json.dumps(twice))
+    with pytest.raises(AgentsFileError, match="the same internal_id"):
+        AgentRegistry(path)
+
+
+def test_an_agent_that_is_added_anew_is_another(path: Path) -> None:
+    write(path, document())
+    registry = AgentRegistry(path)
+    assert registry.removed() == frozenset()
+    remove_agent(path, "a1")
+    assert registry.removed() == {"a1"}
+    add_agent(path, "a1")
+    again = registry.get("a1")
+    assert again is not None
+    assert again.internal_id != "a1"
+    remove_agent(path, "a1")
+    assert registry.removed() == {"a1", again.internal_id}
+    # Whoever starts later learns of them from the file.
+    assert AgentRegistry(path).removed() == {"a1", again.internal_id}
+
+
+def test_an_entry_that_disappears_by_hand_is_a_removed_agent_until_it_is_back(path: Path) -> None:
+    add_agent(path, "a1")
+    add_agent(path, "a2")
+    whole = json.loads(path.read_text())
+    registry = AgentRegistry(path)
+    removed = {**whole, "agents": {"a2": whole["agents"]["a2"]}}
+    write(path, json.dumps(removed))
+    assert registry.removed() == {whole["agents"]["a1"]["internal_id"]}
+    write(path, json.dumps(whole))
+    assert registry.removed() == frozenset()
+
+
+def test_the_file_forgets_the_oldest_of_many_removed_agents(path: Path) -> None:
+    removed = [f"r{k}" for k in range(MAX_REMOVED)]
+    write(
+        path, json.dumps({"format": 2, "agents": {"a1": {"internal_id": "i1", "api_keys": [KEY]}}, "removed": removed})
+    )
+    remove_agent(path, "a1")
+    assert json.loads(path.read_text())["removed"] == [*removed[1:], "i1"]
+
+
+def test_update_changes_what_is_named_and_nothing_else(path: Path) -> None:
+    add_agent(path, "a1", name="Anna", rate_limit=5, daily_jobs=9)
+    before = load_agents(path)["a1"]
+    update_agent(path, "a1", {"status_rate_limit": 300, "rate_limit": None, "allowed_ips": ["10.0.0.0/8"]})
+    after = load_agents(path, AgentDefaults(rate_limit=7))["a1"]
+    assert after == replace(before, status_rate_limit=300, rate_limit=7, allowed_ips=(ip_network("10.0.0.0/8"),))
+    with pytest.raises(AgentsFileError, match="its limits"):
+        update_agent(path, "a1", {"daily_jobs": 0})
+    with pytest.raises(AgentNotFound):
+        update_agent(path, "a2", {"daily_jobs": 1})
+    assert load_agents(path)["a1"].daily_jobs == 9
+
+
 def test_unknown_agent_is_none(path: Path) -> None:
     write(path, document())
     assert AgentRegistry(path).get("a2") is None
@@ -99,7 +205,33 @@ def test_missing_file_is_refused_with_the_way_out(path: Path) -> None:
         "{",
         "[" * 100_000,
         "[]",
-        '{"format": 2, "agents": {}}',
+        '{"format": 3, "agents": {}}',
+        '{"format": true, "agents": {}}',
+        '{"format": 1, "agents": {}, "removed": []}',
+        '{"format": 2, "agents": {}, "removed": {}}',
+        '{"format": 2, "agents": {}, "removed": [5]}',
+        document().replace('"format": 1', '"format": 2'),
+        document(internal_id="a b"),
+        document(internal_id=7),
+        document(status_rate_limit=0),
+        document(daily_jobs="5"),
+        document(webhook_prefixes="https://example.org"),
+        document(webhook_prefixes=["ftp://example.org"]),
+        document(webhook_prefixes=["https://"]),
+        document(webhook_prefixes=["https://user@example.org/"]),
+        document(webhook_prefixes=["https://example.org/?" + KEY]),
+        document(webhook_prefixes=["https://example.org/#a"]),
+        document(webhook_prefixes=["https://example.org:99999/"]),
+        document(webhook_prefixes=["https://[::1"]),
+        document(webhook_prefixes=["https://exämple.org"]),
+        document(webhook_prefixes=["https://example.org/" + "a" * 500]),
+        document(webhook_prefixes=["https://example.org"] * 11),
+        document(webhook_secret=KEY),
+        document(webhook_secret="whsec_" + "AAAA" * 7),
+        document(webhook_secret="whsec_!" + "A" * 43),
+        document(token_hashes=["A" * 64]),
+        document(token_hashes=["a" * 63]),
+        document(token_hashes=["a" * 64] * 11),
         '{"format": 1}',
         '{"format": 1, "agents": []}',
         '{"format": 1, "agents": {}, "more": 1}',
@@ -205,10 +337,16 @@ def test_added_agent_s_file_is_its_owner_s_alone(path: Path) -> None:
     assert len(key) == 43
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    expected = AgentConfig(
-        "a1", (key,), "Anna", frozenset({"status"}), rate_limit=5, allowed_ips=(ip_network("10.0.0.0/8"),)
+    added = load_agents(path)["a1"]
+    assert added == AgentConfig(
+        "a1",
+        (key,),
+        "Anna",
+        frozenset({"status"}),
+        rate_limit=5,
+        allowed_ips=(ip_network("10.0.0.0/8"),),
+        internal_id=added.internal_id,
     )
-    assert load_agents(path) == {"a1": expected}
 
 
 def test_limit_that_was_not_given_follows_the_service(path: Path) -> None:
@@ -302,7 +440,8 @@ def test_command_line_shows_a_key_once_and_never_again(path: Path) -> None:
     assert f"api key   {key}\n" in shown
     table = command(path, "list")
     assert key not in table
-    assert table.splitlines()[1].split() == ["a1", "yes", "1", "5", "10", "20", "status,download", "anywhere", "Anna"]
+    row = ["a1", "yes", "1", "5", "10", "-", "20", "-", "status,download", "anywhere", "Anna"]
+    assert table.splitlines()[1].split() == row
 
 
 def test_command_line_rotates_disables_enables_and_removes(path: Path) -> None:
@@ -312,8 +451,51 @@ def test_command_line_rotates_disables_enables_and_removes(path: Path) -> None:
     assert not load_agents(path)["a1"].enabled
     assert command(path, "enable", "a1") == "Enabled a1.\n"
     assert load_agents(path)["a1"].enabled
-    assert command(path, "remove", "a1") == "Removed a1.\n"
+    assert command(path, "remove", "a1").startswith("Removed a1. ")
     assert load_agents(path) == {}
+
+
+def test_command_line_updates_and_lists_for_programs(path: Path) -> None:
+    command(path, "add", "a1", "--daily-jobs", "100", "--allow-ip", "10.0.0.1", "--webhook-prefix", "https://a.example")
+    before = load_agents(path)["a1"]
+    options = ["--name", "Anna", "--rate-limit", "50", "--status-rate-limit", "600", "--daily-jobs", "default"]
+    options += ["--operations", "status,admin", "--allow-ip", "anywhere", "--webhook-prefix", "https://b.example/hooks"]
+    shown = command(path, "update", "a1", *options, "--webhook-secret", "new")
+    agent = load_agents(path)["a1"]
+    assert f"webhook secret  {agent.webhook_secret}\n" in shown
+    listed = command(path, "list", "--json")
+    assert json.loads(listed) == [
+        {
+            "agent_id": "a1",
+            "internal_id": before.internal_id,
+            "name": "Anna",
+            "enabled": True,
+            "keys": 1,
+            "operations": ["status", "admin"],
+            "rate_limit": 50,
+            "batch_rate_limit": 10,
+            "status_rate_limit": 600,
+            "max_active_jobs": 20,
+            "daily_jobs": None,
+            "allowed_ips": [],
+            "webhook_prefixes": ["https://b.example/hooks"],
+            "webhook_secret": True,
+            "tokens": 0,
+        }
+    ]
+    assert agent.api_keys == before.api_keys
+    assert agent.webhook_secret not in listed
+    command(path, "update", "a1", "--webhook-prefix", "none", "--webhook-secret", "none")
+    assert (load_agents(path)["a1"].webhook_prefixes, load_agents(path)["a1"].webhook_secret) == ((), "")
+
+
+def test_command_line_refuses_an_update_of_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command(path, "add", "a1")
+    assert run(["update", "a1"], {"AGENTS_FILE": str(path)}, io.StringIO()) == 1
+    assert "Nothing to change was given" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(["update", "a1", "--rate-limit", "many"], {"AGENTS_FILE": str(path)}, io.StringIO())
+    assert "'many' is neither a whole number nor `default`" in capsys.readouterr().err
 
 
 def test_command_line_draws_an_id_when_none_is_given(path: Path) -> None:

@@ -183,6 +183,16 @@ def test_metrics_are_for_some_addresses_only(service: AgentService) -> None:
     assert refused(claimed) == (403, "IP_NOT_ALLOWED")
 
 
+def test_metrics_do_not_open_through_a_proxy_on_this_machine_but_for_the_token(tmp_path: Path) -> None:
+    token = "a-token-for-prometheus"  # noqa: S105
+    with agent_service(tmp_path, metrics_token=token) as service:
+        client = service.app.test_client()
+        for headers in ({"Host": "orfeas.example"}, {"X-Forwarded-Proto": "https"}, {"Origin": "http://evil.example"}):
+            assert refused(client.get("/metrics", headers=headers)) == (403, "IP_NOT_ALLOWED")
+        bearer = {"Host": "orfeas.example", "Authorization": f"Bearer {token}"}
+        assert client.get("/metrics", headers=bearer).status_code == 200
+
+
 def test_metrics_are_for_nobody_when_no_address_is_named(tmp_path: Path) -> None:
     with agent_service(tmp_path, metrics_allowed=()) as service:
         assert refused(service.app.test_client().get("/metrics")) == (403, "IP_NOT_ALLOWED")

@@ -11,6 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
+from backend.auth.loopback import MetricsReaders
 from backend.config import IPNetwork
 from backend.telemetry import metrics_server
 from backend.telemetry.metrics_server import MetricsServer
@@ -19,12 +20,17 @@ from tests.support.workshop import eventually
 
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 ELSEWHERE = (ipaddress.ip_network("192.0.2.0/24"),)
-GET = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+TOKEN = "a-token-for-prometheus"  # noqa: S105
+
+
+def get(request: str = "GET /metrics HTTP/1.1", *headers: str, port: int = 0) -> bytes:
+    """Return a request from this machine, whose Host is right for the port."""
+    return "\r\n".join((request, f"Host: localhost:{port}", *headers, "", "")).encode()
 
 
 @contextmanager
 def serving(port: int, allowed: Sequence[IPNetwork] = LOOPBACK, host: str = "127.0.0.1") -> Iterator[MetricsServer]:
-    server = MetricsServer(host, port, allowed, lambda: b"told 1\n")
+    server = MetricsServer(host, port, MetricsReaders(tuple(allowed), TOKEN), lambda: b"told 1\n")
     server.start()
     try:
         yield server
@@ -32,8 +38,9 @@ def serving(port: int, allowed: Sequence[IPNetwork] = LOOPBACK, host: str = "127
         server.stop()
 
 
-def ask(port: int, request: bytes = GET, host: str = "127.0.0.1") -> tuple[int, bytes]:
+def ask(port: int, request: bytes | None = None, host: str = "127.0.0.1") -> tuple[int, bytes]:
     """Status and body; 0 when nobody listens or the caller is hung up on."""
+    request = get(port=port) if request is None else request
     try:
         with socket.create_connection((host, port), timeout=20) as connection:
             connection.sendall(request)
@@ -48,7 +55,7 @@ def test_who_may_is_told(caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     with serving(port):
         eventually(lambda: ask(port) == (200, b"told 1\n"))
-        assert ask(port, b"GET /metrics?name=x HTTP/1.0\r\n\r\n") == (200, b"told 1\n")
+        assert ask(port, get("GET /metrics?name=x HTTP/1.0", port=port)) == (200, b"told 1\n")
     assert ask(port) == (0, b"")
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
 
@@ -79,15 +86,27 @@ def test_others_are_refused_whatever_they_ask(allowed: Sequence[IPNetwork]) -> N
             assert ask(port, request) == (403, b"Forbidden\n")
 
 
+def test_the_token_opens_it_from_anywhere_and_a_proxy_on_this_machine_does_not() -> None:
+    port = free_port()
+    with serving(port):
+        eventually(lambda: ask(port)[0] == 200)
+        assert ask(port, get("GET /metrics HTTP/1.1", "X-Forwarded-For: 127.0.0.1", port=port))[0] == 403
+        assert ask(port, get("GET /metrics HTTP/1.1", port=port + 1))[0] == 403
+    with serving(port, ()):
+        eventually(lambda: ask(port)[0] == 403)
+        assert ask(port, get("GET /metrics HTTP/1.1", f"Authorization: Bearer {TOKEN}", port=port))[0] == 200
+        assert ask(port, get("GET /metrics HTTP/1.1", f"Authorization: Bearer {TOKEN}x", port=port))[0] == 403
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", 404),
-        (b"GET /metrics/ HTTP/1.1\r\n\r\n", 404),
-        (b"GET /metricsx HTTP/1.1\r\n\r\n", 404),
-        (b"POST /metrics HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404),
-        (b"HEAD /metrics HTTP/1.1\r\n\r\n", 404),
-        (b"<script> /metrics HTTP/1.1\r\n\r\n", 404),
+        ("GET / HTTP/1.1", 404),
+        ("GET /metrics/ HTTP/1.1", 404),
+        ("GET /metricsx HTTP/1.1", 404),
+        ("POST /metrics HTTP/1.1", 404),
+        ("HEAD /metrics HTTP/1.1", 404),
+        ("<script> /metrics HTTP/1.1", 404),
         (b"GET /metrics HTTP/banana\r\n\r\n", 400),
         # To the last byte that is read: what is left unread would break the connection before its answer is.
         (b"GET /" + b"a" * (65537 - 5), 414),
@@ -95,11 +114,11 @@ def test_others_are_refused_whatever_they_ask(allowed: Sequence[IPNetwork]) -> N
         (b"\x16\x03\x01\x00\xee\x01\x00\r\n\r\n", 400),
     ],
 )
-def test_nothing_else_is_there(request_: bytes, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_else_is_there(request_: bytes | str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
     port = free_port()
     with serving(port):
         eventually(lambda: ask(port)[0] == 200)
-        found, body = ask(port, request_)
+        found, body = ask(port, get(request_, port=port) if isinstance(request_, str) else request_)
         assert found == status
         assert b"script" not in body
         assert ask(port)[0] == 200

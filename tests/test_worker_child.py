@@ -114,6 +114,35 @@ def test_a_child_that_ends_waits_for_what_is_being_recorded(tmp_path: Path) -> N
     resources.stop()
 
 
+def test_meshes_have_what_is_left_of_a_drain_when_celery_ends_the_child(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    ids = shop.submit(2)
+    recording = threading.Event()
+    shop.fake.before_finish = lambda _: recording.wait(20)
+    assert shop.runner.run_batch() == 2
+    # As Celery does it at SIGTERM: the child is told to drain, and as the device is free, to end at once.
+    shop.runner.drain(9)
+    threading.Timer(1.5, recording.set).start()
+    shop.runner.end()
+    resources = Resources.open(shop.settings, shop.notifier)
+    found = [resources.store.get(job_id, "ann") for job_id in ids]
+    assert [(job.status, job.attempts, job.fence) for job in found] == [(Status.COMPLETED, 1, 1)] * 2
+    resources.stop()
+
+
+def test_a_drain_is_made_shorter_by_another_and_never_longer(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    ids = shop.submit(1)
+    recording = threading.Event()
+    shop.fake.before_finish = lambda _: recording.wait(20)
+    assert shop.runner.run_batch() == 1
+    shop.runner.drain(0)
+    shop.runner.drain(3600)
+    eventually(lambda: shop.states(ids) == [Status.QUEUED])
+    recording.set()
+    shop.runner.end()
+
+
 def test_a_notification_with_nothing_to_do_ends_there(shop: Shop) -> None:
     assert shop.runner.run_batch() == 0
     assert shop.notified() == 0

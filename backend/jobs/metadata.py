@@ -13,7 +13,7 @@ from backend.errors import ServiceError
 from backend.limits import Acceleration
 
 Point = tuple[float, float, float]
-Unit = Literal["model", "mm"]
+Unit = Literal["model", "mm", "m"]
 
 
 class StageSecondsOut(BaseModel):

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
-from backend.auth.client_address import is_allowed, parse_address
-from backend.config import IPNetwork
+from backend.auth.loopback import Caller, MetricsReaders
 from backend.periodic import endless_retries
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
@@ -32,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 
 class MetricsServer:
-    """Show METRICS_ALLOWED's addresses what a worker has counted, from `start` to `stop`."""
+    """Show those who may read it what a worker has counted, from `start` to `stop`."""
 
-    def __init__(self, host: str, port: int, allowed: Sequence[IPNetwork], render: Callable[[], bytes]) -> None:
+    def __init__(self, host: str, port: int, readers: MetricsReaders, render: Callable[[], bytes]) -> None:
         """Keep where to listen; nothing listens before `start`.
 
-        port : 0 for no server at all; allowed : nobody when empty; render : gives the page, called on any thread
+        port : 0 for no server at all; render : gives the page, called on any thread
         """
         self._address = (host.strip("[]"), port)
-        self._allowed = tuple(allowed)
+        self._readers = readers
         self._render = render
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,7 +61,7 @@ class MetricsServer:
         is_reported = False
         while not self._stopping.is_set():
             try:
-                with _Listener(self._address, self._allowed, self._render) as listener:
+                with _Listener(self._address, self._readers, self._render) as listener:
                     logger.info("Metrics are on port %d of %s.", self._address[1], self._address[0])
                     listener.serve_until(self._stopping)
             except (OSError, UnicodeError) as error:
@@ -81,8 +80,8 @@ class _Listener(ThreadingMixIn, TCPServer):
     block_on_close = False
     request_queue_size = _MOST_CALLS
 
-    def __init__(self, address: tuple[str, int], allowed: Sequence[IPNetwork], render: Callable[[], bytes]) -> None:
-        self.allowed, self.render = allowed, render
+    def __init__(self, address: tuple[str, int], readers: MetricsReaders, render: Callable[[], bytes]) -> None:
+        self.readers, self.render = readers, render
         self._room = threading.BoundedSemaphore(_MOST_CALLS)
         self.address_family, _, _, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         super().__init__((str(found[0]), address[1]), _Call)
@@ -145,9 +144,10 @@ class _Call(BaseHTTPRequestHandler):
         logger.debug(format, *values)
 
     def _answer(self, status: HTTPStatus) -> None:
-        address = parse_address(str(self.client_address[0]))
-        # No networks at all would mean any address there; here it means nobody.
-        if not self.server.allowed or not is_allowed(address, self.server.allowed):
+        address, port = str(self.client_address[0]), int(self.server.server_address[1])
+        # What is no request has no headers, and is told no more than that.
+        headers = getattr(self, "headers", None)
+        if headers is not None and not self.server.readers.admit(Caller(address, port, headers.get)):
             status = HTTPStatus.FORBIDDEN
         is_page = status is HTTPStatus.OK
         content = self.server.render() if is_page else f"{status.phrase}\n".encode()

@@ -14,6 +14,7 @@ from contextlib import suppress
 
 from billiard.util import set_pdeathsig
 
+from backend.auth.loopback import MetricsReaders
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError
@@ -96,13 +97,19 @@ class JobRunner:
             self._notifier.notify()
 
     def drain(self, seconds: float) -> None:
-        """Take no more jobs; what runs may go on for so long, then it is handed back."""
+        """Take no more jobs; what runs, on the device or on its way into a file, may go on for so long.
+
+        Then it is handed back. Returns at once.
+        """
         self._draining = True
         self._processor.drain(seconds)
 
     def end(self) -> None:
-        """Finish or hand back what runs, and close everything."""
-        self._processor.stop(0 if self._draining else None)
+        """Finish what runs within what is left of the drain, or hand it back, and close everything.
+
+        Celery ends the child as soon as the device is free: meshes are still being made then.
+        """
+        self._processor.stop()
         self._resources.stop()
         self._notifier.flush(_FLUSH_SECONDS)
 
@@ -122,7 +129,10 @@ class WorkerChild:
         self._watchdog = Watchdog(settings.batch_seconds)
         self._metrics = PrometheusMetrics()
         self._metrics_server = MetricsServer(
-            settings.metrics_host, settings.metrics_port, settings.metrics_allowed, self._metrics.exposition
+            settings.metrics_host,
+            settings.metrics_port,
+            MetricsReaders.from_settings(settings),
+            self._metrics.exposition,
         )
 
     def begin(self) -> None:

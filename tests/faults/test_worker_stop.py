@@ -9,11 +9,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.faults.harness import cluster, until
+from backend.jobs.models import Status
+from tests.support.faults.harness import Yard, cluster, sized, until
+from tests.support.faults.report import report
 
 pytestmark = pytest.mark.slow
 
 PICTURES = (b"1", b"2", b"3", b"4")
+SIX = tuple(b"picture %d" % number for number in range(6))
+STEPS = 4
+# While the device is at a step, and once so many of the six are recorded.
+MOMENTS = [*(("step", number) for number in range(1, STEPS + 1)), *(("recorded", number) for number in range(6))]
+SHORT_MOMENTS = [("recorded", 1)]
 
 
 def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
@@ -28,6 +35,45 @@ def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
         yard.worker.start()
         yard.await_done()
         yard.expect_whole()
+
+
+def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) -> None:
+    """The device is free long before six meshes are made by two threads, and Celery then ends the worker's child."""
+    moments = sized(SHORT_MOMENTS, MOMENTS)
+    settings = {"FAKE_STEP_SECONDS": 0.5, "FAKE_MESH_SECONDS": 1, "MAX_BATCH_SIZE": len(SIX), "BATCH_WAIT": 0.2}
+    with cluster(tmp_path, **settings) as (yard, _):
+        for moment in moments:
+            yard.worker.start()
+            yard.await_ready()
+            ids = yard.submit(*SIX)
+            until(lambda ids=ids, moment=moment: has_come(yard, ids, *moment), f"{moment}; {yard.worker.log[-3000:]}")
+            assert yard.worker.stop() == 0
+            found = [yard.job(job_id) for job_id in ids]
+            assert [(job.status, job.attempts, job.fence) for job in found] == [(Status.COMPLETED, 1, 1)] * len(ids)
+        yard.expect_whole()
+        assert "handed back" not in yard.worker.log
+        assert yard.resources.registry.alive() == ()
+    report(
+        "SIGTERM at a worker",
+        f"a batch of {len(SIX)}, at {len(moments)} of its moments",
+        f"{len(SIX) * len(moments)} jobs: all done by the old worker, none handed back",
+    )
+
+
+def has_come(yard: Yard, ids: list[str], stage: str, number: int) -> bool:
+    """Whether all jobs run and have come as far as a moment says."""
+    found = [yard.job(job_id) for job_id in ids]
+    if any(job.status is Status.QUEUED for job in found):
+        return False
+    recorded = sum(job.status is Status.COMPLETED for job in found)
+    if stage == "recorded":
+        # "mesh" and "export" come after the last step.
+        return recorded >= number and all(not job.current_step.startswith("sample") for job in found)
+    return recorded > 0 or any(job.current_step in _from_step(number) for job in found)
+
+
+def _from_step(number: int) -> list[str]:
+    return [*(f"sample {step}/{STEPS}" for step in range(number, STEPS + 1)), "decode", "mesh", "export"]
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, None])

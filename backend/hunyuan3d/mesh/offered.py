@@ -5,14 +5,26 @@ Nothing is imported to find out. This module does not know how a file is written
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
+from typing import Literal
 
 from backend.errors import InvalidCompress, InvalidFormat
-from backend.limits import COMPRESSIONS, FORMATS, Compression, MeshFormat
+from backend.limits import COMPRESSIONS, FORMATS, ColorMode, Compression, MeshFormat
 
 _NEEDED = {"usdz": ("pxr", "orfeas[usd]"), "draco": ("DracoPy", "orfeas[draco]")}
 """The package that a format or compression needs, and what to install for it."""
+
+_CARRIED: Mapping[MeshFormat, tuple[Literal["vertex", "texture"], ...]] = {
+    "glb": ("vertex", "texture"),
+    "usdz": ("vertex", "texture"),
+    "obj": ("vertex",),
+    "ply": ("vertex",),
+    "3mf": ("vertex",),
+    "stl": (),
+}
+"""The colors that each format carries, the best last."""
 
 
 @cache
@@ -29,6 +41,14 @@ def offered_formats() -> tuple[MeshFormat, ...]:
 def offered_compressions() -> tuple[Compression, ...]:
     """Return the compressions that can be written here."""
     return tuple(name for name in COMPRESSIONS if is_offered(name))
+
+
+def carried_color(format: MeshFormat, color: ColorMode) -> Literal["none", "vertex", "texture"]:
+    """Return which colors a file of this format has when these are asked for: what it cannot carry is left out."""
+    carried = _CARRIED[format]
+    if color == "auto":
+        return carried[-1] if carried else "none"
+    return color if color in carried else "none"
 
 
 def require_format(format: MeshFormat) -> None:

@@ -20,10 +20,11 @@ LATE_KILLER = b"kills its worker while its mesh is drawn"
 DEVICE_LOSER = b"makes the device answer no more"
 HANGER = b"makes the device hang"
 STEP_SECONDS = "FAKE_STEP_SECONDS"
+MESH_SECONDS = "FAKE_MESH_SECONDS"
 
 
 def fake_model() -> FakeProcessor:
-    """Return the one model of this process; a test says in the environment how long a step takes."""
+    """Return the one model of this process; a test says in the environment how long a step or a mesh takes."""
     if not _models:
         seconds = float(os.environ.get(STEP_SECONDS, "0.1"))
         _models.append(
@@ -49,6 +50,7 @@ def _look(call: FakeCall) -> None:
 
 
 def _look_late(image: bytes) -> None:
+    time.sleep(float(os.environ.get(MESH_SECONDS, "0")))
     if image == LATE_KILLER:
         os.kill(os.getpid(), signal.SIGKILL)
 
