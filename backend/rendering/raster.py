@@ -55,25 +55,23 @@ def rasterize(pixels: Floats, near: Floats, faces: Faces, side: int, chosen: Boo
     are not quite: for colours and depths of small faces it does not matter.
     """
     index = np.arange(len(faces)) if chosen is None else np.flatnonzero(chosen)
-    corners = np.asarray(pixels, np.float32)[faces[index]] - np.float32(0.5)
-    first = np.ceil(corners.min(axis=1)).clip(0, side).astype(np.int64)
-    last = np.floor(corners.max(axis=1)).clip(-1, side - 1).astype(np.int64)
-    size = np.maximum(last - first + 1, 0)
-    count = size[:, 0] * size[:, 1]
-    some = np.flatnonzero(count)
-    face = np.full(side * side, -1, np.int64)
-    best = np.full(side * side, -np.inf, np.float32)
-    weights = np.zeros((side * side, 3), np.float32)
-    ends = np.cumsum(count[some])
+    boxes = _boxes(pixels, faces[index], side)
+    index, boxes = index[boxes.some], boxes.kept()
+    canvas = _Canvas(
+        np.full(side * side, -1, np.int64),
+        np.zeros((side * side, 3), np.float32),
+        np.full(side * side, -np.inf, np.float32),
+    )
+    ends = np.cumsum(boxes.columns * boxes.rows)
     begin = 0
-    while begin < len(some):
+    while begin < len(index):
         done = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, done + _AT_ONCE, side="right")))
-        part = some[begin:end]
-        _draw(part, corners, first, size, count, near[faces[index[part]]], (face, best, weights), side)
+        part = slice(begin, end)
+        _draw(boxes.part(part), index[part], near[faces[index[part]]], canvas, side)
         begin = end
-    face[face >= 0] = index[face[face >= 0]]
-    return Raster(face.reshape(side, side), weights.reshape(side, side, 3), best.reshape(side, side))
+    shape = (side, side)
+    return Raster(canvas.face.reshape(shape), canvas.weights.reshape(*shape, 3), canvas.near.reshape(shape))
 
 
 def overlap(a: Bools, b: Bools) -> float:
@@ -82,49 +80,97 @@ def overlap(a: Bools, b: Bools) -> float:
     return int((a & b).sum()) / union if union else 0.0
 
 
-def _draw(
-    part: NDArray[np.int64],
-    corners: Floats,
-    first: NDArray[np.int64],
-    size: NDArray[np.int64],
-    count: NDArray[np.int64],
-    near: Floats,
-    canvas: tuple[NDArray[np.int64], Floats, Floats],
-    side: int,
-) -> None:
-    """Draw the faces `part` on the canvas (face, nearness, weights), flattened, where they are nearer."""
-    own = np.repeat(np.arange(len(part)), count[part])
-    step = np.arange(len(own)) - np.repeat(np.cumsum(count[part]) - count[part], count[part])
-    row, column = np.divmod(step, size[part, 0][own])
-    x, y = first[part, 0][own] + column, first[part, 1][own] + row
-    a, b, c = (corners[part, k] for k in range(3))
-    area = _cross(b - a, c - a)
-    area = np.where(np.abs(area) < 1e-12, np.float32(np.inf), area)
-    # Barycentric coordinates as planes over the image: one multiplication each instead of three cross products.
-    second = _plane(c, a, area)
-    third = _plane(a, b, area)
-    v = second[own, 0] * x + second[own, 1] * y + second[own, 2]
-    w = third[own, 0] * x + third[own, 1] * y + third[own, 2]
-    u = 1 - v - w
-    hit = np.flatnonzero((u >= -1e-5) & (v >= -1e-5) & (w >= -1e-5) & np.isfinite(area)[own])
-    u, v, w, own = u[hit], v[hit], w[hit], own[hit]
-    pixel = y[hit] * side + x[hit]
-    depth = (u * near[own, 0] + v * near[own, 1] + w * near[own, 2]).astype(np.float32)
+@dataclass(frozen=True, eq=False)
+class _Canvas:
+    """A raster while it is drawn, its pixels in one row."""
+
+    face: NDArray[np.int64]
+    weights: Floats
+    near: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class _Boxes:
+    """The pixels' centres that each face's bounds hold, all (n,), and its corners (6, n): ax, ay, bx, by, cx, cy.
+
+    left, top : the first centre; corners count from there. columns, rows : how many centres. some : which faces'
+    bounds hold any.
+    """
+
+    left: NDArray[np.int64]
+    top: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    corners: Floats
+
+    @property
+    def some(self) -> Bools:
+        return np.asarray((self.columns > 0) & (self.rows > 0))
+
+    def kept(self) -> _Boxes:
+        some = np.flatnonzero(self.some)
+        left, top = self.left[some], self.top[some]
+        corners = self.corners[:, some]
+        corners[0::2] -= left
+        corners[1::2] -= top
+        return _Boxes(left, top, self.columns[some], self.rows[some], corners)
+
+    def part(self, part: slice) -> _Boxes:
+        return _Boxes(self.left[part], self.top[part], self.columns[part], self.rows[part], self.corners[:, part])
+
+
+def _boxes(pixels: Floats, faces: Faces, side: int) -> _Boxes:
+    x, y = (np.ascontiguousarray(pixels[:, k], np.float32) - np.float32(0.5) for k in range(2))
+    columns = [np.ascontiguousarray(faces[:, k]) for k in range(3)]
+    xs, ys = [x[column] for column in columns], [y[column] for column in columns]
+    (left, right), (top, bottom) = _spans(xs, side), _spans(ys, side)
+    corners = np.stack([xs[0], ys[0], xs[1], ys[1], xs[2], ys[2]])
+    return _Boxes(left, top, right - left + 1, bottom - top + 1, corners)
+
+
+def _spans(values: list[Floats], side: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first and the last whole number between the least and the greatest of three, within the image."""
+    least = np.minimum(np.minimum(values[0], values[1]), values[2])
+    most = np.maximum(np.maximum(values[0], values[1]), values[2])
+    return np.ceil(least).clip(0, side).astype(np.int64), np.floor(most).clip(-1, side - 1).astype(np.int64)
+
+
+def _draw(boxes: _Boxes, index: NDArray[np.int64], near: Floats, canvas: _Canvas, side: int) -> None:
+    """Draw faces on the canvas where they are nearer. index : (n,) their numbers; near : (n, 3), their corners'."""
+    count = boxes.columns * boxes.rows
+    own = np.repeat(np.arange(len(index)), count)
+    step = np.arange(len(own)) - np.repeat(np.cumsum(count) - count, count)
+    row, column = np.divmod(step, boxes.columns[own])
+    ax, ay, bx, by, cx, cy = boxes.corners
+    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(np.abs(area) > 1e-12, 1 / area, np.float32(np.nan)).astype(np.float32)
+    # Barycentric coordinates as planes over the image: two products each instead of cross products.
+    x, y = column.astype(np.float32), row.astype(np.float32)
+    v = _plane((cx, cy), (ax, ay), inverse, own, (x, y))
+    w = _plane((ax, ay), (bx, by), inverse, own, (x, y))
+    hit = np.flatnonzero((v >= -1e-5) & (w >= -1e-5) & (v + w <= 1 + 1e-5))
+    v, w, own = v[hit], w[hit], own[hit]
+    pixel = (boxes.top[own] + row[hit]) * side + boxes.left[own] + column[hit]
+    a, b, c = near[own].T
+    depth = a + v * (b - a) + w * (c - a)
     # Of several values for one place, the last stays.
     order = np.argsort(depth, kind="stable")
-    order = order[depth[order] > canvas[1][pixel[order]]]
+    order = order[depth[order] > canvas.near[pixel[order]]]
     where = pixel[order]
-    canvas[0][where] = part[own[order]]
-    canvas[1][where] = depth[order]
-    canvas[2][where] = np.stack([u[order], v[order], w[order]], axis=1)
+    canvas.face[where] = index[own[order]]
+    canvas.near[where] = depth[order]
+    canvas.weights[where] = np.stack([1 - v[order] - w[order], v[order], w[order]], axis=1)
 
 
-def _cross(a: Floats, b: Floats) -> Floats:
-    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0], dtype=np.float32)
-
-
-def _plane(p: Floats, q: Floats, area: Floats) -> NDArray[np.float64]:
-    """Return (n, 3): the coefficients of x, y and 1 in cross(q - p, point - p) / area."""
-    p, q, whole = p.astype(np.float64), q.astype(np.float64), area.astype(np.float64)
-    dx, dy = q[:, 0] - p[:, 0], q[:, 1] - p[:, 1]
-    return np.stack([-dy, dx, dy * p[:, 0] - dx * p[:, 1]], axis=1) / whole[:, None]
+def _plane(
+    p: tuple[Floats, Floats],
+    q: tuple[Floats, Floats],
+    inverse: Floats,
+    own: NDArray[np.int64],
+    at: tuple[Floats, Floats],
+) -> Floats:
+    """Return cross(q - p, point - p) times `inverse`, for the faces `own` at the points."""
+    dx, dy = (q[0] - p[0]) * inverse, (q[1] - p[1]) * inverse
+    constant = dy * p[0] - dx * p[1]
+    return np.asarray(dx[own] * at[1] - dy[own] * at[0] + constant[own], dtype=np.float32)
