@@ -47,6 +47,19 @@ class AccelerationOut(BaseModel):
     )
 
 
+class CameraOut(BaseModel):
+    """Where the picture was taken from, as the mesh's outline explains it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    azimuth: float = Field(description="Degrees about the upright axis; 0 looks at the front, more goes to its right.")
+    elevation: float = Field(description="Degrees above the floor.")
+    field_of_view: float = Field(ge=0, description="Degrees; 0 is a picture without perspective.")
+    silhouette_iou: float = Field(
+        ge=0, le=1, description="How far the mesh's outline agrees with the picture's; below 0.8 colours may be off."
+    )
+
+
 class JobMetadata(BaseModel):
     """What was really done for one picture. Of a failed job, whatever is known."""
 
@@ -60,6 +73,7 @@ class JobMetadata(BaseModel):
     bounds: tuple[Point, Point] | None = Field(
         default=None, description="Lowest and highest corner, in the file's frame."
     )
+    camera: CameraOut | None = Field(default=None, description="Where the picture was taken from.")
     unit: Unit | None = Field(default=None, description="Unit of the file's coordinates.")
     seed: int = Field(description="The seed; the same picture, seed and fields give the same mesh.")
     steps: int | None = Field(default=None, description="Denoising steps.")

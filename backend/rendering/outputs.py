@@ -1,24 +1,38 @@
-"""Everything that is made of one shape: its meshes in each format, a preview and a thumbnail, and what they show.
+"""Everything that is made of one shape: colours, meshes in each format, a preview and a thumbnail, and what they show.
 
-The one place where colours, place, encoding and drawing follow one another, for the service and for the command line.
+The one place where camera, colours, encoding and drawing follow one another, for the service and for the command line.
 This module does not know how a shape was made, or where files go.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image
 
-from backend.errors import PreviewUnavailable, ServiceError
-from backend.hunyuan3d.mesh.export import export_mesh, exported_bounds, exported_unit
+from backend.errors import PreviewUnavailable
+from backend.hunyuan3d.mesh.export import Unit, exported_bounds, exported_unit
+from backend.hunyuan3d.mesh.offered import carried_color
 from backend.hunyuan3d.mesh.ops import Point
-from backend.limits import PREVIEW_FORMAT, FileKind, MeshFormat
+from backend.limits import (
+    DEFAULT_COLOR,
+    DEFAULT_COMPRESSION,
+    DEFAULT_SCALE_MM,
+    PREVIEW_FORMAT,
+    ColorMode,
+    Compression,
+    FileKind,
+    MeshFormat,
+)
+from backend.rendering.camera import find_camera
+from backend.rendering.camera_model import DOUBTFUL_BELOW, Camera
+from backend.rendering.colors import color_mesh
 from backend.rendering.previews import draw_views, preview_of, thumbnail_of, webp_bytes
-from backend.rendering.shape_file import SHAPE_FORMAT, FinishedShape, shape_bytes
+from backend.rendering.shape_file import SHAPE_FORMAT, FinishedShape, encode, shape_bytes
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.results import ShapeResult
@@ -28,14 +42,19 @@ if TYPE_CHECKING:
 class OutputOptions:
     """What is wanted of a shape.
 
-    formats : of the mesh, at least one; scale_mm : longest side in millimetres
-    preview : whether a preview and a thumbnail are; keep_shape : whether what other formats can be encoded from is
+    formats : of the mesh, at least one; scale_mm : longest side in millimetres; name, extras : as export_mesh's
+    preview : whether a preview and a thumbnail are; keep : whether what goes beside the meshes is, to be stored: the
+    cut-out, and the shape that other formats can be encoded from
     """
 
     formats: tuple[MeshFormat, ...]
-    scale_mm: float | None = None
+    scale_mm: float | None = DEFAULT_SCALE_MM
+    color: ColorMode = DEFAULT_COLOR
+    compress: Compression = DEFAULT_COMPRESSION
+    name: str = "mesh"
+    extras: Mapping[str, object] = field(default_factory=dict)
     preview: bool = True
-    keep_shape: bool = True
+    keep: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +72,16 @@ class Outputs:
 
     files : the meshes in the order in which they were asked for, then the rest
     views : of the mesh, as preview_of takes them; () where none were drawn
-    bounds, unit : of the first mesh's file. notes : what was left out, and why, in sentences
+    bounds, unit : of the first mesh's file. camera : None where there is no cut-out to look at
+    notes : what was left out, and why, in sentences
     """
 
     files: tuple[Output, ...]
     shape: FinishedShape
     views: tuple[Image.Image, ...]
     bounds: tuple[Point, Point]
-    unit: Literal["model", "mm"]
+    unit: Unit
+    camera: Camera | None
     notes: tuple[str, ...] = ()
 
 
@@ -70,7 +91,7 @@ class _Steps:
 
     total: int
     report: Callable[[int, int], None]
-    done: int = field(default=0)
+    done: int = 0
 
     def __call__(self) -> None:
         self.report(self.done, self.total)
@@ -80,14 +101,14 @@ class _Steps:
 def make_outputs(
     result: ShapeResult, options: OutputOptions, on_step: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Outputs:
-    """Make all that is wanted of a shape with a mesh.
+    """Make all that is wanted of a shape that has a mesh.
 
     on_step : called with how many steps are done, of how many; what it raises ends the work and comes out
     A preview that cannot be drawn is a note; everything else that fails is raised. Raises ExportError and its like.
     """
     step = _Steps(2 + len(options.formats), on_step)
     step()
-    shape = FinishedShape(result.unwrap(), None, {"scale_mm": options.scale_mm})
+    camera, shape = _finished(result, options)
     files = []
     for format in options.formats:
         step()
@@ -97,9 +118,9 @@ def make_outputs(
     if views:
         files.append(Output("preview", PREVIEW_FORMAT, webp_bytes(preview_of(views))))
         files.append(Output("thumbnail", PREVIEW_FORMAT, webp_bytes(thumbnail_of(views))))
-    if result.cutout is not None:
-        files.append(Output("cutout", "png", _png_bytes(result.cutout)))
-    if options.keep_shape:
+    if options.keep:
+        if result.cutout is not None:
+            files.append(Output("cutout", "png", _png_bytes(result.cutout)))
         files.append(Output("shape", SHAPE_FORMAT, shape_bytes(shape)))
     first = options.formats[0]
     return Outputs(
@@ -108,13 +129,40 @@ def make_outputs(
         views,
         exported_bounds(shape.mesh, first, scale_mm=options.scale_mm),
         exported_unit(first, options.scale_mm),
-        notes,
+        camera,
+        (*_color_notes(shape, camera, options), *notes),
     )
 
 
-def encode(shape: FinishedShape, format: str) -> bytes:
-    """Return a finished shape as a mesh file. Raises what export_mesh raises."""
-    return export_mesh(shape.mesh, format, **shape.export)
+def _finished(result: ShapeResult, options: OutputOptions) -> tuple[Camera | None, FinishedShape]:
+    """Colour the mesh, where there is a cut-out to take colours from."""
+    mesh, camera, appearance = result.unwrap(), None, None
+    if result.cutout is not None:
+        camera = find_camera(mesh, np.asarray(result.cutout.getchannel("A")), result.view_aligned)
+        if options.color != "none":
+            appearance = color_mesh(mesh, result.cutout, camera, texture=options.color != "vertex")
+    export = {
+        "color": options.color,
+        "scale_mm": options.scale_mm,
+        "name": options.name,
+        "compress": options.compress,
+        "extras": dict(options.extras),
+    }
+    return camera, FinishedShape(mesh, appearance, export)
+
+
+def _color_notes(shape: FinishedShape, camera: Camera | None, options: OutputOptions) -> tuple[str, ...]:
+    """Say what of the colours that were asked for is not in the files."""
+    notes = []
+    if options.color in ("vertex", "texture"):
+        bare = [format for format in options.formats if carried_color(format, options.color) == "none"]
+        what = "colours of vertices" if options.color == "vertex" else "a texture"
+        notes += [f"{format.upper()} cannot carry {what}; it has no colours." for format in bare]
+    if options.color != "none" and shape.appearance is None:
+        notes.append("The picture's cut-out is not at hand; the mesh has no colours.")
+    if camera is not None and shape.appearance is not None and camera.score < DOUBTFUL_BELOW:
+        notes.append(f"The mesh's outline agrees with the picture's by {camera.score:.0%} only; colours may be off.")
+    return tuple(notes)
 
 
 def _views(shape: FinishedShape, options: OutputOptions) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]:
@@ -123,15 +171,12 @@ def _views(shape: FinishedShape, options: OutputOptions) -> tuple[tuple[Image.Im
         return (), ()
     try:
         return draw_views(shape), ()
-    except (PreviewUnavailable, MemoryError) as error:
-        return (), (_sentence(error),)
-
-
-def _sentence(error: Exception) -> str:
-    return error.message if isinstance(error, ServiceError) else "There was no memory to draw a preview."
+    except PreviewUnavailable as error:
+        return (), (error.message,)
 
 
 def _png_bytes(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
+    # Quick rather than small: it is made while a caller waits.
     image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

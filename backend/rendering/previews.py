@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from backend.rendering.render import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
+from backend.rendering.render import BACK, FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
 from backend.rendering.shape_file import FinishedShape
 
-BACK = View("back", 180.0, 0.0)
 PREVIEW_VIEWS = (FRONT, THREE_QUARTER, SIDE, BACK)
 """What a preview shows, from left to right."""
 
@@ -29,7 +28,7 @@ _QUALITY = 84
 
 def draw_views(shape: FinishedShape) -> tuple[Image.Image, ...]:
     """Draw a shape from PREVIEW_VIEWS. Raises InvalidMesh, PreviewUnavailable."""
-    return tuple(render_views(shape.mesh, PREVIEW_VIEWS, RenderOptions(size=_TILE)))
+    return tuple(render_views(shape.mesh, PREVIEW_VIEWS, RenderOptions(size=_TILE), appearance=shape.appearance))
 
 
 def preview_of(views: Sequence[Image.Image]) -> Image.Image:
@@ -58,7 +57,8 @@ def turntable_bytes(shape: FinishedShape) -> bytes:
     """Return an endless animation of the shape as it turns once, WebP. Raises InvalidMesh, PreviewUnavailable."""
     turn = 360.0 / TURNTABLE_FRAMES
     around = tuple(View(f"turn {k}", k * turn, _TURN_ELEVATION) for k in range(TURNTABLE_FRAMES))
-    frames = render_views(shape.mesh, around, RenderOptions(size=_FRAME, samples=1, occlusion_rays=2))
+    options = RenderOptions(size=_FRAME, samples=1, occlusion_rays=2)
+    frames = render_views(shape.mesh, around, options, appearance=shape.appearance)
     buffer = io.BytesIO()
     frames[0].save(
         buffer,

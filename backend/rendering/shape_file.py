@@ -1,4 +1,4 @@
-"""A finished shape as one file: what its meshes were encoded from, so that one more format is the same mesh exactly.
+"""A finished shape: what its meshes are encoded from, kept as one file so that one more format is exactly the same.
 
 Vertices are kept as they are, in 32 bits only where that loses nothing. This module does not know which formats there
 are, or whose shape it is.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -19,6 +19,7 @@ from PIL import Image
 
 from backend.errors import InvalidMesh
 from backend.hunyuan3d.mesh.appearance import Appearance, Texture
+from backend.hunyuan3d.mesh.export import export_mesh
 
 SHAPE_FORMAT = "npz"
 
@@ -32,17 +33,22 @@ _LEVEL = 1
 class FinishedShape:
     """A mesh in its place with its colours.
 
-    export : what is given to every encoder beside these, as values that JSON has
+    export : what export_mesh is given beside these, as values that JSON has
     """
 
     mesh: trimesh.Trimesh
     appearance: Appearance | None
-    export: Mapping[str, object]
+    export: dict[str, Any]
+
+
+def encode(shape: FinishedShape, format: str) -> bytes:
+    """Return a shape as a mesh file. Raises what export_mesh raises."""
+    return export_mesh(shape.mesh, format, appearance=shape.appearance, **shape.export)
 
 
 def shape_bytes(shape: FinishedShape) -> bytes:
     """Return the shape as the bytes of a zip archive: arrays as .npy, the texture as PNG, the rest as JSON."""
-    arrays: dict[str, NDArray[np.generic]] = {
+    arrays: dict[str, NDArray[Any]] = {
         "vertices": _shortest_floats(np.asarray(shape.mesh.vertices)),
         "faces": _shortest_indices(np.asarray(shape.mesh.faces)),
     }
@@ -59,7 +65,7 @@ def shape_bytes(shape: FinishedShape) -> bytes:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
-        archive.writestr(_EXPORT, json.dumps(dict(shape.export)))
+        archive.writestr(_EXPORT, json.dumps(shape.export))
         if texture is not None:
             with archive.open(_TEXTURE, "w") as entry:
                 texture.image.save(entry, "PNG", compress_level=_LEVEL)
@@ -96,9 +102,9 @@ def _appearance(archive: zipfile.ZipFile) -> Appearance | None:
     return Appearance(colors, texture)
 
 
-def _array(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(f"{name}.npy") as entry:
-        array: NDArray[np.generic] = np.lib.format.read_array(entry, allow_pickle=False)
+        array: NDArray[Any] = np.lib.format.read_array(entry, allow_pickle=False)
     return array
 
 

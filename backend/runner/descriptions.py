@@ -8,12 +8,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backend.jobs.metadata import AccelerationOut, JobMetadata, StageSecondsOut
+from backend.jobs.metadata import AccelerationOut, CameraOut, JobMetadata, StageSecondsOut
 from backend.jobs.models import Job
 from backend.validation import GenerationRequest
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.results import ShapeMetadata
+    from backend.rendering.camera_model import Camera
     from backend.rendering.outputs import Outputs
 
 _MODEL_STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
@@ -61,11 +62,21 @@ def with_outputs(metadata: JobMetadata, outputs: Outputs) -> JobMetadata:
     """Return the metadata with what is true of the files."""
     return metadata.model_copy(
         update={
+            "camera": None if outputs.camera is None else _camera_of(outputs.camera),
             "bounds": outputs.bounds,
             "unit": outputs.unit,
             "notes": outputs.notes,
             "file_size": len(outputs.files[0].data),
         }
+    )
+
+
+def _camera_of(camera: Camera) -> CameraOut:
+    return CameraOut(
+        azimuth=round(camera.azimuth, 2),
+        elevation=round(camera.elevation, 2),
+        field_of_view=round(camera.field_of_view, 2),
+        silhouette_iou=round(camera.score, 4),
     )
 
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from backend.errors import (
@@ -47,6 +48,7 @@ _log = logging.getLogger(__name__)
 _RETRIES = endless_retries(0.25, 4.0)
 _FILE_SECONDS = 30.0
 """How long file storage may be away before a run is handed back."""
+_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality"}
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
 Later = Callable[[], None]
@@ -138,7 +140,7 @@ class ResultRecorder:
         self._begin(run, "finish")
         started = time.perf_counter()
         with self._watchdog.bounded():
-            outputs = make_outputs(result, output_options(request), partial(self._note_step, run))
+            outputs = make_outputs(result, output_options(run.job, request, metadata), partial(self._note_step, run))
         finish = time.perf_counter() - started
         self._begin(run, "export")
         try:
@@ -232,11 +234,19 @@ class ResultRecorder:
             _log.warning("the image of job %s stays: %s", job.id, error)
 
 
-def output_options(request: GenerationRequest) -> OutputOptions:
-    """Return what a request wants of its shape."""
+def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> OutputOptions:
+    """Return what a job's request wants of its shape; the files say what they are by the image's name and the seed."""
     from backend.rendering.outputs import OutputOptions
 
-    return OutputOptions(formats=request.formats, scale_mm=request.scale_mm, preview=request.preview)
+    return OutputOptions(
+        formats=request.formats,
+        scale_mm=request.scale_mm,
+        color=request.color,
+        compress=request.compress,
+        name=PurePath(job.filename or "mesh").stem,
+        extras=metadata.model_dump(include=_TOLD_IN_FILES, exclude_none=True),
+        preview=request.preview,
+    )
 
 
 def unnamed_error(error: Exception, job: Job) -> ServiceError:
