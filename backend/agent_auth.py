@@ -147,6 +147,10 @@ class AgentGuard:
         audit = AuditLog(settings.audit_log, clock)
         return cls(settings, registry, nonces, RequestLimits(settings), audit, clock)
 
+    def removed_agents(self) -> frozenset[str]:
+        """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
+        return self._registry.removed() if self._registry else frozenset()
+
     def init_app(self, app: Flask) -> None:
         """Guard an app's marked views: needed once, after the app's own before_request hooks."""
         app.extensions[_EXTENSION] = self

@@ -89,6 +89,8 @@ DEFAULT_SCALE_MM: Final = 100.0
 MIN_BATCH_IMAGES: Final = 2
 MAX_BATCH_IMAGES: Final = 10
 
+MAX_LABEL_CHARACTERS: Final = 200
+
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
 

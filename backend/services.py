@@ -17,13 +17,15 @@ from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.hunyuan3d.checkpoint.defaults import configured_resolution
+from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
 from backend.jobs.outlook import Outlooks
+from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.periodic import utc_now
+from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
@@ -31,7 +33,9 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
-from backend.validation import Resolutions
+from backend.validation import Resolutions, workload_of
+
+_REMOVALS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
+    removals : cancels what agents that were removed have left
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     stopping : set when the process is about to end and nobody should wait for anything any more
     """
@@ -53,6 +58,7 @@ class AgentServices:
     metrics: ServiceMetrics
     health: HealthReader
     outlooks: Outlooks
+    removals: PeriodicTask
     sync_slots: threading.Semaphore
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -72,10 +78,15 @@ class AgentServices:
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics = ServiceMetrics()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics)
+        changes = Changes()
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+
+        def cancel_removed() -> None:
+            cancel_jobs(resources.store, resources.images, guard.removed_agents())
+
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -96,7 +107,8 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
-            outlooks=Outlooks(resources.store, health.read),
+            outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
+            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -154,6 +166,7 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
+        self.removals.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -168,6 +181,7 @@ class AgentServices:
         self.begin_stop()
         if self.worker is not None:
             self.worker.stop()
+        self.removals.stop()
         self.resources.stop()
 
 

@@ -243,7 +243,9 @@ def test_progress_and_step_are_seen_while_the_device_works(shop: Workshop) -> No
 
     shop.fake.at_step = look
     shop.worker().run_once()
-    assert (seen[0].progress, seen[0].status) == (33, Status.PROCESSING)
+    # Between two steps it goes on with time, and nearly as far as the next step.
+    assert seen[0].status is Status.PROCESSING
+    assert 33 <= seen[0].progress <= 35
     assert (shop.job(job_id).progress, shop.job(job_id).current_step) == (100, "completed")
 
 

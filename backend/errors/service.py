@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from backend.errors.access import RateLimited
 from backend.errors.base import RetryLater, ServiceError
+from backend.errors.parameters import InvalidParameter
 
 
 class BadRequest(ServiceError):
@@ -78,6 +79,18 @@ class TooManyActiveJobs(RateLimited):
     """This agent has as many unfinished jobs as it may have; wait for one to finish or cancel one."""
 
 
+class QuotaExceeded(RetryLater):
+    """This agent has submitted as many jobs within 24 hours as it may; wait until the oldest is a day old."""
+
+    code = "QUOTA_EXCEEDED"
+
+
+class TooManyJobs(InvalidParameter):
+    """The request asks for more jobs at once than this agent, or the queue, may ever have; send fewer."""
+
+    code = "TOO_MANY_JOBS"
+
+
 class LeaseLost(ServiceError):
     """The job is no longer this worker's: its lease ended, or the job has finished."""
 
@@ -90,14 +103,24 @@ class WorkerStopped(RetryLater):
     code = "WORKER_STOPPED"
 
 
-class JobExpired(ServiceError):
-    """The job waited too long without being run."""
+class Expired(ServiceError):
+    """Its time is over, and its files are removed; send the picture again."""
 
     code = "EXPIRED"
 
 
-class FilesExpired(JobExpired):
-    """The job's files were kept as long as they are, or were deleted; they are gone."""
+class JobExpired(Expired):
+    """The job waited too long without being run."""
+
+
+class BatchUnfinished(RetryLater):
+    """The batch is not finished yet; its zip is there once no job of it waits or runs."""
+
+    code = "BATCH_UNFINISHED"
+
+
+class FilesExpired(Expired):
+    """The job's files were deleted; they are gone."""
 
 
 class JobUnfinished(ServiceError):

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, exists, insert, select, update
 
 from backend.errors import ArtifactNotFound, FilesExpired, JobNotFound, JobUnfinished
+from backend.jobs.changes import NotingDatabase
 from backend.jobs.models import FileState, Job, JobFile, NewFile, Status
 from backend.jobs.schema import files, jobs
 from backend.limits import FILE_KINDS, FORMATS
@@ -22,7 +23,7 @@ from backend.storage.database import Database
 class FileTable:
     """The table of files; every method may raise StoreUnavailable, and those that write StorageFull."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database | NotingDatabase) -> None:
         """Open the table in a database."""
         self._database = database
 

@@ -181,9 +181,11 @@ workers = Table(
     Column("memory_total", BigInteger),
     Column("memory_free", BigInteger),
     Column("error", Text),
-    Column("seconds_per_job", Float),
-    Column("octree_resolution", Integer),
     Column("expires_at", UtcTime, nullable=False),
+    Column("compiled", Boolean),
+    Column("stage_times", Text),
+    Column("process", Text),
+    Column("octree_resolution", Integer),
     Index("workers_by_expiry", "expires_at"),
 )
 

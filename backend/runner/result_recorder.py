@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
@@ -26,8 +26,9 @@ from backend.errors import (
 from backend.jobs.files import first_mesh
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Clock, Job, NewFile
-from backend.jobs.progress import StageTimes
+from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
+from backend.limits import DEFAULT_ACCELERATION
 from backend.periodic import endless_retries
 from backend.runner.descriptions import known_metadata, with_outputs, with_seconds, with_shape
 from backend.runner.heartbeat import Ending, Heartbeats, Run
@@ -159,8 +160,7 @@ class ResultRecorder:
     def _note_step(self, run: Run, done: int, total: int) -> None:
         if run.over:
             raise _AllOver
-        plan = self._times.plan(run.job.batch_key)
-        run.note(plan.progress("finish", done, total), "finish", plan.remaining("finish", done, total))
+        run.begin("finish", done, total)
 
     def _add_turntable(self, job: Job, shape: FinishedShape) -> None:
         with self._watchdog.bounded():
@@ -177,7 +177,7 @@ class ResultRecorder:
             self._files.discard(files)
         if recorded:
             seconds = metadata.seconds.model_dump(exclude_none=True)
-            self._times.note(run.job.batch_key, seconds)
+            self._times.note(_measured(metadata, seconds, run.waited_for_mesh))
             for stage, value in seconds.items():
                 self._metrics.observe_stage(stage, value)
         self._let_go(run, COMPLETED, recorded)
@@ -224,8 +224,7 @@ class ResultRecorder:
             self._metrics.job_finished(LEASE_LOST)
 
     def _begin(self, run: Run, stage: str) -> None:
-        plan = self._times.plan(run.job.batch_key)
-        run.note(plan.progress(stage, 0, 1), stage, plan.remaining(stage, 0, 1))
+        run.begin(stage)
 
     def _delete_image(self, job: Job) -> None:
         try:
@@ -255,3 +254,14 @@ def unnamed_error(error: Exception, job: Job) -> ServiceError:
     if isinstance(error, MemoryError):
         return OutOfMemory("The worker ran out of memory; lower the quality or send a smaller picture.")
     return GenerationError()
+
+
+def _measured(metadata: JobMetadata, seconds: Mapping[str, float], waited: float) -> Measured:
+    work = Workload(
+        steps=metadata.steps or 0,
+        octree_resolution=metadata.octree_resolution or 1,
+        target_faces=metadata.target_faces,
+        acceleration=metadata.acceleration.mode if metadata.acceleration else DEFAULT_ACCELERATION,
+    )
+    evaluations = metadata.acceleration.evaluations if metadata.acceleration else None
+    return Measured(work, {**seconds, "wait": waited}, max(1, metadata.batch_size or 1), evaluations)

@@ -246,7 +246,7 @@ def test_batches_have_a_rate_of_their_own(queue: WatchedService) -> None:
 
 def test_unfinished_jobs_of_an_agent_are_bounded(queue: WatchedService) -> None:
     agent = queue.add_agent(max_active_jobs=2)
-    assert queue.batch(good_png(), good_png(), good_png(), agent=agent).refusal == (429, "RATE_LIMITED")
+    assert queue.batch(good_png(), good_png(), good_png(), agent=agent).refusal == (400, "TOO_MANY_JOBS")
     assert queue.batch(good_png(), good_png(), agent=agent).refusal == TAKEN
     assert queue.generate(good_png(), agent=agent, async_="true").refusal == (429, "RATE_LIMITED")
     assert cancel(queue, job_ids(queue, agent)[0], agent).refusal == OK
