@@ -225,7 +225,7 @@ def _refused_of(batch_id: str) -> list[Job]:
 def _submit(operation: Operation, header: SubmitHeaders) -> Submission:
     submitter: Submitter = current_app.extensions[_SUBMITTER]
     content_type = request.headers.get("Content-Type", "")
-    submission = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key)
+    submission = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key, g.request_began)
     log_jobs(*submission.submitted.job_ids)
     return submission
 

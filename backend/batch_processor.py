@@ -219,7 +219,7 @@ class BatchProcessor:
         self._draining = True
 
     def finish(self, seconds: float | None = None) -> None:
-        """Drain, and wait until nothing runs here: meshes are recorded or handed back. seconds : as drain's."""
+        """Drain, and wait until nothing runs here any more: all is recorded or handed back. seconds : as drain's."""
         self.drain(seconds)
         self._presence.draining()
         self._look_ahead.stop()

@@ -328,7 +328,8 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         name = str(error.errors(include_url=False)[0]["loc"][0])
         if name not in values:
             allowed = allowed_by(known[name])
-            raise _ERRORS[name](f"{name} must be given: {allowed}.", details={"field": name, "allowed": allowed}) from error
+            details = {"field": name, "allowed": allowed}
+            raise _ERRORS[name](f"{name} must be given: {allowed}.", details=details) from error
         raise _refusal(name, values[name][0], known[name]) from error
 
 

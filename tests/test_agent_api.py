@@ -273,6 +273,15 @@ def test_part_of_a_mesh_is_downloaded(running: AgentService, asked: str, first: 
     assert response.headers["Content-Range"] == f"bytes {start}-{start + len(part) - 1}/{len(whole)}"
 
 
+@pytest.mark.parametrize("more", [0, 1, 10**15])
+def test_the_last_bytes_of_a_mesh_that_has_no_more_are_all_of_it(running: AgentService, more: int) -> None:
+    url = running.made()["download_url"]
+    whole = running.call("GET", url).data
+    response = running.call("GET", url, Range=f"bytes=-{len(whole) + more}")
+    assert (response.status_code, response.data) == (206, whole)
+    assert response.headers["Content-Range"] == f"bytes 0-{len(whole) - 1}/{len(whole)}"
+
+
 def test_part_is_sent_only_of_the_mesh_that_was_meant(running: AgentService) -> None:
     url = running.made()["download_url"]
     whole = running.call("GET", url)

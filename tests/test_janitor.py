@@ -302,6 +302,9 @@ def test_what_is_remembered_for_a_time_is_forgotten_after(house: House, database
     house.clock.now = START + timedelta(seconds=600)
     assert janitor.sweep() == Swept()
     house.clock.advance(0.000001)
+    # Nonces go once a later request was accepted: the clock alone may say anything.
+    assert janitor.sweep() == Swept()
+    nonces.remember("ann", "nonce-new", house.clock.now, timedelta(seconds=600))
     assert janitor.sweep() == Swept(forgotten=3, more=True)
     assert janitor.sweep() == Swept(forgotten=2)
     house.clock.now = START + TTL - MICROSECOND

@@ -143,5 +143,5 @@ def test_pieces_of_any_size_are_read_alike() -> None:
     starts = [start for kind, start, _ in chunks(data) if kind == b"IDAT"]
     assert all(later > earlier for earlier, later in pairwise(starts))
     check_png(io.BytesIO(data))
-    with pytest.raises(DamagedPng, match="damaged|chunk IDAT is wrong"):
+    with pytest.raises(DamagedPng, match=r"damaged|chunk IDAT is wrong"):
         check_png(io.BytesIO(flipped(data, starts[-1] + 9)))

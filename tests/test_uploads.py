@@ -305,7 +305,11 @@ def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (good_png()[:60], InvalidImage, "Picture 1 (cat.png): it is damaged or truncated: it breaks off in its chunk IDAT."),
+        (
+            good_png()[:60],
+            InvalidImage,
+            "Picture 1 (cat.png): it is damaged or truncated: it breaks off in its chunk IDAT.",
+        ),
         (b"<html>", UnsupportedImage, "Picture 1 (cat.png): its content is not a PNG, JPEG or WebP picture."),
     ],
 )

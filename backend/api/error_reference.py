@@ -23,25 +23,36 @@ _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
     "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
-    "AUTH_INVALID": f"Compare id, key and signed text with the known answer in [signing.md](signing.md). {_OPERATOR} "
-    "for a new key when it was rotated.",
+    "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your request "
+    "(of an RFC 9421 signature `details.components`), and your code with the known answer in [signing.md](signing.md). "
+    f"{_OPERATOR} for a new key when it was rotated.",
     "AUTH_EXPIRED": "Set the clock, or add the difference to `details.server_time`; sign each try anew.",
     "AUTH_REPLAYED": "Draw a new nonce for each try.",
-    "AUTH_BODY_MISMATCH": "Take the digest of the very bytes that are sent. It also comes when the body broke off: try "
-    "again.",
+    "AUTH_BODY_MISMATCH": "Take the digest of the very bytes that are sent.",
     "AUTH_UNAVAILABLE": f"{_LATER}.",
     "AGENT_DISABLED": f"{_OPERATOR} to enable the agent.",
     "IP_NOT_ALLOWED": f"Call from an address that the agent may use, or: {_OPERATOR.lower()}.",
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
+    "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
+    "TOO_MANY_JOBS": "Send fewer at once; `details` names the bound.",
     "RATE_LIMITED": "Wait `Retry-After` seconds; send several pictures as one batch. With too many unfinished jobs, "
     "wait for one or cancel one.",
     "QUEUE_FULL": f"{_LATER}.",
     "GPU_BUSY": f"{_LATER}. When it stays: {_OPERATOR.lower()}, no worker is running.",
+    "SERVICE_STOPPING": "Wait `Retry-After` seconds and send it again. Status, download and cancel go on.",
     "STORE_UNAVAILABLE": f"{_LATER}.",
     "STORAGE_UNAVAILABLE": f"{_LATER}.",
     "STORAGE_FULL": f"{_OPERATOR} to make room.",
     "UNAVAILABLE": f"{_LATER}.",
     "BAD_REQUEST": "Correct the request; a library for HTTP sends well-formed ones.",
+    "BAD_FRAMING": "Send one `Content-Length` that is the body's, or `Transfer-Encoding: chunked`, never both; send "
+    "all of the body.",
+    "URI_TOO_LONG": "Shorten the query; `details` says how long the line may be.",
+    "HEADERS_TOO_LARGE": "Send fewer or shorter headers; `details` says how many.",
+    "EXPECTATION_FAILED": "Leave `Expect` out, or send `100-continue`.",
+    "UNSUPPORTED_TRANSFER_CODING": "Send the body as it is, with `Content-Length` or in chunks.",
+    "REQUEST_TIMEOUT": "Send it again over a faster connection; `details` says how fast it must come.",
+    "SERVER_BUSY": f"{_LATER}.",
     "NOT_FOUND": "Compare the path with `/openapi.json`.",
     "METHOD_NOT_ALLOWED": "Use a method that `Allow` names.",
     "LENGTH_REQUIRED": "Send a `Content-Length`.",
@@ -72,7 +83,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_STATUS": f"{_FIELD}.",
     "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
     "INVALID_LIMIT": "Ask for 1 to 100.",
-    "INVALID_IDEMPOTENCY_KEY": "Use 1 to 128 printable ASCII characters without spaces.",
+    "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
     "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch.",
     "TOO_FEW_IMAGES": "Send a single picture to `/generate-3d`.",

@@ -58,6 +58,8 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.BadFraming,
+    errors.RequestTooSlow,
     errors.LengthRequired,
     errors.FileTooLarge,
     errors.RateLimited,
@@ -94,8 +96,11 @@ _FORM = (
     errors.UnsupportedImage,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
+    errors.TooManyJobs,
+    errors.QuotaExceeded,
     errors.QueueFull,
     errors.GpuBusy,
+    errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
 # What the job of a caller that waited may end with.

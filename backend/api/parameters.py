@@ -23,7 +23,7 @@ STATUSES_PATTERN = f"^({_STATES})(,({_STATES}))*$"
 
 _KEY_SCHEMA = {
     "type": "string",
-    "pattern": "^[!-~]{1,128}$",
+    "pattern": "^[!-+\\--~]{1,128}$",
     "description": "The caller's name for this request: sent again with the same key, it gets the first answer again "
     "for 24 hours, and nothing is made twice.",
 }

@@ -14,6 +14,7 @@ from typing import BinaryIO, Literal
 
 from backend.api.intake import TakenImage, discard_images, taken
 from backend.api.multipart import read_form
+from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
@@ -33,7 +34,8 @@ from backend.validation import (
 
 Operation = Literal["generate", "batch"]
 
-_KEY = re.compile(r"[!-~]{1,128}")
+# Without a comma: a server joins two headers of one name with it.
+_KEY = re.compile(r"[!-+\--~]{1,128}")
 _FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": BatchFields}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
 
@@ -58,14 +60,20 @@ class Submitter:
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
-        self, agent: AgentConfig, operation: Operation, body: BinaryIO, content_type: str, key: str | None
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        body: BinaryIO,
+        content_type: str,
+        key: str | None,
+        began: float,
     ) -> Submission:
         """Put a form's images into the queue as jobs of an agent.
 
-        body : verified; key : the Idempotency-Key header, None for none
-        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, QueueFull, TooManyActiveJobs,
-        QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields,
-        images_of and taken raise; nothing of the form is kept then.
+        body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
+        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
+        TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
+        read_fields, images_of and taken raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
             raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
@@ -87,7 +95,7 @@ class Submitter:
         queue_limit = self._services.settings.queue_limit
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
             Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(len(uploaded))
-        self._services.health.require_worker(own_worker=self._services.worker is not None)
+        self._services.require_worker(began)
         with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
             submitted = self._resources.store.submit(
                 agent.internal_id,
@@ -130,7 +138,8 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
             left = deadline - time.monotonic()
             if left <= 0 or services.stopping.is_set() or (job is not None and job.status.finished):
                 return job
-            services.stopping.wait(min(pause, left))
+            with waiting():
+                services.stopping.wait(min(pause, left))
             pause = min(1.5 * pause, _LONGEST_PAUSE)
     finally:
         services.sync_slots.release()

@@ -156,7 +156,7 @@ class InvalidLimit(InvalidParameter):
 
 
 class InvalidIdempotencyKey(InvalidParameter):
-    """Idempotency-Key must be 1 to 128 printable ASCII characters without spaces."""
+    """Idempotency-Key must be one header of 1 to 128 printable ASCII characters without spaces and commas."""
 
     code = "INVALID_IDEMPOTENCY_KEY"
 

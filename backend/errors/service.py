@@ -13,6 +13,48 @@ class BadRequest(ServiceError):
     code = "BAD_REQUEST"
 
 
+class BadFraming(BadRequest):
+    """Where the request's body ends cannot be told, or it broke off before its end."""
+
+    code = "BAD_FRAMING"
+
+
+class TargetTooLong(BadRequest):
+    """The request line is longer than what is taken here."""
+
+    code = "URI_TOO_LONG"
+
+
+class HeadersTooLarge(BadRequest):
+    """The request's headers are more, or longer, than what is taken here."""
+
+    code = "HEADERS_TOO_LARGE"
+
+
+class ExpectationFailed(BadRequest):
+    """Of all that Expect may ask for, only 100-continue is understood."""
+
+    code = "EXPECTATION_FAILED"
+
+
+class UnsupportedCoding(BadRequest):
+    """Of transfer codings only chunked, alone, is understood; compress nothing."""
+
+    code = "UNSUPPORTED_TRANSFER_CODING"
+
+
+class RequestTooSlow(BadRequest):
+    """The request came so slowly that nobody waits for the rest of it."""
+
+    code = "REQUEST_TIMEOUT"
+
+
+class TooManyRequestsAtOnce(RetryLater):
+    """The service has as many slow requests under way as it can; try again later."""
+
+    code = "SERVER_BUSY"
+
+
 class EndpointNotFound(ServiceError):
     """There is no such endpoint."""
 
@@ -72,6 +114,13 @@ class GpuBusy(RetryLater):
     """No worker can take this job at the moment; try again later."""
 
     code = "GPU_BUSY"
+    retry_after = 10
+
+
+class ServiceStopping(RetryLater):
+    """The service is stopping and takes no new jobs; send this again in a moment."""
+
+    code = "SERVICE_STOPPING"
     retry_after = 10
 
 
@@ -139,6 +188,10 @@ class StoreUnavailable(RetryLater):
     """The job store cannot be reached; try again later."""
 
     code = "STORE_UNAVAILABLE"
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """The job store is damaged, and whoever runs the service has to put it right."""
 
 
 class ArtifactStoreUnavailable(RetryLater):

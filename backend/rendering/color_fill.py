@@ -14,10 +14,8 @@ from scipy.spatial import cKDTree
 
 Floats = NDArray[np.float32]
 
-_NEIGHBOURS = 12
-_MOST_SOURCES = 6000
-# Colours so far apart, of 255, are still the same.
-_ALIKE = 30.0
+_NEIGHBOURS = 6
+_MOST_SOURCES = 4000
 
 
 def fill_image(image: Floats, known: Floats) -> Floats:
@@ -47,11 +45,24 @@ def fill_image(image: Floats, known: Floats) -> Floats:
     return np.asarray(filled, dtype=np.float32)
 
 
-def fill_points(features: Floats, colors: Floats, wanted: Floats, hints: Floats) -> Floats:
-    """Return colours (n, 3) at `wanted` features (n, 6): means of the nearest known ones, the nearer the more.
+def carry_outwards(image: Floats, known: NDArray[np.bool_]) -> Floats:
+    """Return an image (h, w, c) in which every pixel that is not known has the colour of the nearest one that is.
 
-    features : (m, 6), place and normal, m at least 1; colors : (m, 3). Of many, every k-th counts. hints : (n, 3), NaN
-    where there is none: where some of the nearest are coloured so, they count more, unless they look the other way.
+    known : (h, w). An image of which nothing is known comes back as it is.
+    """
+    if not known.any():
+        return image
+    unknown = (~known).astype(np.uint8)
+    _, label = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    source = np.zeros(int(label.max()) + 1, np.int64)
+    source[label[known]] = np.flatnonzero(known)
+    return image.reshape(-1, image.shape[2])[source[label]]
+
+
+def fill_points(features: Floats, colors: Floats, wanted: Floats) -> Floats:
+    """Return colours (n, 3) at `wanted` features (n, d): means of the nearest known ones, the nearer the more.
+
+    features : (m, d), m at least 1; colors : (m, 3). Of many, every k-th counts.
     """
     step = -(-len(features) // _MOST_SOURCES)
     sources, own = features[::step], colors[::step]
@@ -59,10 +70,6 @@ def fill_points(features: Floats, colors: Floats, wanted: Floats, hints: Floats)
     distance, index = cKDTree(sources).query(wanted, k=count)
     distance, index = distance.reshape(-1, count), index.reshape(-1, count)
     weight = 1.0 / (distance + 0.25 * distance[:, :1] + 1e-6)
-    unlike = ((own[index] - hints[:, None]) ** 2).sum(axis=2)
-    against = np.einsum("nkd,nd->nk", sources[index][..., 3:], wanted[:, 3:]) < 0
-    alike = np.where(against, 0.0, np.exp(-unlike / (2 * _ALIKE**2)))
-    weight *= np.where(np.isnan(unlike), 1.0, 0.02 + alike)
     weight /= weight.sum(axis=1, keepdims=True)
     return np.asarray((own[index] * weight[..., None]).sum(axis=1), dtype=np.float32)
 

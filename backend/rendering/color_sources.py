@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.rendering.color_fill import fill_image, soften
+from backend.rendering.color_fill import carry_outwards, soften
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -47,11 +47,10 @@ def color_sources(rgba: Pixels) -> ColorSources:
     depth, ridge = _depths(np.where(shadow_left(rgba), 0, rgba[..., 3]).astype(np.uint8), side)
     known = (depth >= np.minimum(max(1.5, _RIM * side), _THIN * ridge)).astype(np.float32) * (depth > 0)
     half = (max(1, rgb.shape[1] // 2), max(1, rgb.shape[0] // 2))
-    whole = (rgb.shape[1], rgb.shape[0])
-    spread = fill_image(*_shrunk(rgb, known, half))
-    seen = rgb + (1 - known)[..., None] * (cv2.resize(spread, whole, interpolation=cv2.INTER_LINEAR) - rgb)
+    spread = soften(carry_outwards(*_shrunk(rgb, known, half)), _FLANK_BLUR * side / 2)
+    seen = rgb + (1 - known)[..., None] * (cv2.resize(spread, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR) - rgb)
     deep = (depth >= np.minimum(_FLANK_RIM * side, _THIN * ridge)).astype(np.float32) * (depth > 0)
-    flank = soften(fill_image(*_shrunk(rgb, deep, half)), _FLANK_BLUR * side / 2)
+    flank = soften(carry_outwards(*_shrunk(rgb, deep, half)), _FLANK_BLUR * side / 2)
     return ColorSources(seen, flank, known)
 
 
@@ -98,8 +97,8 @@ def _depths(alpha: Pixels, side: int) -> tuple[Floats, Floats]:
     return np.asarray(depth), np.asarray(cv2.resize(ridge, depth.shape[::-1], interpolation=cv2.INTER_LINEAR))
 
 
-def _shrunk(rgb: Floats, known: Floats, size: tuple[int, int]) -> tuple[Floats, Floats]:
+def _shrunk(rgb: Floats, known: Floats, size: tuple[int, int]) -> tuple[Floats, Bools]:
     """Return the means of what is known in each pixel of the smaller size, and where anything is known."""
     weight = np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_AREA), np.float32)
     total = np.asarray(cv2.resize(rgb * known[..., None], size, interpolation=cv2.INTER_AREA), np.float32)
-    return total / np.maximum(weight, 1e-6)[..., None], (weight > 1e-3).astype(np.float32)
+    return total / np.maximum(weight, 1e-6)[..., None], weight > 1e-3

@@ -33,11 +33,11 @@ from backend.rendering.surface_colors import sample
 _LEAST_SIDE, _MOST_SIDE = 384, 1024
 _MAP_SIDE = 384
 _PADDING = 0.015
-# The far side is the near side's counterpart where the middle between them lies so near the plane of symmetry, in
-# shares of the mesh's depth.
-_COUNTERPART = 0.25
+# An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
+# and its lip's breadth, in shares of the image.
+_OPENING, _RECESS, _WALL, _LIP = 0.25, 0.2, 0.35, 0.025
 _NORMAL_WEIGHT = 0.15
-_CELLS = 56
+_CELLS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,9 @@ def _window(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera) -> tuple
     """Return the square that holds mesh and object: left, top and side, in the cut-out's pixels."""
     vertices, faces = require_usable(mesh)
     size = cutout.width
-    pixels, _ = camera.project(vertices[np.unique(faces)], size)
+    used = np.zeros(len(vertices), np.bool_)
+    used[faces] = True
+    pixels, _ = camera.project(vertices[used], size)
     shown = np.array(cutout.getchannel("A").getbbox() or (0, 0, size, size), np.float64).reshape(2, 2)
     # A camera that is far off must not ask for an endless image.
     low = np.clip(np.minimum(pixels.min(axis=0), shown[0]), -size / 2, size) - _PADDING * size
@@ -131,28 +133,47 @@ def _faded(image: Floats, flank: Floats, facing: Floats, covered: NDArray[np.boo
 
 
 def _counterpart(seen: Seen) -> Floats:
-    """Return where (side, side) the last surface along a ray is the first one's mirror image, 0 to 1.
+    """Return where (side, side) the last surface along a ray may look as the first one does, 0 to 1.
 
-    The middle of the two lies near one plane through the object there. Inside a mug that is seen from above it does
-    not: the wall behind the opening has the mug's outer colour.
+    Not behind an opening: inside a mug that is seen from above, the wall behind the opening has the mug's outer colour.
+    An opening is recessed, lower than what lies left and right of it, and ends at a thin wall so low that the middle
+    between first and last surface is far from the plane through the middles elsewhere.
     """
     both = seen.front.covered & seen.back.covered
     if both.sum() < 16:
         return both.astype(np.float32)
+    near = np.where(both, seen.front.near, np.float32(-1e9))
+    walls = np.minimum(np.maximum.accumulate(near, axis=1), np.maximum.accumulate(near[:, ::-1], axis=1)[:, ::-1])
     first, last = seen.front.near[both], -seen.back.near[both]
-    middle = (first + last) / 2
+    depth = float(np.percentile(first, 98) - np.percentile(last, 2))
+    recess = np.where(both, walls - near, 0) / max(depth, 1e-9)
+    low = np.zeros_like(both)
+    low[both] = (_off_the_plane((first + last) / 2, both) > _OPENING * depth) & (first - last < _WALL * depth)
+    _, labels = cv2.connectedComponents((recess > _RECESS / 4).astype(np.uint8))
+    deep = np.bincount(labels[low & (recess > _RECESS)], minlength=int(labels.max()) + 1)
+    whole = np.bincount(labels.ravel(), minlength=len(deep))
+    opening = (deep > np.maximum(0.002 * both.sum(), 0.4 * whole))[labels] & (labels > 0)
+    # Its lip is seen around it.
+    lip = int(_LIP * len(both)) * 2 + 1
+    beyond = cv2.dilate(opening.astype(np.uint8), np.ones((lip, lip), np.uint8)) > 0
+    return np.asarray(cv2.GaussianBlur((~beyond).astype(np.float32), (0, 0), 1.2), np.float32)
+
+
+def _off_the_plane(middle: Floats, both: NDArray[np.bool_]) -> Floats:
+    """Return how far (n,) each middle of first and last surface is from one plane through all.
+
+    both : the n pixels that they are at.
+    """
     rows, columns = np.nonzero(both)
-    side = len(both)
-    plane = np.stack([columns / side, rows / side, np.ones(len(rows))], axis=1).astype(np.float32)
+    plane = np.stack([columns, rows, np.full(len(rows), len(both))], axis=1).astype(np.float32) / len(both)
     weight = np.ones(len(middle), np.float32)
+    off = weight
     for _ in range(5):
-        fit, *_ = np.linalg.lstsq(plane * weight[:, None], middle * weight, rcond=None)
+        squared = (weight**2)[:, None] * plane
+        fit = np.linalg.solve(plane.T @ squared + 1e-6 * np.eye(3, dtype=np.float32), squared.T @ middle)
         off = np.abs(middle - plane @ fit)
         weight = 1 / (1 + (off / max(float(np.median(off)), 1e-6)) ** 2)
-    depth = float(np.percentile(first, 98) - np.percentile(last, 2))
-    agrees = np.zeros((side, side), np.float32)
-    agrees[both] = off < _COUNTERPART * depth
-    return np.asarray(cv2.GaussianBlur(cv2.erode(agrees, np.ones((3, 3), np.uint8)), (0, 0), 1.5), np.float32)
+    return off
 
 
 def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool_]]:
@@ -168,26 +189,18 @@ def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool
     far = seen.vertex_layer == Layer.FAR
     guessed = far.copy()
     guessed[far] = sample(images.far_known, uv[far])[:, 0] < 0.9
-    unknown = guessed | (seen.vertex_layer >= Layer.HIDDEN_NEAR)
-    if unknown.all():
-        return colors, np.zeros_like(guessed)
-    if unknown.any():
-        hints = np.where(guessed[:, None], colors, np.float32(np.nan))
-        found = _from_nearby(seen, colors, (~unknown, unknown), hints)
-        share = np.zeros(len(colors), np.float32)
-        share[guessed] = sample(images.far_known, uv[guessed])[:, 0]
-        colors[unknown] = found + share[unknown, None] * (colors[unknown] - found)
+    hidden = seen.vertex_layer >= Layer.HIDDEN_NEAR
+    turned = far & ~guessed
+    if guessed.any() and turned.any():
+        found = _from_nearby(seen, colors, turned, guessed)
+        colors[guessed] = found + sample(images.far_known, uv[guessed]) * (colors[guessed] - found)
+    if hidden.any() and not hidden.all():
+        colors[hidden] = _from_nearby(seen, colors, ~hidden, hidden)
     return colors, guessed
 
 
-def _from_nearby(
-    seen: Seen, colors: Floats, chosen: tuple[NDArray[np.bool_], NDArray[np.bool_]], hints: Floats
-) -> Floats:
-    """Return the colours of the vertices chosen second, from those chosen first that lie near and look the same way.
-
-    hints : (V, 3), what the colour may be, or NaN.
-    """
-    sources, unknown = chosen
+def _from_nearby(seen: Seen, colors: Floats, sources: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> Floats:
+    """Return the colours of the unknown vertices, from sources that lie near and look the same way."""
     size = float(np.ptp(seen.vertices, axis=0).max())
     features = np.concatenate([seen.vertices / size, _NORMAL_WEIGHT * seen.normals], axis=1).astype(np.float32)
     wanted = features[unknown]
@@ -198,6 +211,5 @@ def _from_nearby(
     key = ((cell[:, 0] * (_CELLS + 1) + cell[:, 1]) * (_CELLS + 1) + cell[:, 2]) * 6 + side
     _, own = np.unique(key, return_inverse=True)
     count = np.bincount(own)
-    columns = np.concatenate([wanted, hints[unknown]], axis=1).T
-    means = np.stack([np.bincount(own, column) / count for column in columns], axis=1).astype(np.float32)
-    return fill_points(features[sources], colors[sources], means[:, :6], means[:, 6:])[own]
+    means = np.stack([np.bincount(own, column) / count for column in wanted.T], axis=1).astype(np.float32)
+    return fill_points(features[sources], colors[sources], means)[own]

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
-_SIDE = 128
+_SIDE = 144
 # A difference of so many of 255 is a detail.
 _DETAIL = 22
 # A detail's edge changes so much over two pixels of _SIDE; shading does not.
@@ -28,6 +28,7 @@ _EDGE = 30
 # The band that the outline's colours are taken from, in pixels of _SIDE.
 _BAND = 4
 _SYMMETRIC = 0.9
+_SMALL = 0.03
 _PATTERN_PIECES, _PATTERN_SHARE, _PATTERN_LEAST = 5, 0.06, 0.006
 
 
@@ -63,7 +64,7 @@ def far_side(seen: Floats, known: Floats) -> FarSide:
     bare = without_islands(small, inside)
     islands = _islands(small, bare, inside)
     plain = _has_eyes(small, bare, islands, inside) and not _is_pattern(small, islands, inside)
-    return FarSide(plain, _replaced(seen, islands.mask) if plain else seen)
+    return FarSide(plain, _replaced(seen, islands, inside) if plain else seen)
 
 
 def without_islands(image: Pixels, inside: Bools) -> Pixels:
@@ -89,7 +90,7 @@ def _reconstruct(marker: Pixels, ceiling: Pixels) -> Pixels:
 
 
 def _islands(small: Pixels, bare: Pixels, inside: Bools) -> _Islands:
-    """Find the islands: pieces that differ from the bare image and have an edge, which a ball's bright middle has not."""
+    """Find the islands: pieces that differ from the bare image and have an edge, as a ball's bright middle has not."""
     difference = small.astype(np.int16) - bare
     kernel = np.ones((3, 3), np.uint8)
     edge = (cv2.dilate(small, kernel) - cv2.erode(small, kernel)).max(axis=2)
@@ -146,15 +147,26 @@ def _two_alike(mask: Bools, inside: Bools) -> bool:
     return False
 
 
-def _replaced(seen: Floats, mask: Bools) -> Floats:
-    """Return the image with its islands, and a little around them, continued from what surrounds them."""
+def _replaced(seen: Floats, islands: _Islands, inside: Bools) -> Floats:
+    """Return the image with its islands, and a pixel around them, replaced: small ones by what is most around them.
+
+    Large ones are continued from all sides.
+    """
+    height, width = islands.mask.shape
+    small = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
+    wide = cv2.dilate(islands.mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    filled = fill_image(small, (~wide & inside).astype(np.float32))
+    for label in np.flatnonzero(islands.stats[1:, cv2.CC_STAT_AREA] < _SMALL * inside.sum()) + 1:
+        own = (islands.labels == label).astype(np.uint8)
+        near, far = (cv2.dilate(own, np.ones((k, k), np.uint8)) > 0 for k in (3, 11))
+        ring = far & ~wide & inside
+        if ring.any():
+            filled[near] = np.median(small[ring], axis=0)
     whole = (seen.shape[1], seen.shape[0])
-    wide = cv2.dilate(mask.astype(np.float32), np.ones((5, 5), np.uint8))
-    small = cv2.resize(seen, (2 * mask.shape[1], 2 * mask.shape[0]), interpolation=cv2.INTER_AREA)
-    hole = cv2.resize(wide, (2 * mask.shape[1], 2 * mask.shape[0]), interpolation=cv2.INTER_NEAREST)
-    around = cv2.resize(fill_image(small, 1 - hole), whole, interpolation=cv2.INTER_LINEAR)
-    weight = cv2.resize(cv2.GaussianBlur(wide, (0, 0), 1.0), whole, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(seen + weight[..., None] * (around - seen), dtype=np.float32)
+    around = cv2.resize(cv2.GaussianBlur(filled, (0, 0), 0.7), whole, interpolation=cv2.INTER_LINEAR)
+    weight = cv2.resize(cv2.GaussianBlur(wide.astype(np.float32), (0, 0), 0.7), whole, interpolation=cv2.INTER_LINEAR)
+    weight = np.clip(weight * 1.6, 0, 1)[..., None]
+    return np.asarray(seen + weight * (around - seen), dtype=np.float32)
 
 
 def _overlap(a: Bools, b: Bools) -> float:

@@ -117,8 +117,12 @@ class ResultRecorder:
 
     def clean_up(self, run: Run) -> None:
         """Remove what is left of a run that the heartbeats ended, and count it."""
+        job = run.job
         if run.ending is Ending.CANCELLED:
-            self._delete_image(run.job)
+            self._delete_image(job)
+            _log.info("job %s is cancelled", job.id)
+        elif run.ending is Ending.RELEASED:
+            _log.warning("job %s is handed back: it waits again, unharmed, for the next worker", job.id)
         self._metrics.job_finished(_OUTCOMES.get(run.ending or Ending.LOST, LEASE_LOST))
 
     def retry(self, run: Run, action: Callable[[], Out]) -> Out:
