@@ -24,7 +24,7 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline, refused
 from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
-from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
+from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, DEFAULT_OBJECTS, Acceleration, ObjectChoice
 
 Out = TypeVar("Out")
 
@@ -80,6 +80,7 @@ class BatchOptions(TypedDict, total=False):
     target_faces: TargetFaces
     remove_background: BackgroundModes
     acceleration: Acceleration
+    objects: ObjectChoice
 
 
 class BatchCall(BatchOptions, total=False):
@@ -146,10 +147,11 @@ class ShapeBatch:
         target_faces: TargetFaces = None,
         remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
         acceleration: Acceleration = DEFAULT_ACCELERATION,
+        objects: ObjectChoice = DEFAULT_OBJECTS,
     ) -> list[ImageOptions]:
         pipeline = self._processor.pipeline
         generation = pipeline.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
-        return image_options(generation, count, seeds, target_faces, remove_background)
+        return image_options(generation, count, seeds, target_faces, remove_background, objects)
 
     def _until_meshes(
         self,

@@ -16,11 +16,12 @@ from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLos
 from backend.hunyuan3d.options import Defaults, ImageOptions
 from backend.jobs.progress import STAGES
 from backend.jobs.stage_times import StageTimes, Workload
+from backend.runner.descriptions import known_metadata
 from backend.runner.device_times import DeviceTimes
 from backend.runner.heartbeat import Ending, Run
 from backend.runner.look_ahead import LookAhead
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
-from backend.runner.result_recorder import ResultRecorder, known_metadata, unnamed_error
+from backend.runner.result_recorder import ResultRecorder, unnamed_error
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context

@@ -37,6 +37,7 @@ class FakeDevice:
 class FakeDefaults:
     num_inference_steps: int = 4
     guidance_scale: float = 5.0
+    octree_resolution: int = 384
 
 
 @dataclass(eq=False)
