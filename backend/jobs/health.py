@@ -33,6 +33,11 @@ class Health:
         """The workers that take jobs now."""
         return tuple(state for state in self.workers if state.status is WorkerStatus.READY)
 
+    @property
+    def octree_resolution(self) -> int | None:
+        """Cells a side that the model is for, as a worker says that takes jobs; None where none does."""
+        return next((state.octree_resolution for state in self.ready if state.octree_resolution), None)
+
     def is_loading(self, *, own_worker: bool) -> bool:
         """Return whether a worker is about to be ready, and none is yet.
 
