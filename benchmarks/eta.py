@@ -2,9 +2,9 @@
 
     python -m benchmarks.eta --out benchmarks/results/eta.md
 
-Everything is the service's own (queue, leases, batches, recording, forecast) but the model: in its place stands one that
-sleeps as long as an H100 took for the 2.1 design (benchmarks/results/full_size.md), give or take a few per cent, so that
-what else the machine does plays no part. What was said before is reckoned beside it: a moving mean over all jobs.
+Everything is the service's own (queue, leases, batches, recording, forecast) but the model: in its place stands one
+that sleeps as long as an H100 took for the 2.1 design (benchmarks/results/full_size.md), give or take a few per cent, so
+that what else the machine does plays little part. What was said before is reckoned beside it: a moving mean of all jobs.
 """
 
 from __future__ import annotations
@@ -270,9 +270,9 @@ def report(jobs: Sequence[Followed]) -> str:
     lines = [
         "# When jobs will be finished",
         "",
-        f"{_JOBS} jobs of three agents, sent within {_SUBMITTED_WITHIN:.0f} s of a fresh start: octree resolutions from "
-        f"128 to 512, 15, 30 and 50 steps, all faces and fewer. In the model's place: sleeps as long as an H100 took for "
-        f"the 2.1 design, each time some {100 * _NOISE:.0f} % other; everything else is the service's own. "
+        f"{_JOBS} jobs of three agents, sent within {_SUBMITTED_WITHIN:.0f} s of a fresh start: octree resolutions "
+        "from 128 to 512, 15, 30 and 50 steps, all faces and fewer. In the model's place: sleeps as long as an H100 "
+        f"took for the 2.1 design, each time some {100 * _NOISE:.0f} % other; everything else is the service's own. "
         f"Every {1000 * _POLL_SECONDS:.0f} ms all were asked for. {platform.machine()} CPU, {os.cpu_count()} cores, "
         f"load {os.getloadavg()[0]:.0f}, {datetime.now(UTC):%Y-%m-%d}.",
         "",
