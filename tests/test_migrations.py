@@ -163,7 +163,8 @@ def test_a_database_of_the_first_release_keeps_its_rows(old: str) -> None:
         for table, rows in ROWS.items():
             names = RENAMED.get(table, {})
             expected = [
-                {**{names.get(name, name): value for name, value in row.items()}, **ADDED.get(table, {})} for row in rows
+                {**{names.get(name, name): value for name, value in row.items()}, **ADDED.get(table, {})}
+                for row in rows
             ]
             if table == "jobs":
                 expected[0]["batch_index"] = 0
