@@ -239,6 +239,8 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
     found: dict[str, object] = {
         "vertices": shape.vertices,
         "faces": shape.faces,
+        "faces_found": shape.faces_found,
+        "parts": shape.parts,
         "watertight": shape.watertight,
         "steps": shape.num_inference_steps,
         "guidance_scale": shape.guidance_scale,
