@@ -22,6 +22,7 @@ import numpy as np
 import trimesh
 
 from backend.hunyuan3d.mesh.ops import check_scale_mm, require_usable
+from backend.hunyuan3d.mesh.sampling import spread_points
 from backend.hunyuan3d.mesh.topology import Faces, Vertices, is_closed
 
 THINNEST_PRINTABLE_MM = 0.8
@@ -111,7 +112,7 @@ def _thinnest_wall(vertices: Vertices, faces: Faces, normals: Vertices, areas: V
         return None
     scene = EmbreeScene()
     TriangleMesh(scene, vertices.astype(np.float32), faces.astype(np.int32))
-    chosen, points = _spread(vertices, faces, areas)
+    chosen, points = spread_points(vertices, faces, areas, _RAYS)
     inwards = -normals[chosen]
     # Begun a little inside: a ray that starts on a face would end on it.
     inside = 1e-4 * float(np.ptp(vertices, axis=0).max())
@@ -121,16 +122,3 @@ def _thinnest_wall(vertices: Vertices, faces: Faces, normals: Vertices, areas: V
     if not len(left):
         return None
     return float(left[int(_THINNEST_SHARE * (len(left) - 1))]) + inside
-
-
-def _spread(vertices: Vertices, faces: Faces, areas: Vertices) -> tuple[Faces, Vertices]:
-    """Return faces (P,) and a point on each (P, 3), spread evenly over the surface and the same for the same mesh."""
-    total = np.cumsum(areas)
-    at = (np.arange(_RAYS) + 0.5) / _RAYS * total[-1]
-    chosen = np.minimum(np.searchsorted(total, at), len(faces) - 1)
-    # A sequence of low discrepancy in two dimensions (Roberts, 2018).
-    u, v = (np.arange(1, _RAYS + 1) * step % 1 for step in (0.7548776662466927, 0.5698402909980532))
-    outside = u + v > 1
-    u, v = np.where(outside, 1 - u, u), np.where(outside, 1 - v, v)
-    a, b, c = (vertices[faces[chosen, k]] for k in range(3))
-    return chosen, a + u[:, None] * (b - a) + v[:, None] * (c - a)
