@@ -14,11 +14,13 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import require_agent_token
 from backend.api import operations as calls
-from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_batch
+from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, register_error_handlers
-from backend.api.following import find, links, outlook_of, poll_after, require_id
+from backend.api.file_answers import answer_files
+from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
 from backend.api.health import answer_health
+from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
@@ -28,22 +30,22 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
+from backend.api.job_files import add_format, delete_files, open_file, read_format
 from backend.api.openapi import document_pages, make_document
+from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
+from backend.api.query import check_query, read_cursor, read_filter, read_limit
 from backend.api.request_context import give_requests_context
-from backend.api.submissions import Operation, Submitter, discard_images, wait_for_job
+from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
-from backend.errors import InvalidLimit, IpNotAllowed, JobNotFound
-from backend.jobs.models import Batch, Job, Status, Submitted
-from backend.jobs.outlook import Outlook
-from backend.limits import MAX_PAGE_JOBS
+from backend.errors import IpNotAllowed, JobNotFound
+from backend.jobs.models import Batch, Job, Status
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
-_EXTENSION = "agent_services"
 _SUBMITTER = "agent_submitter"
 _OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
 
@@ -53,6 +55,7 @@ api = APIBlueprint(
     url_prefix=PREFIX,
     operation_id_callback=lambda *, name, path, method: name,  # noqa: ARG005
 )
+api.before_request(check_query)
 
 
 def register_agent_api(app: Flask, services: AgentServices | None = None, *, whole_app: bool = False) -> AgentServices:
@@ -63,7 +66,7 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     Raises what AgentServices.from_settings raises.
     """
     services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
-    app.extensions[_EXTENSION] = services
+    app.extensions[EXTENSION] = services
     app.extensions[_SUBMITTER] = Submitter(services)
     covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
     give_requests_context(app, services.metrics, covered)
@@ -86,7 +89,7 @@ def metrics() -> Response:
 
 def services_of(app: Flask) -> AgentServices:
     """Return the services of an app that has the API."""
-    services: AgentServices = app.extensions[_EXTENSION]
+    services: AgentServices = app.extensions[EXTENSION]
     return services
 
 
@@ -94,15 +97,15 @@ def services_of(app: Flask) -> AgentServices:
 @require_agent_token("generate")
 def generate(header: SubmitHeaders) -> Response:
     """Make a mesh of one image."""
-    submitted, waits = _submit("generate", header)
-    (job_id,) = submitted.job_ids
-    job = _follow(job_id, waits) if waits or submitted.replayed else None
+    submission = _submit("generate", header)
+    waits, (job_id,) = submission.waits, submission.submitted.job_ids
+    job = _follow(job_id, waits) if waits or submission.submitted.replayed else None
     if not waits or job is None or not job.status.finished:
         status = job.status if job else Status.QUEUED
         answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
-        return json_response(answer, 202)
+        return _accepted(answer)
     if job.status is Status.COMPLETED:
-        return json_response(answer_generated(job, links()))
+        return json_response(answer_generated(job, links(), outlook_of(_services(), job)))
     return error_response(job_failure(job))
 
 
@@ -110,61 +113,75 @@ def generate(header: SubmitHeaders) -> Response:
 @require_agent_token("batch")
 def batch(header: SubmitHeaders) -> Response:
     """Make a mesh of each of several images."""
-    submitted, _ = _submit("batch", header)
-    batch_id = submitted.batch_id or ""
-    answer = BatchAcceptedAnswer(
-        batch_id=batch_id,
-        job_ids=submitted.job_ids,
-        total_images=len(submitted.job_ids),
-        status_url=links().status(batch_id),
-    )
-    return json_response(answer, 202)
+    submission = _submit("batch", header)
+    batch_id, job_ids = submission.submitted.batch_id or "", submission.submitted.job_ids
+    refused = _refused_of(batch_id) if submission.is_partial else []
+    return _accepted(answer_accepted_batch(batch_id, job_ids, refused, links()))
 
 
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
 @require_agent_token("status")
 def status(path: JobPath) -> Response:
     """Report how far a job or batch is."""
-    found = find(_services(), path.job_id, g.agent.agent_id)
-    if isinstance(found, Batch):
-        outlooks = _services().outlooks.of(found.jobs)
-        answer: JobAnswer | BatchAnswer = answer_batch(found, links(), outlooks)
-    else:
-        answer = answer_job(found, links(), outlook_of(_services(), found))
+    found = find(_services(), path.job_id, g.agent.internal_id)
+    answer = _described(found)
     response = json_response(answer)
     if not found.status.finished:
-        response.headers["Retry-After"] = str(poll_after(answer.eta_seconds))
+        tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds)
     return response
 
 
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
-    """List the agent's jobs, newest first; their positions in the queue are reported by /status alone."""
-    page = _services().store.list_jobs(g.agent.agent_id, request.args.get("cursor"), _read_limit(query.limit))
-    items = tuple(describe_job(job, links(), Outlook(eta_seconds=job.eta_seconds)) for job in page.jobs)
+    """List the agent's jobs, newest first."""
+    services, wanted = _services(), read_filter(query.status, query.label)
+    page = services.store.list_jobs(g.agent.internal_id, read_cursor(query.cursor), read_limit(query.limit), wanted)
+    outlooks, addresses = services.outlooks.of(page.jobs), links()
+    items = tuple(describe_job(job, addresses, outlooks[job.id]) for job in page.jobs)
     return json_response(JobsAnswer(jobs=items, next_cursor=page.next_cursor))
 
 
 @api.delete("/jobs/<job_id>", provide_automatic_options=False, **calls.CANCEL)
 @require_agent_token("generate")
 def cancel(path: JobPath) -> Response:
-    """Cancel a job: at once while it waits, between two denoising steps while it runs."""
-    log_jobs(path.job_id)
-    job = _services().store.cancel(require_id(path.job_id), g.agent.agent_id)
-    if job.status is Status.CANCELLED:
-        discard_images([job.image_name], _services().images)
-    return json_response(answer_job(job, links(), outlook_of(_services(), job)))
+    """Cancel a job, or what is left of a batch: at once what waits, between two denoising steps what runs."""
+    found = find(_services(), path.job_id, g.agent.internal_id)
+    store = _services().store
+    cancelled = store.cancel_batch if isinstance(found, Batch) else store.cancel
+    now: Job | Batch = cancelled(found.id, g.agent.internal_id)
+    jobs = now.jobs if isinstance(now, Batch) else [now]
+    discard_images([job.image_name for job in jobs if job.status is Status.CANCELLED], _services().images)
+    return json_response(_described(now))
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """Send the file of a mesh, with ETag and ranges."""
+    """Send a file of a job, with ETag and ranges."""
     services = _services()
-    job = services.store.get_by_artifact(path.filename, g.agent.agent_id)
-    log_jobs(job.id)
-    return send_artifact(services.artifacts.open(path.filename))
+    file = find_file(services, path.filename, g.agent.internal_id)
+    log_jobs(file.job_id)
+    return send_artifact(open_file(services, file))
+
+
+@api.post("/jobs/<job_id>/files", provide_automatic_options=False, **calls.ADD_FILE)
+@require_agent_token("download")
+def add_file(path: JobPath) -> Response:
+    """Make one more format of a finished mesh."""
+    format = read_format(g.body, request.headers.get("Content-Type", ""))
+    job = _find_job(path.job_id)
+    add_format(_services(), job, format)
+    return json_response(answer_files(job, _services().store.files.of(job), links()))
+
+
+@api.delete("/jobs/<job_id>/files", provide_automatic_options=False, **calls.DELETE_FILES)
+@require_agent_token("generate")
+def remove_files(path: JobPath) -> Response:
+    """Delete a finished job's files and picture."""
+    job = _find_job(path.job_id)
+    delete_files(_services(), job)
+    return json_response(answer_files(job, (), links()))
 
 
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
@@ -173,29 +190,53 @@ def health() -> Response:
     return answer_health(_services())
 
 
+def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
+    """Return the answer for what goes on by itself: where to ask for it, and when."""
+    response = json_response(answer, 202)
+    response.headers["Location"] = answer.status_url
+    return tell_when(response, _services(), g.agent.internal_id, None)
+
+
 def _services() -> AgentServices:
     return services_of(current_app)
 
 
-def _submit(operation: Operation, header: SubmitHeaders) -> tuple[Submitted, bool]:
+def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
+    """Return a job or batch as it is now, with what is known of its future."""
+    if isinstance(found, Batch):
+        return answer_batch(found, links(), _services().outlooks.of(found.jobs))
+    return answer_job(found, links(), outlook_of(_services(), found))
+
+
+def _find_job(job_id: str) -> Job:
+    """Return the agent's job of this id. Raises JobNotFound, also for a batch, and Expired."""
+    found = find(_services(), job_id, g.agent.internal_id)
+    if isinstance(found, Batch):
+        raise JobNotFound("Files are a job's; the status of a batch names its jobs.")
+    return found
+
+
+def _refused_of(batch_id: str) -> list[Job]:
+    """Return a batch's jobs whose images were bad when it came in. Raises JobNotFound, Expired."""
+    found = find(_services(), batch_id, g.agent.internal_id)
+    return [job for job in found.jobs if job.refused] if isinstance(found, Batch) else []
+
+
+def _submit(operation: Operation, header: SubmitHeaders) -> Submission:
     submitter: Submitter = current_app.extensions[_SUBMITTER]
     content_type = request.headers.get("Content-Type", "")
-    submitted, waits = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key)
-    log_jobs(*submitted.job_ids)
-    return submitted, waits
+    submission = submitter.submit(g.agent, operation, g.body, content_type, header.idempotency_key, g.request_began)
+    log_jobs(*submission.submitted.job_ids)
+    return submission
 
 
 def _follow(job_id: str, waits: bool) -> Job | None:
     """Return a job, finished where its caller waits and may; None when nobody can say how it is."""
     try:
         if waits:
-            return wait_for_job(_services(), job_id, g.agent.agent_id)
-        return _services().store.get(job_id, g.agent.agent_id)
+            return wait_for_job(_services(), job_id, g.agent.internal_id)
+        return _services().store.get(job_id, g.agent.internal_id)
     except JobNotFound as error:
-        raise JobNotFound("The job that this Idempotency-Key made is over and removed; send a new key.") from error
-
-
-def _read_limit(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MAX_PAGE_JOBS):
-        raise InvalidLimit
-    return int(text)
+        gone = missing(_services(), job_id, g.agent.internal_id)
+        gone.message = "The job that this Idempotency-Key made is over and removed; send a new key."
+        raise gone from error

@@ -11,8 +11,9 @@ import secrets
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,11 +22,12 @@ from flask import Flask, Response, current_app, g, request
 from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
 from backend.auth.audit_log import AuditEntry, AuditLog
 from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
+from backend.auth.clock_jumps import SignedAt
 from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RequestLimits
-from backend.auth.request_body import spool_body
+from backend.auth.request_body import BodySlots, has_body, spool_body
 from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
 from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
 from backend.config import IPNetwork, Settings
@@ -91,7 +93,7 @@ def verify(
     """
     keys = agent.api_keys if agent else ()
     if not signature_matches(signed, keys, dummy_keys[len(keys) :]) or agent is None:
-        raise AuthInvalid
+        raise AuthInvalid(details=signed.evidence)
     if abs(now.timestamp() - int(signed.timestamp)) > tolerance:
         raise AuthExpired(details={"server_time": int(now.timestamp()), "tolerance_seconds": tolerance})
     if signed.expires is not None and now.timestamp() > signed.expires:
@@ -132,7 +134,9 @@ class AgentGuard:
         self._audit = audit
         self._clock = clock
         self._spool_dir = settings.spool_dir
+        self._bodies = BodySlots()
         self._max_body_bytes = {operation: settings.max_body_bytes(operation) for operation in OPERATIONS}
+        self._tolerance = timedelta(seconds=settings.timestamp_tolerance)
         self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
         self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
         self._local = AgentConfig(
@@ -146,6 +150,10 @@ class AgentGuard:
         registry = AgentRegistry(settings.agents_file, defaults) if settings.auth_enabled else None
         audit = AuditLog(settings.audit_log, clock)
         return cls(settings, registry, nonces, RequestLimits(settings), audit, clock)
+
+    def removed_agents(self) -> frozenset[str]:
+        """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
+        return self._registry.removed() if self._registry else frozenset()
 
     def init_app(self, app: Flask) -> None:
         """Guard an app's marked views: needed once, after the app's own before_request hooks."""
@@ -186,7 +194,8 @@ class AgentGuard:
             self._limits.admit_refusal(str(visit.address or ""))
             raise
         self._limits.admit_agent(agent, visit.operation)
-        self._take_body(visit.operation, signed.body_digest)
+        with self._bodies.one(agent.agent_id) if has_body(request.environ) else nullcontext():
+            self._take_body(visit.operation, signed.body_digest)
         return agent
 
     def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
@@ -202,7 +211,8 @@ class AgentGuard:
         if agent.allowed_ips and not is_allowed(visit.address, agent.allowed_ips):
             raise IpNotAllowed
         _require_operation(agent, visit.operation)
-        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl):
+        signed_at = SignedAt(datetime.fromtimestamp(int(signed.timestamp), UTC), self._tolerance)
+        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl, signed_at):
             raise AuthReplayed
         return signed, agent
 
@@ -289,8 +299,7 @@ def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
         header("X-Forwarded-Proto") or "",
         trusted_proxies,
     )
-    has_body = environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
-    return read_message_signature(Message(method, target, scheme, has_body, header))
+    return read_message_signature(Message(method, target, scheme, has_body(environ), header))
 
 
 def _target(environ: Mapping[str, Any]) -> str:

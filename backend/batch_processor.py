@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
+from typing import TYPE_CHECKING
 
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
@@ -24,7 +26,7 @@ from backend.hunyuan3d.device.malloc import MemoryReturn, prepare_malloc
 from backend.hunyuan3d.options import Defaults
 from backend.jobs.models import Clock, Job
 from backend.jobs.notifier import LocalNotifier
-from backend.jobs.progress import StageTimes
+from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
 from backend.periodic import endless_retries
@@ -42,6 +44,9 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
 from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
+
+if TYPE_CHECKING:
+    from backend.hunyuan3d.results import ShapeMetadata
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
@@ -106,7 +111,8 @@ class BatchProcessor:
         self._on_broken = on_broken
         self.owner = owner or f"{socket.gethostname()[:64]}-{os.getpid()}-{secrets.token_hex(4)}"
         counts = metrics or NoMetrics()
-        self._times = StageTimes()
+        threads = min(_MOST_EXPORT_THREADS, os.cpu_count() or 1)
+        self._times = StageTimes(batch_size=settings.max_batch_size, threads=threads)
         self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._clean_up)
         watchdog = watchdog or Watchdog(settings.batch_seconds)
         self._recorder = ResultRecorder(
@@ -119,8 +125,8 @@ class BatchProcessor:
         self._runner = BatchRunner(
             images, self._recorder, self._times, counts, watchdog, self._device_times, self._look_ahead
         )
-        self._exports = ExportPool(min(_MOST_EXPORT_THREADS, os.cpu_count() or 1), 2 * settings.max_batch_size)
-        self._presence = Presence(registry, self.owner, lambda: self._times.seconds_per_job)
+        self._exports = ExportPool(threads, 2 * settings.max_batch_size)
+        self._presence = Presence(registry, self.owner, self._times)
         self._memory = MemoryReturn()
         self._thread: threading.Thread | None = None
 
@@ -180,6 +186,9 @@ class BatchProcessor:
             self._presence.failed(error)
             raise
         self._memory.freeze()
+        self._times.default_steps = processor.defaults.num_inference_steps
+        for metadata in processor.rehearsals:
+            self._times.note(_rehearsed(metadata))
         self._device_times.ready()
         self._presence.ready(processor)
 
@@ -210,7 +219,7 @@ class BatchProcessor:
         self._draining = True
 
     def finish(self, seconds: float | None = None) -> None:
-        """Drain, and wait until nothing runs here any more: meshes are recorded or handed back. seconds : as drain's."""
+        """Drain, and wait until nothing runs here any more: all is recorded or handed back. seconds : as drain's."""
         self.drain(seconds)
         self._presence.draining()
         self._look_ahead.stop()
@@ -276,7 +285,6 @@ class BatchProcessor:
         begun = self._device_times.now()
         try:
             self._gather(processor, batch)
-            started = time.perf_counter()
             with self._isolated_if_it_must_be(batch):
                 self._runner.run(processor, batch.tasks, batch.capacity, partial(self._hand_over, batch))
         except DeviceLost:
@@ -294,7 +302,6 @@ class BatchProcessor:
                 self._store.release_unknown(self.owner, self._heartbeats.jobs())
             raise
         if batch.tasks:
-            self._times.note_batch(time.perf_counter() - started, len(batch.tasks))
             self._device_times.batch_done(begun, batch.longest_wait())
         return len(batch.runs)
 
@@ -352,11 +359,14 @@ class BatchProcessor:
 
     def _hand_over(self, batch: _Batch, task: Task, shape: PendingShape) -> None:
         batch.handed_over.add(task.run)
+        task.run.hand_over()
         self._exports.submit(partial(self._record, task, shape), lambda: task.run.over)
 
     def _record(self, task: Task, shape: PendingShape) -> None:
         try:
-            self._recorder.record(task.run, task.request, shape)
+            later = self._recorder.record(task.run, task.request, shape)
+            if later is not None:
+                self._exports.defer(later)
         finally:
             self._memory.after_work()
 
@@ -381,3 +391,10 @@ class BatchProcessor:
         until = time.monotonic() + seconds
         while not self._draining and time.monotonic() < until:
             time.sleep(0.1)
+
+
+def _rehearsed(metadata: ShapeMetadata) -> Measured:
+    """Return what a warm-up took, of the stages that it went through."""
+    work = Workload(metadata.num_inference_steps or 1, metadata.octree_resolution or 1, metadata.target_faces)
+    taken = {stage: seconds for stage, seconds in asdict(metadata.seconds).items() if seconds > 0}
+    return Measured(work, taken, max(1, metadata.batch_size), metadata.evaluations, rehearsed=True)

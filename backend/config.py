@@ -53,7 +53,18 @@ class Settings:
     data_dir: Annotated[Path, Meaning("ORFEAS_DATA_DIR", "Folder for everything the service writes.")] = Path("data")
     host: Annotated[str, Meaning("HOST", "Address to listen on; `0.0.0.0` for every interface.")] = "127.0.0.1"
     port: Annotated[int, Meaning("PORT", "Port to listen on; 0 for any free one.", 0, 65535)] = 5000
-    web_threads: Annotated[int, Meaning("WEB_THREADS", "Requests that one web process handles at once.", 2, 1000)] = 32
+    web_threads: Annotated[
+        int, Meaning("WEB_THREADS", "Small calls, answered at once, that one web process handles at once.", 2, 1000)
+    ] = 32
+    web_waiting: Annotated[
+        int,
+        Meaning(
+            "WEB_WAITING",
+            "Requests with a body, a file or a long wait that one web process handles at once, beside those.",
+            16,
+            10_000,
+        ),
+    ] = 1000
     log_level: Annotated[
         str, Meaning("LOG_LEVEL", "How much is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     ] = "INFO"

@@ -40,6 +40,8 @@ def allowed_by(schema: Mapping[str, Any]) -> str:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "boolean":
         return "true or false"
+    if schema["type"] == "string":
+        return f"at most {schema['maxLength']} characters, none of them a control character"
     kind = "a whole number" if schema["type"] == "integer" else "a number"
     high = f"{schema['maximum']:g}" if schema["type"] == "number" else str(schema["maximum"])
     return f"{kind} from {schema['minimum']:g} to {high}"

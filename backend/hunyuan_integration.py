@@ -25,12 +25,14 @@ from backend.hunyuan3d.device.choice import resolve_device
 from backend.hunyuan3d.device.compile import CompiledPieces, compiler_missing, keep_compiled_in
 from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
+from backend.hunyuan3d.device.rehearsal import rehearse
 from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import PreparedImage
+from backend.hunyuan3d.results import ShapeMetadata
 from backend.limits import BackgroundMode
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ class Hunyuan3DProcessor:
         # Held by whoever runs a batch, and while the network that runs it is changed.
         self.device_lock = threading.Lock()
         self.compiling: BackgroundCompile | None = None
+        self.rehearsals: Sequence[ShapeMetadata] = ()
 
     @property
     def compiled(self) -> bool:
@@ -129,7 +132,7 @@ class Hunyuan3DProcessor:
         return [None if isinstance(each, OutOfMemory) else each for each in prepared]
 
     def warm_up(self) -> None:
-        """Run drawn pictures, so that the first request need not wait, and measure what one more picture costs.
+        """Run drawn pictures, so that the first request need not wait; measure what one more and what each stage takes.
 
         Raises OutOfMemory when not even one fits.
         """
@@ -137,6 +140,8 @@ class Hunyuan3DProcessor:
         self.sizer.costs = measure_costs(self.pipeline, self.memory, resolution)
         self.memory.release()
         export_mesh(draw_ball(), "glb")
+        self.rehearsals = rehearse(self.pipeline, sorted({resolution, self.defaults.octree_resolution}))
+        self.memory.release()
 
 
 class ProcessorCache:

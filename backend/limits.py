@@ -89,8 +89,17 @@ DEFAULT_SCALE_MM: Final = 100.0
 MIN_BATCH_IMAGES: Final = 2
 MAX_BATCH_IMAGES: Final = 10
 
+MAX_LABEL_CHARACTERS: Final = 200
+
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
+
+FileKind = Literal["mesh", "preview", "thumbnail", "turntable", "image", "cutout", "shape"]
+FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
+"""What a file of a job is. The shape is what its meshes are encoded from, for one more format later; it is not sent."""
+
+PREVIEW_FORMAT: Final = "webp"
+"""Of previews, thumbnails and turntables: the one format of images that is both small and animated."""
 
 
 def default_target_faces(quality: int) -> int | None:

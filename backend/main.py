@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from types import FrameType
 
 from flask import Flask
@@ -48,12 +47,12 @@ def main() -> int:
     server = make_server(settings.host, settings.port, app, threaded=True)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        services.begin_stop()
-        # It waits for the loop that this thread is in.
-        threading.Thread(target=server.shutdown).start()
+        services.begin_drain(None if services.draining.since is None else 0)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # On another thread: it waits for the loop that this one is in.
+    services.call_when_drained(server.shutdown)
     services.start()
     sys.stdout.write(f"Serving on http://{server.host}:{server.port}; for development only.\n")
     sys.stdout.flush()

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
+from backend.jobs.changes import Changes
 from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
@@ -42,17 +43,23 @@ class Resources:
 
     @classmethod
     def open(
-        cls, settings: Settings, notifier: Notifier, *, clock: Clock = utc_now, observer: QueueObserver | None = None
+        cls,
+        settings: Settings,
+        notifier: Notifier,
+        *,
+        clock: Clock = utc_now,
+        observer: QueueObserver | None = None,
+        changes: Changes | None = None,
     ) -> Resources:
         """Open what the settings describe, with the job tables made.
 
-        notifier : what the reminder notifies; observer : as JobStore's
+        notifier : what the reminder notifies; observer, changes : as JobStore's
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
-        store = JobStore(database, clock, max_attempts=settings.max_attempts, observer=observer)
+        store = JobStore(database, clock, max_attempts=settings.max_attempts, observer=observer, changes=changes)
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database)])
 

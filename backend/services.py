@@ -5,9 +5,11 @@ Nothing runs before `start`. This module does not know HTTP, or what the resourc
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,14 +18,17 @@ from backend.agent_auth import AgentGuard
 from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
+from backend.errors import ServiceStopping
 from backend.hunyuan3d.checkpoint.defaults import configured_resolution
+from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
 from backend.jobs.outlook import Outlooks
+from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
-from backend.periodic import utc_now
+from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
@@ -31,7 +36,29 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
-from backend.validation import Resolutions
+from backend.validation import Resolutions, workload_of
+
+_REMOVALS_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Draining:
+    """Whether a process is on its way to its end, and since when."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self._begun = threading.Event()
+
+    def begin(self) -> None:
+        """Say so, once; safe in a signal handler of a thread that does not `wait`."""
+        if self.since is None:
+            self.since = time.monotonic()
+        self._begun.set()
+
+    def wait(self) -> None:
+        """Wait until it is so."""
+        self._begun.wait()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +67,10 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
+    removals : cancels what agents that were removed have left
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
-    stopping : set when the process is about to end and nobody should wait for anything any more
+    draining : set when this process is to end, but goes on answering until what runs here is done
+    stopping : set when nobody should wait for anything any more, because the process ends now
     """
 
     settings: Settings
@@ -53,7 +82,9 @@ class AgentServices:
     metrics: ServiceMetrics
     health: HealthReader
     outlooks: Outlooks
+    removals: PeriodicTask
     sync_slots: threading.Semaphore
+    draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
@@ -72,10 +103,15 @@ class AgentServices:
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics = ServiceMetrics()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics)
+        changes = Changes()
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+
+        def cancel_removed() -> None:
+            cancel_jobs(resources.store, resources.images, guard.removed_agents())
+
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -96,7 +132,8 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
-            outlooks=Outlooks(resources.store, health.read),
+            outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
+            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -154,20 +191,58 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
+        self.removals.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
-    def begin_stop(self) -> None:
-        """Take no more jobs to run, and let nobody wait; at once, and safe in a signal handler."""
-        self.stopping.set()
+    def require_worker(self, began: float) -> None:
+        """See that a job of a request would be run, here or elsewhere.
+
+        began : time.monotonic() at the request's beginning; what began before a drain is still taken, to wait in the
+            queue for the next start
+        Raises GpuBusy, ServiceStopping, StoreUnavailable.
+        """
+        if self.draining.since is None:
+            self.health.require_worker(own_worker=self.worker is not None)
+        elif began > self.draining.since and not self._others_are_ready():
+            raise ServiceStopping
+
+    def _others_are_ready(self) -> bool:
+        own = self.worker.owner if self.worker is not None else None
+        return any(state.owner != own for state in self.health.read_anew().ready)
+
+    def begin_drain(self, seconds: float | None = None) -> None:
+        """Take no more jobs to run; what runs has so long, by default DRAIN_SECONDS.
+
+        A drain that goes on is only made shorter by this. Returns at once; safe in a signal handler.
+        """
         if self.worker is not None:
-            self.worker.drain()
+            self.worker.drain(seconds)
+        self.draining.begin()
+
+    def call_when_drained(self, then: Callable[[], None]) -> None:
+        """Call this, on a thread that begins now, once a drain has begun and nothing runs here any more.
+
+        Requests go on until then, so that callers can follow and fetch what is still made.
+        """
+
+        def run() -> None:
+            self.draining.wait()
+            if self.worker is not None:
+                logger.info("No new jobs are taken; what runs has up to %.0f s.", self.settings.drain_seconds)
+                self.worker.finish()
+            self.stopping.set()
+            then()
+
+        threading.Thread(target=run, name="drain", daemon=True).start()
 
     def stop(self) -> None:
         """Let what runs finish within DRAIN_SECONDS or hand it back, and close everything."""
-        self.begin_stop()
+        self.begin_drain()
+        self.stopping.set()
         if self.worker is not None:
             self.worker.stop()
+        self.removals.stop()
         self.resources.stop()
 
 

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -19,12 +19,14 @@ from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
     InvalidAcceleration,
+    InvalidAcceptPartial,
     InvalidAsync,
     InvalidBackgroundMode,
     InvalidColor,
     InvalidCompress,
     InvalidFormat,
     InvalidGuidance,
+    InvalidLabel,
     InvalidObjects,
     InvalidOctreeResolution,
     InvalidParameter,
@@ -38,12 +40,14 @@ from backend.errors import (
     InvalidTurntable,
     InvalidUpright,
     RequestUnreadable,
+    ServiceError,
     UnknownField,
 )
 from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, read_text, shown
 from backend.hunyuan3d.mesh.offered import require_compression, require_format
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
+from backend.jobs.stage_times import Workload
 from backend.limits import (
     CHECKPOINT_RESOLUTION,
     DEFAULT_ACCELERATION,
@@ -57,6 +61,7 @@ from backend.limits import (
     DEFAULT_SCALE_MM,
     DEFAULT_UPRIGHT,
     MAX_GUIDANCE_SCALE,
+    MAX_LABEL_CHARACTERS,
     MAX_QUALITY,
     MAX_RESOLUTION,
     MAX_SCALE_MM,
@@ -102,9 +107,11 @@ RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOL
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
 SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
+LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
 Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
 
-_STRICT = ConfigDict(
+STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
 )
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
@@ -126,6 +133,8 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "preview": InvalidPreview,
     "turntable": InvalidTurntable,
     "async": InvalidAsync,
+    "label": InvalidLabel,
+    "accept_partial": InvalidAcceptPartial,
 }
 
 
@@ -141,7 +150,7 @@ def _optional(description: str) -> Any:
 class GenerationFields(BaseModel):
     """The form fields that say what mesh is wanted; each may be left out."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     formats: Formats = Field(
         default=(DEFAULT_FORMAT,),
@@ -196,6 +205,7 @@ class GenerationFields(BaseModel):
     )
     preview: bool = Field(default=True, description="Whether a picture of the mesh is made as well.")
     turntable: bool = Field(default=False, description="Whether an animation of the turning mesh is made as well.")
+    label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
 
 
 class GenerateFields(GenerationFields):
@@ -206,7 +216,17 @@ class GenerateFields(GenerationFields):
     )
 
 
-Fields = TypeVar("Fields", bound=GenerationFields)
+class BatchFields(GenerationFields):
+    """The form fields of a request with several images; they hold for all of them."""
+
+    accept_partial: bool = Field(
+        default=False,
+        description="Whether the good images are to run when others are bad: those are failed jobs of the batch then. "
+        "Otherwise one bad image keeps all from running.",
+    )
+
+
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class GenerationRequest(BaseModel):
@@ -217,7 +237,7 @@ class GenerationRequest(BaseModel):
     What has a default is not named by jobs that an earlier version queued.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
 
     formats: Formats = Field(validation_alias=AliasChoices("formats", "format"))
     quality: Quality
@@ -306,6 +326,10 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         return model.model_validate(typed)
     except ValidationError as error:
         name = str(error.errors(include_url=False)[0]["loc"][0])
+        if name not in values:
+            allowed = allowed_by(known[name])
+            details = {"field": name, "allowed": allowed}
+            raise _ERRORS[name](f"{name} must be given: {allowed}.", details=details) from error
         raise _refusal(name, values[name][0], known[name]) from error
 
 
@@ -343,14 +367,37 @@ def require_offered(fields: GenerationFields) -> None:
 
 
 def new_job(
-    fields: GenerationFields, image: str, model: str, draw_bits: Callable[[int], int], resolutions: Resolutions
+    fields: GenerationFields,
+    image: str,
+    model: str,
+    draw_bits: Callable[[int], int],
+    resolutions: Resolutions,
+    *,
+    filename: str | None = None,
+    refusal: ServiceError | None = None,
 ) -> NewJob:
     """Return the job of one image of a form.
 
     image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    filename, refusal : as NewJob's
     """
     request = resolve(fields, lambda: draw_bits(32), resolutions)
-    return NewJob(request.to_json(), request.batch_key(model), image)
+    label = fields.label or None
+    return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
+
+
+@lru_cache(maxsize=4096)
+def workload_of(request: str, default_steps: int) -> Workload | None:
+    """Return what decides how long a request takes, on a checkpoint that takes default_steps by itself.
+
+    request : as to_json wrote it; None is for what it did not write.
+    """
+    try:
+        read = GenerationRequest.from_json(request)
+        steps = read.inference_steps(default_steps)
+    except (RequestUnreadable, InvalidSteps):
+        return None
+    return Workload(steps, read.octree_resolution, read.target_faces, read.acceleration)
 
 
 def resolve(
@@ -400,7 +447,7 @@ def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]
 
 
 @cache
-def _schemas(model: type[GenerationFields]) -> dict[str, dict[str, Any]]:
+def _schemas(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = model.model_json_schema(by_alias=True)["properties"]
     return schemas
 
@@ -410,7 +457,7 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
     if not texts or (len(texts) > 1 and not several):
         raise _ERRORS[name](
             f"{name} must be given once, not {len(texts)} times.",
-            details={"field": name, "allowed": allowed_by(schema)},
+            details={"field": name, **_expected(schema)},
         )
     text = ",".join(texts)
     value = read_text(text, schema)
@@ -420,5 +467,14 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
 
 
 def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
-    allowed = allowed_by(schema)
-    return _ERRORS[name](f"{name} must be {allowed}, not {shown(text)}.", details={"field": name, "allowed": allowed})
+    message = f"{name} must be {allowed_by(schema)}, not {shown(text)}."
+    return _ERRORS[name](message, details={"field": name, **_expected(schema)})
+
+
+def _expected(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a field takes, for an error's details: in words, and as its schema has it for programs."""
+    bounds = {name: schema[name] for name in _BOUNDS if name in schema}
+    return {"allowed": allowed_by(schema), **bounds}
+
+
+_BOUNDS = ("enum", "minimum", "maximum", "maxLength")

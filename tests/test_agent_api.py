@@ -19,6 +19,7 @@ from backend.errors import (
     StoreUnavailable,
 )
 from backend.jobs.models import Job
+from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from tests.support.agent_service import (
@@ -146,11 +147,14 @@ def test_batch_that_waits_tells_its_place(service: AgentService) -> None:
 def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
     job_id = service.submit()
     response = service.get(f"/status/{job_id}")
-    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "1")
-    state = WorkerState("w", WorkerStatus.READY, seconds_per_job=8.0)
-    service.services.registry.beat(state, 60)
+    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "2")
+    times = StageTimes(default_steps=10)
+    times.note(Measured(Workload(10, 384), {"sample": 80.0}))
+    service.services.registry.beat(WorkerState("w", WorkerStatus.READY, stage_times=times.to_json()), 60)
+    eventually(lambda: service.get(f"/status/{job_id}").get_json()["eta_seconds"] is not None)
     response = service.get(f"/status/{job_id}")
-    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (8.0, "4")
+    assert 70.0 < response.get_json()["eta_seconds"] <= 80.0
+    assert response.headers["Retry-After"] == "20"
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "0" * 31, "%2e%2e", "a%20b", "\u00e9", "A" * 32])
@@ -198,11 +202,6 @@ def test_running_job_is_cancelled_between_two_steps(running: AgentService) -> No
 def test_finished_job_stays_as_it_is(running: AgentService) -> None:
     job_id = running.made()["job_id"]
     assert running.call("DELETE", f"{API}/jobs/{job_id}").get_json()["status"] == "completed"
-
-
-def test_batch_is_not_cancelled_by_its_id(service: AgentService) -> None:
-    batch_id = service.batch().get_json()["batch_id"]
-    assert refused(service.call("DELETE", f"{API}/jobs/{batch_id}")) == (404, "JOB_NOT_FOUND")
 
 
 def test_jobs_are_paged_newest_first(service: AgentService) -> None:
@@ -272,6 +271,15 @@ def test_part_of_a_mesh_is_downloaded(running: AgentService, asked: str, first: 
     response = running.call("GET", url, Range=asked)
     assert (response.status_code, response.data) == (206, part)
     assert response.headers["Content-Range"] == f"bytes {start}-{start + len(part) - 1}/{len(whole)}"
+
+
+@pytest.mark.parametrize("more", [0, 1, 10**15])
+def test_the_last_bytes_of_a_mesh_that_has_no_more_are_all_of_it(running: AgentService, more: int) -> None:
+    url = running.made()["download_url"]
+    whole = running.call("GET", url).data
+    response = running.call("GET", url, Range=f"bytes=-{len(whole) + more}")
+    assert (response.status_code, response.data) == (206, whole)
+    assert response.headers["Content-Range"] == f"bytes 0-{len(whole) - 1}/{len(whole)}"
 
 
 def test_part_is_sent_only_of_the_mesh_that_was_meant(running: AgentService) -> None:

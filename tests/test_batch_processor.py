@@ -162,12 +162,12 @@ def test_a_new_worker_picks_up_what_a_dead_one_left(shop: Workshop) -> None:
     assert (shop.job(job_id).status, shop.job(job_id).attempts) == (Status.COMPLETED, 2)
 
 
-def test_the_picture_goes_when_the_job_has_finished_well_or_badly(shop: Workshop) -> None:
+def test_the_picture_stays_with_the_mesh_and_goes_when_there_is_none(shop: Workshop) -> None:
     good, bad = shop.submit(b"good"), shop.submit(b"bad")
     shop.fake.errors = {b"bad": NoForeground()}
     before = shop.files("inputs")
     shop.worker().run_once()
-    assert (len(before), shop.files("inputs")) == (2, [])
+    assert (len(before), shop.files("inputs")) == (2, [shop.job(good).image_name])
     assert shop.job(good).status is Status.COMPLETED
     assert (shop.job(bad).error_code, shop.job(bad).error_message) == ("NO_FOREGROUND", NoForeground().message)
     assert metadata_of(shop.job(bad)).steps == 4
@@ -201,7 +201,7 @@ def test_a_picture_that_blows_up_a_batch_fails_alone(shop: Workshop, failure: Ex
     assert [job.status for job in jobs] == [Status.COMPLETED, Status.FAILED, Status.COMPLETED]
     assert (jobs[1].error_code, jobs[1].attempts) == (code, 1)
     assert "secret" not in str(jobs[1].error_message)
-    assert shop.files("inputs") == []
+    assert shop.files("inputs") == sorted(job.image_name for job in jobs if job is not jobs[1])
 
 
 def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> None:
@@ -243,7 +243,9 @@ def test_progress_and_step_are_seen_while_the_device_works(shop: Workshop) -> No
 
     shop.fake.at_step = look
     shop.worker().run_once()
-    assert (seen[0].progress, seen[0].status) == (33, Status.PROCESSING)
+    # Between two steps it goes on with time, and nearly as far as the next step.
+    assert seen[0].status is Status.PROCESSING
+    assert 33 <= seen[0].progress <= 35
     assert (shop.job(job_id).progress, shop.job(job_id).current_step) == (100, "completed")
 
 
@@ -275,8 +277,8 @@ def test_one_of_a_batch_is_cancelled_while_the_others_go_on(shop: Workshop) -> N
     shop.fake.at_step = cancel
     shop.worker().run_once()
     assert [shop.job(job_id).status for job_id in ids] == [Status.COMPLETED, Status.CANCELLED, Status.COMPLETED]
-    assert (shop.job(ids[1]).artifact, len(shop.files("artifacts"))) == (None, 2)
-    assert shop.files("inputs") == []
+    assert (shop.job(ids[1]).artifact, shop.files("artifacts")) == (None, shop.kept(*ids))
+    assert shop.files("inputs") == sorted(shop.job(ids[k]).image_name for k in (0, 2))
     assert shop.counts.outcomes == {"COMPLETED": 2, "CANCELLED": 1}
 
 

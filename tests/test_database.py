@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, make_url, select
 from sqlalchemy.exc import DBAPIError, StatementError
 
 from backend.api.statuses import status_of
 from backend.auth.nonces_sql import SqlNonceStore
-from backend.errors import AuthUnavailable, DatabaseUrlError, StorageFull, StoreUnavailable
+from backend.errors import AuthUnavailable, DatabaseDamaged, DatabaseUrlError, StorageFull, StoreUnavailable
 from backend.jobs.ids import JobIds, is_job_id
 from backend.jobs.schema import nonces
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
+from backend.storage.migrations import migrate
 from tests.support.store_backends import (
     BACKENDS,
     START,
@@ -54,6 +57,58 @@ def test_sqlite_is_opened_for_many_processes_and_for_power_cuts(tmp_path: Path) 
                 for name in ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
             }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 10_000}
+
+
+def test_a_sqlite_file_and_its_folder_are_their_owners_alone_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "jobs.sqlite3"
+    modes: list[int] = []
+    with open_database(f"sqlite:///{path}") as database, database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE one (id INTEGER)")
+        modes += [each.stat().st_mode & 0o777 for each in (path.parent, path, *path.parent.glob("jobs.sqlite3-*"))]
+    assert modes == [0o700, 0o600, 0o600, 0o600]
+
+
+def test_a_file_that_an_earlier_release_made_is_closed_to_others(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    path.touch(mode=0o644)
+    migrate(f"sqlite:///{path}")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def damage_header(path: Path) -> None:
+    path.write_bytes(b"nonsense" * 1000)
+
+
+def damage_page(path: Path) -> None:
+    """Destroy a page far behind the schema, as a disk may."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 4096)
+        file.write(b"\xaa" * 4096)
+
+
+@pytest.mark.parametrize("damage", [damage_header, damage_page])
+def test_a_damaged_file_is_told_with_what_to_do(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    url = empty_database("sqlite", tmp_path)
+    with open_database(url):
+        pass
+    path = Path(str(make_url(url).database))
+    damage(path)
+    with pytest.raises(DatabaseDamaged) as caught:
+        migrate(url)
+    assert str(path) in caught.value.message
+    assert "put a backup in its place" in caught.value.message
+    assert caught.value.message.count("\n") == 0
+
+
+def test_a_request_is_not_told_where_the_damaged_file_is(tmp_path: Path) -> None:
+    url = empty_database("sqlite", tmp_path)
+    with open_database(url) as database:
+        pass
+    damage_header(Path(str(make_url(url).database)))
+    with closing(Database.open(url)) as database, pytest.raises(StoreUnavailable) as caught, database.read():
+        pass
+    assert (caught.value.code, status_of(caught.value)) == ("STORE_UNAVAILABLE", 503)
+    assert str(tmp_path) not in caught.value.message
 
 
 def test_a_block_that_raises_leaves_nothing(database: Database) -> None:

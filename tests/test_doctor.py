@@ -315,6 +315,7 @@ def test_a_database_file_that_is_none_is_told(settings: Settings) -> None:
     (settings.data_dir / "orfeas.sqlite3").write_bytes(b"nonsense" * 1000)
     found = examine([Check("database", lambda: stores.look_at_database(settings))])
     assert (found[0].ok, "is not a database" in found[0].message) == (False, True)
+    assert "put a backup in its place" in found[0].message
 
 
 def test_a_redis_that_is_away_or_mute_is_told_in_time_without_its_password(listener: socket.socket) -> None:

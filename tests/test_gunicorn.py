@@ -142,32 +142,40 @@ def test_signed_request_inside_another_s_body_is_not_a_request(served: Served) -
 GET = b"GET /api/agent/health HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /api/agent/batch HTTP/1.1\r\nHost: a\r\n"
 NOT_REQUESTS = {
-    "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
-    "length and chunks": (POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "length that is no number": (POST + b"Content-Length: +3\r\n\r\nabc", 400),
-    "negative length": (POST + b"Content-Length: -1\r\n\r\n", 400),
-    "unknown coding": (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
-    "chunks twice": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
-    "folded header": (GET + b"X-A: b\r\n c\r\n\r\n", 400),
-    "space before colon": (GET + b"X-Agent-ID : a\r\n\r\n", 400),
-    "header without name": (GET + b": a\r\n\r\n", 400),
-    "zero byte": (GET + b"X-A: b\x00c\r\n\r\n", 400),
-    "no version": (b"GET /api/agent/health\r\n\r\n", 400),
-    "two targets": (b"GET /api/agent/health /b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "target in UTF-8": ("GET /api/agent/jobs?x=\u00e9 HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 400),
-    "target in Latin-1": (b"GET /api/agent/jobs?x=\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-    "old protocol": (b"GET /api/agent/health HTTP/3.0\r\nHost: a\r\n\r\n", 400),
-    "long target": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
-    "long header": (GET + b"X-A: " + b"a" * 9000 + b"\r\n\r\n", 431),
-    "many headers": (GET + b"X-A: b\r\n" * 100 + b"\r\n", 431),
+    "two lengths": (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400, "BAD_FRAMING"),
+    "length and chunks": (
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        "BAD_FRAMING",
+    ),
+    "length that is no number": (POST + b"Content-Length: +3\r\n\r\nabc", 400, "BAD_FRAMING"),
+    "negative length": (POST + b"Content-Length: -1\r\n\r\n", 400, "BAD_FRAMING"),
+    "unknown coding": (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501, "UNSUPPORTED_TRANSFER_CODING"),
+    "chunks twice": (
+        POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+        "BAD_FRAMING",
+    ),
+    "folded header": (GET + b"X-A: b\r\n c\r\n\r\n", 400, "BAD_REQUEST"),
+    "space before colon": (GET + b"X-Agent-ID : a\r\n\r\n", 400, "BAD_REQUEST"),
+    "header without name": (GET + b": a\r\n\r\n", 400, "BAD_REQUEST"),
+    "zero byte": (GET + b"X-A: b\x00c\r\n\r\n", 400, "BAD_REQUEST"),
+    "no version": (b"GET /api/agent/health\r\n\r\n", 400, "BAD_REQUEST"),
+    "two targets": (b"GET /api/agent/health /b HTTP/1.1\r\nHost: a\r\n\r\n", 400, "BAD_REQUEST"),
+    "target in UTF-8": ("GET /api/agent/jobs?x=\u00e9 HTTP/1.1\r\nHost: a\r\n\r\n".encode(), 400, "BAD_REQUEST"),
+    "target in Latin-1": (b"GET /api/agent/jobs?x=\xe9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "BAD_REQUEST"),
+    "old protocol": (b"GET /api/agent/health HTTP/3.0\r\nHost: a\r\n\r\n", 400, "BAD_REQUEST"),
+    "long target": (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414, "URI_TOO_LONG"),
+    "long header": (GET + b"X-A: " + b"a" * 9000 + b"\r\n\r\n", 431, "HEADERS_TOO_LARGE"),
+    "many headers": (GET + b"X-A: b\r\n" * 100 + b"\r\n", 431, "HEADERS_TOO_LARGE"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_REQUESTS)
 def test_what_is_no_request_is_refused_in_the_api_s_form(served: Served, name: str) -> None:
-    request, status = NOT_REQUESTS[name]
+    request, status, code = NOT_REQUESTS[name]
     answer = served.server.ask(request)
-    assert answer.refusal == (status, "BAD_REQUEST")
+    assert answer.refusal == (status, code)
     assert answer.json["request_id"] == answer.headers["x-request-id"]
     assert answer.headers["connection"] == "close"
 

@@ -19,15 +19,15 @@ from backend.api.uploads import UploadLimits, check_and_store, images_of
 from backend.errors import ServiceError
 from backend.hunyuan3d.image.open_image import ImageLimits
 from backend.storage.files import LocalFiles
-from backend.validation import GenerateFields, GenerationFields, read_fields
+from backend.validation import BatchFields, GenerateFields, read_fields
 from tests.support.hostile import HostileUpload, hostile_uploads
 
 MAX_BYTES = 2_000_000
 LIMITS = {
-    "generate": UploadLimits(FormLimits("image", 1, max_file_bytes=MAX_BYTES), 1, ImageLimits(max_bytes=MAX_BYTES)),
-    "batch": UploadLimits(FormLimits("images", 10, max_file_bytes=MAX_BYTES), 2, ImageLimits(max_bytes=MAX_BYTES)),
+    "generate": UploadLimits(FormLimits("image", 1), 1, ImageLimits(max_bytes=MAX_BYTES)),
+    "batch": UploadLimits(FormLimits("images", 10), 2, ImageLimits(max_bytes=MAX_BYTES)),
 }
-FIELDS = {"generate": GenerateFields, "batch": GenerationFields}
+FIELDS = {"generate": GenerateFields, "batch": BatchFields}
 UPLOADS = hostile_uploads(MAX_BYTES)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ONE_PATH = ("os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.truncate", "os.chmod")

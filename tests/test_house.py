@@ -18,6 +18,7 @@ FUNCTION_LINES = 50
 BEHAVIOURS = {
     "client_leaves": "what the client's modules do alone",
     "app": "the API in any Flask app",
+    "batches": "batches through the whole app, and lists",
     "compose": "compose.yaml",
     "demo_checkpoint": "the checkpoint that comes with the product",
     "denoiser_kernels": "the kernels that the denoisers use",

@@ -9,12 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import redis
 
+from backend.auth.clock_jumps import SignedAt
 from backend.auth.nonces import NonceStore
+from backend.auth.nonces_sql import SqlNonceStore
+from backend.errors import AuthExpired
 from tests.support.redis_backend import TTL, nonce_store, redis_server, remember_all
 from tests.support.store_backends import START, empty_database
 
+TOLERANCE = timedelta(seconds=300)
 SHARED = ("sqlite", "postgresql", "redis")
 
 
@@ -29,29 +32,26 @@ def urls(backend: str, folder: Path) -> tuple[str, str]:
 class Nonces:
     """A store, and the time it lives in."""
 
-    def __init__(self, store: NonceStore, nonce_url: str) -> None:
+    def __init__(self, store: NonceStore) -> None:
         self.store = store
         self.now = START
-        self._nonce_url = nonce_url
 
     def remember(self, agent_id: str, nonce: str) -> bool:
         return self.store.remember(agent_id, nonce, self.now, TTL)
 
+    def remember_signed(self, nonce: str, age: timedelta) -> bool:
+        """Show a nonce with a request that was signed so long ago."""
+        return self.store.remember("ann", nonce, self.now, TTL, SignedAt(self.now - age, TOLERANCE))
+
     def advance(self, time: timedelta) -> None:
         self.now += time
-        if not self._nonce_url.startswith("redis"):
-            return
-        with redis.Redis.from_url(self._nonce_url) as client:
-            for key in client.scan_iter():
-                # Not above 0 removes it, as its end would have.
-                client.pexpire(key, client.pttl(key) - int(time / timedelta(milliseconds=1)))
 
 
 @pytest.fixture(params=("memory", *SHARED))
 def nonces(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Nonces]:
     nonce_url, database_url = urls(request.param, tmp_path)
     with nonce_store(nonce_url, database_url) as store:
-        yield Nonces(store, nonce_url)
+        yield Nonces(store)
 
 
 def test_a_nonce_is_new_once(nonces: Nonces) -> None:
@@ -77,6 +77,47 @@ def test_a_nonce_is_used_while_its_time_lasts_and_new_after(nonces: Nonces) -> N
     nonces.advance(timedelta(seconds=61))
     assert nonces.remember("ann", "n-00000001")
     assert not nonces.remember("ann", "n-00000001")
+
+
+def test_a_clock_that_jumps_ahead_and_back_lets_no_request_in_again(nonces: Nonces) -> None:
+    assert nonces.remember_signed("captured", timedelta())
+    nonces.advance(timedelta(hours=1))
+    # More requests than any store forgets nonces by at once; nobody sends one that was signed an hour ago.
+    assert all(nonces.remember_signed(f"nonce-{k}", timedelta()) for k in range(20))
+    nonces.advance(timedelta(hours=-1))
+    with pytest.raises(AuthExpired) as refused:
+        nonces.remember_signed("captured", timedelta())
+    earliest = START + timedelta(hours=1) - TOLERANCE
+    assert refused.value.details == {"server_time": int(earliest.timestamp()) + 1, "tolerance_seconds": 300}
+    with pytest.raises(AuthExpired):
+        nonces.remember_signed("another", timedelta())
+    nonces.advance(timedelta(hours=1))
+    assert nonces.remember_signed("later", timedelta())
+
+
+def test_a_clock_that_jumps_ahead_and_back_with_no_request_between_forgets_nothing(nonces: Nonces) -> None:
+    assert nonces.remember_signed("captured", timedelta())
+    nonces.advance(timedelta(hours=1))
+    if isinstance(nonces.store, SqlNonceStore):
+        assert nonces.store.prune(nonces.now, 99) == 0
+    nonces.advance(timedelta(hours=-1))
+    assert not nonces.remember_signed("captured", timedelta())
+    assert nonces.remember_signed("another", timedelta())
+
+
+def test_after_a_small_jump_back_only_what_is_too_old_for_the_time_before_is_refused(nonces: Nonces) -> None:
+    assert nonces.remember_signed("nonce-1", timedelta())
+    nonces.advance(timedelta(seconds=-60))
+    assert nonces.remember_signed("nonce-2", timedelta(seconds=239))
+    with pytest.raises(AuthExpired):
+        nonces.remember_signed("nonce-3", timedelta(seconds=241))
+    assert nonces.remember_signed("nonce-4", timedelta(seconds=-300))
+
+
+def test_clocks_a_few_seconds_apart_are_no_jump(nonces: Nonces) -> None:
+    assert nonces.remember_signed("nonce-1", timedelta())
+    nonces.advance(timedelta(seconds=-5))
+    assert nonces.remember_signed("nonce-2", timedelta(seconds=299))
 
 
 def test_longest_agent_and_nonce_fit(nonces: Nonces) -> None:

@@ -171,15 +171,30 @@ def test_trouble_is_logged_once_and_its_end(server: RedisServer, caplog: pytest.
     assert "sesame" not in caplog.text
 
 
-def test_nonce_is_kept_for_its_time_and_a_millisecond(server: RedisServer, store: RedisNonceStore) -> None:
+def test_nonces_end_by_the_service_s_time_and_the_server_forgets_none(
+    server: RedisServer, store: RedisNonceStore
+) -> None:
+    assert is_new(store, "nonce-1")
+    start = int(START.timestamp() * 1000)
     with server.client() as client:
-        before = client.time()
-        assert is_new(store, "nonce-1")
-        after = client.time()
-        (key,) = client.keys()
-        ends = client.pexpiretime(key)
-    earliest, latest = (seconds * 1000 + microseconds // 1000 + 600_001 for seconds, microseconds in (before, after))
-    assert earliest <= ends <= latest
+        names = ["orfeas:nonces", "orfeas:nonces:newest"]
+        assert sorted(client.keys()) == names
+        assert [client.ttl(name) for name in names] == [-1, -1]
+        assert client.zrange(names[0], 0, -1, withscores=True) == [("3:ann:nonce-1", start + 600_001)]
+        assert client.get(names[1]) == str(start)
+
+
+def test_nonces_that_ended_are_removed_once_a_later_request_was_accepted(
+    server: RedisServer, store: RedisNonceStore
+) -> None:
+    for k in range(6):
+        assert is_new(store, f"old-{k}")
+    later = START + 2 * TTL
+    with server.client() as client:
+        # The first of them proves that the time is over.
+        for k, left in enumerate((7, 4, 3, 4)):
+            assert store.remember("ann", f"new-{k}", later, TTL)
+            assert client.zcard("orfeas:nonces") == left
 
 
 def test_settings_name_the_store(server: RedisServer, tmp_path: Path) -> None:

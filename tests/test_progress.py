@@ -1,23 +1,15 @@
-"""How far a job is and how long it takes, from how long jobs took."""
+"""How far a run is and how long it still takes, from what its stages are expected to take."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
-from backend.jobs.progress import STAGES, StagePlan, StageTimes, batch_eta, queued_eta
-from backend.jobs.worker_registry import WorkerState, WorkerStatus
+from backend.jobs.progress import STAGES, Reached, StagePlan, batch_eta, stage_of
 
-MEASURED = {"preprocess": 1.0, "encode": 1.0, "sample": 6.0, "decode": 1.0, "mesh": 0.5, "export": 0.5}
-
-
-def times_with(seconds: dict[str, float], kind: str = "kind") -> StageTimes:
-    times = StageTimes()
-    times.note(kind, seconds)
-    return times
-
-
-def worker(condition: WorkerStatus, seconds_per_job: float | None) -> WorkerState:
-    return WorkerState("w", condition, seconds_per_job=seconds_per_job)
+PLAN = StagePlan((1.0, 1.0, 6.0, 1.0, 0.5, 0.5), measured=True)
+"""Of preprocess, encode, sample, decode, mesh and export: 10 s."""
 
 
 @pytest.mark.parametrize(
@@ -27,58 +19,63 @@ def worker(condition: WorkerStatus, seconds_per_job: float | None) -> WorkerStat
         ("encode", 0, 1, 10, 9.0),
         ("sample", 1, 2, 50, 5.0),
         ("decode", 4, 4, 90, 1.0),
+        ("decode", 1, 2, 82, 1.75),
         ("export", 1, 1, 99, 0.0),
         ("sample", 5, 2, 80, 2.0),
-        ("sample", 0, 0, 20, 8.0),
+        ("sample", 0, 0, 80, 2.0),
     ],
 )
-def test_progress_and_time_left_follow_what_stages_took(
+def test_progress_and_time_left_follow_the_plan(
     stage: str, done: int, total: int, progress: int, remaining: float
 ) -> None:
-    plan = times_with(MEASURED).plan("kind")
-    assert plan.progress(stage, done, total) == progress
-    assert plan.remaining(stage, done, total) == pytest.approx(remaining)
+    reached = Reached.now(PLAN, stage, done, total, at=100.0)
+    assert reached.progress(100.0) == progress
+    assert reached.remaining(100.0) == pytest.approx(remaining)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_move_with_time_in_every_stage_and_never_past_what_is_reported_next(stage: str) -> None:
+    reached = Reached.now(PLAN, stage, 0, 1, at=100.0)
+    planned = PLAN.seconds[STAGES.index(stage)]
+    moments = [100.0 + planned * share for share in (0.0, 0.3, 0.6, 0.9, 1.5, 100.0)]
+    progress = [reached.progress(moment) for moment in moments]
+    left = [reached.remaining(moment) or 0.0 for moment in moments]
+    assert progress == sorted(progress)
+    assert left == sorted(left, reverse=True)
+    assert progress[3] > progress[0]
+    assert left[0] - left[2] == pytest.approx(0.6 * planned)
+    following = sum(PLAN.seconds[STAGES.index(stage) + 1 :])
+    assert left[-1] == pytest.approx(following + 0.05 * planned)
+
+
+def test_between_two_steps_it_goes_on_nearly_to_the_next() -> None:
+    reached = Reached.now(PLAN, "sample", 5, 10, at=0.0)
+    assert reached.step == "sample 5/10"
+    assert reached.remaining(0.0) == pytest.approx(5.0)
+    assert reached.remaining(0.3) == pytest.approx(4.7)
+    assert reached.remaining(60.0) == pytest.approx(5.0 - 0.95 * 0.6)
+
+
+def test_the_levels_of_a_decoding_take_longer_the_finer_they_are() -> None:
+    left = [Reached.now(PLAN, "decode", done, 4, at=0.0).remaining(0.0) or 0.0 for done in range(5)]
+    taken = [earlier - later for earlier, later in pairwise(left)]
+    assert sum(taken) == pytest.approx(1.0)
+    assert [later / earlier for earlier, later in pairwise(taken)] == pytest.approx([3.0] * 3)
+
+
+def test_a_stage_that_is_done_is_the_beginning_of_the_next() -> None:
+    assert Reached.now(PLAN, "encode", 1, 1, at=0.0) == Reached.now(PLAN, "sample", 0, 1, at=0.0)
+    assert Reached.now(PLAN, "export", 1, 1, at=0.0).stage == "export"
 
 
 def test_progress_rises_through_all_stages_before_anything_was_measured() -> None:
-    plan = StageTimes().plan("kind")
-    values = [plan.progress(stage, done, 10) for stage in STAGES for done in range(11)]
+    plan = StagePlan.unmeasured()
+    values = [
+        Reached.now(plan, stage, done, 10, at=0.0).progress(0.0) for stage in STAGES for done in range(10)
+    ]  # fmt: skip
     assert values == sorted(values)
     assert (values[0], values[-1]) == (0, 99)
-    assert plan.remaining("sample", 1, 2) is None
-
-
-def test_the_average_moves_toward_what_is_new() -> None:
-    times = times_with(MEASURED)
-    times.note("kind", {"sample": 16.0, "total": 99.0})
-    assert times.plan("kind").seconds == pytest.approx((1.0, 1.0, 9.0, 1.0, 0.5, 0.5))
-
-
-def test_each_kind_of_job_has_its_own_times_and_a_new_one_the_latest() -> None:
-    times = times_with(MEASURED, "slow")
-    times.note("fast", dict.fromkeys(STAGES, 0.1))
-    assert times.plan("slow").remaining("preprocess", 0, 1) == pytest.approx(10.0)
-    assert times.plan("new").remaining("preprocess", 0, 1) == pytest.approx(0.6)
-
-
-def test_old_kinds_are_forgotten() -> None:
-    times = times_with(MEASURED, "first")
-    for k in range(100):
-        times.note(f"kind {k}", {"sample": 1.0})
-    assert times.plan("first").remaining("preprocess", 0, 1) == pytest.approx(1.0)
-
-
-def test_times_of_nothing_measure_nothing() -> None:
-    assert not times_with(dict.fromkeys(STAGES, 0.0)).plan("kind").measured
-
-
-def test_jobs_that_ran_together_share_the_time() -> None:
-    times = StageTimes()
-    seen = [times.seconds_per_job]
-    for seconds, count in ((8.0, 4), (12.0, 1)):
-        times.note_batch(seconds, count)
-        seen.append(times.seconds_per_job)
-    assert seen == [None, 2.0, pytest.approx(5.0)]
+    assert Reached.now(plan, "sample", 1, 2, at=0.0).remaining(0.0) is None
 
 
 @pytest.mark.parametrize("seconds", [(1.0,), (0.0,) * 6, (-1.0, 1.0, 1.0, 1.0, 1.0, 1.0)])
@@ -87,23 +84,11 @@ def test_a_plan_without_sense_is_refused(seconds: tuple[float, ...]) -> None:
         StagePlan(seconds, measured=True)
 
 
-def test_a_queued_job_waits_for_those_in_front_and_itself() -> None:
-    assert queued_eta(3, [worker(WorkerStatus.READY, 2.0)]) == pytest.approx(6.0)
-
-
-def test_workers_share_the_queue_by_their_speed() -> None:
-    alive = [
-        worker(WorkerStatus.READY, 2.0),
-        worker(WorkerStatus.READY, 1.0),
-        worker(WorkerStatus.DRAINING, 0.1),
-        worker(WorkerStatus.READY, None),
-    ]
-    assert queued_eta(3, alive) == pytest.approx(2.0)
-
-
-def test_nobody_knows_how_long_a_queue_takes_that_nobody_works_on() -> None:
-    assert queued_eta(1, []) is None
-    assert queued_eta(1, [worker(WorkerStatus.READY, None)]) is None
+@pytest.mark.parametrize(
+    ("step", "stage"), [("sample 3/10", "sample"), ("mesh", "mesh"), ("starting", None), ("queued", None), ("", None)]
+)
+def test_a_stage_is_read_from_its_step(step: str, stage: str | None) -> None:
+    assert stage_of(step) == stage
 
 
 def test_a_batch_is_done_with_its_last_job() -> None:

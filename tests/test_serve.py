@@ -171,6 +171,22 @@ def test_a_database_of_another_release_is_told_before_an_agent_is_made(
     assert not (tmp_path / "agents.json").exists()
 
 
+@pytest.mark.parametrize("has_agent", [False, True])
+def test_a_damaged_database_stops_every_start_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], has_agent: bool
+) -> None:
+    if has_agent:
+        add_agent(tmp_path / "agents.json", "someone")
+    (tmp_path / "orfeas.sqlite3").write_bytes(b"nonsense" * 1000)
+
+    start = Start(tmp_path)
+
+    assert (start.status, start.became, start.printed) == (2, [], "")
+    complaint = capsys.readouterr().err
+    assert "put a backup in its place" in complaint
+    assert complaint.count("\n") == 1
+
+
 def test_a_database_that_is_away_stops_only_a_start_that_would_make_an_agent(tmp_path: Path) -> None:
     away = "postgresql://me@127.0.0.1:1/jobs"
     assert Start(tmp_path, DATABASE_URL=away).status == 2

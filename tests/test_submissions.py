@@ -213,8 +213,10 @@ def test_key_outlives_its_job(service: AgentService) -> None:
     job = service.services.store.cancel(waiting.id, "ann")
     service.services.store.remove([job])
     response = service.generate(Idempotency_Key="key-1")
-    assert refused(response) == (404, "JOB_NOT_FOUND")
+    assert refused(response) == (410, "EXPIRED")
     assert "new key" in response.get_json()["error"]
+    service.clock.advance(7 * 86400)  # the key is over by then, and the request is a new one
+    assert service.generate(Idempotency_Key="key-1").get_json()["job_id"] != job.id
 
 
 def test_quality_follows_the_model_that_a_worker_runs(service: AgentService) -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from backend.api import uploads
 from backend.api.multipart import Form, FormFile, FormLimits, read_form
-from backend.api.uploads import UploadLimits, check_and_store, images_of
+from backend.api.uploads import UploadLimits, check, check_and_store, images_of
 from backend.config import Settings
 from backend.errors import (
     ArtifactStoreUnavailable,
@@ -191,19 +191,38 @@ def test_ten_padded_pictures_are_checked_in_little_memory(store: LocalFiles) -> 
 
 
 def test_a_picture_may_have_exactly_the_bytes_allowed() -> None:
-    limits = FormLimits("images", 2, max_file_bytes=100_000)
-    assert parse(encode_form(image_part(b"x" * 100_000)), limits).files[0].size == 100_000
+    upload = parse(encode_form(image_part(b"x" * 100_000), image_part(b"x" * 100_001, "b.png")))
+    limits = ImageLimits(max_bytes=100_000)
+    with pytest.raises(UnsupportedImage):  # large enough to be looked at
+        check(upload.files[0], limits)
     with pytest.raises(FileTooLarge) as refused:
-        parse(encode_form(image_part(b"x"), image_part(b"x" * 100_001, "b.png")), limits)
+        check(upload.files[1], limits)
     assert refused.value.message == "Picture 2 (b.png): it is larger than 100000 bytes."
-    assert refused.value.details == {"image": 2, "max_bytes": 100_000}
+    assert refused.value.details == {"field": "images", "image": 2, "max_bytes": 100_000}
 
 
-def test_a_picture_that_is_too_large_is_not_read_to_its_end() -> None:
-    stream = io.BytesIO(encode_form(image_part(bytes(10 * MEGABYTE))))
+def test_a_picture_that_is_too_large_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "open_image", pytest.fail)
+    (file,) = parse(encode_form(image_part(bytes(MEGABYTE)))).files
     with pytest.raises(FileTooLarge):
-        read_form(stream, FORM, FormLimits("images", 2, max_file_bytes=100_000))
-    assert stream.tell() < MEGABYTE
+        check(file, ImageLimits(max_bytes=100_000))
+
+
+@pytest.mark.parametrize(
+    ("filename", "kept"),
+    [
+        ("a/b\\\\c.png", "c.png"),
+        ("", None),
+        (None, None),
+        ("/", None),
+        ("evil\u202egnp.exe", "evil?gnp.exe"),
+        ("n\0l.png", "n?l.png"),
+        ("猫" * 300, "猫" * 255),
+    ],
+)
+def test_the_name_that_a_picture_came_with_is_kept(filename: str | None, kept: str | None) -> None:
+    content = encode_form(image_part(b"x", None if filename is None else filename.replace("\0", "\x01")))
+    assert parse(content).files[0].filename == kept
 
 
 def test_fields_are_bounded_in_number_and_length() -> None:
@@ -239,15 +258,15 @@ def test_pictures_are_counted() -> None:
         images_of(upload, "images", 1, 2)
     with pytest.raises(MissingImage) as refused:
         images_of(upload, "image", 1, 1)
-    assert refused.value.details == {"field": "image"}
+    assert refused.value.details == {"field": "image", "least": 1, "most": 1}
 
 
 @pytest.mark.parametrize("filename", ["b.png", "", None])
 def test_an_empty_picture_is_named(filename: str | None) -> None:
     upload = parse(encode_form(image_part(b"x"), image_part(b"", filename)))
     with pytest.raises(InvalidImage, match=r"Picture 2.*: it is empty") as refused:
-        images_of(upload, "images", 2, 10)
-    assert refused.value.details == {"image": 2}
+        check(images_of(upload, "images", 2, 10)[1], IMAGES)
+    assert refused.value.details == {"field": "images", "image": 2}
 
 
 def test_a_full_disk_is_told_when_a_picture_is_written_anew(store: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,7 +305,11 @@ def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles) -> None:
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (good_png()[:60], InvalidImage, "Picture 1 (cat.png): it is damaged or truncated."),
+        (
+            good_png()[:60],
+            InvalidImage,
+            "Picture 1 (cat.png): it is damaged or truncated: it breaks off in its chunk IDAT.",
+        ),
         (b"<html>", UnsupportedImage, "Picture 1 (cat.png): its content is not a PNG, JPEG or WebP picture."),
     ],
 )
@@ -344,7 +367,7 @@ def test_limits_follow_the_settings(operation: str, expected: tuple[str, int, in
     settings = Settings(data_dir=tmp_path, max_image_bytes=12_345, max_pixels=54_321)
     limits = UploadLimits.from_settings(settings, operation)
     assert (limits.form.file_field, limits.fewest, limits.form.max_files) == expected
-    assert (limits.form.max_file_bytes, limits.image.max_bytes, limits.image.max_pixels) == (12_345, 12_345, 54_321)
+    assert (limits.image.max_bytes, limits.image.max_pixels) == (12_345, 54_321)
 
 
 @pytest.mark.parametrize("module", ["backend.api.uploads", "backend.validation", "backend.api.multipart"])

@@ -21,7 +21,8 @@ READY = WorkerState(
     device_name="NVIDIA H100",
     memory_total=85_000_000_000,
     memory_free=60_000_000_000,
-    seconds_per_job=1.25,
+    compiled=True,
+    stage_times='{"steps": 50}',
     octree_resolution=128,
 )
 

@@ -35,7 +35,9 @@ def export_checkpoint(vae_state: Path, denoiser_state: Path, scale_factor: float
         scheduler=FlowMatchEulerDiscreteScheduler(),
         # Four times the network's size, so that a large picture is brought down by the conditioner's smooth filter.
         image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO),
-        defaults=PipelineDefaults(DEFAULTS.num_inference_steps, DEFAULTS.guidance_scale, DEFAULTS.octree_resolution),
+        defaults=PipelineDefaults(
+            DEFAULTS.num_inference_steps, DEFAULTS.guidance_scale, DEFAULTS.octree_resolution, view_aligned=True
+        ),
     )
     trained = read_modules(denoiser_state)
     vae, denoiser = ShapeVAE(config.vae), HunYuanDiTPlain(sizes)

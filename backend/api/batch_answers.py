@@ -5,15 +5,35 @@ This module does not know HTTP: not the status an answer is sent with, not where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from pydantic import Field
 
 from backend.api.job_answers import JobItem, describe_job
-from backend.api.responses import JobId, JobState, Links, Success
-from backend.jobs.models import Batch, Status
+from backend.api.responses import Answer, JobId, JobState, Links, Success
+from backend.jobs.models import Batch, Job, Status
 from backend.jobs.outlook import Outlook
 from backend.jobs.progress import batch_eta
+
+
+class JobCounts(Answer):
+    """How many of a batch's jobs are in each state."""
+
+    queued: int = Field(ge=0)
+    processing: int = Field(ge=0)
+    completed: int = Field(ge=0)
+    failed: int = Field(ge=0)
+    cancelled: int = Field(ge=0)
+
+
+class RefusedImage(Answer):
+    """A bad image of a batch whose good ones run."""
+
+    index: int = Field(ge=0, description="Which of the images it is, from 0.")
+    filename: str | None = Field(description="What it was called by whoever sent it.")
+    code: str
+    error: str
 
 
 class BatchAnswer(Success):
@@ -27,6 +47,9 @@ class BatchAnswer(Success):
     queue_position: int | None = Field(ge=1, description="The position of its first waiting job.")
     total_images: int = Field(ge=1)
     status_url: str
+    download_url: str | None = Field(description="A zip of all its files, once it is finished; null until then.")
+    counts: JobCounts
+    expires_at: datetime | None = Field(description="When the first of its jobs is removed; null until all finished.")
     items: tuple[JobItem, ...] = Field(description="Its jobs, in the order of the images.")
 
 
@@ -37,6 +60,9 @@ class BatchAcceptedAnswer(Success):
     job_ids: tuple[JobId, ...] = Field(description="Its jobs, in the order of the images.")
     total_images: int = Field(ge=1)
     status_url: str
+    refused: tuple[RefusedImage, ...] = Field(
+        description="With `accept_partial`: bad images, whose jobs have failed already; the others run."
+    )
 
 
 def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) -> BatchAnswer:
@@ -52,5 +78,29 @@ def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) ->
         queue_position=min((item.queue_position for item in items if item.queue_position), default=None),
         total_images=len(items),
         status_url=links.status(batch.id),
+        download_url=links.download(f"{batch.id}.zip") if batch.status.finished else None,
+        counts=JobCounts(**batch.counts),
+        expires_at=links.expiry(batch.finished_at),
         items=items,
+    )
+
+
+def answer_accepted_batch(
+    batch_id: str, job_ids: Sequence[str], refused: Iterable[Job], links: Links
+) -> BatchAcceptedAnswer:
+    """Return the answer for a batch that was taken on; refused : its jobs for bad images."""
+    return BatchAcceptedAnswer(
+        batch_id=batch_id,
+        job_ids=tuple(job_ids),
+        total_images=len(job_ids),
+        status_url=links.status(batch_id),
+        refused=tuple(
+            RefusedImage(
+                index=job.batch_index or 0,
+                filename=job.filename,
+                code=job.error_code or "",
+                error=job.error_message or "",
+            )
+            for job in refused
+        ),
     )

@@ -17,6 +17,8 @@ from backend.storage.artifacts import Artifact
 _CHUNK_BYTES = 1 << 16
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
+_LAST_BYTES = re.compile(r"bytes=-([0-9]{1,18})")
+
 
 def send_artifact(artifact: Artifact) -> Response:
     """Return the file as a download, with ETag and ranges; it is closed when the answer has been sent.
@@ -35,6 +37,9 @@ def _response(artifact: Artifact) -> Response:
         raise PreconditionFailed
     if not _wants_part(artifact.etag):
         request.environ.pop("HTTP_RANGE", None)
+    elif (last := _LAST_BYTES.fullmatch(request.headers["Range"])) and int(last[1]) > artifact.size:
+        # The last bytes of a file that has fewer are all of it (RFC 9110, 14.1.2); Werkzeug would refuse.
+        request.environ["HTTP_RANGE"] = "bytes=0-"
     response = Response(
         FileWrapper(artifact.stream, _CHUNK_BYTES), content_type=artifact.media_type, direct_passthrough=True
     )

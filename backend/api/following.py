@@ -5,35 +5,47 @@ This module does not know what an answer looks like.
 
 from __future__ import annotations
 
-import math
+from datetime import timedelta
 
-from flask import url_for
+from flask import current_app, url_for
 
 from backend.api.responses import Links
-from backend.errors import JobNotFound
+from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
 from backend.jobs.ids import is_job_id
-from backend.jobs.models import Batch, Job
+from backend.jobs.models import Batch, Job, JobFile
 from backend.jobs.outlook import Outlook
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
 
-_POLL_SECONDS = (1, 10)
+EXTENSION = "agent_services"
+"""Under which name an app has its services."""
 
 
 def find(services: AgentServices, job_id: str, agent_id: str) -> Job | Batch:
-    """Return an agent's job or batch of this id. Raises JobNotFound."""
+    """Return an agent's job or batch of this id. Raises JobNotFound, Expired."""
     log_jobs(job_id)
-    try:
-        return services.store.get(require_id(job_id), agent_id)
-    except JobNotFound:
-        return services.store.get_batch(job_id, agent_id)
-
-
-def require_id(job_id: str) -> str:
-    """Return the id, when a job or batch can have it. Raises JobNotFound."""
     if not is_job_id(job_id):
         raise JobNotFound
-    return job_id
+    try:
+        return services.store.find(job_id, agent_id)
+    except JobNotFound as error:
+        raise missing(services, job_id, agent_id) from error
+
+
+def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile:
+    """Return the agent's file of this name. Raises ArtifactNotFound, Expired."""
+    try:
+        return services.store.files.find(name, agent_id)
+    except ArtifactNotFound as error:
+        raise missing(services, name, agent_id, ArtifactNotFound) from error
+
+
+def missing(
+    services: AgentServices, name: str, agent_id: str, unknown: type[ServiceError] = JobNotFound
+) -> ServiceError:
+    """Return why the agent's job, batch or file of this name is not there: Expired, or the error for a name unknown."""
+    expired_at = services.store.expired_at(name, agent_id)
+    return unknown() if expired_at is None else Expired(details={"expired_at": expired_at.isoformat()})
 
 
 def outlook_of(services: AgentServices, job: Job) -> Outlook:
@@ -41,15 +53,12 @@ def outlook_of(services: AgentServices, job: Job) -> Outlook:
     return services.outlooks.of([job])[job.id]
 
 
-def poll_after(eta_seconds: float | None) -> int:
-    """Return after how many seconds to poll again: half of what is left, within bounds."""
-    shortest, longest = _POLL_SECONDS
-    return shortest if eta_seconds is None else max(shortest, min(longest, math.ceil(eta_seconds / 2)))
-
-
 def links() -> Links:
-    """Return where this app's jobs and files are found."""
+    """Return where this app's jobs and files are found, and until when."""
+    services: AgentServices = current_app.extensions[EXTENSION]
+    kept = timedelta(hours=services.settings.artifact_ttl_hours)
     return Links(
         status=lambda job_id: url_for("agent_api.status", job_id=job_id),
         download=lambda name: url_for("agent_api.download", filename=name),
+        expiry=lambda finished_at: None if finished_at is None else finished_at + kept,
     )

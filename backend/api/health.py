@@ -14,7 +14,7 @@ from backend import __version__
 from backend.api.error_handlers import error_answer, error_response, json_response
 from backend.api.health_answers import DeviceState, HealthAnswer, ModelState, UnhealthyAnswer
 from backend.config import Settings
-from backend.errors import GpuBusy
+from backend.errors import GpuBusy, RetryLater, ServiceStopping
 from backend.jobs.health import Health
 from backend.services import AgentServices
 
@@ -34,13 +34,18 @@ def answer_health(services: AgentServices) -> Response:
     }
     if health.ready:
         return json_response(HealthAnswer(status="ok", **facts))
-    loading = health.is_loading(own_worker=services.worker is not None)
-    if loading:
-        error = GpuBusy("The model is being loaded; try again in a moment.", retry_after=_LOADING_RETRY)
-    else:
-        error = GpuBusy("No worker that could serve is running.")
-    status: Literal["loading", "unavailable"] = "loading" if loading else "unavailable"
+    status, error = _trouble(services, health)
     return error_response(error, UnhealthyAnswer(status=status, **facts, **error_answer(error).model_dump()))
+
+
+def _trouble(
+    services: AgentServices, health: Health
+) -> tuple[Literal["draining", "loading", "unavailable"], RetryLater]:
+    if services.draining.since is not None:
+        return "draining", ServiceStopping()
+    if health.is_loading(own_worker=services.worker is not None):
+        return "loading", GpuBusy("The model is being loaded; try again in a moment.", retry_after=_LOADING_RETRY)
+    return "unavailable", GpuBusy("No worker that could serve is running.")
 
 
 def _device(health: Health) -> DeviceState | None:

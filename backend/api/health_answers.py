@@ -31,7 +31,7 @@ class DeviceState(Answer):
 class HealthFacts(Answer):
     """What there is to know of the service's state."""
 
-    status: Literal["ok", "loading", "unavailable"]
+    status: Literal["ok", "loading", "draining", "unavailable"]
     version: str
     model: ModelState
     device: DeviceState | None = Field(description="Null when no worker has reported one.")

@@ -5,30 +5,37 @@ This module does not know HTTP: not the status an answer is sent with, not where
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import Field
 
+from backend.api.file_answers import FileFields, file_values
 from backend.api.responses import Answer, JobId, JobState, Links, Success
-from backend.errors import Cancelled, ServiceError, kinds_by_code
+from backend.errors import Cancelled, FilesExpired, RequestUnreadable, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Job, Status
 from backend.jobs.outlook import Outlook
+from backend.validation import GenerationRequest
 
 
 class JobError(Answer):
-    """Why a job failed."""
+    """Why a job failed, in the form of any other error."""
 
-    code: str
-    message: str
+    error: str = Field(description="What went wrong, in a sentence.")
+    code: str = Field(description="The same for programs: a name that does not change.")
+    details: dict[str, Any] = Field(description="What a program may want to know besides.")
 
 
-class JobItem(Answer):
+class JobItem(FileFields):
     """A job as it is now."""
 
     job_id: JobId
     batch_id: JobId | None = Field(description="The batch it came in with, if any.")
+    index: int | None = Field(ge=0, description="Which of its batch's images it is for, from 0; null outside a batch.")
+    filename: str | None = Field(description="What its image was called by whoever sent it.")
+    label: str | None = Field(description="What its agent calls it.")
     status: JobState
     progress: int = Field(ge=0, le=100)
     current_step: str
@@ -38,18 +45,24 @@ class JobItem(Answer):
     status_url: str
     download_url: str | None = Field(description="Where its mesh is, once it is completed.")
     processing_time: float | None = Field(ge=0, description="Seconds from the start of its run to its end.")
+    request: GenerationRequest | None = Field(
+        description="The fields as they were understood; null where another version of the service wrote them."
+    )
     metadata: JobMetadata | None = Field(description="What was really done.")
     error: JobError | None = Field(description="Why it failed.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    expires_at: datetime | None = Field(
+        description="When it and its files are removed; null until it is finished, which its time runs from."
+    )
 
 
 class JobAnswer(JobItem, Success):
     """One job."""
 
 
-class GeneratedAnswer(Success):
+class GeneratedAnswer(FileFields, Success):
     """A mesh that was made while the caller waited."""
 
     job_id: JobId
@@ -85,9 +98,11 @@ def answer_job(job: Job, links: Links, outlook: Outlook) -> JobAnswer:
     return JobAnswer(**_job_values(job, links, outlook))
 
 
-def answer_generated(job: Job, links: Links) -> GeneratedAnswer:
-    """Return the answer for a completed job whose caller waited for it."""
-    values = _job_values(job, links, Outlook())
+def answer_generated(job: Job, links: Links, outlook: Outlook) -> GeneratedAnswer:
+    """Return the answer for a completed job whose caller waited for it. Raises FilesExpired when its mesh is gone."""
+    values = _job_values(job, links, outlook)
+    if values["download_url"] is None:
+        raise FilesExpired(details={"job_id": job.id})
     return GeneratedAnswer(**{name: values[name] for name in GeneratedAnswer.model_fields if name in values})
 
 
@@ -96,16 +111,18 @@ def job_failure(job: Job) -> ServiceError:
     if job.status is Status.CANCELLED:
         return Cancelled(details={"job_id": job.id})
     kind = kinds_by_code().get(job.error_code or "", ServiceError)
-    error = kind(job.error_message, details={"job_id": job.id})
+    error = kind(job.error_message, details={**_details(job), "job_id": job.id})
     error.code = job.error_code or error.code
     return error
 
 
 def _job_values(job: Job, links: Links, outlook: Outlook) -> dict[str, Any]:
-    failed = job.error_code is not None
     return {
         "job_id": job.id,
         "batch_id": job.batch_id,
+        "index": job.batch_index,
+        "filename": job.filename,
+        "label": job.label,
         "status": job.status.value,
         "progress": job.progress,
         "current_step": job.current_step,
@@ -113,14 +130,34 @@ def _job_values(job: Job, links: Links, outlook: Outlook) -> dict[str, Any]:
         "queue_position": outlook.queue_position,
         "cancel_requested": job.cancel_requested,
         "status_url": links.status(job.id),
-        "download_url": links.download(job.artifact) if job.artifact else None,
+        **file_values(job, outlook.files, links),
         "processing_time": _processing_time(job),
+        "request": _request(job),
         "metadata": JobMetadata.from_json(job.metadata) if job.metadata else None,
-        "error": JobError(code=job.error_code or "", message=job.error_message or "") if failed else None,
+        "error": _error(job),
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
+        "expires_at": links.expiry(job.finished_at),
     }
+
+
+def _request(job: Job) -> GenerationRequest | None:
+    try:
+        return GenerationRequest.from_json(job.request)
+    except RequestUnreadable:
+        return None
+
+
+def _error(job: Job) -> JobError | None:
+    if job.error_code is None:
+        return None
+    return JobError(error=job.error_message or "", code=job.error_code, details=_details(job))
+
+
+def _details(job: Job) -> dict[str, Any]:
+    details: dict[str, Any] = json.loads(job.error_details or "{}")
+    return details
 
 
 def _processing_time(job: Job) -> float | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from werkzeug.http import parse_options_header
 
-from backend.errors import FileTooLarge, InvalidForm, TooManyImages, UnknownField, UnsupportedMediaType
+from backend.errors import InvalidForm, TooManyImages, UnknownField, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -32,19 +32,19 @@ _PLAIN_ENCODINGS = ("binary", "8bit", "7bit")
 _BOUNDARY = re.compile(r"[!-~]([ -~]*[!-~])?")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\0\r\n]*)")
 _SHOWN_NAME = 40
+_KEPT_NAME = 255
 
 
 @dataclass(frozen=True)
 class FormLimits:
     """Bounds on a form.
 
-    file_field : the one field that carries files; at most `max_files` of `max_file_bytes` each
+    file_field : the one field that carries files; at most `max_files`
     max_fields : parts that are not files; max_field_bytes : of one's value; max_head_bytes : of one part's head
     """
 
     file_field: str
     max_files: int
-    max_file_bytes: int = 50_000_000
     max_fields: int = 32
     max_field_bytes: int = 4096
     max_head_bytes: int = 8192
@@ -56,6 +56,7 @@ class FormFile:
 
     field : the form field it came under; number : its index among the files, from 1
     label : what messages call it, short and printable: "Picture 2 (cat.png)"
+    filename : what its sender calls it: the last part of a path, printable, at most 255 characters; None for nothing
     stream : its bytes, in the body; size : their number
     """
 
@@ -64,6 +65,7 @@ class FormFile:
     label: str
     stream: BinaryIO
     size: int
+    filename: str | None = None
 
     def digest(self) -> str:
         """Return the SHA-256 of its bytes, in lower-case hex."""
@@ -103,7 +105,7 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     stream : the body from its start, seekable, to be kept open for as long as the files are read
     content_type : the request's header, "" when it has none
     Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under another name than limits.file_field),
-    TooManyImages, FileTooLarge (naming the file).
+    TooManyImages. How large a file may be is for others to say, who may want to name several.
     """
     files: list[Part] = []
     texts: list[Part] = []
@@ -112,13 +114,9 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
         if part.name == limits.file_field:
             if len(files) == limits.max_files:
                 raise too_many_files(part.name, limits.max_files)
-            part.max_bytes = limits.max_file_bytes
             files.append(part)
         elif part.filename is not None:
-            raise UnknownField(
-                f"A picture belongs under the field {limits.file_field!r}, not under {_shown(part.name)}.",
-                details={"field": part.name[:_SHOWN_NAME], "allowed": [limits.file_field]},
-            )
+            raise _misplaced(part, limits.file_field)
         else:
             part.max_bytes = limits.max_field_bytes
             texts.append(part)
@@ -127,7 +125,7 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     fields: dict[str, tuple[str, ...]] = {}
     for part in texts:
         fields[part.name] = (*fields.get(part.name, ()), _text(stream, part, limits.max_field_bytes))
-    return Form(fields, tuple(_file(stream, part, number, limits) for number, part in enumerate(files, 1)))
+    return Form(fields, tuple(_file(stream, part, number) for number, part in enumerate(files, 1)))
 
 
 def too_many_files(name: str, most: int) -> TooManyImages:
@@ -263,26 +261,34 @@ def _text(stream: BinaryIO, part: Part, most: int) -> str:
         raise InvalidForm("A field's value is not UTF-8.") from error
 
 
-def _file(stream: BinaryIO, part: Part, number: int, limits: FormLimits) -> FormFile:
+def _misplaced(part: Part, file_field: str) -> UnknownField:
+    """Return why a file is refused that has another name than the files'; file_field : "" where none is taken."""
+    details = {"field": part.name[:_SHOWN_NAME], "allowed": [file_field] if file_field else []}
+    if not file_field:
+        return UnknownField("This call takes no files.", details=details)
+    belongs = f"A picture belongs under the field {file_field!r}, not under {_shown(part.name)}."
+    return UnknownField(belongs, details=details)
+
+
+def _file(stream: BinaryIO, part: Part, number: int) -> FormFile:
     # The last part of its file's name, as far as it can be shown.
     last = re.split(r"[/\\]", part.filename or "")[-1]
     label = f"Picture {number} ({_shown(last)})" if last else f"Picture {number}"
-    if part.size > limits.max_file_bytes:
-        raise FileTooLarge(
-            f"{label}: it is larger than {limits.max_file_bytes} bytes.",
-            details={"image": number, "max_bytes": limits.max_file_bytes},
-        )
+    filename = _printable(last[:_KEPT_NAME]) or None
     if part.size <= _CHUNK_BYTES:
         stream.seek(part.start)
-        return FormFile(part.name, number, label, io.BytesIO(stream.read(part.size)), part.size)
+        return FormFile(part.name, number, label, io.BytesIO(stream.read(part.size)), part.size, filename)
     section = io.BufferedReader(_Section(stream, part.start, part.size), _FILE_BUFFER_BYTES)
-    return FormFile(part.name, number, label, cast(BinaryIO, section), part.size)
+    return FormFile(part.name, number, label, cast(BinaryIO, section), part.size, filename)
 
 
 def _shown(text: str) -> str:
     """Return a caller's text, fit for a message: short, and nothing that moves a cursor or turns the reading round."""
-    short = text if len(text) <= _SHOWN_NAME else text[: _SHOWN_NAME - 1] + "…"
-    return "".join(c if c.isprintable() else "?" for c in short)
+    return _printable(text if len(text) <= _SHOWN_NAME else text[: _SHOWN_NAME - 1] + "…")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _boundary(content_type: str) -> bytes:

@@ -10,11 +10,12 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, health_answers, job_answers
+from backend.api import batch_answers, file_answers, health_answers, job_answers
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, GenerateForm
+from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
+from backend.storage.artifacts import MEDIA_TYPES
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
@@ -25,9 +26,9 @@ _FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_MESHES = dict.fromkeys(("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream"), _BINARY)
+_FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -36,11 +37,17 @@ ANSWER_MODELS = (
     job_answers.AcceptedAnswer,
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
+    file_answers.FilesAnswer,
     health_answers.HealthAnswer,
     health_answers.UnhealthyAnswer,
 )
 
-_ANY: tuple[type[ServiceError], ...] = (ServiceError, errors.BadRequest, errors.MethodNotAllowed)
+_ANY: tuple[type[ServiceError], ...] = (
+    ServiceError,
+    errors.BadRequest,
+    errors.UnknownField,
+    errors.MethodNotAllowed,
+)
 _SIGNED: tuple[type[ServiceError], ...] = (
     *_ANY,
     errors.AuthMissing,
@@ -51,6 +58,8 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.BadFraming,
+    errors.RequestTooSlow,
     errors.LengthRequired,
     errors.FileTooLarge,
     errors.RateLimited,
@@ -58,11 +67,10 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.StoreUnavailable,
     errors.StorageFull,
 )
-_JOB = (*_SIGNED, errors.EndpointNotFound, errors.JobNotFound)
+_JOB = (*_SIGNED, errors.EndpointNotFound, errors.JobNotFound, errors.Expired)
 _FORM = (
     *_SIGNED,
     errors.InvalidForm,
-    errors.UnknownField,
     errors.InvalidFormat,
     errors.InvalidQuality,
     errors.InvalidSteps,
@@ -80,6 +88,7 @@ _FORM = (
     errors.InvalidTurntable,
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
+    errors.InvalidLabel,
     errors.InvalidIdempotencyKey,
     errors.MissingImage,
     errors.TooManyImages,
@@ -87,14 +96,17 @@ _FORM = (
     errors.UnsupportedImage,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
+    errors.TooManyJobs,
+    errors.QuotaExceeded,
     errors.QueueFull,
     errors.GpuBusy,
+    errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,
-    errors.JobExpired,
+    errors.Expired,
     errors.GenerationError,
     errors.NoForeground,
     errors.NoSurface,
@@ -121,7 +133,7 @@ GENERATE: Call = {
 BATCH: Call = {
     "tags": [_ASK],
     "responses": {
-        **refusals(*_FORM, errors.TooFewImages),
+        **refusals(*_FORM, errors.InvalidAcceptPartial, errors.TooFewImages, errors.Expired, errors.JobNotFound),
         202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
     },
     "security": SIGNED,
@@ -146,7 +158,9 @@ CANCEL: Call = {
         **refusals(*_JOB),
         200: answered(
             job_answers.JobAnswer,
-            description="The job as it is now: cancelled if it waited, soon if it runs, else as it was.",
+            batch_answers.BatchAnswer,
+            description="The job or batch as it is now: what waited is cancelled, what runs will be soon, the rest is"
+            " as it was.",
         ),
     },
     "security": SIGNED,
@@ -154,7 +168,7 @@ CANCEL: Call = {
 JOBS: Call = {
     "tags": [_FOLLOW],
     "responses": {
-        **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit),
+        **refusals(*_SIGNED, errors.InvalidCursor, errors.InvalidLimit, errors.InvalidStatus, errors.InvalidLabel),
         200: answered(job_answers.JobsAnswer, description="A page of jobs."),
     },
     "security": SIGNED,
@@ -172,17 +186,51 @@ DOWNLOAD: Call = {
             *_SIGNED,
             errors.EndpointNotFound,
             errors.ArtifactNotFound,
+            errors.Expired,
+            errors.BatchUnfinished,
             errors.ArtifactStoreUnavailable,
             errors.PreconditionFailed,
             errors.RangeNotSatisfiable,
         ),
-        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _MESHES},
+        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _FILES},
         206: {
             "description": "The part of the file that `Range` asks for.",
             "headers": answer_headers(headers={**_FILE_HEADERS, **_RANGE_HEADER}),
-            "content": _MESHES,
+            "content": _FILES,
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
+    },
+    "security": SIGNED,
+}
+ADD_FILE: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(
+            *_JOB,
+            *_OUTCOMES,
+            errors.InvalidForm,
+            errors.UnsupportedMediaType,
+            errors.UnknownField,
+            errors.InvalidFormat,
+            errors.JobUnfinished,
+            errors.Expired,
+            errors.ArtifactNotFound,
+            errors.ExportError,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(file_answers.FilesAnswer, description="The job's files, the one that was asked for among them."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(FormatForm),
+}
+DELETE_FILES: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(*_JOB, errors.JobUnfinished, errors.Expired, errors.ArtifactStoreUnavailable),
+        200: answered(
+            file_answers.FilesAnswer,
+            description="The files are gone, the picture too; the job itself is listed until it expires.",
+        ),
     },
     "security": SIGNED,
 }

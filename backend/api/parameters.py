@@ -6,20 +6,24 @@ This module does not know what a call does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import BaseModel, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
-from backend.limits import MAX_BATCH_IMAGES, MAX_PAGE_JOBS, MIN_BATCH_IMAGES
-from backend.validation import GenerateFields, GenerationFields, without_default
+from backend.jobs.models import Status
+from backend.limits import MAX_BATCH_IMAGES, MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MIN_BATCH_IMAGES, MeshFormat
+from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
+_STATES = "|".join(state.value for state in Status)
+STATUSES_PATTERN = f"^({_STATES})(,({_STATES}))*$"
 
 _KEY_SCHEMA = {
     "type": "string",
-    "pattern": "^[!-~]{1,128}$",
+    "pattern": "^[!-+\\--~]{1,128}$",
     "description": "The caller's name for this request: sent again with the same key, it gets the first answer again "
     "for 24 hours, and nothing is made twice.",
 }
@@ -43,18 +47,56 @@ class FilePath(BaseModel):
 
 
 class PageQuery(BaseModel):
-    """Which page of jobs."""
+    """Which page of jobs, and of which."""
 
-    cursor: Annotated[
-        str,
-        WithJsonSchema({"type": "string", "pattern": ID_PATTERN, "description": "The next_cursor of the page before."}),
-    ] = Field(default="", json_schema_extra=without_default)
+    cursor: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {"type": "string", "pattern": ID_PATTERN, "description": "The next_cursor of the page before."}
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
     limit: Annotated[
         str,
         WithJsonSchema(
             {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_JOBS, "description": "The most jobs of a page."}
         ),
     ] = Field(default=str(DEFAULT_PAGE), json_schema_extra={"default": DEFAULT_PAGE})
+
+    status: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {
+                    "type": "string",
+                    "pattern": STATUSES_PATTERN,
+                    "description": "Only jobs in one of these states, with commas between.",
+                }
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+    label: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MAX_LABEL_CHARACTERS,
+                    "pattern": LABEL_PATTERN,
+                    "description": "Only jobs with this text in their label, whether in capitals or not.",
+                }
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+
+
+QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery}
+"""What each call's query may have, by the name of its view; one that is not named here takes none."""
 
 
 class SubmitHeaders(BaseModel):
@@ -65,13 +107,21 @@ class SubmitHeaders(BaseModel):
     )
 
 
+class FormatForm(BaseModel):
+    """The form of a request for one more format."""
+
+    model_config = STRICT
+
+    format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
+
+
 class GenerateForm(GenerateFields):
     """The form of a request for one mesh."""
 
     image: bytes = Field(description="A PNG, JPEG or WebP.")
 
 
-class BatchForm(GenerationFields):
+class BatchForm(BatchFields):
     """The form of a request for several meshes; the fields hold for all of them."""
 
     images: list[bytes] = Field(

@@ -9,6 +9,8 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from flask import Flask, Response, g, request
@@ -16,6 +18,9 @@ from flask import Flask, Response, g, request
 from backend.telemetry.logs import log_request
 
 REQUEST_ID_HEADER = "X-Request-ID"
+
+WAITING = "orfeas.waiting"
+"""Where the server's own way to wait stands in the environment of a request; see `waiting`."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
@@ -42,7 +47,7 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
 
     def begin() -> None:
         g.request_id = _request_id()
-        g.request_began = time.perf_counter()
+        g.request_began = time.monotonic()
         log_request(g.request_id)
 
     def finish(response: Response) -> Response:
@@ -62,6 +67,17 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
     app.teardown_request(end)
 
 
+def waiting() -> AbstractContextManager[object]:
+    """Let others work while the request at hand waits, within the block, for a job or a notice.
+
+    A call that waits keeps a thread, of which there are many (WEB_WAITING), but only a few of them work at once: one
+    that waits outside such a block keeps another from its turn. Read nothing inside, and hold no connection to the
+    database.
+    """
+    begin: Callable[[], AbstractContextManager[object]] = request.environ.get(WAITING, nullcontext)
+    return begin()
+
+
 def note_error_code(code: str) -> None:
     """Say which error the request at hand ends with."""
     g.error_code = code
@@ -74,7 +90,7 @@ def _request_id() -> str:
 
 
 def _note(response: Response, counter: RequestCounter) -> None:
-    seconds = time.perf_counter() - g.request_began
+    seconds = time.monotonic() - g.request_began
     rule = request.url_rule
     route = rule.rule if rule is not None else ""
     code = g.pop("error_code", "")

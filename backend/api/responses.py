@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,10 +20,14 @@ JobState = Literal["queued", "processing", "completed", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Links:
-    """Where a job's or batch's status and a file are found: addresses by id and by file name."""
+    """Where a job's or batch's status and a file are found, by id and by file name, and until when.
+
+    expiry : gives when a job is removed that finished at some time; None for one that has not finished
+    """
 
     status: Callable[[str], str]
     download: Callable[[str], str]
+    expiry: Callable[[datetime | None], datetime | None]
 
 
 class Answer(BaseModel):

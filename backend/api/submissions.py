@@ -6,30 +6,47 @@ module does not know HTTP answers, or how jobs are run.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from backend.api.multipart import FormFile, read_form
-from backend.api.uploads import UploadLimits, check_and_store, images_of
+from backend.api.intake import TakenImage, discard_images, taken
+from backend.api.multipart import read_form
+from backend.api.request_context import waiting
+from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
-from backend.errors import InvalidIdempotencyKey, ServiceError, StoreUnavailable
-from backend.hunyuan3d.image.open_image import ImageLimits
-from backend.jobs.models import IdempotencyKey, Job, Submitted
+from backend.errors import InvalidIdempotencyKey, StoreUnavailable
+from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
+from backend.jobs.submission import Bounds
 from backend.services import AgentServices
-from backend.storage.files import FileStore
-from backend.validation import GenerateFields, GenerationFields, fingerprint, new_job, read_fields, require_offered
+from backend.validation import (
+    BatchFields,
+    GenerateFields,
+    GenerationFields,
+    Resolutions,
+    fingerprint,
+    new_job,
+    read_fields,
+    require_offered,
+)
 
 Operation = Literal["generate", "batch"]
 
-_KEY = re.compile(r"[!-~]{1,128}")
-_FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": GenerationFields}
+# Without a comma: a server joins two headers of one name with it.
+_KEY = re.compile(r"[!-+\--~]{1,128}")
+_FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": BatchFields}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
-logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What became of a form: its jobs, whether its caller wants to wait, and whether bad images became jobs, too."""
+
+    submitted: Submitted
+    waits: bool
+    is_partial: bool
 
 
 class Submitter:
@@ -43,17 +60,23 @@ class Submitter:
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
-        self, agent: AgentConfig, operation: Operation, body: BinaryIO, content_type: str, key: str | None
-    ) -> tuple[Submitted, bool]:
-        """Put a form's images into the queue as jobs of an agent; return them, and whether the caller wants to wait.
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        body: BinaryIO,
+        content_type: str,
+        key: str | None,
+        began: float,
+    ) -> Submission:
+        """Put a form's images into the queue as jobs of an agent.
 
-        body : verified; key : the Idempotency-Key header, None for none
-        Raises InvalidIdempotencyKey, IdempotencyConflict, GpuBusy, QueueFull, TooManyActiveJobs, StoreUnavailable,
-        StorageFull, ArtifactStoreUnavailable, and what read_form, read_fields and check_and_store raise; nothing of the
-        form is kept then.
+        body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
+        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
+        TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
+        read_fields, images_of and taken raise; nothing of the form is kept then.
         """
         if key is not None and not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey
+            raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
@@ -62,25 +85,41 @@ class Submitter:
         require_offered(fields)
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
+        is_partial = isinstance(fields, BatchFields) and fields.accept_partial
         idempotency = None
         if key is not None:
             idempotency = IdempotencyKey(key, fingerprint(operation, fields, [image.digest() for image in uploaded]))
-            first = self._resources.store.recall(agent.agent_id, idempotency)
+            first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
-                return first, waits
-        self._services.health.require_worker(own_worker=self._services.worker is not None)
-        with _stored(uploaded, self._resources.images, limits.image) as names:
+                return Submission(first, waits, is_partial)
+        queue_limit = self._services.settings.queue_limit
+        if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
+            Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(len(uploaded))
+        self._services.require_worker(began)
+        with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
             submitted = self._resources.store.submit(
-                agent.agent_id,
-                [new_job(fields, name, self._model, secrets.randbits, resolutions) for name in names],
-                queue_limit=self._services.settings.queue_limit,
+                agent.internal_id,
+                [self._job_of(fields, image, resolutions) for image in images],
+                queue_limit=queue_limit,
                 agent_limit=agent.max_active_jobs,
+                daily_limit=agent.daily_jobs,
                 idempotency=idempotency,
             )
             if submitted.replayed:
-                discard_images(names, self._resources.images)
+                discard_images([image.name for image in images], self._resources.images)
         self._services.notifier.notify()
-        return submitted, waits
+        return Submission(submitted, waits, is_partial)
+
+    def _job_of(self, fields: GenerationFields, image: TakenImage, resolutions: Resolutions) -> NewJob:
+        return new_job(
+            fields,
+            image.name,
+            self._model,
+            secrets.randbits,
+            resolutions,
+            filename=image.file.filename,
+            refusal=image.refusal,
+        )
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
@@ -99,7 +138,8 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
             left = deadline - time.monotonic()
             if left <= 0 or services.stopping.is_set() or (job is not None and job.status.finished):
                 return job
-            services.stopping.wait(min(pause, left))
+            with waiting():
+                services.stopping.wait(min(pause, left))
             pause = min(1.5 * pause, _LONGEST_PAUSE)
     finally:
         services.sync_slots.release()
@@ -111,28 +151,3 @@ def _read_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None
     except StoreUnavailable:
         # The job was accepted all the same, and the caller must learn its id.
         return None
-
-
-@contextmanager
-def _stored(uploaded: Sequence[FormFile], images: FileStore, limits: ImageLimits) -> Iterator[list[str]]:
-    """Give the names that the images are stored under; they are removed again when what follows fails."""
-    names: list[str] = []
-    try:
-        for image in uploaded:
-            names.append(check_and_store(image, images, limits))
-        yield names
-    except StoreUnavailable:
-        # The connection may have broken just after the jobs were kept; the janitor knows whether they were.
-        raise
-    except BaseException:
-        discard_images(names, images)
-        raise
-
-
-def discard_images(names: Sequence[str], images: FileStore) -> None:
-    """Remove images that no job needs any more; what cannot be removed now, the janitor removes later."""
-    for name in names:
-        try:
-            images.delete(name)
-        except ServiceError as error:
-            logger.warning("An image that no job needs could not be removed now: %s", error.message)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from backend.api.multipart import Form, FormFile, FormLimits, too_many_files
 from backend.config import Settings
-from backend.errors import InvalidImage, MissingImage, ServiceError, TooFewImages
+from backend.errors import FileTooLarge, MissingImage, ServiceError, TooFewImages
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES
 from backend.storage.files import FileStore, put_new
@@ -36,7 +37,7 @@ class UploadLimits:
             "batch": ("images", MIN_BATCH_IMAGES, MAX_BATCH_IMAGES),
         }[operation]
         return cls(
-            FormLimits(field, most, max_file_bytes=settings.max_image_bytes),
+            FormLimits(field, most),
             fewest,
             ImageLimits(max_pixels=settings.max_pixels, max_bytes=settings.max_image_bytes),
         )
@@ -45,11 +46,14 @@ class UploadLimits:
 def images_of(form: Form, field: str, least: int, most: int) -> tuple[FormFile, ...]:
     """Return the images under a field, in order.
 
-    Raises MissingImage (none), TooFewImages, TooManyImages, InvalidImage (one has no bytes; says which).
+    Raises MissingImage (none), TooFewImages, TooManyImages.
     """
     images = tuple(image for image in form.files if image.field == field)
     if not images:
-        raise MissingImage(f"No picture was sent; it belongs under the field {field!r}.", details={"field": field})
+        raise MissingImage(
+            f"No picture was sent; it belongs under the field {field!r}.",
+            details={"field": field, "least": least, "most": most},
+        )
     if len(images) < least:
         raise TooFewImages(
             f"{len(images)} picture was sent, but this call takes at least {least}.",
@@ -57,28 +61,40 @@ def images_of(form: Form, field: str, least: int, most: int) -> tuple[FormFile, 
         )
     if len(images) > most:
         raise too_many_files(field, most)
-    for image in images:
-        if not image.size:
-            raise InvalidImage(f"{image.label}: it is empty.", details={"image": image.number})
     return images
 
 
 def check_and_store(image: FormFile, images: FileStore, limits: ImageLimits) -> str:
     """Decode an image whole and store it anew as an upright sRGB PNG; nothing else of the file is kept.
 
-    Returns the name it is stored under, made here. The PNG is held in memory until it is stored: its sides are at most
-    limits.shrink_to, so that it is never larger than four bytes for each of their pixels.
-    Raises InvalidImage, UnsupportedImage (both name the image), StorageFull, ArtifactStoreUnavailable.
+    Returns the name it is stored under, made here. Raises what check raises, StorageFull, ArtifactStoreUnavailable.
     """
+    return put_new(images, "png", check(image, limits))
+
+
+def check(image: FormFile, limits: ImageLimits) -> BinaryIO:
+    """Decode an image whole; return it as an upright sRGB PNG, at its start.
+
+    The PNG is held in memory: its sides are at most limits.shrink_to, so that it is never larger than four bytes for
+    each of their pixels. Raises InvalidImage, UnsupportedImage, FileTooLarge; each names the image.
+    """
+    try:
+        return _as_png(image, limits)
+    except ServiceError as error:
+        error.details.update(field=image.field, image=image.number)
+        raise
+
+
+def _as_png(image: FormFile, limits: ImageLimits) -> BinaryIO:
+    if image.size > limits.max_bytes:
+        raise FileTooLarge(
+            f"{image.label}: it is larger than {limits.max_bytes} bytes.", details={"max_bytes": limits.max_bytes}
+        )
     png = io.BytesIO()
     with _decoders:
-        try:
-            decoded = open_image(image.stream, limits=limits, name=image.label)
-        except ServiceError as error:
-            error.details["image"] = image.number
-            raise
+        decoded = open_image(image.stream, limits=limits, name=image.label)
         # Quick rather than small.
         decoded.save(png, "PNG", compress_level=1)
         del decoded
     png.seek(0)
-    return put_new(images, "png", png)
+    return png

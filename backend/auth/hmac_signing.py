@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +50,7 @@ __all__ = [
     "signature_matches",
 ]
 
+_MOST_SHOWN = 2048
 _AUTHORITY = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 
 
@@ -58,6 +59,7 @@ class Signed(Protocol):
 
     timestamp : unix seconds as text; expires : unix seconds, None without an end of its own
     body_digest, signature : lower-case hex; text : what is signed
+    evidence : what helps a caller whose signature is wrong, made of nothing but its own request
     """
 
     @property
@@ -74,6 +76,8 @@ class Signed(Protocol):
     def signature(self) -> str: ...
     @property
     def text(self) -> bytes: ...
+    @property
+    def evidence(self) -> Mapping[str, object]: ...
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,13 @@ class SignedRequest:
         return canonical_text(
             self.method, self.path, self.query, self.agent_id, self.timestamp, self.nonce, self.body_digest
         )
+
+    @property
+    def evidence(self) -> Mapping[str, object]:
+        """The text that was to be signed, up to _MOST_SHOWN bytes."""
+        shown = self.text.decode("utf-8", "backslashreplace").encode()
+        cut = shown[:_MOST_SHOWN].decode("utf-8", "ignore")
+        return {"canonical_text": cut, "truncated": True} if len(shown) > _MOST_SHOWN else {"canonical_text": cut}
 
 
 def sign_request(

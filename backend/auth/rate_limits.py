@@ -11,9 +11,10 @@ import hashlib
 import ipaddress
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, g
+from flask import Flask, Response, g
 from flask_limiter import Limiter, RateLimitExceeded
 from limits.errors import StorageError
 
@@ -25,6 +26,24 @@ from backend.errors import ConfigurationError, RateLimited
 _WINDOW_SECONDS = 60
 _TRIES = 3
 _ADDRESS_BUCKETS = 4096
+
+
+@dataclass(frozen=True)
+class RateState:
+    """How a request left the limit that it counted towards: how many of `limit` a minute are left, and for how long.
+
+    reset_seconds : until the first of those that were counted leaves the minute, 0–60
+    """
+
+    limit: int
+    remaining: int
+    reset_seconds: int
+
+
+def rate_state() -> RateState | None:
+    """Return how the request at hand left its tightest limit; None when nothing was counted, or it cannot be read."""
+    state: RateState | None = g.get("rate_state")
+    return state
 
 
 class RequestLimits:
@@ -58,6 +77,7 @@ class RequestLimits:
         except ValueError:
             # Neither the value nor the cause is shown: they may carry a password.
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
+        app.after_request(_show_state)
 
     def admit_agent(self, agent: AgentConfig, operation: str) -> None:
         """Count a request of a verified agent, a batch also as a batch. Raises RateLimited."""
@@ -85,14 +105,30 @@ class RequestLimits:
                 # A limit for all processes, counted in this one alone, would let too many in.
                 counted = self._limiter.current_limit
                 if counted is not None and counted.limit.amount == self._allowed(per_minute):
+                    self._note_state()
                     return
         except RateLimitExceeded as error:
+            self._note_state()
             raise RateLimited(
                 f"More than {per_minute} {noun} in a minute; wait before sending the next.",
                 retry_after=self._seconds_until_free(),
                 details={"limit": per_minute, "window_seconds": _WINDOW_SECONDS},
             ) from error
         raise RateLimited("Requests cannot be counted at the moment; try again.", retry_after=1)
+
+    def _note_state(self) -> None:
+        """Keep how the limit that was just counted is now, unless another one of this request is tighter."""
+        counted = self._limiter.current_limit
+        if counted is None:
+            return
+        try:
+            free_at, remaining = counted.window
+        except StorageError:
+            return
+        state = RateState(counted.limit.amount, max(0, remaining), _seconds_until(free_at))
+        known = rate_state()
+        if known is None or state.remaining < known.remaining:
+            g.rate_state = state
 
     def _limit(self) -> str:
         """Return the limit of the client at hand as Flask-Limiter writes limits."""
@@ -111,8 +147,23 @@ class RequestLimits:
             free_at = breached.window.reset_time
         except StorageError:
             return _WINDOW_SECONDS
-        # The storage's clock is this one, whatever clock the service was given.
-        return max(1, min(_WINDOW_SECONDS, int(free_at - time.time()) + 1))
+        return max(1, _seconds_until(free_at))
+
+
+def _seconds_until(free_at: float) -> int:
+    # The storage's clock is this one, whatever clock the service was given.
+    return max(0, min(_WINDOW_SECONDS, int(free_at - time.time()) + 1))
+
+
+def _show_state(response: Response) -> Response:
+    """Tell the caller of a guarded view how its limit is, in the headers that clients know."""
+    # Requests made inside one app context share `g`.
+    state: RateState | None = g.pop("rate_state", None)
+    if state is not None:
+        response.headers["RateLimit-Limit"] = str(state.limit)
+        response.headers["RateLimit-Remaining"] = str(state.remaining)
+        response.headers["RateLimit-Reset"] = str(state.reset_seconds)
+    return response
 
 
 def _client() -> str:

@@ -11,21 +11,60 @@ import hashlib
 import hmac
 import io
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from werkzeug.exceptions import ClientDisconnected
 from werkzeug.wsgi import get_content_length, get_input_stream
 
-from backend.errors import AuthBodyMismatch, FileTooLarge, LengthRequired, StorageFull
+from backend.errors import AuthBodyMismatch, BadFraming, FileTooLarge, LengthRequired, RateLimited, StorageFull
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+MOST_BODIES = 100
+"""Of one agent at once, in one process."""
+
 _CHUNK_BYTES = 1 << 18
+_RETRY_SECONDS = 10
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+class BodySlots:
+    """Bounds the bodies that each agent sends at once: what one sends slowly, or in a flood, leaves room for others."""
+
+    def __init__(self, most: int = MOST_BODIES) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, agent_id: str) -> Iterator[None]:
+        """Take a body within the block. Raises RateLimited when the agent sends too many already."""
+        with self._lock:
+            if self._taken[agent_id] >= self._most:
+                raise RateLimited(
+                    "Too many bodies of this agent are on their way at once.",
+                    retry_after=_RETRY_SECONDS,
+                    details={"limit": self._most},
+                )
+            self._taken[agent_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._taken[agent_id] -= 1
+                if not self._taken[agent_id]:
+                    del self._taken[agent_id]
+
+
+def has_body(environ: Mapping[str, object]) -> bool:
+    """Return whether a WSGI request says that a body comes with it."""
+    return environ.get("CONTENT_LENGTH") not in (None, "", "0") or "HTTP_TRANSFER_ENCODING" in environ
 
 
 def spool_body(
@@ -35,7 +74,8 @@ def spool_body(
 
     folder : made, for its owner only, where it is missing
     expected_digest : what the SHA-256 must be, lower-case hex; None = anything
-    Raises FileTooLarge, LengthRequired, AuthBodyMismatch (also when the body breaks off), StorageFull.
+    Raises FileTooLarge, LengthRequired, AuthBodyMismatch, BadFraming when the body breaks off, StorageFull, and what
+    the server's stream raises.
     """
     chunks = _chunks(_open_input(environ, max_bytes), max_bytes)
     digest = hashlib.sha256()
@@ -48,6 +88,8 @@ def spool_body(
             file.write(chunk)
             digest.update(chunk)
             size += len(chunk)
+        if size < (get_content_length(environ) or 0):
+            raise _broken_off()
         if expected_digest is not None and not hmac.compare_digest(digest.hexdigest(), expected_digest):
             raise AuthBodyMismatch
         file.seek(0)
@@ -81,7 +123,7 @@ def _chunks(stream: BinaryIO, max_bytes: int) -> Iterator[bytes]:
         try:
             chunk = stream.read(min(_CHUNK_BYTES, left + 1))
         except (OSError, ClientDisconnected) as error:
-            raise AuthBodyMismatch("The body broke off before its end.") from error
+            raise _broken_off() from error
         if not chunk:
             return
         left -= len(chunk)
@@ -93,6 +135,10 @@ def _chunks(stream: BinaryIO, max_bytes: int) -> Iterator[bytes]:
 def _open_file(folder: Path) -> BinaryIO:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
+
+
+def _broken_off() -> BadFraming:
+    return BadFraming("The body broke off before its end.")
 
 
 def _too_large(max_bytes: int) -> FileTooLarge:

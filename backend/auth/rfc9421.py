@@ -58,6 +58,7 @@ class MessageSignature:
     """The signed parts of one request, and the signature it came with; fields as SignedRequest's.
 
     text : the signature base; expires : unix seconds, None when the signature names no end of its own
+    components : the names of what it covers, in their order
     """
 
     agent_id: str
@@ -67,6 +68,12 @@ class MessageSignature:
     signature: str
     text: bytes
     expires: int | None
+    components: tuple[str, ...]
+
+    @property
+    def evidence(self) -> Mapping[str, object]:
+        """The names of what the signature covers, and no value of it."""
+        return {"components": list(self.components)}
 
 
 def read_message_signature(message: Message) -> MessageSignature:
@@ -88,6 +95,7 @@ def read_message_signature(message: Message) -> MessageSignature:
         signature=signature.hex(),
         text=signature_base(message, components, parameters),
         expires=_integer(parameters, "expires"),
+        components=tuple(components),
     )
 
 

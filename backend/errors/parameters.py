@@ -125,6 +125,24 @@ class InvalidAsync(InvalidParameter):
     code = "INVALID_ASYNC"
 
 
+class InvalidLabel(InvalidParameter):
+    """A label has at most 200 characters, none of them a control character."""
+
+    code = "INVALID_LABEL"
+
+
+class InvalidAcceptPartial(InvalidParameter):
+    """accept_partial must be true or false."""
+
+    code = "INVALID_ACCEPT_PARTIAL"
+
+
+class InvalidStatus(InvalidParameter):
+    """The status must be one or more of queued, processing, completed, failed, cancelled, with commas between."""
+
+    code = "INVALID_STATUS"
+
+
 class InvalidCursor(InvalidParameter):
     """The cursor is not one that a page of jobs gave."""
 
@@ -138,7 +156,7 @@ class InvalidLimit(InvalidParameter):
 
 
 class InvalidIdempotencyKey(InvalidParameter):
-    """Idempotency-Key must be 1 to 128 printable ASCII characters without spaces."""
+    """Idempotency-Key must be one header of 1 to 128 printable ASCII characters without spaces and commas."""
 
     code = "INVALID_IDEMPOTENCY_KEY"
 
@@ -150,7 +168,7 @@ class InvalidForm(InvalidParameter):
 
 
 class UnknownField(InvalidParameter):
-    """The form has a field that this call does not know."""
+    """This call does not know a field of the form, or a parameter of the query."""
 
     code = "UNKNOWN_FIELD"
 

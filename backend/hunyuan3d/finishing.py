@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 import trimesh
+from PIL import Image
 from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
@@ -29,10 +30,15 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, eq=False)
 class PendingShape:
-    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU."""
+    """One image's field, off the device, or the error that took its place: what is left to do needs only the CPU.
+
+    cutout, view_aligned : handed on to the ShapeResult.
+    """
 
     outcome: Outcome
     metadata: ShapeMetadata
+    cutout: Image.Image | None = None
+    view_aligned: bool = False
 
     @property
     def error(self) -> ServiceError | None:
@@ -128,7 +134,7 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
             if metadata.target_faces is not None:
                 mesh = reduce_mesh(mesh, metadata.target_faces).mesh
     except ServiceError as e:
-        return ShapeResult(None, without_frames(e), metadata)
+        return ShapeResult(None, without_frames(e), metadata, shape.cutout, shape.view_aligned)
     facts = replace(
         metadata,
         vertices=len(mesh.vertices),
@@ -138,4 +144,4 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
         watertight=is_watertight(mesh),
         evaluated=shape.outcome.evaluated,
     )
-    return ShapeResult(mesh, None, facts)
+    return ShapeResult(mesh, None, facts, shape.cutout, shape.view_aligned)

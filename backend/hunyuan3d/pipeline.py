@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
@@ -153,7 +154,8 @@ class Hunyuan3DShapePipeline:
                 else:
                     latents = dict(zip(part, sampled, strict=True))
                     pending.update(self._decode_parts(latents, options, report, batches))
-        return [pending[k] for k in range(len(prepared))]
+        aligned = self.config.defaults.view_aligned
+        return [replace(pending[k], cutout=_cutout(prepared[k].image), view_aligned=aligned) for k in sorted(pending)]
 
     def sample_shapes(
         self, prepared: Sequence[Prepared], options: GenerationOptions, report: StageProgress | None = None
@@ -410,6 +412,10 @@ def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress 
 
 def _background(image: PreparedImage | ServiceError) -> str | None:
     return None if isinstance(image, ServiceError) else image.background
+
+
+def _cutout(image: PreparedImage | ServiceError) -> Image.Image | None:
+    return None if isinstance(image, ServiceError) else image.cutout
 
 
 def _given(value: T | None, default: T) -> T:

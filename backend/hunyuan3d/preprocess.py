@@ -31,12 +31,14 @@ ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 class PreparedImage:
     """A batch of one, and how its background was removed: the method's name, or 'none'.
 
-    uploaded : the same image on its way to the device, where that was begun.
+    uploaded : the same image on its way to the device, where that was begun. cutout : RGBA, square, the same frame as
+    the batch's image; of several views the first.
     """
 
     batch: ImageBatch
     background: str
     uploaded: Upload | None = None
+    cutout: Image.Image | None = None
 
 
 MaybePrepared: TypeAlias = "ImageInput | PreparedImage | ServiceError"
@@ -56,10 +58,13 @@ def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundM
     """Open, cut out, process. Raises InvalidImage, UnsupportedImage, NoForeground, InvalidBackgroundMode."""
     if not isinstance(item, Mapping):
         image, method = _cut_out(open_image(item), mode)
-        return PreparedImage(processor(image), method)
+        return PreparedImage(processor(image), method, cutout=processor.cutout(image))
     cut = {name: _cut_out(open_image(view), mode) for name, view in item.items()}
     methods = sorted({method for _, method in cut.values()})
-    return PreparedImage(processor({name: image for name, (image, _) in cut.items()}), ", ".join(methods))
+    views = {name: image for name, (image, _) in cut.items()}
+    batch = processor(views)
+    first = next(views[name] for name in VIEWS if name in views)
+    return PreparedImage(batch, ", ".join(methods), cutout=processor.cutout(first))
 
 
 def prepare_or_error(

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, field, replace
 
 import torch
 import trimesh
+from PIL import Image
 
 from backend.errors import ServiceError
 from backend.limits import DEFAULT_OBJECTS, Acceleration, ObjectChoice
@@ -80,11 +81,18 @@ class ShapeMetadata:
 
 @dataclass(frozen=True, eq=False)
 class ShapeResult:
-    """One image's mesh, or the error that took its place."""
+    """One image's mesh, or the error that took its place.
+
+    cutout : RGBA, square, the object in the frame in which the network saw it, but as sharp as its source (at most 1024
+    pixels a side); of several views the first. view_aligned : whether the mesh is turned as the object in the image
+    is (`rendering/camera.py` says what follows from it).
+    """
 
     mesh: trimesh.Trimesh | None
     error: ServiceError | None
     metadata: ShapeMetadata
+    cutout: Image.Image | None = None
+    view_aligned: bool = False
 
     def __post_init__(self) -> None:
         if (self.mesh is None) == (self.error is None):

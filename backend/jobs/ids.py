@@ -10,6 +10,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable
+from datetime import datetime
 
 from backend.jobs.models import Clock
 
@@ -20,6 +21,11 @@ _COUNTER_LIMIT = 1 << 12
 def is_job_id(text: str) -> bool:
     """Return whether the text has the form of a job's or batch's id."""
     return _ID.fullmatch(text) is not None
+
+
+def lowest_id(time: datetime) -> str:
+    """Return a text that no id made at or after a time is below."""
+    return f"{int(time.timestamp() * 1000) << 80:032x}"
 
 
 class JobIds:

@@ -77,6 +77,11 @@ def upcoming(connection: Connection, limit: int) -> list[Job]:
     return [first, *map(job_of, connection.execute(mates.limit(limit - 1)))]
 
 
+def waiting(connection: Connection, limit: int) -> tuple[Job, ...]:
+    """Return up to limit jobs that are queued, in the order of leasing."""
+    return tuple(map(job_of, connection.execute(_in_order(_order()).limit(limit))))
+
+
 def reclaim(connection: Connection, now: datetime, max_attempts: int) -> list[Job]:
     """End the runs whose lease has ended, and return their jobs.
 

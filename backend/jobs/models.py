@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from backend.errors import ServiceError
+from backend.limits import FileKind
 
 Clock = Callable[[], datetime]
 """Returns the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
@@ -34,6 +35,42 @@ class Status(Enum):
     def finished(self) -> bool:
         """Whether a job in this state stays in it."""
         return self not in (Status.QUEUED, Status.PROCESSING)
+
+
+class FileState(Enum):
+    """Whether a file is there; the row of one that is not says to its owner that it was."""
+
+    KEPT = "kept"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that lies in its storage and is now to belong to a job.
+
+    name : as it is stored; format : of the file's content, which its name ends with; bytes : its size
+    candidate : which of a job's meshes it is of, from 0
+    """
+
+    kind: FileKind
+    format: str
+    name: str
+    bytes: int
+    candidate: int = 0
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """One row of the table of files; bytes : None where an earlier release did not note it."""
+
+    name: str
+    job_id: str
+    kind: FileKind
+    format: str
+    candidate: int
+    bytes: int | None
+    state: FileState
 
 
 @dataclass(frozen=True)
@@ -147,6 +184,17 @@ class Batch:
         return next(state for state in (Status.COMPLETED, Status.FAILED, Status.CANCELLED) if state in states)
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many of its jobs are in each state, by the states' names."""
+        return {state.value: sum(job.status is state for job in self.jobs) for state in Status}
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the first of its jobs finished, which is removed first; None until all have."""
+        times = [job.finished_at for job in self.jobs if job.finished_at is not None]
+        return min(times) if len(times) == len(self.jobs) else None
+
+    @property
     def progress(self) -> int:
         """The mean over its jobs, 0–100; a finished job counts as 100."""
         return sum(100 if job.status.finished else job.progress for job in self.jobs) // len(self.jobs)
@@ -213,3 +261,38 @@ class QueueCounts:
     queued: int
     processing: int
     oldest_queued_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The jobs that run, and those that wait for a worker, in the order of leasing."""
+
+    running: tuple[Job, ...]
+    waiting: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """How far a job is, and nothing else of it."""
+
+    status: Status
+    cancel_requested: bool
+    progress: int
+    step: str
+
+    @classmethod
+    def of(cls, job: Job) -> JobState:
+        """Return how far a job is."""
+        return cls(job.status, job.cancel_requested, job.progress, job.current_step)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
+
+    oldest_ends_in : seconds until the oldest of the latter counts no longer, 0 when there is none
+    """
+
+    active: int
+    daily: int
+    oldest_ends_in: int

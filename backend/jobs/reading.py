@@ -5,16 +5,19 @@ Works inside the caller's transaction and writes nothing. This module does not k
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select
 
-from backend.errors import ArtifactNotFound, InvalidCursor, JobNotFound
+from backend.errors import InvalidCursor, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.leases import job_of
-from backend.jobs.models import Batch, Job, JobFilter, Page, QueueCounts, Status
+from backend.jobs.models import Batch, Job, JobFilter, JobState, Page, QueueCounts, Status, Usage
 from backend.jobs.schema import jobs
-from backend.jobs.submission import ACTIVE, folded
+from backend.jobs.submission import ACTIVE, count_active, count_daily, folded, seconds_until_free
+
+_ASKED_AT_ONCE = 500
 
 
 def find(connection: Connection, job_id: str, agent_id: str) -> Job:
@@ -41,15 +44,6 @@ def find_any(connection: Connection, job_or_batch_id: str, agent_id: str) -> Job
         return find(connection, job_or_batch_id, agent_id)
     except JobNotFound:
         return find_batch(connection, job_or_batch_id, agent_id)
-
-
-def find_by_artifact(connection: Connection, artifact: str, agent_id: str) -> Job:
-    """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-    query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise ArtifactNotFound
-    return job_of(row)
 
 
 def page(connection: Connection, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter) -> Page:
@@ -88,3 +82,41 @@ def has_work(connection: Connection, now: datetime) -> bool:
     """Return whether a lease would find a job: one that waits, or one whose run has died."""
     died = (jobs.c.status == Status.PROCESSING) & (jobs.c.lease_expires_at <= now)
     return bool(connection.execute(select(exists().where((jobs.c.status == Status.QUEUED) | died))).scalar_one())
+
+
+def unfinished(connection: Connection, agent_id: str) -> int:
+    """Return how many of an agent's jobs and batches are unfinished, the jobs of a batch as one."""
+    asked_for = func.count(func.coalesce(jobs.c.batch_id, jobs.c.id).distinct())
+    query = select(asked_for).where(jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def running(connection: Connection) -> tuple[Job, ...]:
+    """Return the jobs that run, of all agents, oldest first."""
+    query = select(*jobs.c).where(jobs.c.status == Status.PROCESSING).order_by(jobs.c.id)
+    return tuple(map(job_of, connection.execute(query)))
+
+
+def states(connection: Connection, ids: Sequence[str]) -> dict[str, JobState]:
+    """Return how far some jobs are, by id; those that are gone are missing."""
+    columns = (jobs.c.status, jobs.c.cancel_requested, jobs.c.progress, jobs.c.current_step)
+    found: dict[str, JobState] = {}
+    for first in range(0, len(ids), _ASKED_AT_ONCE):
+        query = select(jobs.c.id, *columns).where(jobs.c.id.in_(ids[first : first + _ASKED_AT_ONCE]))
+        found.update((row[0], JobState(*row[1:])) for row in connection.execute(query))
+    return found
+
+
+def with_unfinished(connection: Connection, agent_ids: Collection[str]) -> list[str]:
+    """Return those of some agents that have jobs which wait or run and were not asked to stop."""
+    active = (jobs.c.status.in_(ACTIVE), jobs.c.agent_id.in_(agent_ids), ~jobs.c.cancel_requested)
+    return list(connection.execute(select(jobs.c.agent_id).where(*active).distinct()).scalars())
+
+
+def usage(connection: Connection, agent_id: str, now: datetime) -> Usage:
+    """Return how much of its bounds an agent takes."""
+    return Usage(
+        active=count_active(connection, agent_id),
+        daily=count_daily(connection, agent_id, now),
+        oldest_ends_in=seconds_until_free(connection, agent_id, 1, now),
+    )

@@ -7,7 +7,7 @@ that write StorageFull. This module does not know what a job asks for, how it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,8 +15,11 @@ from sqlalchemy import ColumnElement, Connection, insert, null, select, tuple_, 
 
 from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
+from backend.jobs import files as job_files
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs import reading, tombstones
+from backend.jobs.changes import Changes, NotingDatabase
+from backend.jobs.files import FileTable
 from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
@@ -29,6 +32,7 @@ from backend.jobs.leases import (
     positions,
     reclaim,
     upcoming,
+    waiting,
 )
 from backend.jobs.models import (
     ALL_JOBS,
@@ -38,6 +42,9 @@ from backend.jobs.models import (
     IdempotencyKey,
     Job,
     JobFilter,
+    JobState,
+    Line,
+    NewFile,
     NewJob,
     NullQueueObserver,
     Page,
@@ -46,9 +53,10 @@ from backend.jobs.models import (
     Report,
     Status,
     Submitted,
+    Usage,
 )
 from backend.jobs.schema import jobs
-from backend.jobs.submission import check_bounds, failure_values, rows_of
+from backend.jobs.submission import Bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
@@ -65,13 +73,15 @@ class JobStore:
         max_attempts: int = 3,
         new_id: Callable[[], str] | None = None,
         observer: QueueObserver | None = None,
+        changes: Changes | None = None,
     ) -> None:
         """Open the job table in a database.
 
         max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age
-        observer : counts what no worker is left to report
+        observer : counts what no worker is left to report; changes : hears of what this process writes
         """
-        self._database = database
+        self._database = NotingDatabase(database, changes or Changes())
+        self.files = FileTable(self._database)
         self._clock = clock
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
@@ -84,6 +94,7 @@ class JobStore:
         *,
         queue_limit: int,
         agent_limit: int,
+        daily_limit: int | None = None,
         idempotency: IdempotencyKey | None = None,
     ) -> Submitted:
         """Put an agent's jobs into the queue, all or none; more than one make a batch.
@@ -91,19 +102,20 @@ class JobStore:
         One whose image was refused is kept as failed, and counts towards no bound.
 
         queue_limit : jobs that may wait, of all agents; agent_limit : this agent's jobs that may wait or run
+        daily_limit : this agent's jobs in any 24 hours
         With an idempotency key that was answered before, gives that answer and stores nothing.
-        Raises IdempotencyConflict, TooManyActiveJobs, QueueFull.
+        Raises IdempotencyConflict, TooManyJobs, TooManyActiveJobs, QuotaExceeded, QueueFull.
         """
         ids = tuple(self._new_id() for _ in new_jobs)
         answer = Submitted(ids, self._new_id() if len(ids) > 1 else None, replayed=False)
-        now = self._clock()
+        now, bounds = self._clock(), Bounds(queue_limit, agent_limit, daily_limit)
         with self._database.write(_SUBMIT_LOCK) as connection:
             if idempotency is not None:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
                     return first
             running = sum(new.refusal is None for new in new_jobs)
-            check_bounds(connection, agent_id, running, queue_limit, agent_limit)
+            bounds.require_room(connection, agent_id, running, now)
             connection.execute(insert(jobs), rows_of(ids, answer.batch_id, agent_id, new_jobs, now))
         return answer
 
@@ -135,11 +147,6 @@ class JobStore:
         with self._database.read() as connection:
             return tombstones.find(connection, name, agent_id, self._clock())
 
-    def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
-        """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-        with self._database.read() as connection:
-            return reading.find_by_artifact(connection, artifact, agent_id)
-
     def list_jobs(self, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter = ALL_JOBS) -> Page:
         """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
 
@@ -161,10 +168,25 @@ class JobStore:
         with self._database.read() as connection:
             return positions(connection, ids)
 
+    def line(self, limit: int) -> Line:
+        """Return the jobs that run, and the first of those that wait, up to limit, in the order of leasing."""
+        with self._database.read() as connection:
+            return Line(reading.running(connection), waiting(connection, limit))
+
+    def states(self, ids: Sequence[str]) -> dict[str, JobState]:
+        """Return how far some jobs are, by id; those that are gone are missing."""
+        with self._database.read() as connection:
+            return reading.states(connection, ids)
+
     def counts(self) -> QueueCounts:
         """Return how much is waiting and running now."""
         with self._database.read() as connection:
             return reading.counts(connection)
+
+    def unfinished(self, agent_id: str) -> int:
+        """Return how many of an agent's jobs and batches are unfinished, the jobs of a batch as one."""
+        with self._database.read() as connection:
+            return reading.unfinished(connection, agent_id)
 
     def has_work(self) -> bool:
         """Return whether a lease would find a job: one that waits, or one whose run has died."""
@@ -185,6 +207,26 @@ class JobStore:
         with self._database.write() as connection:
             connection.execute(cancellation(jobs.c.batch_id == batch_id, agent_id, self._clock()))
             return reading.find_batch(connection, batch_id, agent_id)
+
+    def cancel_of_agents(self, agent_ids: Collection[str]) -> list[Job]:
+        """Do as cancel does for every unfinished job of some agents; return those that were waiting or running."""
+        if not agent_ids:
+            return []
+        with self._database.read() as connection:
+            found = reading.with_unfinished(connection, agent_ids)
+        if not found:
+            return []
+        cancelled: list[Job] = []
+        with self._database.write() as connection:
+            for agent_id in found:
+                statement = cancellation(~jobs.c.cancel_requested, agent_id, self._clock()).returning(*jobs.c)
+                cancelled += map(job_of, connection.execute(statement))
+        return cancelled
+
+    def usage(self, agent_id: str) -> Usage:
+        """Return how many unfinished jobs an agent has, and how many it submitted today."""
+        with self._database.read() as connection:
+            return reading.usage(connection, agent_id, self._clock())
 
     def lease(self, owner: str, limit: int, lease_seconds: float, *, batch_mates_of: Job | None = None) -> list[Job]:
         """Lease a worker up to limit (≥ 1) jobs that may run together, with the job whose turn it is; [] when none.
@@ -243,9 +285,13 @@ class JobStore:
         with self._database.read() as connection:
             return [job_of(row) for row in connection.execute(query)]
 
-    def complete(self, job: Job, artifact: str, metadata: str) -> Job:
-        """End a run with its mesh: the file's name, and the JSON text of what was done. Raises LeaseLost."""
-        return self._end(job, Status.COMPLETED, progress=100, artifact=artifact, metadata=metadata)
+    def complete(self, job: Job, files: Sequence[NewFile], metadata: str) -> Job:
+        """End a run with its files, a mesh among them, and the JSON text of what was done. Raises LeaseLost.
+
+        The first mesh is the job's own; the others are entered with it or not at all.
+        """
+        artifact = job_files.first_mesh(files)
+        return self._end(job, Status.COMPLETED, files, progress=100, artifact=artifact, metadata=metadata)
 
     def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
         """End a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
@@ -285,7 +331,8 @@ class JobStore:
             return 0
         with self._database.write() as connection:
             gone = job_expiry.remove(connection, finished)
-            tombstones.leave(connection, [job for job in finished if job.id in gone], self._clock())
+            removed = [job for job in finished if job.id in gone]
+            tombstones.leave(connection, removed, job_files.forget(connection, removed), self._clock())
             return len(gone)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
@@ -297,7 +344,7 @@ class JobStore:
         return expired
 
     def named(self, names: Sequence[str]) -> frozenset[str]:
-        """Return those of some file names that belong to a job, as its image or its mesh."""
+        """Return those of some file names that belong to a job, as its image or as what was made of it."""
         with self._database.read() as connection:
             return job_expiry.named(connection, names)
 
@@ -331,9 +378,10 @@ class JobStore:
             lost=tuple(job for job in held if job.id not in kept),
         )
 
-    def _end(self, job: Job, status: Status, **values: Any) -> Job:
+    def _end(self, job: Job, status: Status, files: Sequence[NewFile] = (), **values: Any) -> Job:
         return self._change(
             job,
+            files,
             status=status,
             current_step=status.value,
             eta_seconds=null(),
@@ -343,8 +391,11 @@ class JobStore:
             **values,
         )
 
-    def _change(self, job: Job, **values: Any) -> Job:
-        """Run the one guarded statement behind all that a worker writes; the fence is this run's alone."""
+    def _change(self, job: Job, files: Sequence[NewFile] = (), **values: Any) -> Job:
+        """Run the one guarded statement behind all that a worker writes; the fence is this run's alone.
+
+        files : entered with it, or not when it finds no row
+        """
         statement = (
             update(jobs)
             .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == Status.PROCESSING)
@@ -353,6 +404,8 @@ class JobStore:
         )
         with self._database.write() as connection:
             row = connection.execute(statement).one_or_none()
+            if row is not None and files:
+                job_files.enter(connection, job.id, files)
         if row is None:
             raise LeaseLost(details={"job_id": job.id})
         return job_of(row)

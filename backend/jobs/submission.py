@@ -6,27 +6,88 @@ Works inside the caller's transaction. This module does not know what a job asks
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, func, select
 
-from backend.errors import QueueFull, ServiceError, TooManyActiveJobs
+from backend.errors import QueueFull, QuotaExceeded, ServiceError, TooManyActiveJobs, TooManyJobs
+from backend.jobs.ids import lowest_id
 from backend.jobs.models import NewJob, Status
 from backend.jobs.schema import jobs
 
 ACTIVE = (Status.QUEUED, Status.PROCESSING)
+_DAY = timedelta(days=1)
 
 
-def check_bounds(connection: Connection, agent_id: str, count: int, queue_limit: int, agent_limit: int) -> None:
-    """See that so many more jobs have room. Raises TooManyActiveJobs, QueueFull."""
+@dataclass(frozen=True)
+class Bounds:
+    """How many jobs there may be.
+
+    queue : that wait, of all agents; agent : of this agent, that wait or run; daily : that this agent submits in any 24
+    hours, as far as their rows are kept; None = any number
+    """
+
+    queue: int
+    agent: int
+    daily: int | None = None
+
+    def require_possible(self, count: int) -> None:
+        """See that so many jobs at once could ever have room. Raises TooManyJobs."""
+        named = {"queue_limit": self.queue, "max_active_jobs": self.agent, "daily_jobs": self.daily}
+        passed = {name: bound for name, bound in named.items() if bound is not None and count > bound}
+        if passed:
+            raise TooManyJobs(details={"jobs": count, **passed})
+
+    def require_room(self, connection: Connection, agent_id: str, count: int, now: datetime) -> None:
+        """See that so many more jobs have room now. Raises TooManyJobs, TooManyActiveJobs, QuotaExceeded, QueueFull."""
+        self.require_possible(count)
+        active = count_active(connection, agent_id)
+        if active + count > self.agent:
+            raise TooManyActiveJobs(details={"max_active_jobs": self.agent, "active_jobs": active})
+        if self.daily is not None:
+            _require_quota(connection, agent_id, count, self.daily, now)
+        queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
+        if connection.execute(queued).scalar_one() + count > self.queue:
+            raise QueueFull(details={"queue_limit": self.queue})
+
+
+def count_active(connection: Connection, agent_id: str) -> int:
+    """Return how many jobs of an agent wait or run."""
     active = select(func.count()).where(jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
-    if connection.execute(active).scalar_one() + count > agent_limit:
-        raise TooManyActiveJobs(details={"max_active_jobs": agent_limit})
-    queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
-    if connection.execute(queued).scalar_one() + count > queue_limit:
-        raise QueueFull(details={"queue_limit": queue_limit})
+    return connection.execute(active).scalar_one()
+
+
+def count_daily(connection: Connection, agent_id: str, now: datetime) -> int:
+    """Return how many jobs of an agent came in within the last 24 hours."""
+    return connection.execute(_of_last_day(agent_id, now).with_only_columns(func.count())).scalar_one()
+
+
+def seconds_until_free(connection: Connection, agent_id: str, jobs_to_end: int, now: datetime) -> int:
+    """Return in how many seconds so many (≥ 1) of the jobs that an agent submitted today will be a day old, at least 1.
+
+    0 when there are not so many.
+    """
+    query = _of_last_day(agent_id, now).order_by(jobs.c.created_at).offset(jobs_to_end - 1).limit(1)
+    created: datetime | None = connection.execute(query).scalar_one_or_none()
+    return 0 if created is None else max(1, math.ceil((created + _DAY - now).total_seconds()))
+
+
+def _require_quota(connection: Connection, agent_id: str, count: int, daily: int, now: datetime) -> None:
+    used = count_daily(connection, agent_id, now)
+    if used + count > daily:
+        wait = seconds_until_free(connection, agent_id, used + count - daily, now)
+        raise QuotaExceeded(retry_after=wait, details={"daily_jobs": daily, "remaining": max(0, daily - used)})
+
+
+def _of_last_day(agent_id: str, now: datetime) -> Select[Any]:
+    since = now - _DAY
+    # Ids grow with the time, and the index is by them. A job whose image was refused has none stored.
+    recent = (jobs.c.id >= lowest_id(since), jobs.c.created_at > since, jobs.c.image_name != "")
+    return select(jobs.c.created_at).where(jobs.c.agent_id == agent_id, *recent)
 
 
 def rows_of(

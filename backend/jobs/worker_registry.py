@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from backend.jobs.models import Clock
+from backend.jobs.process_marks import has_ended
 from backend.jobs.schema import workers
 from backend.storage.database import Database
 
@@ -37,8 +38,10 @@ class WorkerState:
     device_type, device_name : as torch says ("cpu", "cuda"); None before the model is loaded
     memory_total, memory_free : the device's, bytes
     error : why it failed, a sentence for the operator, None unless FAILED
-    seconds_per_job : how long a job takes here, shared with its batch mates (moving average), None before the first
     octree_resolution : cells a side that the model is for, None before it is loaded
+    compiled : whether batches run compiled; None before the model is loaded
+    stage_times : how long its stages take, as StageTimes.to_json writes it
+    process : its mark_of_this_process
     """
 
     owner: str
@@ -49,7 +52,9 @@ class WorkerState:
     memory_total: int | None = None
     memory_free: int | None = None
     error: str | None = None
-    seconds_per_job: float | None = None
+    compiled: bool | None = None
+    stage_times: str | None = None
+    process: str | None = None
     octree_resolution: int | None = None
 
 
@@ -75,11 +80,15 @@ class WorkerRegistry:
             connection.execute(delete(workers).where(workers.c.owner.in_(select(picked.c.owner))))
 
     def alive(self) -> tuple[WorkerState, ...]:
-        """Return the workers whose latest report still holds, those that are ready first, then by owner."""
+        """Return the workers whose latest report still holds, those that are ready first, then by owner.
+
+        One of this machine whose process was killed is left out at once, without waiting for its report's end.
+        """
         query = select(*workers.c).where(workers.c.expires_at > self._clock())
         with self._database.read() as connection:
             found = [_state_of(row._mapping) for row in connection.execute(query)]
-        return tuple(sorted(found, key=lambda state: (state.status is not WorkerStatus.READY, state.owner)))
+        living = [state for state in found if not has_ended(state.process)]
+        return tuple(sorted(living, key=lambda state: (state.status is not WorkerStatus.READY, state.owner)))
 
     def remove(self, owner: str) -> None:
         """Forget a worker that ended in order; unknown ones are no trouble."""

@@ -1,7 +1,8 @@
 """Pictures of a mesh without a screen or a graphics library: rays by Embree (embreex), light by numpy.
 
-The look: matt clay in a bright room; one soft key light from the upper left, the room's light from all around with
-what the mesh itself keeps away (ambient occlusion), and a soft shadow on the floor where a view looks down on it.
+The look: matt clay, or the mesh's own colours where it has them, in a bright room; one soft key light from the upper
+left, the room's light from all around with what the mesh itself keeps away (ambient occlusion), and a soft shadow on
+the floor where a view looks down on it.
 
 Does not know where a mesh comes from or where the pictures go. World frame: Y up, the front view looks along -Z.
 """
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from backend.errors import InvalidParameter, PreviewUnavailable
+from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.hunyuan3d.mesh.ops import require_usable, smooth_normals
 from backend.hunyuan3d.mesh.topology import Faces, Vertices
+from backend.rendering.surface_colors import GAMMA, SurfaceColors, surface_colors
 
 Floats = NDArray[np.float32]
 
@@ -31,6 +34,8 @@ _SKY = np.array([0.95, 0.98, 1.03], np.float32)
 _BOUNCE = np.array([1.0, 0.96, 0.90], np.float32)
 _TOP = np.array([0.965, 0.968, 0.972], np.float32)
 _BOTTOM = np.array([0.87, 0.875, 0.885], np.float32)
+# Colours from a photograph hold their light already: it is laid on a second time by half.
+_RELIT = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class View:
 FRONT = View("front", 0.0, 0.0)
 THREE_QUARTER = View("three-quarter", 35.0, 22.0)
 SIDE = View("side", 90.0, 0.0)
+BACK = View("back", 180.0, 0.0)
 STANDARD_VIEWS = (FRONT, THREE_QUARTER, SIDE)
 
 
@@ -61,13 +67,15 @@ class RenderOptions:
     """How views are drawn.
 
     size : pixels a side. samples : rays a pixel along each side, against jagged edges. occlusion_rays : rays a sample
-    into the room's light. margin : share of the picture left free around the mesh.
+    into the room's light. margin : share of the picture left free around the mesh. lit : False leaves a coloured
+    mesh's colours as they are, without any light.
     """
 
     size: int = 320
     samples: int = 2
     occlusion_rays: int = 4
     margin: float = 0.15
+    lit: bool = True
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= 4096:
@@ -80,26 +88,38 @@ class RenderOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Stage:
-    """A mesh ready for rays: centred, within the margin in every view. normals : (F, 3, 3), one per face corner."""
+    """A mesh ready for rays: centred, within the margin in every view.
+
+    normals : (F, 3, 3), one per face corner. colors : None for clay.
+    """
 
     scene: Any
     normals: Floats
     floor: float
+    colors: SurfaceColors | None
 
 
 def render_views(
-    mesh: trimesh.Trimesh, views: tuple[View, ...] = STANDARD_VIEWS, options: RenderOptions | None = None
+    mesh: trimesh.Trimesh,
+    views: tuple[View, ...] = STANDARD_VIEWS,
+    options: RenderOptions | None = None,
+    *,
+    appearance: Appearance | None = None,
 ) -> list[Image.Image]:
     """Render one square RGB image per view, orthographic, all at the same scale, the mesh's bounds in the middle.
 
+    appearance : the mesh's colours, its texture where it has one; clay when None. The mesh may have been moved and
+    scaled since it got them, but its vertices and faces must be the same in the same order.
     Raises InvalidMesh (empty, not finite), PreviewUnavailable (embreex missing).
     """
     options = options or RenderOptions()
-    stage = _set_stage(mesh, views, options)
+    stage = _set_stage(mesh, views, options, appearance)
     return [_render(stage, view, options) for view in views]
 
 
-def _set_stage(mesh: trimesh.Trimesh, views: tuple[View, ...], options: RenderOptions) -> _Stage:
+def _set_stage(
+    mesh: trimesh.Trimesh, views: tuple[View, ...], options: RenderOptions, appearance: Appearance | None
+) -> _Stage:
     try:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
@@ -113,7 +133,8 @@ def _set_stage(mesh: trimesh.Trimesh, views: tuple[View, ...], options: RenderOp
     vertices *= (1.0 - options.margin) / max(reach, 1e-12)
     scene = EmbreeScene()
     TriangleMesh(scene, vertices.astype(np.float32), faces.astype(np.int32))
-    return _Stage(scene, _corner_normals(vertices, faces), float(vertices[faces][..., 1].min()))
+    colors = None if appearance is None else surface_colors(appearance, faces)
+    return _Stage(scene, _corner_normals(vertices, faces), float(vertices[faces][..., 1].min()), colors)
 
 
 def _corner_normals(vertices: Vertices, faces: Faces) -> Floats:
@@ -152,6 +173,9 @@ def _shade(
     stage: _Stage, axes: Floats, origins: Floats, hit: dict[str, Any], struck: NDArray[np.bool_], options: RenderOptions
 ) -> Floats:
     """Return the light that reaches the camera from each struck point, linear RGB (n, 3)."""
+    own = _own_color(stage, hit, struck)
+    if not options.lit and stage.colors is not None:
+        return own
     flat, normal = _normals(stage, hit, struck, axes[2])
     point = origins[struck] - axes[2] * hit["tfar"][struck, None]
     start = point + 2e-3 * flat
@@ -164,8 +188,17 @@ def _shade(
     fill = np.clip(normal @ _unit(0.8 * axes[0] + 0.1 * axes[1] + 0.6 * axes[2]), 0.0, 1.0)
     half = np.clip(normal @ _unit(key + axes[2]), 0.0, 1.0)
     light = 0.85 * (facing * smoothed[:, 0])[:, None] * _KEY + 0.68 * smoothed[:, 1:] ** 1.25 + 0.06 * fill[:, None]
+    if stage.colors is not None:
+        return np.asarray(own * (1.0 - _RELIT + _RELIT * light), dtype=np.float32)
     gloss = 0.06 * (half**24 * smoothed[:, 0])[:, None]
-    return np.asarray(_CLAY * light + gloss, dtype=np.float32)
+    return np.asarray(own * light + gloss, dtype=np.float32)
+
+
+def _own_color(stage: _Stage, hit: dict[str, Any], struck: NDArray[np.bool_]) -> Floats:
+    """Return the base colour, linear RGB, of each struck point (n, 3), or one (1, 3) for all."""
+    if stage.colors is None:
+        return _CLAY[None]
+    return stage.colors.at(hit["primID"][struck], hit["u"][struck, None], hit["v"][struck, None])
 
 
 def _normals(stage: _Stage, hit: dict[str, Any], struck: NDArray[np.bool_], towards: Floats) -> tuple[Floats, Floats]:
@@ -262,8 +295,8 @@ def _smooth(values: Floats, where: NDArray[np.bool_]) -> Floats:
 
 def _develop(light: Floats, options: RenderOptions) -> Image.Image:
     """Turn linear light into an 8-bit sRGB-like image; samples are averaged after the highlights' roll-off."""
-    rolled = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), np.maximum(light, 0.0))
-    shown = rolled ** (1 / 2.2)
+    rolled = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), light) if options.lit else light
+    shown = np.maximum(rolled, 0.0) ** (1 / GAMMA)
     pixels = shown.reshape(options.size, options.samples, options.size, options.samples, 3).mean(axis=(1, 3))
     return Image.fromarray((pixels * 255 + 0.5).clip(0, 255).astype(np.uint8))
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLost, ImageLost, ServiceError
 from backend.hunyuan3d.options import Defaults, ImageOptions
-from backend.jobs.progress import STAGES, StageTimes
+from backend.jobs.progress import STAGES
+from backend.jobs.stage_times import StageTimes, Workload
+from backend.runner.descriptions import known_metadata
 from backend.runner.device_times import DeviceTimes
 from backend.runner.heartbeat import Ending, Run
 from backend.runner.look_ahead import LookAhead
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
-from backend.runner.result_recorder import ResultRecorder, known_metadata, unnamed_error
+from backend.runner.result_recorder import ResultRecorder, unnamed_error
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
@@ -46,6 +48,12 @@ class Task:
         """Return the task of a run on a checkpoint with these defaults. Raises RequestUnreadable, InvalidParameter."""
         request = GenerationRequest.from_json(run.job.request)
         return cls(run, request, request.options(defaults))
+
+    @property
+    def workload(self) -> Workload:
+        """What decides how long it takes."""
+        made = self.options.generation
+        return Workload(made.num_inference_steps, made.octree_resolution, self.options.target_faces, made.acceleration)
 
 
 HandOver = Callable[[Task, PendingShape], None]
@@ -166,16 +174,18 @@ class BatchRunner:
 
     def _call(self, processor: ShapeProcessor, images: Mapping[Task, Any], capacity: int) -> Sequence[PendingShape]:
         runs = [task.run for task in images]
-        plan = self._times.plan(runs[0].job.batch_key)
+        plans = [self._times.plan(task.workload, len(images), index) for index, task in enumerate(images)]
+        for run, plan in zip(runs, plans, strict=True):
+            run.note(plan, STAGES[0], 0, 1)
 
         def on_progress(progress: ShapeProgress) -> None:
-            self._device_times.begin()
+            if progress.stage != STAGES[0] or progress.done >= progress.total:
+                self._device_times.begin()
             if all(run.over for run in runs):
                 raise _AllOver
             if progress.stage in STAGES:
-                done = (progress.stage, progress.done, progress.total)
                 for index in progress.indices:
-                    runs[index].note(plan.progress(*done), _step_name(*done), plan.remaining(*done))
+                    runs[index].note(plans[index], progress.stage, progress.done, progress.total)
 
         return processor.generate_shape_batch(
             list(images.values()),
@@ -203,8 +213,3 @@ class BatchRunner:
         with log_context(job.id):
             named = error if isinstance(error, ServiceError) else unnamed_error(error, job)
             self._recorder.fail(task.run, named, known_metadata(job, task.request))
-
-
-def _step_name(stage: str, done: int, total: int) -> str:
-    """Return the step as its agent reads it."""
-    return f"{stage} {done}/{total}" if total > 1 else stage

@@ -10,18 +10,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 
 from backend.errors import LeaseLost
 from backend.jobs.models import Job, Report
+from backend.jobs.progress import Reached, StagePlan
 from backend.jobs.store import JobStore
 from backend.periodic import PeriodicTask
 from backend.telemetry.logs import log_context
 
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
-_LEAST_PROGRESS = (0, "starting", None)
+_ETA_SLACK = 0.5
+"""Seconds by which a run's end may be put off or brought forward without that being written."""
+
+
+_BEFORE_STAGES = "starting"
 
 
 class Ending(Enum):
@@ -41,7 +46,10 @@ class Run:
         self.job = job
         self._lock = threading.Lock()
         self._ending: Ending | None = None
-        self._report: tuple[int, str, float | None] = _LEAST_PROGRESS
+        self._reached: Reached | None = None
+        self._progress = 0
+        self._handed_over_at: float | None = None
+        self.waited_for_mesh = 0.0
 
     @property
     def ending(self) -> Ending | None:
@@ -61,19 +69,33 @@ class Run:
             self._ending = ending
             return True
 
-    def note(self, progress: int, step: str, eta_seconds: float | None) -> None:
-        """Take in how far it is; progress never falls."""
+    def note(self, plan: StagePlan, stage: str, done: int, total: int) -> None:
+        """Take in that `done` of `total` of a stage are done, of a run that is expected to go as planned."""
         with self._lock:
-            self._report = (
-                max(progress, self._report[0]),
-                step,
-                None if eta_seconds is None else round(eta_seconds, 1),
-            )
+            self._reached = Reached.now(plan, stage, done, total, time.monotonic())
+
+    def hand_over(self) -> None:
+        """Take in that the device is done with it, and that its mesh is to be made as soon as a thread is free."""
+        self._handed_over_at = time.monotonic()
+
+    def begin(self, stage: str, done: int = 0, total: int = 1) -> None:
+        """Take in that a stage begins, or how far it is, of a run that goes as planned so far."""
+        now = time.monotonic()
+        if self._handed_over_at is not None:
+            self.waited_for_mesh, self._handed_over_at = now - self._handed_over_at, None
+        with self._lock:
+            if self._reached is not None:
+                self._reached = Reached.now(self._reached.plan, stage, done, total, now)
 
     def report(self) -> Report:
-        """Return how far it is."""
-        progress, step, eta = self._report
-        return Report(self.job, progress, step, eta)
+        """Return how far it is by now, between two notes as time goes; progress never falls."""
+        with self._lock:
+            if self._reached is None:
+                return Report(self.job, 0, _BEFORE_STAGES, None)
+            now = time.monotonic()
+            self._progress = max(self._progress, self._reached.progress(now))
+            eta = self._reached.remaining(now)
+            return Report(self.job, self._progress, self._reached.step, None if eta is None else round(eta, 1))
 
 
 class Heartbeats:
@@ -153,6 +175,13 @@ class Heartbeats:
         with self._lock:
             return list(self._held.values())
 
+    def _says_more(self, reports: Mapping[str, Report]) -> bool:
+        """Return whether the reports say more than those that were written, from which readers take off the time."""
+        passed = time.monotonic() - self._written_at
+        return reports.keys() != self._written.keys() or any(
+            _differs(report, self._written[job_id], passed) for job_id, report in reports.items()
+        )
+
     def _settle(self) -> None:
         """Write the ends that others claimed for this thread to write: a cancellation, a release."""
         writes = {Ending.CANCELLED: self._store.stop_cancelled, Ending.RELEASED: self._store.release}
@@ -175,7 +204,7 @@ class Heartbeats:
     def _beat(self, runs: Sequence[Run]) -> None:
         reports = {run.job.id: run.report() for run in runs}
         due = time.monotonic() - self._written_at >= self._lease_seconds / 3
-        if due or reports != self._written:
+        if due or self._says_more(reports):
             seen = self._store.report(self._owner, list(reports.values()), self._lease_seconds).held
             self._written, self._written_at = reports, time.monotonic()
         else:
@@ -190,3 +219,12 @@ class Heartbeats:
                         _log.warning("job %s was taken over or has ended", run.job.id)
             elif row.cancel_requested:
                 run.end(Ending.CANCELLED)
+
+
+def _differs(report: Report, written: Report, passed: float) -> bool:
+    """Return whether a report says other than one that was written so many seconds ago, of this run or one before."""
+    if (report.progress, report.step, report.job.fence) != (written.progress, written.step, written.job.fence):
+        return True
+    if report.eta_seconds is None or written.eta_seconds is None:
+        return report.eta_seconds != written.eta_seconds
+    return abs(report.eta_seconds - max(0.0, written.eta_seconds - passed)) > _ETA_SLACK

@@ -6,26 +6,29 @@ This module does not know what the worker does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
 from backend.errors import ServiceError
+from backend.jobs.process_marks import mark_of_this_process
+from backend.jobs.stage_times import StageTimes
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.periodic import PeriodicTask
 from backend.runner.processor_protocol import ShapeProcessor
 
 _log = logging.getLogger(__name__)
-BEAT_SECONDS = 5.0
-ALIVE_SECONDS = 20.0
+BEAT_SECONDS = 2.0
+ALIVE_SECONDS = 8.0
+"""As long as a worker on another machine is believed to be there after it was killed: three beats may be lost."""
 
 
 class Presence:
     """Report a worker's status: at once when it changes, and every few seconds."""
 
-    def __init__(self, registry: WorkerRegistry, owner: str, seconds_per_job: Callable[[], float | None]) -> None:
+    def __init__(self, registry: WorkerRegistry, owner: str, times: StageTimes) -> None:
         self._registry = registry
         self._owner = owner
-        self._seconds_per_job = seconds_per_job
+        self._times = times
+        self._process = mark_of_this_process()
         self._status = WorkerStatus.LOADING
         self._error: str | None = None
         self._processor: ShapeProcessor | None = None
@@ -69,7 +72,7 @@ class Presence:
 
     def beat(self) -> None:
         """Write the entry. Raises StoreUnavailable, StorageFull, and what a device raises that no longer answers."""
-        state = WorkerState(self._owner, self._status, error=self._error, seconds_per_job=self._seconds_per_job())
+        state = WorkerState(self._owner, self._status, error=self._error, process=self._process)
         processor = self._processor
         if processor is not None:
             device = processor.device_state()
@@ -81,6 +84,8 @@ class Presence:
                 memory_total=device.memory_total,
                 memory_free=device.memory_free,
                 octree_resolution=processor.defaults.octree_resolution,
+                compiled=processor.compiled,
+                stage_times=self._times.to_json(),
             )
         self._registry.beat(state, ALIVE_SECONDS)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.options import Defaults, ImageOptions
-    from backend.hunyuan3d.results import ShapeResult
+    from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 
 
 class ShapeProgress(Protocol):
@@ -70,6 +70,14 @@ class ShapeProcessor(Protocol):
     @property
     def defaults(self) -> Defaults:
         """What the checkpoint says where a request says nothing."""
+
+    @property
+    def compiled(self) -> bool:
+        """Whether batches run compiled: they also run before that, slower."""
+
+    @property
+    def rehearsals(self) -> Sequence[ShapeMetadata]:
+        """What was done to warm up, with each stage's seconds, so that the first job's end can be foreseen."""
 
     def device_state(self) -> DeviceFacts:
         """Return the device as it is now; raises when it no longer answers. Called on any thread, at any time."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from backend.auth.agents import load_agents
 from backend.config import Settings
-from backend.errors import ConfigurationError, StoreUnavailable
+from backend.errors import ConfigurationError, DatabaseDamaged, StoreUnavailable
 from backend.storage.migrations import migrate
 
 
@@ -71,10 +71,12 @@ def check_schema(settings: Settings, *, must_answer: bool) -> None:
     """See that the database's tables are this release's, making or migrating them where that can be done.
 
     must_answer : whether a database that is away counts; otherwise the service waits for it
-    Raises SchemaMismatch, DatabaseUrlError, StorageFull, and StoreUnavailable if that counts.
+    Raises SchemaMismatch, DatabaseUrlError, DatabaseDamaged, StorageFull, and StoreUnavailable if that counts.
     """
     try:
         migrate(settings.database_url)
+    except DatabaseDamaged:
+        raise
     except StoreUnavailable:
         if must_answer:
             raise

@@ -18,6 +18,7 @@ from backend.auth.agents import load_agents
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
 from backend.serve import SAY_READY
+from backend.serve.refusals import MOST_HEADER_BYTES, MOST_HEADERS, MOST_LINE_BYTES
 from backend.telemetry.logs import logging_config
 from backend.telemetry.shared_memory import SharedCounts, SharedTable
 
@@ -46,11 +47,14 @@ if _service.worker_enabled:
 # Of the loop that accepts; a request may take as long as it likes.
 timeout = 60
 graceful_timeout = int(_service.drain_seconds) + _STOP_SECONDS
-keepalive = 5
+# An idle connection costs a few hundred bytes; a proxy in front keeps its own for a minute.
+keepalive = 75
+worker_connections = 8192
 
-limit_request_line = 4094
-limit_request_fields = 64
-limit_request_field_size = 8190
+http_parser = "python"
+limit_request_line = MOST_LINE_BYTES
+limit_request_fields = MOST_HEADERS
+limit_request_field_size = MOST_HEADER_BYTES
 # Who called is worked out from TRUSTED_PROXIES, and no header may say where the service is mounted.
 forwarded_allow_ips = ""
 forwarder_headers = ""
@@ -69,12 +73,30 @@ def on_starting(server: Any) -> None:
     except ServiceError as error:
         server.log.error(error.message)
         sys.exit(2)
+    _end_at_second_signal(server)
     processes = server.cfg.workers
     server.shared_table = SharedTable(2 * processes + _SPARE_SLOTS) if processes > 1 else None
 
 
+def _end_at_second_signal(server: Any) -> None:
+    """Have the first SIGTERM or SIGINT let the service drain, and a second one end it at once.
+
+    gunicorn itself would end at once at the first SIGINT, and overlook a second SIGTERM.
+    """
+    take, told = server.signal, []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            told.append(number)
+            number = signal.SIGTERM if len(told) == 1 else signal.SIGINT
+        take(number, frame)
+
+    server.signal = receive
+
+
 def pre_fork(server: Any, worker: Any) -> None:
     """Give a new process its slot to count in; one that a dead process had, if there is one."""
+    worker.most_waiting = _service.web_waiting
     worker.shared_counts = None
     if server.shared_table is not None:
         taken = [other.shared_counts.slot for other in server.WORKERS.values()]
@@ -82,20 +104,26 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Start what runs beside the requests; from SIGTERM on nobody waits for a mesh any more."""
+    """Start what runs beside the requests; from SIGTERM on they go on until no job runs here any more."""
     services = _services(worker)
     if worker.shared_counts is not None:
         services.metrics.share(worker.shared_counts)
-    end_requests = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        services.begin_stop()
-        if callable(end_requests):
-            end_requests(number, frame)
+    def drain(_number: int, _frame: FrameType | None) -> None:
+        services.begin_drain()
 
-    signal.signal(signal.SIGTERM, stop)
+    def end_now(number: int, frame: FrameType | None) -> None:
+        # What runs is handed back by the thread that keeps its leases, before gunicorn kills this process.
+        services.begin_drain(0)
+        worker.handle_quit(number, frame)
+
+    signal.signal(signal.SIGTERM, drain)
     # As gunicorn has it: a request's system calls go on.
     signal.siginterrupt(signal.SIGTERM, False)
+    signal.signal(signal.SIGQUIT, end_now)
+    # From a terminal it reaches every process: the master decides what it means, and says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    services.call_when_drained(lambda: worker.handle_exit(signal.SIGTERM, None))
     services.start(alone=True, on_ready=lambda: _say_ready(worker))
 
 

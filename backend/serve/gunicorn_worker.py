@@ -1,51 +1,67 @@
-"""gunicorn's threaded worker, hardened: it waits for nobody for ever, and its own refusals are in the API's form.
+"""gunicorn's threaded worker, hardened: nobody's slowness is another's, and its own refusals are in the API's form.
 
-What is no HTTP request never reaches the app: gunicorn refuses it, and would answer with a page that repeats parts of
-it. This module does not know the app.
+The loop accepts, reads heads, sends what readers have yet to take, and lingers after refusals; it never waits for one
+caller. A request gets a thread once its head is whole: a small call one of WEB_THREADS, which are for nothing else;
+what has a body, a file or a long wait a thread of its own, of at most WEB_WAITING. This module does not know the app.
 """
 
 from __future__ import annotations
 
+import resource
+import selectors
 import socket
-import struct
 import sys
+import threading
 import time
-import uuid
-from collections.abc import Mapping
-from http import HTTPStatus
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
+from gunicorn.http.errors import NoMoreData  # type: ignore[import-untyped]
+from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
-from backend.api.responses import ErrorAnswer
-from backend.errors import BadRequest, ServiceError, StorageFull, StoreUnavailable
+from backend.errors import (
+    BadFraming,
+    RequestTooSlow,
+    ServiceError,
+    StorageFull,
+    StoreUnavailable,
+    TooManyRequestsAtOnce,
+)
 from backend.periodic import endless_retries
-from backend.telemetry.metrics_server import hang_up
+from backend.serve.connections import LINGER, Connection, Stage
+from backend.serve.exchange import answer, is_small
+from backend.serve.refusals import as_response, check_request, check_start, refusal
+from backend.serve.turns import Turns
 
 _HEAD_SECONDS = 5.0
 """How long a request line and its headers may take to come."""
-_SILENT_SECONDS = 30
-"""How long a body may pause on its way in, or an answer on its way out."""
-
+_MOST_LINGERING = 256
+_SPARE_FILES = 512
+"""Open files left for everything that is no connection."""
+_MOST_AT_ONCE = 32
+"""Connections that are taken before those that are there have their turn."""
+_LOOK_SECONDS = 0.25
 _OPEN_RETRIES = endless_retries(1.0, 1.0)
 """Pauses between two tries to open what is away."""
 
-_STATUSES: Mapping[type[Exception], HTTPStatus] = {
-    http_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    http_errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    http_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-    http_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    http_errors.ParseException: HTTPStatus.BAD_REQUEST,
-}
-
 
 class AgentWorker(ThreadWorker):  # type: ignore[misc]
-    """A worker whose threads no silent caller can keep."""
+    """A worker whose threads no slow caller can keep from others."""
+
+    alive: bool
+    worker_connections: int
+    most_waiting = 1000
+    """WEB_WAITING, once gunicorn_conf.py has set it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._awaited: dict[Any, float] = {}
+        self._waiting: dict[Connection, None] = {}
+        self._lingering: dict[Connection, None] = {}
+        self._looked = 0.0
+        self._turns = Turns(max(2, self.cfg.threads // 2))
+        self._stop_at: float | None = None
 
     def load_wsgi(self) -> None:
         """Open the app, waiting for a job table that is away or full.
@@ -68,55 +84,252 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
                 return
         sys.exit(0)
 
-    def handle(self, conn: Any) -> Any:
-        """Read a request and answer it; runs on a thread of the pool."""
-        self._awaited[conn] = time.monotonic()
-        try:
-            silence = struct.pack("ll", _SILENT_SECONDS, 0)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
-            return super().handle(conn)
-        finally:
-            self._awaited.pop(conn, None)
+    def init_process(self) -> None:
+        """Take as many open files as connections need, or fewer connections, and become the worker."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.worker_connections + _SPARE_FILES
+        if soft < wanted:
+            soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        self.worker_connections = max(64, min(self.worker_connections, soft - _SPARE_FILES))
+        self._room = threading.BoundedSemaphore(self.most_waiting)
+        super().init_process()
 
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Answer a request whose head has come."""
-        self._awaited.pop(conn, None)
-        return super().handle_request(req, conn)
+    # On the loop
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take new connections; where there are too many, those that have been idle longest make room."""
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                sock, client = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No open files are left: who waits is taken as soon as one is.
+                self.log.warning("A connection cannot be taken now: %s", error)
+                if not self._make_room():
+                    time.sleep(_LOOK_SECONDS)
+                return
+            self.nr_conns += 1
+            if self.nr_conns >= self.worker_connections:
+                self._make_room()
+            self._await_head(Connection(sock, client, listener.getsockname()))
+            if self.nr_conns >= self.worker_connections:
+                return
+
+    def _make_room(self) -> bool:
+        """Hang up on the connection that has been idle longest; return whether there was one."""
+        idle = next((other for other in self._waiting if other.stage is Stage.HEAD), None)
+        if idle is not None:
+            self._close(idle)
+        return idle is not None
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        """Give up the connections whose time is over; all of them if forced."""
+        now = time.monotonic()
+        if not force and now < self._looked + _LOOK_SECONDS:
+            return
+        self._looked = now
+        for connection in list(self._waiting):
+            paced = connection.pace is not None and connection.pace.expires < now
+            if force or connection.deadline < now or paced:
+                self._give_up(connection)
 
     def murder_pending(self) -> None:
-        """Hang up on those whose request does not come; the loop that accepts calls this every second."""
-        super().murder_pending()
-        latest = time.monotonic() - _HEAD_SECONDS
-        for conn, since in list(self._awaited.items()):
-            if since < latest:
-                hang_up(conn.sock)
+        """Do nothing: `murder_keepalived` sees to all of them."""
 
-    def handle_error(self, _req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
-        """Answer what could not be read as a request, and end its connection."""
-        status = next((found for kind, found in _STATUSES.items() if isinstance(exc, kind)), None)
-        request_id = uuid.uuid4().hex
-        extra = {"refusal_id": request_id, "address": addr[0] if addr else ""}
-        if status is None:
-            self.log.error("A request could not be handled.", exc_info=exc, extra=extra)
-        else:
-            self.log.warning("Not a request: %s", exc, extra=extra)
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Keep no connection for a further request beyond this time: the worker stops."""
+        self._stop_at = deadline
+        for connection in self._waiting:
+            if connection.stage is not Stage.FLUSH:
+                connection.deadline = min(connection.deadline, deadline)
+
+    def _wait(self, connection: Connection, stage: Stage, seconds: float, event: int) -> None:
+        """Have the loop go on with a connection when its socket is ready, or give it up in so many seconds."""
+        connection.stage = stage
+        if stage is Stage.HEAD:
+            connection.pace = None
+        connection.deadline = time.monotonic() + seconds
+        if self._stop_at is not None and stage is not Stage.FLUSH:
+            connection.deadline = min(connection.deadline, self._stop_at)
+        self._waiting[connection] = None
+        self.poller.register(connection, event, partial(self._go_on, connection))
+
+    def _unwait(self, connection: Connection) -> None:
+        if self._waiting.pop(connection, 0) is None:
+            self.poller.unregister(connection)
+        self._lingering.pop(connection, None)
+
+    def _go_on(self, connection: Connection, _: object) -> None:
+        steps: dict[Stage, Callable[[Connection], None]] = {
+            Stage.HEAD: self._read_head,
+            Stage.FLUSH: self._flush,
+            Stage.LINGER: self._discard,
+        }
+        self._safely(steps[connection.stage], connection)
+
+    def _safely(self, step: Callable[[Connection], None], connection: Connection) -> None:
+        """Do a step for one connection; whatever goes wrong with it is nobody else's."""
         try:
-            client.sendall(_response(status or HTTPStatus.INTERNAL_SERVER_ERROR, request_id))
-        except OSError as error:
-            self.log.debug("The refusal could not be sent: %s", error)
+            step(connection)
+        except OSError:
+            self._close(connection)
+        except Exception:
+            self.log.exception("A connection could not be handled.")
+            self._close(connection)
+
+    def _await_head(self, connection: Connection) -> None:
+        """Wait for a request; one that has come already is handled at once."""
+        if connection.unread and connection.is_head_whole:
+            self._dispatch(connection)
+            return
+        # A connection that was never used, or has half a head, does not wait as long as one between two requests.
+        seconds = self.cfg.keepalive if connection.is_kept and not connection.unread else _HEAD_SECONDS
+        self._wait(connection, Stage.HEAD, seconds, selectors.EVENT_READ)
+
+    def _read_head(self, connection: Connection) -> None:
+        began = not connection.unread
+        if not connection.read_some():
+            self._unwait(connection)
+            if connection.unread:
+                self._refuse(connection, BadFraming("The request broke off before the end of its headers."))
+            else:
+                self._close(connection)
+        elif connection.is_head_whole:
+            self._unwait(connection)
+            self._dispatch(connection)
+        elif began:
+            connection.deadline = time.monotonic() + _HEAD_SECONDS
+
+    def _dispatch(self, connection: Connection) -> None:
+        """Give a request whose head is whole to a thread, or refuse it."""
+        connection.stage = Stage.BUSY
+        try:
+            parser, request = _parse(self.cfg, connection)
+        except StopIteration:
+            self._close(connection)
+            return
+        except Exception as error:  # noqa: BLE001 - whatever came
+            self._refuse(connection, error)
+            return
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("This process has answered max_requests requests and is replaced.")
+            self.alive = False
+        if is_small(request):
+            self.tpool.submit(self._serve, connection, parser, request, None)
+        elif not self._serve_aside(connection, parser, request):
+            self._refuse(connection, TooManyRequestsAtOnce())
+
+    def _refuse(self, connection: Connection, error: BaseException) -> None:
+        """Answer what could not be read as a request, and end its connection."""
+        said = refusal(error)
+        response, request_id, status = as_response(said)
+        address = connection.client[0] if isinstance(connection.client, tuple) else ""
+        extra = {"refusal_id": request_id, "address": address}
+        if type(said) is ServiceError:
+            self.log.error("A request could not be handled.", exc_info=error, extra=extra)
+        else:
+            self.log.warning("Not a request: %d %s", status, said.message, extra=extra)
+        try:
+            connection.begin(0, None)
+            connection.sendall(response)
+        except OSError:
+            self._close(connection)
+            return
+        self._after_answer(connection, keep=False)
+
+    def _after_answer(self, connection: Connection, *, keep: bool) -> None:
+        """Send the rest of an answer, then wait for the next request or for the caller to hang up."""
+        connection.is_kept = keep
+        if connection.has_unsent:
+            self._wait(connection, Stage.FLUSH, float("inf"), selectors.EVENT_WRITE)
+        elif keep:
+            self._await_head(connection)
+        else:
+            self._linger(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        if connection.flush_some():
+            self._unwait(connection)
+            self._after_answer(connection, keep=connection.is_kept)
+
+    def _linger(self, connection: Connection) -> None:
+        """Read on until the caller has ended: an answer is lost when its connection is closed on what was unread."""
+        connection.linger()
+        self._wait(connection, Stage.LINGER, LINGER.start_seconds, selectors.EVENT_READ)
+        self._lingering[connection] = None
+        if len(self._lingering) > _MOST_LINGERING:
+            self._close(next(iter(self._lingering)))
+
+    def _discard(self, connection: Connection) -> None:
+        if not connection.discard_some():
+            self._close(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        self._unwait(connection)
+        if connection.stage is Stage.HEAD and connection.unread and self._stop_at is None:
+            self._refuse(connection, RequestTooSlow(details={"seconds": _HEAD_SECONDS}))
+        else:
+            self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        self._unwait(connection)
+        self.nr_conns -= 1
+        connection.close()
+
+    def _serve_aside(self, connection: Connection, parser: Any, request: Any) -> bool:
+        """Answer a request on a thread of its own; return whether there is one."""
+        if not self._room.acquire(blocking=False):
+            return False
+
+        def serve() -> None:
+            try:
+                self._serve(connection, parser, request, self._turns)
+            finally:
+                self._room.release()
+
+        try:
+            threading.Thread(target=serve, name="request", daemon=True).start()
+        except RuntimeError:
+            self._room.release()
+            return False
+        return True
+
+    # On a thread
+
+    def _serve(self, connection: Connection, parser: Any, request: Any, turns: Turns | None) -> None:
+        """Answer a request, and give its connection back to the loop."""
+        keeps = bool(self.alive and self.cfg.keepalive)
+        try:
+            keep = answer(self.wsgi, request, connection, self.cfg, turns, keeps=keeps)
+        except (OSError, NoMoreData) as error:
+            self.log.debug("The caller has gone: %s", error)
+            step: Callable[[Connection], None] = self._close
+        except BaseException as error:  # noqa: BLE001 - the thread's edge
+            step = partial(self._fail, error)
+        else:
+            connection.unread = parser.unreader.take_buffered() if keep else b""
+            step = partial(self._after_answer, keep=keep)
+        self.method_queue.defer(self._safely, step, connection)
+
+    def _fail(self, error: BaseException, connection: Connection) -> None:
+        """End a request at which the app itself failed: once its answer has begun nothing can be said any more."""
+        if connection.has_begun:
+            self.log.error("An answer could not be ended.", exc_info=error)
+            self._close(connection)
+        else:
+            self._refuse(connection, error)
 
 
-def _response(status: HTTPStatus, request_id: str) -> bytes:
-    error = (ServiceError if status is HTTPStatus.INTERNAL_SERVER_ERROR else BadRequest)()
-    body = ErrorAnswer(error=error.message, code=error.code, request_id=request_id, details={}).model_dump_json()
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}",
-        "Connection: close",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body.encode())}",
-        f"X-Request-ID: {request_id}",
-        "X-Content-Type-Options: nosniff",
-        "Cache-Control: no-store",
-    )
-    return ("\r\n".join(head) + "\r\n\r\n" + body).encode()
+def _parse(config: Any, connection: Connection) -> tuple[Any, Any]:
+    """Return a parser that holds what came behind the head, and the request. Raises gunicorn's errors, BadRequest."""
+    check_start(connection.unread, connection.starts_well)
+    parser = RequestParser(config, connection, connection.client)
+    parser.unreader.unread(connection.unread)
+    connection.unread = b""
+    connection.begin(0, None)
+    request = next(parser)
+    check_request(request)
+    return parser, request

@@ -1,21 +1,23 @@
 """The database that all stores share: how it is opened, read and written, on SQLite or PostgreSQL.
 
-Whatever keeps the database from answering comes out as StoreUnavailable, a full disk as StorageFull. This module does
-not know which tables there are.
+Whatever keeps the database from answering comes out as StoreUnavailable, a damaged file as its kind DatabaseDamaged, a
+full disk as StorageFull. This module does not know which tables there are.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, func, make_url, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from backend.errors import DatabaseUrlError, ServiceError, StorageFull, StoreUnavailable
+from backend.errors import DatabaseDamaged, DatabaseUrlError, ServiceError, StorageFull, StoreUnavailable
 
 _POOL_SIZE = 32
 # A PostgreSQL server lets 100 connections in by default, for all processes together: threads take turns instead.
@@ -109,8 +111,12 @@ def translated() -> Iterator[None]:
 
 def _named(error: exc.DBAPIError) -> ServiceError | None:
     """Return the ServiceError for a failure; None for one that would be the same on every try."""
-    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_FULL:
         return StorageFull()
+    # The lowest byte of a longer code is its kind.
+    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return DatabaseDamaged()
     if getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:
         return StorageFull()
     if error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError):
@@ -121,11 +127,45 @@ def _named(error: exc.DBAPIError) -> ServiceError | None:
 def _sqlite_engine(url: URL) -> Engine:
     if url.database in (None, "", ":memory:"):
         raise DatabaseUrlError("DATABASE_URL must name a file: each connection to :memory: would have its own tables.")
-    Path(str(url.database)).absolute().parent.mkdir(parents=True, exist_ok=True)
+    path = Path(str(url.database)).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = create_engine(url, pool_size=_POOL_SIZE, pool_timeout=_POOL_SECONDS)
+    event.listen(engine, "do_connect", lambda *_: _create_private(path))
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _create_private(path: Path) -> None:
+    """Make the file, before SQLite makes one that others may read; its log and index get the same mode."""
+    # Whatever else is wrong with the place, SQLite says.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def make_private(url: str) -> None:
+    """Take a SQLite file of ours, which an earlier release may have made, out of others' reach."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return
+    for suffix in ("", "-wal", "-shm"):
+        path = Path(f"{parsed.database}{suffix}")
+        with suppress(OSError):  # it is not there, or not ours
+            mode = path.stat().st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                path.chmod(mode & 0o700)
+
+
+def damage(database: Database) -> str | None:
+    """Return what SQLite finds wrong with the file's structure; None where there is nothing, or another server.
+
+    Raises DatabaseDamaged when it cannot be looked at, StoreUnavailable.
+    """
+    if not database.is_sqlite:
+        return None
+    with database.read() as connection:
+        found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    return None if found == "ok" else found
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

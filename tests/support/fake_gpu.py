@@ -108,6 +108,8 @@ class FakeProcessor:
     fallbacks: tuple[str, ...] = ()
     lost: bool = False
     prepares_ahead: bool = True
+    compiled: bool = False
+    rehearsals: Sequence[ShapeMetadata] = ()
     before_preparing: Callable[[list[bytes]], object] = nothing
     prepared: list[bytes] = field(default_factory=list)
     used_prepared: list[bytes] = field(default_factory=list)

@@ -18,6 +18,7 @@ from backend.agent_auth import AgentGuard, require_agent_token, sign_request
 from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig, AgentRegistry
 from backend.auth.audit_log import AuditLog
+from backend.auth.clock_jumps import SignedAt
 from backend.auth.hmac_signing import digest_body
 from backend.auth.nonces import MemoryNonceStore
 from backend.auth.rate_limits import RequestLimits
@@ -86,8 +87,10 @@ class Service:
         app.register_error_handler(ServiceError, render)
         return app
 
-    def remember(self, agent_id: str, nonce: str, now: datetime, ttl: timedelta) -> bool:
-        return self.nonces.remember(agent_id, nonce, now, ttl)
+    def remember(
+        self, agent_id: str, nonce: str, now: datetime, ttl: timedelta, signed: SignedAt | None = None
+    ) -> bool:
+        return self.nonces.remember(agent_id, nonce, now, ttl, signed)
 
     @property
     def client(self) -> FlaskClient:

@@ -86,8 +86,10 @@ class Answer:
 class RunningService:
     """One service with its data folder; `start`, `stop` and `kill` may be called again and again.
 
-    agent : the one who signs where no other is named
+    agent : the one who signs where no other is named; command : Python's arguments that start it
     """
+
+    command: typing.ClassVar[Sequence[str]] = ("-m", "backend.serve")
 
     def __init__(self, folder: Path, *, processes: int = 1, **settings: object) -> None:
         """Start nothing yet.
@@ -113,8 +115,8 @@ class RunningService:
         assert self._process is None, "it runs"
         with self.log_path.open("ab") as log:
             # A group of its own, so that `kill` gets all its processes; none outlives the test that started it.
-            self._process = subprocess.Popen(
-                ["/usr/bin/setpriv", "--pdeathsig", "KILL", sys.executable, "-m", "backend.serve"],
+            self._process = subprocess.Popen(  # noqa: S603
+                ["/usr/bin/setpriv", "--pdeathsig", "KILL", sys.executable, *self.command],
                 cwd=REPOSITORY,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -138,6 +140,16 @@ class RunningService:
             status = None
         self.kill()
         assert status == 0, f"It ended with {status}.\n{self.log_tail}"
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, as an operator would."""
+        self._running().send_signal(number)
+
+    def ended(self, seconds: float = STOP_SECONDS) -> int:
+        """Return the status that the service ends with by itself, waited for."""
+        status = self._running().wait(seconds)
+        self.kill()
+        return status
 
     def kill(self) -> None:
         """End every process of the service as a crash would; do nothing when none runs."""

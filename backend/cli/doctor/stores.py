@@ -17,10 +17,10 @@ from backend.auth.redis_client import redis_options
 from backend.cli.doctor.checks import WrongError
 from backend.cli.doctor.machine import existing
 from backend.config import Settings
-from backend.errors import SchemaMismatch, ServiceError
-from backend.storage.database import Database
+from backend.errors import DatabaseDamaged, SchemaMismatch, ServiceError
+from backend.storage.database import Database, damage
 from backend.storage.files import new_name, open_files
-from backend.storage.migrations import revisions
+from backend.storage.migrations import advice_for, revisions
 
 
 def look_at_data_folder(settings: Settings) -> str:
@@ -64,7 +64,12 @@ def look_at_database(settings: Settings) -> str:
     database = Database.open(settings.database_url)
     try:
         where = _server_of(database, str(url.database), url.host)
-        return f"{where}; {_schema_of(database)}"
+        schema = _schema_of(database)
+        if (found := damage(database)) is not None:
+            raise WrongError(advice_for(settings.database_url, found))
+        return f"{where}; {schema}"
+    except DatabaseDamaged as error:
+        raise WrongError(advice_for(settings.database_url, _reason(error).strip(" ()"))) from error
     except ServiceError as error:
         place = url.host or url.query.get("host") or url.database
         raise WrongError(

@@ -35,11 +35,15 @@ DINOV2_VERSIONS = {"facebook/dinov2-large": DINOV2_LARGE, "facebook/dinov2-giant
 
 @dataclass(frozen=True)
 class PipelineDefaults:
-    """What is used where the caller says nothing."""
+    """What is used where the caller says nothing, and how the shapes lie.
+
+    view_aligned : the shapes are turned as the camera saw them, orthographic along -z, not as they stand.
+    """
 
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
     octree_resolution: int = CHECKPOINT_RESOLUTION
+    view_aligned: bool = False
 
     def __post_init__(self) -> None:
         resolution_offered = MIN_RESOLUTION <= self.octree_resolution <= MAX_RESOLUTION

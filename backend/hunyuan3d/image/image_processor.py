@@ -25,6 +25,7 @@ ImageInput: TypeAlias = "Source | Mapping[str, Source]"
 Item = TypeVar("Item")
 
 VIEWS = ("front", "left", "back", "right")
+CUTOUT_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,44 @@ class ImageProcessor:
 
     def recentre(self, rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Crop (h, w, 4) to its visible part and paste that, centred, on a transparent square. Raises NoForeground."""
+        crop, side, (left, top, width, height) = self._place(rgba)
+        canvas = np.zeros((side, side, 4), np.uint8)
+        canvas[top : top + height, left : left + width] = cv2.resize(
+            crop, (width, height), interpolation=cv2.INTER_AREA
+        )
+        return canvas
+
+    def cutout(self, image: Image.Image) -> Image.Image:
+        """Return the object in the frame of `recentre`, RGBA, at its own sharpness, at most CUTOUT_SIDE pixels a side.
+
+        Colours are straight, and none comes from under a transparent pixel. Raises NoForeground.
+        """
+        rgba = np.asarray(image.convert("RGBA"))
+        crop, frame, (left, top, width, height) = self._place(rgba)
+        own = max(crop.shape[0] / height, crop.shape[1] / width)
+        side = max(1, min(CUTOUT_SIDE, round(frame * own)))
+        across, down = width / crop.shape[1] * side / frame, height / crop.shape[0] * side / frame
+        size = max(1, round(crop.shape[1] * across)), max(1, round(crop.shape[0] * down))
+        alpha = crop[..., 3:].astype(np.float32) / 255
+        premultiplied = np.concatenate([crop[..., :3] * alpha, crop[..., 3:]], axis=2).astype(np.float32)
+        resized = (
+            premultiplied
+            if size == crop.shape[1::-1]
+            else cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA)
+        )
+        straight = resized[..., :3] * (255 / np.maximum(resized[..., 3:], 1.0))
+        x, y = round(left * side / frame), round(top * side / frame)
+        x, y = min(x, side - size[0]), min(y, side - size[1])
+        canvas = np.zeros((side, side, 4), np.uint8)
+        pixels = np.rint(np.concatenate([straight, resized[..., 3:]], axis=2)).clip(0, 255).astype(np.uint8)
+        canvas[y : y + size[1], x : x + size[0]] = np.where(pixels[..., 3:] > 0, pixels, 0)
+        return Image.fromarray(canvas)
+
+    def _place(self, rgba: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int, int, int]]:
+        """Return the visible part of (h, w, 4), the side of its square, and where it goes: left, top, width, height.
+
+        Raises NoForeground.
+        """
         visible = rgba[..., 3] != 0
         rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
         if rows.size < 2 or columns.size < 2:
@@ -81,12 +120,7 @@ class ImageProcessor:
         scale = int(side * (1 - self.border_ratio)) / max(height, width)
         # A hair's breadth must not round to nothing.
         new_height, new_width = max(int(height * scale), 1), max(int(width * scale), 1)
-        top, left = (side - new_height) // 2, (side - new_width) // 2
-        canvas = np.zeros((side, side, 4), np.uint8)
-        canvas[top : top + new_height, left : left + new_width] = cv2.resize(
-            crop, (new_width, new_height), interpolation=cv2.INTER_AREA
-        )
-        return canvas
+        return crop, side, ((side - new_width) // 2, (side - new_height) // 2, new_width, new_height)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, UnsupportedImage
+from backend.hunyuan3d.image.png_check import DamagedPng, check_png
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
@@ -164,10 +165,22 @@ def _from_stream(stream: BinaryIO, limits: ImageLimits, label: str) -> Image.Ima
         raise InvalidImage(f"{label}: its {form} header is damaged.") from e
 
     def load() -> Image.Image:
+        if form == "PNG":
+            _check_png(stream, label)
         image.load()
         return image
 
     return _decode(load, image.size, limits, label)
+
+
+def _check_png(stream: BinaryIO, label: str) -> None:
+    """See that a PNG is whole, which its reader does not; leave the stream where it is. Raises InvalidImage."""
+    position = stream.tell()
+    try:
+        check_png(stream)
+    except DamagedPng as e:
+        raise InvalidImage(f"{label}: it is damaged or truncated: {e}.", details={"reason": str(e)}) from e
+    stream.seek(position)
 
 
 def _recognise(data: bytes) -> str | None:

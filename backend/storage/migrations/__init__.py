@@ -11,19 +11,19 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, exc, make_url, text
 
-from backend.errors import SchemaMismatch, StoreUnavailable
-from backend.storage.database import Database
+from backend.errors import DatabaseDamaged, SchemaMismatch, StoreUnavailable
+from backend.storage.database import Database, damage, make_private
 from backend.storage.migrations import revisions
 from backend.storage.migrations.exclusive import InUse, alone_in_sqlite, expect_alone
 from backend.storage.migrations.revisions import Revisions
 
-__all__ = ["migrate", "open_migrated", "pending"]
+__all__ = ["advice_for", "migrate", "open_migrated", "pending"]
 
 # The first release took the same lock: the two never make tables at once.
 _SCHEMA_LOCK = 0x0F_EA5_001
@@ -42,9 +42,12 @@ def migrate(database_url: str) -> tuple[str, ...]:
 
     Any number of processes may call it at once: one works, the others wait.
     Raises SchemaMismatch when another process uses an older database, and for one that a later release made;
-    DatabaseUrlError, StoreUnavailable, StorageFull.
+    DatabaseDamaged, which says what to do; DatabaseUrlError, StoreUnavailable, StorageFull.
     """
-    return _Migration(database_url, lambda: None).run()
+    with _advice(database_url):
+        applied = _Migration(database_url, lambda: None).run()
+        _expect_whole(database_url)
+    return applied
 
 
 def open_migrated(database_url: str) -> Database:
@@ -54,7 +57,8 @@ def open_migrated(database_url: str) -> Database:
     """
     database = Database.open(database_url)
     try:
-        _Migration(database_url, database.connect).run()
+        with _advice(database_url):
+            _Migration(database_url, database.connect).run()
     except BaseException:
         database.close()
         raise
@@ -64,13 +68,43 @@ def open_migrated(database_url: str) -> Database:
 def pending(database_url: str) -> tuple[str, ...]:
     """Return the revisions that `migrate` would run, oldest first; makes no file and no table.
 
-    Raises SchemaMismatch for a database that a later release made, DatabaseUrlError, StoreUnavailable.
+    Raises SchemaMismatch for a database that a later release made, DatabaseDamaged, which says what to do;
+    DatabaseUrlError, StoreUnavailable.
     """
-    with closing(Database.open(database_url)) as database:
+    with _advice(database_url), closing(Database.open(database_url)) as database:
         if database.is_sqlite and not Path(str(make_url(database_url).database)).exists():
             return revisions.every()
         with database.read() as connection:
             return revisions.read(connection).pending
+
+
+def advice_for(database_url: str, reason: str) -> str:
+    """Return a sentence on what to do about a SQLite file that is damaged."""
+    path, reason = make_url(database_url).database, " ".join(reason.split())
+    return (
+        f"The database {path} is damaged, or no database at all ({reason}): stop every process of the service, then "
+        f"put a backup in its place, or move {path} and the -wal and -shm beside it away; a new one is made, without "
+        "the jobs so far, and agents keep their keys."
+    )
+
+
+@contextmanager
+def _advice(database_url: str) -> Iterator[None]:
+    """Raise DatabaseDamaged with what to do, which names the file: for who runs the service, not for callers."""
+    try:
+        yield
+    except DatabaseDamaged as error:
+        cause = error.__cause__
+        reason = str(cause.orig) if isinstance(cause, exc.DBAPIError) else error.message
+        raise DatabaseDamaged(advice_for(database_url, reason)) from error
+
+
+def _expect_whole(database_url: str) -> None:
+    """See that a SQLite file's pages belong together. Raises DatabaseDamaged, StoreUnavailable."""
+    with closing(Database.open(database_url)) as database:
+        found = damage(database)
+    if found is not None:
+        raise DatabaseDamaged(found)
 
 
 class _Migration:
@@ -86,6 +120,7 @@ class _Migration:
 
     def run(self) -> tuple[str, ...]:
         """Try until the schema is the latest; the revisions that were run here."""
+        make_private(self._url)
         began = time.monotonic()
         while True:
             waited = time.monotonic() - began

@@ -23,21 +23,49 @@ Written by `make faults FAULTS=long` (tests/faults); each line is one fault's la
 |---|---|---|---|
 """
 
+_STAMINA_HEAD = """# Stamina, measured
+
+Written by `make faults FAULTS=long` (tests/faults): what an ordinary caller, who asks for /health and GET /jobs in turn
+and gives up after 8 s, gets from one process while others do this. *Before* is the release before connections were
+handled by one loop.
+
+| load | before | after | when |
+|---|---|---|---|
+"""
+
 
 def report(fault: str, made: str, figure: str) -> None:
     """Note what a long run of a fault gave, in place of what it gave before.
 
     made : how much of it; fault and made together name the line
     """
+    where = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {_processor()}"
+    _replace(RESULTS, _HEAD, f"| {fault} | {made} |", f" {figure} | {where} |")
+
+
+def report_stamina(load: str, figure: str) -> None:
+    """Note what an ordinary caller got beside a load, in place of what it got before.
+
+    The figure goes into the column that STAMINA names, `before` or `after`: what stands in the other stays.
+    """
+    column = os.environ.get("STAMINA", "after")
+    path = RESULTS.with_name("stamina.md")
+    old = ["", ""]
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        if line.startswith(f"| {load} |"):
+            old = [cell.strip() for cell in line.split("|")[2:4]]
+    old[column == "after"] = figure
+    _replace(path, _STAMINA_HEAD, f"| {load} |", f" {old[0]} | {old[1]} | {datetime.now(UTC):%Y-%m-%d} |")
+
+
+def _replace(path: Path, head: str, start: str, rest: str) -> None:
     if not LONG:
         return
-    where = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {_processor()}"
-    with FileLock(f"{RESULTS}.lock"):
-        lines = RESULTS.read_text("utf-8").splitlines()[6:] if RESULTS.exists() else []
-        kept = [line for line in lines if not line.startswith(f"| {fault} | {made} |")]
-        rows = sorted([*kept, f"| {fault} | {made} | {figure} | {where} |"])
-        RESULTS.write_text(_HEAD + "\n".join(rows) + "\n", "utf-8")
-    Path(f"{RESULTS}.lock").unlink(missing_ok=True)
+    with FileLock(f"{path}.lock"):
+        lines = path.read_text("utf-8").splitlines()[len(head.splitlines()) :] if path.exists() else []
+        kept = [line for line in lines if not line.startswith(start)]
+        path.write_text(head + "\n".join(sorted([*kept, start + rest])) + "\n", "utf-8")
+    Path(f"{path}.lock").unlink(missing_ok=True)
 
 
 def _processor() -> str:

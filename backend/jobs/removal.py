@@ -1,0 +1,42 @@
+"""What becomes of the jobs of agents that were removed: they are cancelled, and their images go at once.
+
+This module does not know how an agent is removed, or who says which were.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Protocol
+
+from backend.errors import ServiceError
+from backend.jobs.models import Status
+from backend.jobs.store import JobStore
+
+_log = logging.getLogger(__name__)
+
+
+class Images(Protocol):
+    """Where images are stored."""
+
+    def delete(self, name: str) -> None:
+        """Remove an image; one that is gone is no error."""
+        ...
+
+
+def cancel_jobs(store: JobStore, images: Images, removed: Collection[str]) -> int:
+    """Cancel the unfinished jobs of removed agents, by their internal ids; return how many it were.
+
+    Raises StoreUnavailable, StorageFull.
+    """
+    cancelled = store.cancel_of_agents(removed)
+    if cancelled:
+        _log.info("%d jobs of agents that were removed are cancelled.", len(cancelled))
+    for job in cancelled:
+        # A running one's is still read; its worker removes it.
+        if job.status is Status.CANCELLED:
+            try:
+                images.delete(job.image_name)
+            except ServiceError as error:  # the janitor finds it with its row
+                _log.warning("The image of job %s stays: %s", job.id, error)
+    return len(cancelled)

@@ -1,0 +1,123 @@
+"""Which part of a mesh shows which layer of its colours: what the camera sees, flanks, the far side, and the hidden.
+
+Knows nothing of colours or images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import cv2
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+
+from backend.hunyuan3d.mesh.ops import require_usable
+from backend.hunyuan3d.mesh.topology import Faces, Vertices
+from backend.rendering.camera_model import Camera
+from backend.rendering.color_fill import Floats
+from backend.rendering.raster import Bools, Raster, rasterize
+
+# Cosines between a surface and the view: up to FLANK it is a flank, from SHEER on it shows the image alone.
+FLANK, SHEER = 0.08, 0.3
+# What lies so much behind what the camera sees, in shares of the mesh's extent, is hidden.
+_HIDDEN = 0.012
+
+
+class Layer(IntEnum):
+    """The layers; HIDDEN_NEAR looks towards the camera, HIDDEN_FAR away from it."""
+
+    NEAR = 0
+    FLANK = 1
+    FAR = 2
+    HIDDEN_NEAR = 3
+    HIDDEN_FAR = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A mesh as a camera sees it, in an image of side x side pixels that holds all of it.
+
+    vertices (V, 3), faces (F, 3) : the mesh's own. pixels : (V, 2), near : (V,), facing : (V,) the cosine between
+    normal and view. normals : (V, 3). vertex_layer : (V,), face_layer : (F,) int8. front, back : what a ray meets first
+    and last. facing_front, facing_back : (side, side), the cosine there, 0 where there is nothing.
+    """
+
+    vertices: Vertices
+    faces: Faces
+    pixels: Floats
+    near: Floats
+    facing: Floats
+    normals: Floats
+    vertex_layer: NDArray[np.int8]
+    face_layer: NDArray[np.int8]
+    front: Raster
+    back: Raster
+    facing_front: Floats
+    facing_back: Floats
+
+
+def see(mesh: trimesh.Trimesh, camera: Camera, window: tuple[float, float, float], side: int) -> Seen:
+    """Look at a mesh through a square window: left, top and side in shares of the camera's image.
+
+    Raises InvalidMesh.
+    """
+    vertices, faces = require_usable(mesh)
+    left, top, extent = window
+    pixels, near = camera.project(vertices)
+    pixels = ((pixels - np.array([left, top], np.float32)) * np.float32(side / extent)).astype(np.float32)
+    normals, face_facing = _normals(vertices, faces, camera)
+    facing = np.einsum("ij,ij->i", normals, camera.towards(vertices)).astype(np.float32)
+    front = rasterize(pixels, near, faces, side, face_facing > 0)
+    back = rasterize(pixels, -near, faces, side, face_facing < 0)
+    size = float(np.ptp(vertices, axis=0).max())
+    pixel = size / max(float(np.ptp(pixels, axis=0).max()), 1.0)
+    shown = _shown(pixels, near, facing, front.near, (_HIDDEN * size, pixel))
+    reached = _shown(pixels, -near, -facing, back.near, (_HIDDEN * size, pixel))
+    vertex_layer = _layers(facing, shown, reached)
+    own = (face_facing + facing[faces].mean(axis=1)) / 2
+    face_layer = _layers(own, shown[faces].sum(axis=1) >= 2, reached[faces].sum(axis=1) >= 2)
+    facing_front, facing_back = front.of_corners(facing, faces), -back.of_corners(facing, faces)
+    return Seen(
+        vertices, faces, pixels, near, facing, normals, vertex_layer, face_layer, front, back, facing_front, facing_back
+    )
+
+
+def _normals(vertices: Vertices, faces: Faces, camera: Camera) -> tuple[Floats, Floats]:
+    """Return the vertices' normals (V, 3), weighted by area, and each face's cosine to the view (F,)."""
+    points = vertices.astype(np.float32)
+    a, b, c = (points[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    towards = np.asarray(camera.towards((a + b + c) / 3), np.float32)
+    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-20)
+    total = np.zeros_like(points)
+    for axis in range(3):
+        weight = normal[:, axis]
+        total[:, axis] = sum(np.bincount(faces[:, k], weight, len(points)) for k in range(3))
+    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
+    return total, np.asarray(np.einsum("ij,ij->i", normal, towards) / length, dtype=np.float32)
+
+
+def _shown(pixels: Floats, near: Floats, facing: Floats, nearest: Floats, tolerance: tuple[float, float]) -> Bools:
+    """Return which vertices (V,) nothing hides.
+
+    nearest : (side, side), how near the surface is. tolerance : the depth that is no difference, and a pixel's width.
+    A steep surface may hide behind the edge of its own pixel: for it, the deepest of the pixels around counts.
+    """
+    side = len(nearest)
+    column, row = np.floor(pixels).astype(np.int64).clip(0, side - 1).T
+    around = cv2.erode(np.maximum(nearest, np.float32(-1e9)), np.ones((3, 3), np.uint8))
+    slack, pixel = tolerance
+    slope = np.sqrt(np.maximum(1 - facing**2, 0)) / np.maximum(np.abs(facing), 0.15)
+    margin = slack + 1.5 * pixel * slope
+    limit = np.where(np.abs(facing) < SHEER, around[row, column], nearest[row, column])
+    return np.asarray(near >= limit - margin)
+
+
+def _layers(facing: Floats, shown: Bools, reached: Bools) -> NDArray[np.int8]:
+    layer = np.where(facing >= 0, Layer.HIDDEN_NEAR, Layer.HIDDEN_FAR).astype(np.int8)
+    layer[shown & (facing > FLANK)] = Layer.NEAR
+    layer[reached & (facing < -FLANK)] = Layer.FAR
+    layer[(shown | reached) & (np.abs(facing) <= FLANK)] = Layer.FLANK
+    return layer

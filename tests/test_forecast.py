@@ -1,0 +1,126 @@
+"""The queue played forward: who runs when, beside whom, on which worker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from backend.jobs.forecast import Forecast, foresee
+from backend.jobs.models import Job, Line, Status
+from backend.jobs.stage_times import Measured, StageTimes, Workload
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+_SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "export": 1.0}
+
+
+def worker(owner: str = "w", *, faster: float = 1.0, batch: int = 1, **changes: object) -> WorkerState:
+    """Return a worker that takes 12 s of its device for a job and 2 s after that, or a part of these."""
+    times = StageTimes(default_steps=10, batch_size=batch, threads=4)
+    times.note(Measured(Workload(10, 128), {stage: seconds / faster for stage, seconds in _SECONDS.items()}))
+    return replace(WorkerState(owner, WorkerStatus.READY, stage_times=times.to_json()), **changes)  # type: ignore[arg-type]
+
+
+def job(number: int, key: str = "k", **changes: object) -> Job:
+    made = Job(
+        id=f"{number:032x}", batch_id=None, agent_id="ann", status=Status.QUEUED, request="10", batch_key=key,
+        image_name="i", created_at=NOW, updated_at=NOW, started_at=None, finished_at=None, attempts=0, lease_owner=None,
+        lease_expires_at=None, fence=0, progress=0, current_step="queued", eta_seconds=None, cancel_requested=False,
+        artifact=None, metadata=None, error_code=None, error_message=None, label=None, filename=None, batch_index=None,
+        error_details=None,
+    )  # fmt: skip
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def running(number: int, step: str, eta: float | None, *, owner: str = "w", ago: float = 0.0) -> Job:
+    then = NOW - timedelta(seconds=ago)
+    return job(
+        number, status=Status.PROCESSING, lease_owner=owner, current_step=step, eta_seconds=eta, updated_at=then,
+        started_at=then, attempts=1, fence=1,
+    )  # fmt: skip
+
+
+def steps_of(request: str, _default: int) -> Workload | None:
+    """Read a request that is nothing but its steps."""
+    return Workload(int(request), 128) if request.isdecimal() else None
+
+
+def look(waiting: list[Job], workers: list[WorkerState], busy: list[Job] | None = None) -> Forecast:
+    return foresee(Line(tuple(busy or ()), tuple(waiting)), workers, steps_of, NOW)
+
+
+def ends(forecast: Forecast, jobs: list[Job]) -> list[float]:
+    return [forecast.remaining[each.id] for each in jobs]
+
+
+def test_one_after_the_other_each_as_long_as_it_takes_while_meshes_are_made_beside() -> None:
+    jobs = [job(1), job(2, request="20"), job(3)]
+    forecast = look(jobs, [worker()])
+    assert ends(forecast, jobs) == pytest.approx([14.0, 12 + 24, 12 + 22 + 14])
+    assert [forecast.positions[each.id] for each in jobs] == [1, 2, 3]
+
+
+def test_those_that_run_together_end_together() -> None:
+    jobs = [job(1, "a"), job(2, "b"), job(3, "a"), job(4, "a"), job(5, "b")]
+    # A device that takes n images takes n times as long: of one image only its time for one is known.
+    assert ends(look(jobs, [worker(batch=2)]), jobs) == pytest.approx([26.0, 50.0, 26.0, 62.0, 50.0])
+
+
+def test_a_job_whose_runs_died_runs_by_itself() -> None:
+    jobs = [job(1, attempts=2), job(2), job(3)]
+    assert ends(look(jobs, [worker(batch=3)]), jobs) == pytest.approx([14.0, 38.0, 38.0])
+
+
+def test_workers_share_the_queue_by_their_speed() -> None:
+    jobs = [job(k) for k in range(1, 5)]
+    forecast = look(jobs, [worker("slow"), worker("fast", faster=3.0)])
+    assert ends(forecast, jobs) == pytest.approx([14.0, 4 + 2 / 3, 8 + 2 / 3, 12 + 2 / 3])
+
+
+def test_what_runs_comes_first_and_falls_with_the_clock() -> None:
+    busy = [running(1, "sample 5/10", 9.0, ago=2.0)]
+    forecast = look([job(2)], [worker()], busy)
+    assert forecast.remaining[busy[0].id] == pytest.approx(7.0)
+    # The device is free two seconds before the running job's file is written.
+    assert forecast.remaining[job(2).id] == pytest.approx(5.0 + 14.0)
+
+
+@pytest.mark.parametrize("step", ["mesh", "export"])
+def test_a_job_whose_mesh_is_being_made_keeps_no_device(step: str) -> None:
+    assert look([job(2)], [worker()], [running(1, step, 2.0)]).remaining[job(2).id] == pytest.approx(14.0)
+
+
+def test_a_run_that_has_not_reported_yet_is_as_long_as_planned() -> None:
+    forecast = look([job(2)], [worker()], [running(1, "starting", None, ago=1.0)])
+    assert forecast.remaining[job(1).id] == pytest.approx(13.0)
+    assert forecast.remaining[job(2).id] == pytest.approx(11.0 + 14.0)
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [[], [worker(status=WorkerStatus.LOADING)], [worker(status=WorkerStatus.DRAINING)], [worker(stage_times=None)]],
+)
+def test_nobody_knows_how_long_a_queue_takes_that_nobody_works_on(workers: list[WorkerState]) -> None:
+    forecast = look([job(1)], workers)
+    assert forecast.remaining == {}
+    assert forecast.positions == {job(1).id: 1}
+    assert forecast.beyond(2) is None
+
+
+def test_a_request_that_cannot_be_read_takes_no_time_and_is_promised_nothing() -> None:
+    jobs = [job(1, request="?"), job(2)]
+    forecast = look(jobs, [worker()])
+    assert jobs[0].id not in forecast.remaining
+    assert forecast.remaining[jobs[1].id] == pytest.approx(14.0)
+
+
+def test_behind_those_that_were_played_the_pace_goes_on() -> None:
+    forecast = look([job(k) for k in range(1, 5)], [worker()])
+    assert forecast.beyond(8) == pytest.approx(2 * forecast.remaining[job(4).id])
+
+
+def test_it_is_known_what_is_newest_in_front_of_each() -> None:
+    forecast = look([job(3), job(2), job(5)], [worker()], [running(1, "encode", 1.0)])
+    assert forecast.newest_before == {job(3).id: job(1).id, job(2).id: job(3).id, job(5).id: job(3).id}
