@@ -82,7 +82,7 @@ def test_a_short_leg_reaches_the_ground_and_the_surface_stays_closed() -> None:
         ("as_is", (4.5, 4, 3.5), (5, 5, 5)),
     ],
 )
-def test_a_mesh_lies_where_it_was_asked_to(place: Place, low: object, middle: object) -> None:
+def test_a_mesh_lies_where_it_was_asked_to(place: Place, low: tuple[float, ...], middle: tuple[float, ...]) -> None:
     mesh, done = place_mesh(box(extents=(1, 2, 3)).apply_translation((5, 5, 5)), place, "off", view_aligned=True)
     np.testing.assert_array_equal(mesh.bounds[0], low)
     np.testing.assert_allclose(mesh.bounds.mean(axis=0), middle)

@@ -264,9 +264,10 @@ def _areas_and_volumes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Vert
 def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
     """Return each face's part (F,), and each part's volume, negative for a hollow; areas where the mesh is open."""
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
-    label = np.unique(label, return_inverse=True)[1].reshape(-1)
+    label = np.unique(label, return_inverse=True)[1].reshape(-1).astype(np.int64)
     areas, volumes = _areas_and_volumes(vertices, faces)
-    return label, np.bincount(label, weights=volumes if topology.is_closed(faces) else areas)
+    sizes = volumes if topology.is_closed(faces) else areas
+    return label, np.bincount(label, weights=sizes).astype(np.float64)
 
 
 def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> Faces:
