@@ -68,6 +68,14 @@ class Settings:
     log_level: Annotated[
         str, Meaning("LOG_LEVEL", "How much is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     ] = "INFO"
+    log_format: Annotated[
+        str,
+        Meaning(
+            "LOG_FORMAT",
+            "How the log is written: `text` for people or `json` for programs; `auto`: text on a terminal, else JSON.",
+            choices=("auto", "text", "json"),
+        ),
+    ] = "auto"
 
     auth_enabled: Annotated[
         bool, Meaning("AGENT_AUTH_ENABLED", "Whether requests must be signed; `false` only with a loopback HOST.")

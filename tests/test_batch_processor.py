@@ -46,6 +46,41 @@ def blank_image() -> bytes:
     return data.getvalue()
 
 
+def test_a_bad_image_is_reported_while_the_others_still_run(shop: Workshop) -> None:
+    good, bad = shop.submit(b"good", steps=10), shop.submit(b"bad", steps=10)
+    shop.fake.bad[b"bad"] = NoForeground()
+    seen: list[tuple[Status, Status]] = []
+
+    def look(step: int) -> None:
+        if step == 5:
+            eventually(lambda: shop.job(bad).status is Status.FAILED)
+            seen.append((shop.job(bad).status, shop.job(good).status))
+
+    shop.fake.at_step = look
+    shop.work_off()
+    assert seen == [(Status.FAILED, Status.PROCESSING)]
+    assert (shop.job(bad).error_code, shop.job(good).status) == ("NO_FOREGROUND", Status.COMPLETED)
+    assert metadata_of(shop.job(bad)).seed == 7
+    assert shop.counts.outcomes == {"COMPLETED": 1, "NO_FOREGROUND": 1}
+    assert shop.files("inputs") == []
+
+
+def test_a_bad_image_is_not_run_again_when_the_others_fail_together(shop: Workshop) -> None:
+    good = [shop.submit(b"1", steps=10), shop.submit(b"2", steps=10)]
+    bad = shop.submit(b"bad", steps=10)
+    shop.fake.bad[b"bad"] = NoForeground()
+
+    def fail_together(call: FakeCall) -> None:
+        if len(call.images) > 1:
+            raise RuntimeError("all at once")
+
+    shop.fake.at_step = lambda _: fail_together(shop.fake.calls[-1])
+    shop.work_off()
+    assert [call.images for call in shop.fake.calls] == [[b"1", b"2", b"bad"], [b"1"], [b"2"]]
+    assert [shop.job(job_id).status for job_id in (*good, bad)] == [Status.COMPLETED, Status.COMPLETED, Status.FAILED]
+    assert shop.job(bad).error_code == "NO_FOREGROUND"
+
+
 def test_jobs_that_may_run_together_share_a_device_call_and_others_wait(shop: Workshop) -> None:
     alike = [shop.submit(bytes([k]), steps=10) for k in range(3)]
     other = shop.submit(b"other", steps=20)

@@ -36,6 +36,7 @@ BEHAVIOURS = {
     "readme": "README.md and the documents",
     "recipes": "docs/recipes",
     "rooms": "the layers of the rooms",
+    "same_meshes": "meshes that stay as they were",
     "shared_limits": "limits that several processes share",
     "signing_guide": "docs/signing.md",
     "training_data": "the data that the training makes",

@@ -10,7 +10,7 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, file_answers, health_answers, job_answers
+from backend.api import batch_answers, file_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
@@ -37,8 +37,11 @@ ANSWER_MODELS = (
     job_answers.AcceptedAnswer,
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
+    me.MeAnswer,
     file_answers.FilesAnswer,
     health_answers.HealthAnswer,
+    health_answers.LiveAnswer,
+    health_answers.ReadyAnswer,
     health_answers.UnhealthyAnswer,
 )
 
@@ -125,6 +128,7 @@ GENERATE: Call = {
             job_answers.AcceptedAnswer,
             description="The job waits or runs: `async` was true, or it outlasts the server's wait.",
             job_id="job_id",
+            accepted=True,
         ),
     },
     "security": SIGNED,
@@ -134,7 +138,12 @@ BATCH: Call = {
     "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, errors.InvalidAcceptPartial, errors.TooFewImages, errors.Expired, errors.JobNotFound),
-        202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
+        202: answered(
+            batch_answers.BatchAcceptedAnswer,
+            description="The jobs wait or run.",
+            job_id="batch_id",
+            accepted=True,
+        ),
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
@@ -234,16 +243,35 @@ DELETE_FILES: Call = {
     },
     "security": SIGNED,
 }
+_UNHEALTHY = (
+    "No worker can serve (`GPU_BUSY`), the disk is full (`STORAGE_FULL`), or the job table is away"
+    " (`STORE_UNAVAILABLE`)."
+)
+ME: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED),
+        200: answered(me.MeAnswer, description="The agent's operations, limits and what is left of them."),
+    },
+    "security": SIGNED,
+}
 HEALTH: Call = {
     "tags": [_OPERATE],
     "responses": {
         **refusals(*_ANY),
         200: answered(health_answers.HealthAnswer, description="The service can serve."),
-        503: answered(
-            health_answers.UnhealthyAnswer,
-            ErrorAnswer,
-            description="No worker can serve (`GPU_BUSY`), or the job table is away (`STORE_UNAVAILABLE`).",
-            retry_after=True,
-        ),
+        503: answered(health_answers.UnhealthyAnswer, ErrorAnswer, description=_UNHEALTHY, retry_after=True),
+    },
+}
+LIVE: Call = {
+    "tags": [_OPERATE],
+    "responses": {**refusals(*_ANY), 200: answered(health_answers.LiveAnswer, description="This process answers.")},
+}
+READY: Call = {
+    "tags": [_OPERATE],
+    "responses": {
+        **refusals(*_ANY),
+        200: answered(health_answers.ReadyAnswer, description="A model serves, compiled or not."),
+        503: answered(ErrorAnswer, description=_UNHEALTHY, retry_after=True),
     },
 }

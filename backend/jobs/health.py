@@ -22,10 +22,11 @@ _OLD_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Health:
-    """The state at one moment; workers : those that are alive, ready ones first."""
+    """The state at one moment; workers : those that are alive, ready ones first; disk_full : whether ours is."""
 
     counts: QueueCounts
     workers: tuple[WorkerState, ...]
+    disk_full: bool = False
 
     @property
     def ready(self) -> tuple[WorkerState, ...]:
@@ -58,11 +59,16 @@ class HealthReader:
     """Reads the state, for many threads, at most once a second."""
 
     def __init__(
-        self, store: JobStore, registry: WorkerRegistry, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: JobStore,
+        registry: WorkerRegistry,
+        monotonic: Callable[[], float] = time.monotonic,
+        disk_full: Callable[[], bool] = bool,
     ) -> None:
-        """monotonic : seconds since any moment."""
+        """monotonic : seconds since any moment; disk_full : asked at each reading."""
         self._store = store
         self._registry = registry
+        self.disk_full = disk_full
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._read_at = float("-inf")
@@ -107,7 +113,7 @@ class HealthReader:
 
     def _query(self) -> Health | ServiceError:
         try:
-            return Health(self._store.counts(), self._registry.alive())
+            return Health(self._store.counts(), self._registry.alive(), self.disk_full())
         except ServiceError as error:
             return error
 

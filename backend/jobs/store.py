@@ -7,6 +7,7 @@ that write StorageFull. This module does not know what a job asks for, how it is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -55,11 +56,14 @@ from backend.jobs.models import (
     Submitted,
     Usage,
 )
+from backend.jobs.run_clock import RunClock
 from backend.jobs.schema import jobs
 from backend.jobs.submission import Bounds, failure_values, rows_of
 from backend.storage.database import Database
 
 _SUBMIT_LOCK = 0x0F_EA5_002
+
+_log = logging.getLogger(__name__)
 
 
 class JobStore:
@@ -74,12 +78,15 @@ class JobStore:
         new_id: Callable[[], str] | None = None,
         observer: QueueObserver | None = None,
         changes: Changes | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         """Open the job table in a database.
 
         max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age
         observer : counts what no worker is left to report; changes : hears of what this process writes
+        monotonic : as RunClock's
         """
+        self._runs = RunClock(monotonic)
         self._database = NotingDatabase(database, changes or Changes())
         self.files = FileTable(self._database)
         self._clock = clock
@@ -243,8 +250,13 @@ class JobStore:
                 leased = lease_batch_mates(connection, wanted, batch_mates_of, limit)
             else:
                 leased = lease_next(connection, wanted, limit)
+        self._runs.begin(leased)
         self._report_died(died)
         return leased
+
+    def started_at(self, job: Job, now: datetime) -> datetime | None:
+        """Return when the run of a leased job began, as RunClock does."""
+        return self._runs.started_at(job, now)
 
     def upcoming(self, limit: int) -> list[Job]:
         """Return up to limit (≥ 1) jobs that the next lease would give now, and lease none of them.
@@ -340,6 +352,7 @@ class JobStore:
         with self._database.write() as connection:
             expired = job_expiry.fail_waiting(connection, before, self._clock(), limit)
         for job in expired:
+            _log.warning("job %s failed: it waited too long", job.id, extra={"code": job.error_code})
             self._observer.wait_expired(job)
         return expired
 
@@ -360,6 +373,10 @@ class JobStore:
 
     def _report_died(self, died: Sequence[Job]) -> None:
         for job in died:
+            what = (
+                f"failed after {job.attempts} runs" if job.status is Status.FAILED else f"is {job.status.value} again"
+            )
+            _log.warning("a run of job %s died; it %s", job.id, what, extra={"code": job.error_code or ""})
             self._observer.run_died(job)
 
     def _extend(
@@ -379,6 +396,7 @@ class JobStore:
         )
 
     def _end(self, job: Job, status: Status, files: Sequence[NewFile] = (), **values: Any) -> Job:
+        now = self._clock()
         return self._change(
             job,
             files,
@@ -387,7 +405,8 @@ class JobStore:
             eta_seconds=null(),
             lease_owner=null(),
             lease_expires_at=null(),
-            finished_at=self._clock(),
+            started_at=self._runs.started_at(job, now),
+            finished_at=now,
             **values,
         )
 

@@ -35,7 +35,7 @@ _MAP_SIDE = 384
 _PADDING = 0.015
 # An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
 # and its lip's breadth, in shares of the image.
-_OPENING, _RECESS, _WALL, _LIP = 0.25, 0.2, 0.35, 0.025
+_OPENING, _RECESS, _WALL, _LIP = 0.05, 0.15, 0.25, 0.025
 _NORMAL_WEIGHT = 0.15
 _CELLS = 40
 
@@ -152,7 +152,7 @@ def _counterpart(seen: Seen) -> Floats:
     _, labels = cv2.connectedComponents((recess > _RECESS / 4).astype(np.uint8))
     deep = np.bincount(labels[low & (recess > _RECESS)], minlength=int(labels.max()) + 1)
     whole = np.bincount(labels.ravel(), minlength=len(deep))
-    opening = (deep > np.maximum(0.002 * both.sum(), 0.4 * whole))[labels] & (labels > 0)
+    opening = (deep > np.maximum(0.002 * both.sum(), 0.3 * whole))[labels] & (labels > 0)
     # Its lip is seen around it.
     lip = int(_LIP * len(both)) * 2 + 1
     beyond = cv2.dilate(opening.astype(np.uint8), np.ones((lip, lip), np.uint8)) > 0

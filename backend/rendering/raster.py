@@ -156,7 +156,7 @@ def _draw(boxes: _Boxes, index: NDArray[np.int64], near: Floats, canvas: _Canvas
     depth = a + v * (b - a) + w * (c - a)
     # Of several values for one place, the last stays.
     order = np.argsort(depth, kind="stable")
-    order = order[depth[order] > canvas.near[pixel[order]]]
+    order = order[depth[order] >= canvas.near[pixel[order]]]
     where = pixel[order]
     canvas.face[where] = index[own[order]]
     canvas.near[where] = depth[order]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
@@ -156,7 +157,7 @@ class ResultRecorder:
             return None
         export = time.perf_counter() - started - finish
         described = with_outputs(metadata, outputs)
-        described = with_seconds(described, run.job, self._clock(), finish=finish, export=export)
+        described = with_seconds(described, self._lasted(run.job, self._clock()), finish=finish, export=export)
         if self._complete(run, files, described) and request.turntable:
             return partial(self._add_turntable, run.job, outputs.shape)
         return None
@@ -223,9 +224,21 @@ class ResultRecorder:
             if outcome != COMPLETED:
                 self._delete_image(run.job)
             self._metrics.job_finished(outcome)
+            self._log_end(run.job, outcome)
         elif recorded is False:
             _log.warning("the late result of job %s was thrown away", run.job.id)
             self._metrics.job_finished(LEASE_LOST)
+
+    def _lasted(self, job: Job, now: datetime) -> float | None:
+        started = self._store.started_at(job, now)
+        return None if started is None else max(0.0, (now - started).total_seconds())
+
+    def _log_end(self, job: Job, outcome: str) -> None:
+        seconds = {"seconds": round(self._lasted(job, self._clock()) or 0.0, 1)}
+        if outcome == COMPLETED:
+            _log.info("job %s is completed", job.id, extra=seconds)
+        else:
+            _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
 
     def _begin(self, run: Run, stage: str) -> None:
         run.begin(stage)
@@ -256,7 +269,7 @@ def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) 
 
 def unnamed_error(error: Exception, job: Job) -> ServiceError:
     """Return the job's error for a failure that is no ServiceError; the log has the rest."""
-    _log.error("job %s failed", job.id, exc_info=error)
+    _log.error("job %s met an error that nobody foresaw", job.id, exc_info=error)
     if isinstance(error, MemoryError):
         return OutOfMemory("The worker ran out of memory; lower the quality or send a smaller picture.")
     return GenerationError()

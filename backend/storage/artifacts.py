@@ -64,6 +64,10 @@ class ArtifactStore:
         with self._files.open(name) as stream:
             return stream.read()
 
+    def size(self, name: str) -> int:
+        """Return the bytes of a mesh. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        return self._files.size(require_name(name))
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
         self._files.delete(name)
