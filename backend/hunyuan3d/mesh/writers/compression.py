@@ -127,7 +127,8 @@ def _attribute_bytes(rows: Bytes) -> bytes:
         rest = np.zeros((-(-(count - whole) // _GROUP) * _GROUP, stride), np.uint8)
         rest[: count - whole] = zigzag[whole:]
         packed += _blocks_bytes(rest[None])
-    return bytes([_ATTRIBUTE_HEADER]) + packed + rows[0].tobytes().rjust(_TAIL, b"\0")
+    first: bytes = rows[0].tobytes()
+    return bytes([_ATTRIBUTE_HEADER]) + packed + first.rjust(_TAIL, b"\0")
 
 
 def _blocks_bytes(blocks: Bytes) -> bytes:
@@ -168,4 +169,5 @@ def _blocks_bytes(blocks: Bytes) -> bytes:
 
 def _in_bytes(values: Bytes, shifts: tuple[int, ...]) -> Bytes:
     """Put values (N, K) side by side into bytes (N,)."""
-    return (values << np.array(shifts, np.uint8)).sum(axis=1).astype(np.uint8)
+    packed: Bytes = (values << np.array(shifts, np.uint8)).sum(axis=1).astype(np.uint8)
+    return packed
