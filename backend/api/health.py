@@ -47,7 +47,7 @@ def answer_health(services: AgentServices) -> Response:
     facts: dict[str, Any] = {
         "version": __version__,
         "model": ModelState(
-            name=_model_name(health, services.settings), loaded=bool(health.ready), compiled=_compiled(health)
+            name=model_name(health, services.settings), loaded=bool(health.ready), compiled=_compiled(health)
         ),
         "device": _device(health),
         "workers_ready": len(health.ready),
@@ -106,8 +106,8 @@ def _device(health: Health) -> DeviceState | None:
     return None
 
 
-def _model_name(health: Health, settings: Settings) -> str:
-    """As the workers call it; before they do, as the settings do, without the folders on the way to it."""
+def model_name(health: Health, settings: Settings) -> str:
+    """Return what the workers call the model; before they do, what the settings do, without the folders above it."""
     reported = next((state.model for state in health.workers if state.model), None)
     path = PurePath(settings.model_path)
     return reported or (path.name if path.is_absolute() else settings.model_path)

@@ -108,6 +108,11 @@ def log_jobs(*job_ids: str) -> None:
     _job_ids.set(job_ids)
 
 
+def logged_jobs() -> tuple[str, ...]:
+    """Return the jobs that this thread's lines name."""
+    return _job_ids.get()
+
+
 @contextmanager
 def log_context(*job_ids: str) -> Iterator[None]:
     """Have every line that is logged inside name these jobs, whoever logs it.
