@@ -26,13 +26,17 @@ _HIDDEN = 0.012
 
 
 class Layer(IntEnum):
-    """The layers; HIDDEN_NEAR looks towards the camera, HIDDEN_FAR away from it."""
+    """The layers; HIDDEN_NEAR looks towards the camera, HIDDEN_FAR away from it.
+
+    MIRRORED shows NEAR's image at the place of the mirrored point.
+    """
 
     NEAR = 0
     FLANK = 1
     FAR = 2
     HIDDEN_NEAR = 3
     HIDDEN_FAR = 4
+    MIRRORED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +44,9 @@ class Seen:
     """A mesh as a camera sees it, in an image of side x side pixels that holds all of it.
 
     vertices (V, 3), faces (F, 3) : the mesh's own. pixels : (V, 2), near : (V,), facing : (V,) the cosine between
-    normal and view. normals : (V, 3). vertex_layer : (V,), face_layer : (F,) int8. front, back : what a ray meets first
-    and last. facing_front, facing_back : (side, side), the cosine there, 0 where there is nothing.
+    normal and view. normals : (V, 3). vertex_layer : (V,), face_layer : (F,) int8. front, back : what a ray meets
+    first and last. facing_front, facing_back : (side, side), the cosine there, 0 where there is nothing. mirrored :
+    (V, 2), as pixels, of the points mirrored through the object's plane; None where that was not asked.
     """
 
     vertices: Vertices
@@ -56,6 +61,7 @@ class Seen:
     back: Raster
     facing_front: Floats
     facing_back: Floats
+    mirrored: Floats | None = None
 
 
 def see(mesh: trimesh.Trimesh, camera: Camera, window: tuple[float, float, float], side: int) -> Seen:
@@ -73,8 +79,8 @@ def see(mesh: trimesh.Trimesh, camera: Camera, window: tuple[float, float, float
     back = rasterize(pixels, -near, faces, side, face_facing < 0)
     size = float(np.ptp(vertices, axis=0).max())
     pixel = size / max(float(np.ptp(pixels, axis=0).max()), 1.0)
-    shown = _shown(pixels, near, facing, front.near, (_HIDDEN * size, pixel))
-    reached = _shown(pixels, -near, -facing, back.near, (_HIDDEN * size, pixel))
+    shown = visible(pixels, near, facing, front.near, (_HIDDEN * size, pixel))
+    reached = visible(pixels, -near, -facing, back.near, (_HIDDEN * size, pixel))
     vertex_layer = _layers(facing, shown, reached)
     own = (face_facing + facing[faces].mean(axis=1)) / 2
     face_layer = _layers(own, shown[faces].sum(axis=1) >= 2, reached[faces].sum(axis=1) >= 2)
@@ -99,8 +105,8 @@ def _normals(vertices: Vertices, faces: Faces, camera: Camera) -> tuple[Floats, 
     return total, np.asarray(np.einsum("ij,ij->i", normal, towards) / length, dtype=np.float32)
 
 
-def _shown(pixels: Floats, near: Floats, facing: Floats, nearest: Floats, tolerance: tuple[float, float]) -> Bools:
-    """Return which vertices (V,) nothing hides.
+def visible(pixels: Floats, near: Floats, facing: Floats, nearest: Floats, tolerance: tuple[float, float]) -> Bools:
+    """Return which points (V,) nothing hides.
 
     nearest : (side, side), how near the surface is. tolerance : the depth that is no difference, and a pixel's width.
     A steep surface may hide behind the edge of its own pixel: for it, the deepest of the pixels around counts.
