@@ -12,13 +12,24 @@ import re
 from flask import Flask, Response, current_app, g, request
 from flask_openapi3.blueprint import APIBlueprint
 
-from backend.agent_auth import require_agent_token
+from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
+from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
-from backend.api.error_handlers import error_response, json_response, register_error_handlers
-from backend.api.following import EXTENSION, find, find_file, links, missing, outlook_of
-from backend.api.health import answer_health
+from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
+from backend.api.file_answers import answer_files
+from backend.api.following import (
+    EXTENSION,
+    find,
+    find_batch,
+    find_file,
+    links,
+    missing,
+    outlook_of,
+    why_lost,
+)
+from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
@@ -29,6 +40,8 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
+from backend.api.job_files import add_format, delete_files, open_file, read_format
+from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
@@ -37,7 +50,7 @@ from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
-from backend.errors import IpNotAllowed, JobNotFound
+from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, Status
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -73,12 +86,16 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     app.register_blueprint(api)
     app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
     app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
+    services.metrics.expect_requests(known_failures(app, PREFIX))
     return services
 
 
 def metrics() -> Response:
-    """Answer /metrics: to METRICS_TOKEN, and to those addresses that METRICS_ALLOWED names."""
+    """Answer /metrics: to METRICS_TOKEN, to those addresses that METRICS_ALLOWED names, and to agents with `admin`."""
     services = _services()
+    if services.guard.is_signed():
+        services.guard.admit("admin")
+        return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
     caller = Caller.of(request.environ, request.headers.get)
     if not MetricsReaders.from_settings(services.settings).admit(caller):
         raise IpNotAllowed("Metrics may not be read from this address.")
@@ -103,7 +120,7 @@ def generate(header: SubmitHeaders) -> Response:
         answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
         return _accepted(answer)
     if job.status is Status.COMPLETED:
-        return json_response(answer_generated(job, links()))
+        return json_response(answer_generated(job, links(), outlook_of(_services(), job)))
     return error_response(job_failure(job))
 
 
@@ -156,11 +173,36 @@ def cancel(path: JobPath) -> Response:
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """Send the file of a mesh, with ETag and ranges."""
+    """Send a file of a job, or all of a batch as a zip, with ETag and ranges."""
     services = _services()
-    job = find_file(services, path.filename, g.agent.internal_id)
-    log_jobs(job.id)
-    return send_artifact(services.artifacts.open(path.filename))
+    batch_id = batch_id_of(path.filename)
+    return _send_file(services, path.filename) if batch_id is None else _send_zip(services, batch_id)
+
+
+@api.post("/jobs/<job_id>/files", provide_automatic_options=False, **calls.ADD_FILE)
+@require_agent_token("download")
+def add_file(path: JobPath) -> Response:
+    """Make one more format of a finished mesh."""
+    format = read_format(g.body, request.headers.get("Content-Type", ""))
+    job = _find_job(path.job_id)
+    add_format(_services(), job, format)
+    return json_response(answer_files(job, _services().store.files.of(job), links()))
+
+
+@api.delete("/jobs/<job_id>/files", provide_automatic_options=False, **calls.DELETE_FILES)
+@require_agent_token("generate")
+def remove_files(path: JobPath) -> Response:
+    """Delete a finished job's files and picture."""
+    job = _find_job(path.job_id)
+    delete_files(_services(), job)
+    return json_response(answer_files(job, (), links()))
+
+
+@api.get("/me", provide_automatic_options=False, **calls.ME)
+@require_agent_token(ANY_OPERATION)
+def me() -> Response:
+    """Tell the agent what it may do, what is left of its limits, and what the service can do."""
+    return json_response(answer_me(_services(), g.agent))
 
 
 @api.get("/health", provide_automatic_options=False, **calls.HEALTH)
@@ -176,6 +218,18 @@ def _accepted(answer: AcceptedAnswer | BatchAcceptedAnswer) -> Response:
     return tell_when(response, _services(), g.agent.internal_id, None)
 
 
+@api.get("/health/live", provide_automatic_options=False, **calls.LIVE)
+def live() -> Response:
+    """Report that this process answers; not signed."""
+    return answer_live()
+
+
+@api.get("/health/ready", provide_automatic_options=False, **calls.READY)
+def ready() -> Response:
+    """Report whether a model serves, compiled or not; not signed."""
+    return answer_ready(_services())
+
+
 def _services() -> AgentServices:
     return services_of(current_app)
 
@@ -185,6 +239,35 @@ def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
     if isinstance(found, Batch):
         return answer_batch(found, links(), _services().outlooks.of(found.jobs))
     return answer_job(found, links(), outlook_of(_services(), found))
+
+
+def _send_file(services: AgentServices, name: str) -> Response:
+    """Send a file of a job. Raises ArtifactNotFound, Expired, ArtifactStoreUnavailable."""
+    agent_id = g.agent.internal_id
+    file = find_file(services, name, agent_id)
+    log_jobs(file.job_id)
+    try:
+        return send_artifact(open_file(services, file))
+    except ArtifactNotFound as lost:
+        raise why_lost(services, services.store.get(file.job_id, agent_id).finished_at, lost) from lost
+
+
+def _send_zip(services: AgentServices, batch_id: str) -> Response:
+    """Send the zip of a batch. Raises ArtifactNotFound, Expired, BatchUnfinished, ArtifactStoreUnavailable."""
+    batch = find_batch(services, batch_id, g.agent.internal_id)
+    log_jobs(batch_id)
+    try:
+        return send_artifact(open_batch_zip(services, batch))
+    except ArtifactNotFound as lost:
+        raise why_lost(services, batch.finished_at, lost) from lost
+
+
+def _find_job(job_id: str) -> Job:
+    """Return the agent's job of this id. Raises JobNotFound, also for a batch, and Expired."""
+    found = find(_services(), job_id, g.agent.internal_id)
+    if isinstance(found, Batch):
+        raise JobNotFound("Files are a job's; the status of a batch names its jobs.")
+    return found
 
 
 def _refused_of(batch_id: str) -> list[Job]:

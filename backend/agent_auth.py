@@ -23,10 +23,17 @@ from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults
 from backend.auth.audit_log import AuditEntry, AuditLog
 from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import HEADER_SIGNATURE, Signed, read_signed_request, sign_request, signature_matches
+from backend.auth.hmac_signing import (
+    HEADER_AGENT,
+    HEADER_SIGNATURE,
+    Signed,
+    read_signed_request,
+    sign_request,
+    signature_matches,
+)
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
-from backend.auth.rate_limits import RequestLimits
+from backend.auth.rate_limits import RateState, RequestLimits
 from backend.auth.request_body import BodySlots, has_body, spool_body
 from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
 from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
@@ -44,11 +51,18 @@ from backend.errors import (
     ServiceError,
 )
 from backend.jobs.models import Clock
+from backend.telemetry.logs import logged_jobs
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 
 LOCAL_AGENT_ID = "local"
 """Who calls when AGENT_AUTH_ENABLED is false."""
+
+ANY_OPERATION = "any"
+"""What a view asks for that every agent may call."""
+
+_FOLLOWING_METHODS = ("GET", "HEAD", "DELETE")
+"""Methods that make nothing: they follow, fetch or cancel."""
 
 _EXTENSION = "agent_guard"
 _MARK = "agent_operation"
@@ -59,13 +73,13 @@ _Answer = TypeVar("_Answer")
 def require_agent_token(
     operation: str,
 ) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
-    """Let a view be called only by agents that were granted the operation.
+    """Let a view be called only by agents that were granted the operation; ANY_OPERATION is granted to all.
 
     The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start);
     `request.stream` reads the same file. The guard runs before any other decorator of the view, as long as those keep
     its attributes (functools.wraps does).
     """
-    if operation not in OPERATIONS:
+    if operation not in (*OPERATIONS, ANY_OPERATION):
         raise ConfigurationError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
 
     def decorate(view: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
@@ -135,7 +149,7 @@ class AgentGuard:
         self._clock = clock
         self._spool_dir = settings.spool_dir
         self._bodies = BodySlots()
-        self._max_body_bytes = {operation: settings.max_body_bytes(operation) for operation in OPERATIONS}
+        self._max_body_bytes = {name: settings.max_body_bytes(name) for name in (*OPERATIONS, ANY_OPERATION)}
         self._tolerance = timedelta(seconds=settings.timestamp_tolerance)
         self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
         self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
@@ -154,6 +168,18 @@ class AgentGuard:
     def removed_agents(self) -> frozenset[str]:
         """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
         return self._registry.removed() if self._registry else frozenset()
+
+    def is_signed(self) -> bool:
+        """Return whether the request at hand is one that an agent signs, by either scheme, and is to be checked."""
+        return self._settings.auth_enabled and any(name in request.headers for name in (HEADER_AGENT, HEADER_INPUT))
+
+    def rate_states(self, agent: AgentConfig) -> dict[str, RateState]:
+        """Return what is left of an agent's rate limits, by their names; nothing of the local agent, which has none."""
+        return {} if agent is self._local else self._limits.states(agent)
+
+    def write_audit_sums(self, *, all_of_them: bool = False) -> None:
+        """Write what the audit log has summed, as AuditLog.write_sums does."""
+        self._audit.write_sums(all_of_them=all_of_them)
 
     def init_app(self, app: Flask) -> None:
         """Guard an app's marked views: needed once, after the app's own before_request hooks."""
@@ -193,7 +219,7 @@ class AgentGuard:
         except ServiceError:
             self._limits.admit_refusal(str(visit.address or ""))
             raise
-        self._limits.admit_agent(agent, visit.operation)
+        self._limits.admit_agent(agent, visit.operation, follows=request.method in _FOLLOWING_METHODS)
         with self._bodies.one(agent.agent_id) if has_body(request.environ) else nullcontext():
             self._take_body(visit.operation, signed.body_digest)
         return agent
@@ -260,6 +286,9 @@ class AgentGuard:
                     outcome=visit.outcome,
                     status=visit.status,
                     address=str(visit.address or ""),
+                    method=request.method,
+                    path=request.path,
+                    job_ids=logged_jobs(),
                 )
             )
 
@@ -278,7 +307,7 @@ def _current_guard() -> AgentGuard:
 
 
 def _require_operation(agent: AgentConfig, operation: str) -> None:
-    if operation not in agent.operations:
+    if operation != ANY_OPERATION and operation not in agent.operations:
         raise OperationNotAllowed(details={"operation": operation})
 
 

@@ -178,6 +178,7 @@ class BatchProcessor:
         Raises what open_processor raises. End with stop().
         """
         prepare_malloc()
+        begun = time.monotonic()
         self._presence.loading()
         self._presence.start()
         try:
@@ -191,6 +192,7 @@ class BatchProcessor:
             self._times.note(_rehearsed(metadata))
         self._device_times.ready()
         self._presence.ready(processor)
+        _log.info("model %s is loaded, ready in %.1f s", processor.name, time.monotonic() - begun)
 
     def run_once(self) -> int:
         """Do as run_batch does, and wait until each job is recorded."""
@@ -350,10 +352,11 @@ class BatchProcessor:
         self._heartbeats.hold(runs)
         before = len(batch.tasks)
         for run in runs:
-            try:
-                batch.tasks.append(Task.of(run, defaults))
-            except ServiceError as error:
-                with log_context(run.job.id):
+            with log_context(run.job.id):
+                _log.info("job %s begins", run.job.id, extra={"attempt": run.job.attempts})
+                try:
+                    batch.tasks.append(Task.of(run, defaults))
+                except ServiceError as error:
                     self._recorder.fail(run, error, None)
         return len(batch.tasks) > before
 
@@ -364,7 +367,9 @@ class BatchProcessor:
 
     def _record(self, task: Task, shape: PendingShape) -> None:
         try:
-            self._recorder.record(task.run, task.request, shape)
+            later = self._recorder.record(task.run, task.request, shape)
+            if later is not None:
+                self._exports.defer(later)
         finally:
             self._memory.after_work()
 

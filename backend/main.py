@@ -38,7 +38,7 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT, with the settings of the environment; 2 when it cannot start."""
     try:
         settings = Settings.from_environment(os.environ)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         app = create_app(settings)
     except ServiceError as error:
         sys.stderr.write(f"{error.message}\n")

@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 from backend.agent_auth import AgentGuard
 from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
+from backend.hunyuan3d.checkpoint.defaults import configured_resolution
 from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
@@ -32,11 +35,12 @@ from backend.runner.processor_protocol import ShapeProcessor
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
+from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
-from backend.validation import workload_of
+from backend.validation import Resolutions, workload_of
 
-_REMOVALS_SECONDS = 5.0
+_AGENTS_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +69,7 @@ class AgentServices:
 
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
-    removals : cancels what agents that were removed have left
+    agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
@@ -80,7 +84,7 @@ class AgentServices:
     metrics: ServiceMetrics
     health: HealthReader
     outlooks: Outlooks
-    removals: PeriodicTask
+    agents_task: PeriodicTask
     sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -103,11 +107,13 @@ class AgentServices:
         metrics = ServiceMetrics()
         changes = Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
-        health = HealthReader(resources.store, resources.registry)
+        folders = _folders(settings)
+        health = HealthReader(resources.store, resources.registry, disk_full=lambda: full_folder(folders) is not None)
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
 
-        def cancel_removed() -> None:
+        def tend_agents() -> None:
+            guard.write_audit_sums()
             cancel_jobs(resources.store, resources.images, guard.removed_agents())
 
         worker, watchdog = None, Watchdog(settings.batch_seconds)
@@ -131,7 +137,7 @@ class AgentServices:
             metrics=metrics,
             health=health,
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
-            removals=PeriodicTask("removals", min(_REMOVALS_SECONDS, settings.sweep_seconds), cancel_removed),
+            agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -165,6 +171,18 @@ class AgentServices:
         """Which workers are alive."""
         return self.resources.registry
 
+    def resolutions(self) -> Resolutions:
+        """Return the octree resolutions of the model: as a worker says that is ready, else as its configuration does.
+
+        Raises StoreUnavailable.
+        """
+        own = self.health.read().octree_resolution or self._configured_resolution
+        return Resolutions(own, self.settings.max_octree_resolution)
+
+    @cached_property
+    def _configured_resolution(self) -> int:
+        return configured_resolution(self.settings.model_path, self.settings.model_subfolder)
+
     def start(self, *, alone: bool = False, on_ready: Callable[[], None] | None = None) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over.
 
@@ -177,7 +195,7 @@ class AgentServices:
                 self.watchdog.begin()
             self.worker.start(on_ready)
         self.resources.start()
-        self.removals.start()
+        self.agents_task.start()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -228,13 +246,20 @@ class AgentServices:
         self.stopping.set()
         if self.worker is not None:
             self.worker.stop()
-        self.removals.stop()
+        self.agents_task.stop()
+        self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
 
 
 def end_this_process() -> None:
     """Ask this process to end in good order, so that whoever watches it starts a new one."""
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _folders(settings: Settings) -> list[Path]:
+    """Return where this process writes: what lies in an object store is not on a disk of ours."""
+    files = Path(settings.files_url)
+    return [settings.data_dir, files] if files.is_dir() else [settings.data_dir]
 
 
 def _notifier(settings: Settings, own: Notifier) -> Notifier:

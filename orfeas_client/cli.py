@@ -11,6 +11,9 @@ answers; 4 a file here cannot be read or written; 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import errno
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +40,7 @@ _FIELDS = (
     "target_faces",
     "remove_background",
     "scale_mm",
+    "label",
 )
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
@@ -71,6 +75,8 @@ def run(
 
 def _failed(screen: Screen, failure: ClientError, code: int) -> int:
     screen.complain(str(failure))
+    if failure.job_id and not isinstance(failure, ServiceRefused):
+        screen.note(f"It may go on at the service: `{COMMAND} wait {failure.job_id} -o FOLDER` asks again and fetches.")
     return code
 
 
@@ -84,33 +90,46 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
     def tell(problem: str, pause: float) -> None:
         screen.note(f"{problem} Trying again in {pause:.1f} s.")
 
-    return connect(options.url, agent_id, api_key, retries=options.retries, on_retry=tell)
+    return connect(
+        options.url, agent_id, api_key, retries=options.retries, outage_seconds=options.outage, on_retry=tell
+    )
 
 
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
     fields = _fields(options)
     if output.suffix and not output.is_dir():
-        fields.setdefault("format", output.suffix[1:].lower())
+        fields["format"] = _format_of(output, fields.get("format"))
         target = output
     else:
         target = _targets([options.image], _folder(output), fields)[0]
+    _check_writable(target)
     return _make(client, [options.image], [target], fields, screen)
 
 
 def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     fields = _fields(options)
     targets = _targets(options.images, _folder(options.output), fields)
-    return _make(client, options.images, targets, fields, screen)
+    for target in targets:
+        _check_writable(target)
+    return _make(client, options.images, targets, fields, screen, accept_partial=options.accept_partial)
 
 
-def _make(client: AgentClient, images: Sequence[Path], targets: Sequence[Path], fields: Fields, screen: Screen) -> int:
+def _make(
+    client: AgentClient,
+    images: Sequence[Path],
+    targets: Sequence[Path],
+    fields: Fields,
+    screen: Screen,
+    *,
+    accept_partial: bool = False,
+) -> int:
     """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
     results: list[Made] = []
     try:
         for group in _groups(len(images)):
             sent = [images[place] for place in group]
-            finished = _run_jobs(client, sent, fields, screen)
+            finished = _run_jobs(client, sent, fields, screen, accept_partial)
             for image, place, job in zip(sent, group, finished, strict=True):
                 results.append(_fetched(client, str(image), job, targets[place]))
     finally:
@@ -119,8 +138,14 @@ def _make(client: AgentClient, images: Sequence[Path], targets: Sequence[Path], 
     return REFUSED if any(result.problem for result in results) else DONE
 
 
-def _run_jobs(client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen) -> Sequence[Job]:
-    sent = client.generate(images[0], **fields) if len(images) == 1 else client.batch(images, **fields)
+def _run_jobs(
+    client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen, accept_partial: bool
+) -> Sequence[Job]:
+    sent: Job | Batch
+    if len(images) == 1:
+        sent = client.generate(images[0], **fields)
+    else:
+        sent = client.batch(images, accept_partial=accept_partial, **fields)
     names = {job.id: path.name for job, path in zip(_jobs_of(sent), images, strict=True)}
     return _jobs_of(_waited(client, sent.id, names, screen))
 
@@ -143,15 +168,20 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path) -> Made:
         file = client.download(job.download_url, target, size=size if isinstance(size, int) else None)
     except ServiceRefused as refusal:
         return Made(image, job, problem=str(refusal))
+    except ClientError as failure:
+        failure.job_id = job.id
+        raise
     return Made(image, job, file)
 
 
 def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    folder = None if options.output is None else _folder(options.output)
+    if folder is not None:
+        _check_writable(folder / options.id)
     value = _waited(client, options.id, {}, screen)
-    if options.output is None:
+    if folder is None:
         screen.state(value)
         return DONE if value.succeeded else REFUSED
-    folder = _folder(options.output)
     results = [
         _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}")
         for job in _jobs_of(value)
@@ -171,7 +201,8 @@ def _cancel(client: AgentClient, options: argparse.Namespace, screen: Screen) ->
 
 
 def _jobs(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
-    screen.page(client.jobs(limit=options.limit, cursor=options.cursor))
+    query = {name: getattr(options, name) for name in ("limit", "cursor", "status", "label")}
+    screen.page(client.jobs(**query))
     return DONE
 
 
@@ -219,6 +250,27 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _format_of(output: Path, asked: str | None) -> str:
+    """Return the format for a file of this name. Raises ClientError when the name says another one, or none."""
+    suffix = output.suffix[1:].lower()
+    if asked is None and suffix not in _FORMATS:
+        raise ClientError(f"{output} says no format: end its name in one of {', '.join(_FORMATS)}, or give --format.")
+    if asked is not None and suffix in _FORMATS and suffix != asked:
+        raise ClientError(f"{output} would be called {suffix} and be {asked}: give --format {suffix}, or another name.")
+    return asked or suffix
+
+
+def _check_writable(target: Path) -> None:
+    """See that a file can be written there, before anything is asked for. Raises LocalFileError."""
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as failure:
+        raise LocalFileError(f"{target} cannot be written: {failure.strerror or failure}.") from failure
+
+
 def _fields(options: argparse.Namespace) -> Fields:
     given: Fields = {}
     for name in _FIELDS:
@@ -240,6 +292,8 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--agent-id", default=environ.get("ORFEAS_AGENT_ID"), metavar="ID", help="default: ORFEAS_AGENT_ID")
     add("--api-key", default=environ.get("ORFEAS_API_KEY"), metavar="KEY", help="default: ORFEAS_API_KEY, better there")
     add("--retries", type=int, default=5, metavar="N", help="tries after the first (default: %(default)s)")
+    outage_help = "seconds to go on asking for a job while the service is away (default: %(default)s)"
+    add("--outage", type=float, default=300, metavar="S", help=outage_help)
     add("--json", action="store_true", help="results as JSON")
     _add_commands(parser)
     return parser
@@ -260,17 +314,24 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     batch = command("batch", _batch, "make the meshes of several pictures")
     batch.add_argument("images", type=Path, nargs="+", metavar="PICTURE", help="any number; sent by up to ten")
     batch.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here")
+    partial = "make the meshes of the good pictures when others are bad (default: of none then)"
+    batch.add_argument("--accept-partial", action="store_true", help=partial)
     _add_fields(batch)
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
-    status, cancel = command("status", _status, "show a job or batch"), command("cancel", _cancel, "cancel a job")
-    for sub, kinds in ((wait, "a job's or batch's id"), (status, "a job's or batch's id"), (cancel, "a job's id")):
-        sub.add_argument("id", help=kinds)
+    status, cancel = (
+        command("status", _status, "show a job or batch"),
+        command("cancel", _cancel, "cancel a job or batch"),
+    )
+    for sub in (wait, status, cancel):
+        sub.add_argument("id", help="a job's or batch's id")
     jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
     jobs.add_argument("--limit", type=int, metavar="N", help="1 to 100 (default: 20)")
     jobs.add_argument("--cursor", help="go on after an earlier list")
-    download = command("download", _download, "fetch a mesh")
-    download.add_argument("source", help="a download_url, or a file's name")
+    jobs.add_argument("--status", metavar="STATE", help="only jobs in this state, or in one of several with commas")
+    jobs.add_argument("--label", metavar="TEXT", help="only jobs with this in their label")
+    download = command("download", _download, "fetch a mesh, or all of a batch as a zip")
+    download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
 
@@ -286,3 +347,4 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm")
+    add("--label", metavar="TEXT", help="what to call it: `jobs --label TEXT` finds it again")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
@@ -16,7 +17,7 @@ from urllib.parse import quote
 import requests
 
 from orfeas_client.download import download_file, download_name
-from orfeas_client.errors import WaitedTooLong
+from orfeas_client.errors import ClientError, ServiceRefused, WaitedTooLong
 from orfeas_client.models import (
     Batch,
     Fields,
@@ -25,7 +26,6 @@ from orfeas_client.models import (
     JobPage,
     Json,
     read_health,
-    read_job,
     read_page,
     read_status,
     read_submitted_batch,
@@ -40,6 +40,11 @@ Progress = Callable[[Job | Batch], None]
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 5.0
 _LONGEST_ASKED = 60.0
+_LONGEST_OUTAGE_PAUSE = 10.0
+_LONG_POLL = 25
+"""Seconds for which the service is asked to hold an answer back while nothing changes; proxies often allow 60."""
+_ANSWER_SECONDS = 2
+"""What an answer takes beside that, at most."""
 
 
 class AgentClient:
@@ -47,7 +52,8 @@ class AgentClient:
 
     Calls raise ServiceRefused when the service answers with an error, ServiceUnreachable when it does not answer,
     UnexpectedAnswer when something else does, LocalFileError when a file here cannot be read or written. What may pass
-    (a broken connection, 429, 503) is tried again first: a job is made once, whatever was lost on the way.
+    (a broken connection, 429, 503) is tried again first: a job is made once, whatever was lost on the way. Errors about
+    a job that was accepted name it in `job_id`.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class AgentClient:
         *,
         timeout: tuple[float, float] = (10.0, 180.0),
         retries: int = 5,
+        outage_seconds: float = 300.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         session: requests.Session | None = None,
@@ -66,10 +73,14 @@ class AgentClient:
         """Check what is given; nothing is sent yet.
 
         timeout : seconds to connect, and to wait for bytes; retries : tries after the first; clock : unix seconds
+        outage_seconds : for so long `wait` goes on asking for a job that was accepted while the service is away
         on_retry : called with what failed and the seconds until the next try
         Raises ClientError for an unusable address, id or key.
         """
         self._sleep = sleep
+        self._on_retry = on_retry
+        self._outage_seconds = outage_seconds
+        self._may_hold_answers = True
         self._transport = Transport(
             base_url,
             agent_id,
@@ -109,10 +120,20 @@ class AgentClient:
         return read_submitted_job(self._post("/generate-3d", MultipartBody(texts, [image], "image"), idempotency_key))
 
     def batch(
-        self, images: Sequence[ImageSource], *, idempotency_key: str | None = None, **fields: Unpack[Fields]
+        self,
+        images: Sequence[ImageSource],
+        *,
+        accept_partial: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Unpack[Fields],
     ) -> Batch:
-        """Send 2 to 10 pictures, in order, and return their batch at once. idempotency_key : as for `generate`."""
-        body = MultipartBody(_texts(fields), images, "images")
+        """Send 2 to 10 pictures, in order, and return their batch at once. idempotency_key : as for `generate`.
+
+        accept_partial : whether the good pictures are to run when others are bad, which are failed jobs of the batch
+            then; otherwise a bad one refuses them all, and `details["images"]` of ServiceRefused names every bad one
+        """
+        texts = {**_texts(fields), **({"accept_partial": "true"} if accept_partial else {})}
+        body = MultipartBody(texts, images, "images")
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
     def status(self, job_or_batch_id: str) -> Job | Batch:
@@ -122,15 +143,24 @@ class AgentClient:
     def wait(
         self, job_or_batch_id: str, on_progress: Progress | None = None, timeout: float | None = None
     ) -> Job | Batch:
-        """Poll until a job or batch has finished, well or not, and return it.
+        """Poll until a job or batch has finished, well or not, and return it; an outage of the service is sat out.
 
         on_progress : called with each state on the way; timeout : seconds, None = for ever
         Raises WaitedTooLong.
         """
+        try:
+            return self._wait(job_or_batch_id, on_progress, timeout)
+        except ClientError as failure:
+            failure.job_id = job_or_batch_id
+            raise
+
+    def _wait(self, job_or_batch_id: str, on_progress: Progress | None, timeout: float | None) -> Job | Batch:
         end = None if timeout is None else time.monotonic() + timeout
         pause = _FIRST_PAUSE
         while True:
-            value, retry_after = self._poll(job_or_batch_id)
+            left = None if end is None else max(0.0, end - time.monotonic())
+            policy = self._outage_policy(job_or_batch_id, left)
+            value, retry_after = self._poll(job_or_batch_id, policy, self._longest_hold(left))
             if on_progress:
                 on_progress(value)
             if value.finished:
@@ -143,23 +173,36 @@ class AgentClient:
     def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
         """Fetch a file, whole or not at all, and return its path.
 
-        source : a job's download_url, or a file's name; to : a file's path, or a folder that is there
-        size : how many bytes it must have (metadata's file_size), None = as many as the service says
+        source : a job's download_url, a batch's for the zip of all its files, or a file's name
+        to : a file's path, or a folder that is there; size : how many bytes it must have (metadata's file_size), None =
+            as many as the service says
         """
         name = download_name(source, self._transport.base)
         target = Path(to)
         return download_file(self._transport, name, target / name if target.is_dir() else target, size)
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a job, a queued one at once, a running one between denoising steps; return it as it is then."""
-        return read_job({"job_id": job_id, **self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_id)}"))[0]})
+    def cancel(self, job_or_batch_id: str) -> Job | Batch:
+        """Cancel a job or what is left of a batch; return it as it is then.
 
-    def jobs(self, *, limit: int | None = None, cursor: str | None = None) -> JobPage:
+        What waits ends at once, what runs between two denoising steps.
+        """
+        answer = self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_or_batch_id)}"))[0]
+        return read_status({"job_id": job_or_batch_id, **answer})
+
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        status: str | None = None,
+        label: str | None = None,
+    ) -> JobPage:
         """Return a page of this agent's jobs, newest first.
 
         limit : 1–100, None = 20; cursor : an earlier page's next_cursor
+        status : only jobs in this state, or in one of several with commas between; label : only with this text in it
         """
-        query = {"limit": limit, "cursor": cursor}
+        query = {"limit": limit, "cursor": cursor, "status": status, "label": label}
         given = {name: str(value) for name, value in query.items() if value is not None}
         return read_page(self._transport.call(Outgoing("GET", "/jobs", given))[0])
 
@@ -178,9 +221,46 @@ class AgentClient:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
         return self._transport.call(Outgoing("POST", path, headers=headers, body=body))[0]
 
-    def _poll(self, job_or_batch_id: str) -> tuple[Job | Batch, float | None]:
-        answer, retry_after = self._transport.call(Outgoing("GET", f"/status/{_segment(job_or_batch_id)}"))
+    def _poll(
+        self, job_or_batch_id: str, policy: RetryPolicy | None = None, hold: int = 0
+    ) -> tuple[Job | Batch, float | None]:
+        """Ask for a job or batch. hold : seconds that the answer may be held back while nothing changes."""
+        path = f"/status/{_segment(job_or_batch_id)}"
+        try:
+            answer, retry_after = self._transport.call(
+                Outgoing("GET", path, {"wait": str(hold)} if hold else {}), policy
+            )
+        except ServiceRefused as refusal:
+            if not hold or refusal.code != "UNKNOWN_FIELD":
+                raise
+            # An older service.
+            self._may_hold_answers = False
+            answer, retry_after = self._transport.call(Outgoing("GET", path), policy)
         return read_status(answer), retry_after
+
+    def _longest_hold(self, left: float | None) -> int:
+        """Return for how many seconds an answer may be held back; left : until nobody waits any more."""
+        longest = min(_LONG_POLL, int(self._transport.timeout[1]) - _ANSWER_SECONDS)
+        if left is not None:
+            longest = min(longest, int(left))
+        return max(0, longest) if self._may_hold_answers else 0
+
+    def _outage_policy(self, job_id: str, left: float | None) -> RetryPolicy:
+        on_retry = self._on_retry
+        longest = self._outage_seconds if left is None else min(left, self._outage_seconds)
+
+        def report(problem: str, pause: float) -> None:
+            if on_retry is not None:
+                on_retry(f"{job_id}: {problem}", pause)
+
+        return replace(
+            self._transport.retry_policy,
+            retries=None,
+            outage_seconds=longest,
+            longest_pause=_LONGEST_OUTAGE_PAUSE,
+            longest_asked=longest,
+            on_retry=report,
+        )
 
 
 def _segment(text: str) -> str:

@@ -10,7 +10,16 @@ from types import MappingProxyType
 
 
 class ClientError(Exception):
-    """A call could not be done; the message is a sentence for a person."""
+    """A call could not be done; the message is a sentence for a person.
+
+    job_id : the job or batch that it is about and that may go on at the service; "" where there is none
+    """
+
+    job_id: str = ""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} Job: {self.job_id}." if self.job_id and self.job_id not in text else text
 
 
 class ServiceRefused(ClientError):
@@ -36,6 +45,7 @@ class ServiceRefused(ClientError):
         self.request_id = request_id
         self.details: Mapping[str, object] = MappingProxyType(dict(details or {}))
         self.retry_after = retry_after
+        self.job_id = str(self.details.get("job_id") or "")
 
 
 class ServiceUnreachable(ClientError):

@@ -36,6 +36,7 @@ class RetryPolicy:
     first_pause, longest_pause : seconds; each pause is `factor` times the one before
     jitter : 0–1, the part of a pause that chance may take away, so that many callers do not come back at once
     longest_asked : seconds; a failure that asks for a longer wait is final
+    outage_seconds : seconds that failures may follow one another, tries and pauses together; None = without end
     on_retry : called with what failed and the seconds until the next try
     """
 
@@ -48,6 +49,7 @@ class RetryPolicy:
     factor: float = 2.0
     jitter: float = 0.5
     longest_asked: float = 120.0
+    outage_seconds: float | None = None
 
     def persist(
         self,
@@ -60,14 +62,18 @@ class RetryPolicy:
         passing : the failures after which another try may help; may_retry : asked then whether one is wanted
         Raises what the last try met; of a PassingFailure, its error.
         """
+        spent = 0.0
         for failures in itertools.count():
+            begun = time.monotonic()
             try:
                 return attempt()
             except passing as failure:
                 error, asked = _evidence(failure)
-                if not (self._goes_on(failures, asked) and may_retry()):
-                    raise error from failure.__cause__
                 pause = self.pause(failures, asked)
+                spent += time.monotonic() - begun + pause
+                lasts = self.outage_seconds is not None and spent > self.outage_seconds
+                if lasts or not (self._goes_on(failures, asked) and may_retry()):
+                    raise error from failure.__cause__
                 if self.on_retry:
                     self.on_retry(str(error), pause)
                 self.sleep(pause)

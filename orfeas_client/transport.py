@@ -79,7 +79,7 @@ class Transport:
             raise ClientError("An agent's id (letters, digits, '.', '_', '-') and its API key are needed.")
         self._agent_id = agent_id
         self._api_key = api_key
-        self._timeout = timeout
+        self.timeout = timeout
         self.retry_policy = retry_policy
         self._clock = clock
         self._clock_offset = 0.0
@@ -94,9 +94,10 @@ class Transport:
         """Give the connections back."""
         self._session.close()
 
-    def call(self, outgoing: Outgoing) -> tuple[Json, float | None]:
+    def call(self, outgoing: Outgoing, retry_policy: RetryPolicy | None = None) -> tuple[Json, float | None]:
         """Send a request, again where that may help, and return the JSON answer and its Retry-After in seconds.
 
+        retry_policy : in place of the transport's own
         Raises ServiceRefused, ServiceUnreachable, UnexpectedAnswer.
         """
 
@@ -104,7 +105,7 @@ class Transport:
             with self.open(outgoing) as response:
                 return read_json(response), read_retry_after(response)
 
-        return self.retry_policy.persist(attempt)
+        return (retry_policy or self.retry_policy).persist(attempt)
 
     def open(self, outgoing: Outgoing) -> requests.Response:
         """Send a request once and return the answer, unread; the caller closes it.
@@ -141,7 +142,7 @@ class Transport:
         try:
             prepared = self._session.prepare_request(request)
             settings = self._session.merge_environment_settings(str(prepared.url), {}, True, None, None)
-            return self._session.send(prepared, timeout=self._timeout, allow_redirects=False, **settings)
+            return self._session.send(prepared, timeout=self.timeout, allow_redirects=False, **settings)
         except requests.exceptions.SSLError as failure:
             raise ServiceUnreachable(f"No trusted connection to {self._base.netloc}: {_reason(failure)}") from failure
         except _BROKEN as failure:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from tests.support.agent_service import (
     refused,
     report_worker,
 )
+from tests.support.small_disk import small_disk
 from tests.support.workshop import eventually
 
 UNKNOWN = "0" * 32
@@ -95,6 +98,31 @@ def test_nobody_waits_for_a_service_that_stops(service: AgentService) -> None:
     assert service.generate(image()).status_code == 202
 
 
+def test_draining_service_takes_only_what_began_before(service: AgentService, monkeypatch: pytest.MonkeyPatch) -> None:
+    began_before = service.generate(image(), field("async", "true"), **{"Idempotency-Key": "k"})
+    service.services.begin_drain()
+    assert refused(service.generate(image())) == (503, "SERVICE_STOPPING")
+    assert refused(service.batch()) == (503, "SERVICE_STOPPING")
+    # Sent again, it is no new job.
+    again = service.generate(image(), field("async", "true"), **{"Idempotency-Key": "k"})
+    assert again.get_json()["job_id"] == began_before.get_json()["job_id"]
+    # An upload that was on its way.
+    monkeypatch.setattr(service.services.draining, "since", time.monotonic() + 3600)
+    assert service.generate(image(), field("async", "true")).status_code == 202
+
+
+def test_draining_service_takes_jobs_that_another_worker_will_run(service: AgentService) -> None:
+    service.services.begin_drain()
+    report_worker(service, WorkerStatus.READY, "another")
+    assert service.generate(image(), field("async", "true")).status_code == 202
+
+
+def test_draining_service_says_so(service: AgentService) -> None:
+    service.services.begin_drain()
+    response = service.get("/health")
+    assert (refused(response), response.get_json()["status"]) == ((503, "SERVICE_STOPPING"), "draining")
+
+
 def test_job_is_promised_when_the_store_goes_away_after_it_was_kept(
     service: AgentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,8 +149,8 @@ def test_job_that_is_cancelled_while_its_sender_waits_is_answered_so(service: Ag
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(service.generate, image())
         eventually(lambda: service.services.store.counts().queued == 1)
-        (job,) = service.services.store.list_jobs("ann", None, 1).jobs
-        service.call("DELETE", f"{API}/jobs/{job.id}")
+        (job,) = service.get("/jobs").get_json()["jobs"]
+        service.call("DELETE", f"{API}/jobs/{job['job_id']}")
         assert refused(waiting.result()) == (409, "CANCELLED")
 
 
@@ -147,7 +175,7 @@ def test_batch_that_waits_tells_its_place(service: AgentService) -> None:
 def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
     job_id = service.submit()
     response = service.get(f"/status/{job_id}")
-    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "2")
+    assert (response.get_json()["eta_seconds"], response.headers["Retry-After"]) == (None, "1")
     times = StageTimes(default_steps=10)
     times.note(Measured(Workload(10, 384), {"sample": 80.0}))
     service.services.registry.beat(WorkerState("w", WorkerStatus.READY, stage_times=times.to_json()), 60)
@@ -335,7 +363,7 @@ def test_health_tells_of_the_worker_and_the_queue(service: AgentService) -> None
     response = service.app.test_client().get(f"{API}/health")
     assert service.checked(response).status_code == 200
     answer = response.get_json()
-    assert answer["model"] == {"name": "m", "loaded": True}
+    assert answer["model"] == {"name": "m", "loaded": True, "compiled": None}
     assert answer["device"] == {"type": "cuda", "name": "GPU", "memory_total": 100, "memory_free": 40}
     assert (answer["queue_size"], answer["active_jobs"], answer["workers_ready"]) == (1, 0, 1)
 
@@ -350,4 +378,43 @@ def test_health_says_when_the_store_is_away(service: AgentService, monkeypatch: 
 
 def test_health_does_not_tell_where_the_model_lies(tmp_path: Path) -> None:
     with agent_service(tmp_path, model_path="/srv/secret/models/mine") as service:
-        assert service.get("/health").get_json()["model"] == {"name": "mine", "loaded": False}
+        assert service.get("/health").get_json()["model"] == {"name": "mine", "loaded": False, "compiled": None}
+
+
+def test_a_model_serves_before_it_is_compiled_and_health_says_so(service: AgentService) -> None:
+    assert refused(service.get("/health/ready")) == (503, "GPU_BUSY")
+    for compiled, said in ((False, False), (True, False)):
+        owner = f"compiled: {compiled}"
+        state = WorkerState(owner, WorkerStatus.READY, "m", "cuda", "GPU", 100, 40, compiled=compiled)
+        service.services.registry.beat(state, 60)
+        assert service.get("/health").get_json()["model"] == {"name": "m", "loaded": True, "compiled": said}
+        assert service.get("/health/ready").get_json()["status"] == "ready"
+    service.services.registry.remove("compiled: False")
+    assert service.get("/health").get_json()["model"]["compiled"] is True
+
+
+def test_a_process_that_answers_is_alive_whatever_is_behind_it(
+    service: AgentService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: JobStore) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(JobStore, "counts", away)
+    assert service.get("/health/live").get_json()["status"] == "alive"
+    assert refused(service.get("/health/ready")) == (503, "STORE_UNAVAILABLE")
+
+
+def test_health_is_not_well_on_a_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "data", "4m") as data, agent_service(data) as service:
+        report_worker(service, WorkerStatus.READY)
+        assert service.get("/health").status_code == 200
+        with suppress(OSError), (data / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        eventually(lambda: service.get("/health").status_code == 503)
+        for path in ("/health", "/health/ready"):
+            assert refused(service.get(path)) == (503, "STORAGE_FULL")
+        assert service.get("/health").get_json()["status"] == "unavailable"
+        assert service.get("/health/live").status_code == 200
+        (data / "filler").unlink()
+        eventually(lambda: service.get("/health").status_code == 200)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +14,6 @@ import pytest
 
 from backend.errors import OutOfMemory, StorageFull
 from backend.jobs.janitor import Janitor
-from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.storage.files import LocalFiles
 from tests.support.agent_service import (
     API,
@@ -306,6 +308,81 @@ def test_a_failed_job_s_error_has_the_form_of_any_error(running: AgentService) -
     assert answer["details"] == {"octree_resolution": 384, "job_id": job["job_id"]}
 
 
+# The zip
+
+
+def test_all_of_a_batch_is_one_zip(running: AgentService) -> None:
+    parts = [
+        named(good_png(), name) for name in ("Mug.png", "mug.PNG", "../../etc/pass:wd", "con.png", "", ".hidden.gif")
+    ]
+    answer = running.batch(
+        *parts, named(CUT, "bad.png"), PARTIAL, field("format", "stl"), field("label", "Set 7")
+    ).get_json()
+    batch = finished(running, answer)
+    assert batch["download_url"] == f"{API}/download/{answer['batch_id']}.zip"
+    response = running.call("GET", batch["download_url"])
+    assert (response.status_code, response.mimetype) == (200, "application/zip")
+    assert response.headers["Content-Disposition"] == f'attachment; filename="{answer["batch_id"]}.zip"'
+    assert response.content_length == len(response.data)
+    with zipfile.ZipFile(io.BytesIO(response.data)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert names == ["batch.json", "Mug.stl", "mug-2.stl", "pass_wd.stl", "_con.stl", "image-5.stl", "hidden.stl"]
+        meshes = [archive.read(name) for name in names[1:]]
+        manifest = json.loads(archive.read("batch.json"))
+    assert meshes == [running.call("GET", item["download_url"]).data for item in batch["items"][:6]]
+    assert manifest["batch_id"] == answer["batch_id"]
+    assert [image["files"] for image in manifest["images"]] == [[name] for name in names[1:]] + [[]]
+    last = manifest["images"][-1]
+    assert (last["index"], last["filename"], last["status"], last["label"]) == (6, "bad.png", "failed", "Set 7")
+    assert last["error"]["code"] == "INVALID_IMAGE"
+
+
+def test_a_zip_is_fetched_in_parts_and_asked_for_by_head(running: AgentService) -> None:
+    url = finished(running, running.batch().get_json())["download_url"]
+    whole = running.call("GET", url)
+    head = running.call("HEAD", url)
+    assert (head.status_code, head.content_length, head.data) == (200, len(whole.data), b"")
+    assert head.headers["ETag"] == whole.headers["ETag"]
+    middle = len(whole.data) // 2
+    first = running.call("GET", url, Range=f"bytes=0-{middle - 1}")
+    rest = running.call("GET", url, Range=f"bytes={middle}-", If_Range=whole.headers["ETag"])
+    assert (first.status_code, rest.status_code) == (206, 206)
+    assert first.data + rest.data == whole.data
+    assert running.call("GET", url, If_None_Match=whole.headers["ETag"]).status_code == 304
+
+
+def test_a_batch_that_is_not_finished_has_no_zip_yet(service: AgentService) -> None:
+    answer = service.batch(image("images"), named(CUT, "b.png"), PARTIAL).get_json()
+    target = f"{API}/download/{answer['batch_id']}.zip"
+    response = service.call("GET", target)
+    assert refused(response) == (409, "BATCH_UNFINISHED")
+    assert response.get_json()["details"]["counts"]["queued"] == 1
+    assert int(response.headers["Retry-After"]) > 0
+    service.call("DELETE", f"{API}/jobs/{answer['batch_id']}")
+    with zipfile.ZipFile(io.BytesIO(service.call("GET", target).data)) as archive:
+        assert archive.namelist() == ["batch.json"]
+        statuses = [image["status"] for image in json.loads(archive.read("batch.json"))["images"]]
+        assert statuses == ["cancelled", "failed"]
+
+
+def test_nobody_else_gets_a_zip(running: AgentService) -> None:
+    url = finished(running, running.batch().get_json())["download_url"]
+    assert refused(running.call("GET", url, agent="bob")) == (404, "FILE_NOT_FOUND")
+    job_id = running.made()["job_id"]
+    assert refused(running.call("GET", f"{API}/download/{job_id}.zip")) == (404, "FILE_NOT_FOUND")
+
+
+def test_a_mesh_that_the_janitor_has_just_removed_has_expired(running: AgentService) -> None:
+    batch = finished(running, running.batch().get_json())
+    url = batch["items"][0]["download_url"]
+    running.services.artifacts.delete(url.rpartition("/")[2])
+    assert refused(running.call("GET", url)) == (404, "FILE_NOT_FOUND")
+    running.clock.advance(24 * 3600)
+    assert refused(running.call("GET", url)) == (410, "EXPIRED")
+    assert refused(running.call("GET", batch["download_url"])) == (410, "EXPIRED")
+
+
 # Lists
 
 
@@ -314,7 +391,6 @@ def ids(service: AgentService, query: str) -> list[str]:
 
 
 def test_a_list_says_all_that_the_status_says(service: AgentService) -> None:
-    service.services.registry.beat(WorkerState("w", WorkerStatus.READY, seconds_per_job=8.0), 60)
     service.batch(field("label", "both"), image("images"), named(CUT, "b.png"), image("images"), PARTIAL)
     cancelled = service.submit()
     service.call("DELETE", f"{API}/jobs/{cancelled}")

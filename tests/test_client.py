@@ -26,6 +26,7 @@ from orfeas_client import (
 )
 from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.models import read_job, read_submitted_batch
 from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
     AGENT_ID,
@@ -128,6 +129,43 @@ def test_failed_job_says_why(line: Line) -> None:
         "NO_FOREGROUND",
         "No object was found.",
     )
+
+
+def test_all_that_is_said_of_a_job_is_read() -> None:
+    answer = {
+        "job_id": "j",
+        "status": "failed",
+        "error": {"code": "OUT_OF_MEMORY", "error": "Too large.", "details": {"octree_resolution": 384}},
+        "index": 3,
+        "filename": "mug.png",
+        "label": "Set 7",
+        "request": {"seed": 5},
+        "expires_at": "2026-01-02T03:04:05Z",
+    }
+    job = read_job(answer)
+    assert (job.error_code, job.error, dict(job.error_details)) == (
+        "OUT_OF_MEMORY",
+        "Too large.",
+        {"octree_resolution": 384},
+    )
+    assert (job.index, job.filename, job.label, dict(job.request)) == (3, "mug.png", "Set 7", {"seed": 5})
+    assert job.expires_at == "2026-01-02T03:04:05Z"
+
+
+def test_bad_pictures_of_a_batch_are_failed_jobs_at_once() -> None:
+    refused = [{"index": 1, "filename": "b.png", "code": "INVALID_IMAGE", "error": "It is cut."}]
+    batch = read_submitted_batch({"batch_id": "b", "job_ids": ["1", "2", "3"], "refused": refused})
+    assert [(job.id, job.status, job.error_code) for job in batch.jobs] == [
+        ("1", "queued", ""),
+        ("2", "failed", "INVALID_IMAGE"),
+        ("3", "queued", ""),
+    ]
+    assert (batch.jobs[1].index, batch.jobs[1].filename, batch.jobs[1].error) == (1, "b.png", "It is cut.")
+
+
+def test_only_what_is_asked_for_stands_in_the_query(line: Line) -> None:
+    line.client.jobs(status="queued,failed", label="a b&c")
+    assert line.wire.seen[-1].target == "/api/agent/jobs?status=queued%2Cfailed&label=a%20b%26c"
 
 
 def test_cancelled_job_is_told_as_such(line: Line) -> None:
@@ -407,6 +445,84 @@ def test_waiting_survives_a_broken_connection(line: Line) -> None:
     line.wire.faults.extend([passed_on, reset_after(0), answer_cut(5)])
     assert line.client.wait(job.id).succeeded
     assert not line.wire.faults
+
+
+OUTAGE = (reset_after(0), answered("502 Bad Gateway"), answered("503 Service Unavailable"), answered("504 Late"))
+
+
+def test_waiting_sits_out_an_outage_of_minutes(line: Line) -> None:
+    client = line.connect(retries=0)
+    job = client.generate(PICTURE)
+    line.wire.faults.extend(OUTAGE * 8)
+    assert client.wait(job.id).succeeded
+    assert not line.wire.faults
+    assert sum(line.pauses) > 120
+
+
+def test_waiting_sits_out_a_service_that_is_not_there(tmp_path: Path) -> None:
+    service = TinyService(tmp_path / "data")
+    pauses: list[float] = []
+    with service.serving() as port:
+        wires = [Wire(port)]
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 20:
+                wires.append(Wire(port, listen_on=wires[0].port))
+
+        with AgentClient(f"http://127.0.0.1:{wires[0].port}", AGENT_ID, service.api_key, sleep=sleep) as client:
+            job = client.generate(PICTURE)
+            wires[0].close()
+            assert client.wait(job.id).succeeded
+        wires[1].close()
+    assert len(pauses) >= 20
+
+
+def test_outage_that_does_not_end_names_the_job(line: Line) -> None:
+    problems: list[str] = []
+    client = line.connect(outage_seconds=60, on_retry=lambda problem, _: problems.append(problem))
+    job = client.generate(PICTURE)
+    line.wire.faults.extend(OUTAGE * 20)
+    with pytest.raises(ClientError) as caught:
+        client.wait(job.id)
+    assert (caught.value.job_id, job.id in str(caught.value)) == (job.id, True)
+    assert 30 < sum(line.pauses) <= 60
+    assert len(problems) == len(line.pauses)
+    assert all(job.id in problem for problem in problems)
+
+
+def test_outage_lasts_no_longer_than_who_waits(line: Line) -> None:
+    job = line.client.generate(PICTURE)
+    line.wire.faults.extend(OUTAGE * 20)
+    with pytest.raises((ServiceUnreachable, ServiceRefused)):
+        line.client.wait(job.id, timeout=10)
+    assert sum(line.pauses) <= 10
+
+
+def test_too_many_requests_are_waited_out_as_asked(line: Line) -> None:
+    job = line.client.generate(PICTURE)
+    line.wire.faults.extend([answered("429 Too Many", "Retry-After: 40")] * 3)
+    assert line.client.wait(job.id).succeeded
+    assert [pause >= 40 for pause in line.pauses[:3]] == [True] * 3
+
+
+def test_service_is_asked_to_hold_its_answer_back(line: Line) -> None:
+    """Less long than the client waits for bytes, and than its caller waits at all."""
+    line.client.wait(line.client.generate(PICTURE).id)
+    line.connect(timeout=(5.0, 600.0)).wait(line.client.generate(PICTURE).id)
+    line.connect(timeout=(5.0, 600.0)).wait(line.client.generate(PICTURE).id, timeout=8.5)
+    held = {head.target.partition("?")[2] for head in line.wire.seen if "/status/" in head.target}
+    assert held == {"wait=18", "wait=25", "wait=8"}
+
+
+def test_service_that_cannot_hold_its_answer_back_is_asked_without(line: Line) -> None:
+    refused = {"success": False, "error": "Unknown field: wait.", "code": "UNKNOWN_FIELD", "details": {}}
+    job = line.client.generate(PICTURE)
+    line.wire.faults.append(answered("400 Bad Request", body=json.dumps(refused)))
+    assert line.client.wait(job.id).succeeded
+    asked = ["wait=" in head.target for head in line.wire.seen if "/status/" in head.target]
+    assert asked == [True, *[False] * (len(asked) - 1)]
+    assert len(asked) > 2
 
 
 def test_broken_download_goes_on_where_it_stopped(line: Line, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from backend.errors import StoreUnavailable
 from orfeas_client import AgentClient, Job
 from orfeas_client.cli import _groups, run
 from orfeas_client.console import Screen
@@ -87,6 +88,58 @@ def test_output_says_where_and_what(terminal: Terminal, options: list[str], file
     assert terminal.run("generate", terminal.image("cat.png"), *options) == 0
     assert (terminal.folder / file).read_bytes() == PICTURE + b"cat.png"
     assert [job.fields.get("format", "glb") for job in terminal.service.job.values()] == [fmt]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["-o", "nodir/x.glb"], 4, "nodir/x.glb cannot be written: No such file or directory."),
+        (["-o", "taken/x.glb"], 4, "taken/x.glb cannot be written"),
+        (["-o", "x.stl", "--format", "glb"], 2, "x.stl would be called stl and be glb"),
+        (["-o", "x.GLB", "--format", "ply"], 2, "would be called glb and be ply"),
+        (["-o", "x.jpeg"], 2, "x.jpeg says no format"),
+        (["-o", "taken/out"], 4, "cannot be made"),
+        (["-o", "folders"], 4, "folders/cat.glb cannot be written: Is a directory."),
+    ],
+)
+def test_place_to_write_is_looked_at_before_anything_is_sent(
+    terminal: Terminal, options: list[str], code: int, said: str
+) -> None:
+    (terminal.folder / "taken").touch()
+    (terminal.folder / "folders" / "cat.glb").mkdir(parents=True)
+    assert terminal.run("generate", terminal.image("cat.png"), *options) == code
+    assert said in terminal.err.getvalue().replace("\n", " ")
+    assert terminal.service.job == {}
+
+
+def test_batch_and_wait_look_at_the_folder_first(terminal: Terminal) -> None:
+    (terminal.folder / "out" / "b.glb").mkdir(parents=True)
+    assert terminal.run("batch", terminal.image("a.png"), terminal.image("b.png"), "-o", "out") == 4
+    assert terminal.service.job == {}
+    (terminal.folder / "file").touch()
+    assert terminal.run("wait", "0" * 32, "-o", "file") == 4
+
+
+def test_every_failure_names_its_job(terminal: Terminal) -> None:
+    terminal.service.outcome = "failed"
+    image = terminal.image("cat.png")
+    assert terminal.run("batch", image, image, "-o", "out") == 1
+    told = " ".join(terminal.out.getvalue().split())
+    assert len(terminal.service.job) == 2
+    for job_id in terminal.service.job:
+        assert f"(job {job_id})" in told
+
+
+def test_outage_that_does_not_end_says_how_to_go_on(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanish(_name: str) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(terminal.service, "_looked_at", vanish)
+    assert terminal.run("--outage", "20", "generate", terminal.image("cat.png"), "-o", "x.glb") == 1
+    (job_id,) = terminal.service.job
+    told = " ".join(terminal.err.getvalue().split())
+    assert told.count(job_id) > 2
+    assert f"Job: {job_id}." in told
 
 
 def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,22 @@ from typing import Any
 
 import pytest
 
-from backend.errors import ArtifactStoreUnavailable
+from backend.batch_processor import BatchProcessor
+from backend.errors import ArtifactStoreUnavailable, NoForeground
+from backend.jobs.models import Status
 from backend.runner.export_pool import ExportPool
-from backend.telemetry.logs import JsonFormatter, configure_logging, log_context, log_jobs, log_request
+from backend.telemetry.logs import (
+    JsonFormatter,
+    TextFormatter,
+    configure_logging,
+    log_context,
+    log_jobs,
+    log_request,
+    logging_config,
+)
+from tests.support.agent_service import API, agent_service
 from tests.support.store_backends import empty_database, open_database
-from tests.support.workshop import Workshop, workshop
+from tests.support.workshop import Workshop, eventually, workshop
 
 
 @pytest.fixture
@@ -32,10 +44,10 @@ def logger() -> Iterator[logging.Logger]:
 class Lines(logging.Handler):
     """Keeps what is logged, as the service would write it."""
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, formatter: logging.Formatter | None = None) -> None:
         super().__init__()
         self.texts: list[str] = []
-        self.setFormatter(JsonFormatter())
+        self.setFormatter(formatter or JsonFormatter())
         logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,6 +73,52 @@ def test_no_message_fakes_a_line(logger: logging.Logger, message: str) -> None:
     assert lines.texts[0].isascii()
     assert lines.texts[0].isprintable()
     assert lines.values[0]["message"] == message
+
+
+@pytest.mark.parametrize("message", ["a\nb", "\u2028", "\x1b[31m", "\udcff"])
+def test_no_message_fakes_a_line_of_text(logger: logging.Logger, message: str) -> None:
+    lines = Lines(logger, TextFormatter())
+    logger.info(message)
+    assert lines.texts[0].isprintable()
+    assert lines.texts[0].endswith(message.encode("unicode_escape").decode())
+
+
+def test_line_of_text_says_what_a_person_wants_to_know(logger: logging.Logger) -> None:
+    lines = Lines(logger, TextFormatter())
+    with log_context("b3"):
+        logger.warning("POST %s 429", "/x", extra={"code": "RATE_LIMITED", "agent": "", "route": "/<x>", "status": 429})
+        logger.info("job b3 is gr\u00fcn")
+    (refused, done) = lines.texts
+    assert refused[8:] == " WARNING POST /x 429 code=RATE_LIMITED job=b3"
+    assert done[8:] == " INFO    job b3 is gr\u00fcn"
+
+
+def test_exception_is_told_below_a_line_of_text(logger: logging.Logger) -> None:
+    lines = Lines(logger, TextFormatter())
+    try:
+        raise RuntimeError("broken\nand more")
+    except RuntimeError:
+        logger.exception("It broke.")
+    first, *below = lines.texts[0].splitlines()
+    assert first.endswith("ERROR   It broke.")
+    assert "    RuntimeError: broken" in below
+    assert all(line.startswith("    ") for line in below)
+
+
+@pytest.mark.parametrize(
+    ("log_format", "on_terminal", "formatter"),
+    [
+        ("auto", True, TextFormatter),
+        ("auto", False, JsonFormatter),
+        ("json", True, JsonFormatter),
+        ("text", False, TextFormatter),
+    ],
+)
+def test_a_person_at_a_terminal_reads_text_and_all_else_json(
+    monkeypatch: pytest.MonkeyPatch, log_format: str, on_terminal: bool, formatter: type[logging.Formatter]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: on_terminal, raising=False)
+    assert logging_config("INFO", log_format)["formatters"]["line"]["()"] is formatter
 
 
 def test_exception_is_in_the_line(logger: logging.Logger) -> None:
@@ -168,11 +226,79 @@ def test_every_line_about_a_run_names_its_job(tmp_path: Path, monkeypatch: pytes
         root.removeHandler(lines)
     found = {line["message"]: line.get("job_ids") for line in lines.values}
     assert found["drawing good"] == [good]
-    assert found["drawing bad"] == found[f"job {bad} failed"] == [bad]
+    assert found["drawing bad"] == found[f"job {bad} failed: GENERATION_FAILED"] == [bad]
     assert found["on the device"] == [taken]
     for job_id in (good, bad, taken):
         # Of the last one the heartbeats' thread says it.
         assert found[f"the image of job {job_id} stays: {ArtifactStoreUnavailable()}"] == [job_id]
+
+
+def test_a_worker_logs_its_start_and_each_job_s_start_and_end_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="backend")
+    with open_database(empty_database("sqlite", tmp_path)) as database, workshop(tmp_path, database) as shop:
+        good, bad = shop.submit(b"good"), shop.submit(b"bad")
+        shop.fake.errors[b"bad"] = NoForeground()
+        worker = shop.worker()
+        worker.load()
+        worker.run_once()
+        stopped = shop.submit(b"stopped")
+        shop.fake.at_step = lambda _step: hand_back(shop, worker, stopped)
+        worker.run_once()
+        worker.stop()
+        died = shop.submit(b"died")
+        shop.store.lease("gone", 1, 1)
+        shop.store.lease("gone", 1, 1)
+        shop.clock.advance(9)
+        shop.store.lease("next", 1, 60)
+    found = Counter(
+        message.rpartition(" in ")[0] if "loaded" in message else message
+        for message in caplog.messages
+        if "job " in message or "model " in message
+    )
+    assert found == {
+        "model fake model is loaded, ready": 1,
+        f"job {good} begins": 1,
+        f"job {bad} begins": 1,
+        f"job {good} is completed": 1,
+        f"job {bad} failed: NO_FOREGROUND": 1,
+        f"job {stopped} begins": 1,
+        f"job {stopped} is handed back: it waits again, unharmed, for the next worker": 1,
+        f"a run of job {stopped} died; it is queued again": 1,
+        f"a run of job {died} died; it is queued again": 1,
+    }
+    levels = {record.getMessage(): record.levelname for record in caplog.records}
+    assert levels[f"job {good} is completed"] == "INFO"
+    assert levels[f"job {bad} failed: NO_FOREGROUND"] == "WARNING"
+
+
+def test_what_is_asked_again_and_again_is_quiet_while_it_goes_well(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="backend.requests")
+    with agent_service(tmp_path) as service:
+        job_id = service.submit()
+        service.get(f"/status/{job_id}")
+        caplog.clear()
+        service.submit()
+        for path in (f"/status/{job_id}", "/jobs", "/health", f"/status/{'0' * 32}"):
+            service.get(path)
+        service.app.test_client().get("/metrics")
+    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert levels == [
+        ("INFO", f"POST {API}/generate-3d 202"),
+        ("DEBUG", f"GET {API}/status/{job_id} 200"),
+        ("DEBUG", f"GET {API}/jobs 200"),
+        ("DEBUG", f"GET {API}/health 503"),
+        ("INFO", f"GET {API}/status/{'0' * 32} 404"),
+        ("DEBUG", "GET /metrics 200"),
+    ]
+
+
+def hand_back(shop: Workshop, worker: BatchProcessor, job_id: str) -> None:
+    worker.drain(0)
+    eventually(lambda: shop.job(job_id).status is Status.QUEUED)
 
 
 def cancel_and_wait(shop: Workshop, job_id: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.api.error_reference import JOBS
 from backend.errors import NoForeground, StoreUnavailable
 from backend.jobs.health import Health
 from backend.jobs.models import QueueCounts
@@ -26,6 +27,32 @@ def scraped(service: AgentService) -> bytes:
     assert response.status_code == 200
     page: bytes = response.data
     return page
+
+
+def test_a_fresh_service_shows_every_known_failure_as_0(tmp_path: Path) -> None:
+    """An alert on growth sees nothing when a number appears as 1: its first failure would be missed."""
+    with agent_service(tmp_path) as service:
+        text = scraped(service)
+    failures = set(JOBS) - {"CANCELLED", "WORKER_STOPPED"}
+    for code in (*failures, "STORAGE_FULL", "STORAGE_UNAVAILABLE", "INTERNAL_ERROR"):
+        assert metric(text, "orfeas_job_failures_total", code=code) == 0, code
+        assert metric(text, "orfeas_runs_total", outcome=code) == 0, code
+    for outcome in ("COMPLETED", "CANCELLED", "LEASE_LOST", "RELEASED", "DIED"):
+        assert metric(text, "orfeas_runs_total", outcome=outcome) == 0
+    for route, method in ((f"{API}/status/<job_id>", "GET"), (f"{API}/generate-3d", "POST")):
+        for status, code in (("500", "INTERNAL_ERROR"), ("503", "STORE_UNAVAILABLE"), ("507", "STORAGE_FULL")):
+            found = metric(text, "orfeas_requests_total", route=route, method=method, status=status, code=code)
+            assert found == 0, (route, code)
+        assert metric(text, "orfeas_rate_limited_total", route=route) == 0
+    refused = {"route": f"{API}/batch", "method": "POST", "status": "503"}
+    for code in ("GPU_BUSY", "QUEUE_FULL", "SERVICE_STOPPING"):
+        assert metric(text, "orfeas_requests_total", code=code, **refused) == 0
+
+
+def test_a_fresh_worker_shows_every_known_failure_as_0() -> None:
+    text = PrometheusMetrics().exposition()
+    assert metric(text, "orfeas_job_failures_total", code="OUT_OF_MEMORY") == 0
+    assert metric(text, "orfeas_runs_total", outcome="DIED") == 0
 
 
 def test_requests_are_counted_by_route_and_code(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import schemathesis
 
 from backend import errors
-from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, STATUS
+from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, LIVE, READY, STATUS
 from backend.api.statuses import status_of
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
@@ -25,6 +25,8 @@ CALLS = {
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
     ("/api/agent/download/{filename}", "get"): (DOWNLOAD, "200"),
     ("/api/agent/health", "get"): (HEALTH, "200"),
+    ("/api/agent/health/live", "get"): (LIVE, "200"),
+    ("/api/agent/health/ready", "get"): (READY, "200"),
 }
 
 
@@ -76,7 +78,9 @@ def test_every_call_says_how_it_may_end(document: dict[str, Any], path: str, met
     success = CALLS[path, method][1]
     statuses = set(operation["responses"])
     assert {success, "400", "405", "500"} <= statuses
-    if path != "/api/agent/health":
+    if not path.startswith("/api/agent/health"):
+        counted = {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"}
+        assert all(counted <= set(answer["headers"]) for answer in operation["responses"].values())
         assert {"401", "403", "411", "413", "429", "503", "507"} <= statuses
         assert all(set(alternative) for alternative in operation["security"])
     for answer in operation["responses"].values():
@@ -86,7 +90,7 @@ def test_every_call_says_how_it_may_end(document: dict[str, Any], path: str, met
 
 def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
-    assert sorted(names) == ["batch", "cancel", "download", "generate", "health", "jobs", "status"]
+    assert sorted(names) == ["batch", "cancel", "download", "generate", "health", "jobs", "live", "ready", "status"]
 
 
 def test_every_call_stands_under_a_heading_that_is_explained(document: dict[str, Any]) -> None:

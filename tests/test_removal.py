@@ -49,7 +49,7 @@ def test_a_running_service_notices_and_a_new_agent_of_the_same_id_inherits_nothi
         job_id = service.submit()
         assert len(service.images()) == 1
         remove_agent(service.settings.agents_file, "ann")
-        service.services.removals.start()
+        service.services.agents_task.start()
         eventually(lambda: service.services.store.counts().queued == 0 and service.images() == [])
         assert refused(service.get("/jobs")) == (401, "AUTH_INVALID")
         service.keys["ann"] = add_agent(service.settings.agents_file, "ann")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from backend.jobs.schema import workers
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.storage.database import Database
 from tests.support.store_backends import ManualClock, open_database
+from tests.support.workshop import eventually
 
 READY = WorkerState(
     owner="gpu-1",
@@ -23,6 +26,7 @@ READY = WorkerState(
     memory_free=60_000_000_000,
     compiled=True,
     stage_times='{"steps": 50}',
+    octree_resolution=128,
 )
 
 
@@ -50,6 +54,16 @@ def test_a_silent_worker_is_gone_when_its_time_is_over(registry: WorkerRegistry,
     assert registry.alive() == (READY,)
     clock.advance(0.001)
     assert registry.alive() == ()
+
+
+def test_a_worker_of_this_machine_that_was_killed_is_gone_at_once(registry: WorkerRegistry) -> None:
+    program = "from backend.jobs.process_marks import mark_of_this_process as m; print(m(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # noqa: S603
+        assert child.stdout is not None
+        registry.beat(replace(READY, process=child.stdout.readline().decode().strip()), 3600)
+        assert [state.owner for state in registry.alive()] == ["gpu-1"]
+        child.kill()
+        eventually(lambda: registry.alive() == ())
 
 
 def test_workers_that_are_ready_come_first(registry: WorkerRegistry) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
@@ -30,6 +30,8 @@ _NAMED: Mapping[int, type[ServiceError]] = {
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,
 }
+_FAILURES = (ServiceError, errors.RateLimited, errors.StoreUnavailable, errors.AuthUnavailable, errors.StorageFull)
+_SUBMITTING = (errors.GpuBusy, errors.QueueFull, errors.ServiceStopping, errors.ArtifactStoreUnavailable)
 
 
 def json_response(answer: BaseModel, status: int = 200) -> Response:
@@ -42,10 +44,10 @@ def error_answer(error: ServiceError) -> ErrorAnswer:
     return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
 
 
-def error_response(error: ServiceError, answer: ErrorAnswer | None = None) -> Response:
-    """Return an error as it is sent; answer : in place of the plain one."""
+def error_response(error: ServiceError, answer: ErrorAnswer | None = None, status: int | None = None) -> Response:
+    """Return an error as it is sent; answer, status : in place of the plain one, and of the error's own."""
     note_error_code(error.code)
-    status = status_of(error)
+    status = status or status_of(error)
     response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
@@ -83,6 +85,17 @@ def handle_unnamed(error: Exception) -> Response:
     """Answer an error that nobody foresaw."""
     logger.error("An unforeseen error ended the request.", exc_info=error)
     return error_response(ServiceError())
+
+
+def known_failures(app: Flask, prefix: str) -> Iterator[tuple[str, str, int, str]]:
+    """Yield what the routes below a prefix may be refused with through no fault of their caller, or for their rate.
+
+    Each as route, method, status and code.
+    """
+    for rule in app.url_map.iter_rules():
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"} if rule.rule.startswith(prefix) else ():
+            for kind in (*_FAILURES, *(_SUBMITTING if method == "POST" else ())):
+                yield rule.rule, method, status_of(kind), kind.code
 
 
 def register_error_handlers(app: Flask, covered: re.Pattern[str]) -> None:

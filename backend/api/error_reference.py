@@ -23,9 +23,9 @@ _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
     "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
-    "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your request "
-    "(of an RFC 9421 signature `details.components`), and your code with the known answer in [signing.md](signing.md). "
-    f"{_OPERATOR} for a new key when it was rotated.",
+    "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your "
+    "request (of an RFC 9421 signature `details.components`), and your code with the known answer in "
+    f"[signing.md](signing.md). {_OPERATOR} for a new key when it was rotated.",
     "AUTH_EXPIRED": "Set the clock, or add the difference to `details.server_time`; sign each try anew.",
     "AUTH_REPLAYED": "Draw a new nonce for each try.",
     "AUTH_BODY_MISMATCH": "Take the digest of the very bytes that are sent.",
@@ -66,6 +66,14 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_GUIDANCE_SCALE": f"{_FIELD}.",
     "INVALID_ACCELERATION": f"{_FIELD}.",
     "INVALID_SEED": f"{_FIELD}.",
+    "INVALID_OCTREE_RESOLUTION": f"{_FIELD}.",
+    "INVALID_OBJECTS": f"{_FIELD}.",
+    "INVALID_COLOR": f"{_FIELD}.",
+    "INVALID_PLACE": f"{_FIELD}.",
+    "INVALID_UPRIGHT": f"{_FIELD}.",
+    "INVALID_COMPRESS": f"{_FIELD}.",
+    "INVALID_PREVIEW": f"{_FIELD}.",
+    "INVALID_TURNTABLE": f"{_FIELD}.",
     "INVALID_TARGET_FACES": f"{_FIELD}.",
     "INVALID_REMOVE_BACKGROUND": f"{_FIELD}.",
     "INVALID_SCALE_MM": f"{_FIELD}.",

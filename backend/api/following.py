@@ -5,14 +5,14 @@ This module does not know what an answer looks like.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import current_app, url_for
 
 from backend.api.responses import Links
 from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
 from backend.jobs.ids import is_job_id
-from backend.jobs.models import Batch, Job
+from backend.jobs.models import Batch, Job, JobFile
 from backend.jobs.outlook import Outlook
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -32,12 +32,29 @@ def find(services: AgentServices, job_id: str, agent_id: str) -> Job | Batch:
         raise missing(services, job_id, agent_id) from error
 
 
-def find_file(services: AgentServices, name: str, agent_id: str) -> Job:
-    """Return the agent's job that a file is of. Raises ArtifactNotFound, Expired."""
+def find_batch(services: AgentServices, batch_id: str, agent_id: str) -> Batch:
+    """Return the agent's batch whose zip is asked for. Raises ArtifactNotFound, Expired."""
+    log_jobs(batch_id)
     try:
-        return services.store.get_by_artifact(name, agent_id)
+        return services.store.get_batch(batch_id, agent_id)
+    except JobNotFound as error:
+        raise missing(services, batch_id, agent_id, ArtifactNotFound) from error
+
+
+def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile:
+    """Return the agent's file of this name. Raises ArtifactNotFound, Expired."""
+    try:
+        return services.store.files.find(name, agent_id)
     except ArtifactNotFound as error:
         raise missing(services, name, agent_id, ArtifactNotFound) from error
+
+
+def why_lost(services: AgentServices, finished_at: datetime | None, lost: ArtifactNotFound) -> ServiceError:
+    """Return the error for a file that is gone although its job is there: the janitor removes files first."""
+    expires_at = links().expiry(finished_at)
+    if expires_at is None or expires_at > services.clock():
+        return lost
+    return Expired(details={"expired_at": expires_at.isoformat()})
 
 
 def missing(

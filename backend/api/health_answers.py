@@ -17,6 +17,9 @@ class ModelState(Answer):
 
     name: str
     loaded: bool
+    compiled: bool | None = Field(
+        description="Whether all of it runs compiled; it serves before that, slower. Null while none is loaded."
+    )
 
 
 class DeviceState(Answer):
@@ -26,6 +29,19 @@ class DeviceState(Answer):
     name: str
     memory_total: int = Field(ge=0, description="Bytes.")
     memory_free: int = Field(ge=0, description="Bytes.")
+
+
+class LiveAnswer(Success):
+    """The state of a process that answers."""
+
+    status: Literal["alive"] = "alive"
+    version: str
+
+
+class ReadyAnswer(Success):
+    """The state of a service that takes jobs."""
+
+    status: Literal["ready"] = "ready"
 
 
 class HealthFacts(Answer):

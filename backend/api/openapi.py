@@ -61,7 +61,24 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "description": "Seconds to wait before asking again.",
         "schema": {"type": "integer", "minimum": 0},
     },
+    "Location": {
+        "description": "Where the job or batch is asked for.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    },
+    "RateLimit-Limit": {
+        "description": "Calls a minute that are allowed: of several limits, the one of which the least is left.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit-Remaining": {
+        "description": "How many of them are left.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "RateLimit-Reset": {
+        "description": "Seconds until the first of those that were counted leaves the minute.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 60},
+    },
 }
+_COUNTED = tuple(name for name in _HEADERS if name.startswith("RateLimit-"))
 _PAGE = """\
 <!doctype html>
 <html lang="en">
@@ -91,15 +108,19 @@ _ASSETS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def answered(*models: type[BaseModel], description: str, retry_after: bool = False, job_id: str = "") -> dict[str, Any]:
+def answered(
+    *models: type[BaseModel], description: str, retry_after: bool = False, job_id: str = "", accepted: bool = False
+) -> dict[str, Any]:
     """Return an answer in JSON, for `responses`; several models are alternatives.
 
     job_id : the field of the answer that names a job or batch, whose status can be asked for
+    accepted : whether that is unfinished, and the answer says where and when it is to be asked for
     """
+    headers = ("Retry-After", "Location") if accepted else ("Retry-After",) if retry_after else ()
     schemas: list[dict[str, Any]] = [{"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)} for model in models]
     return {
         "description": description,
-        "headers": answer_headers("Retry-After") if retry_after else answer_headers(),
+        "headers": answer_headers(*headers),
         "content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
         "links": {"status": _link("status", job_id)} if job_id else {},
     }
@@ -126,12 +147,11 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str) -> dict[str, Any]:
+def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[str, Any]:
     """Return the request body of a call that takes a form, for `openapi_extensions`."""
-    content = {
-        "schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)},
-        "encoding": {image_field: {"contentType": "image/png, image/jpeg, image/webp"}},
-    }
+    content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
+    if image_field is not None:
+        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 
@@ -140,6 +160,7 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
     info = Info(title="ORFEAS Agent API", version=__version__, description=_DESCRIPTION)
     spec = APISpec(openapi="3.1.0", info=info, paths=api.paths, tags=api.tags)
     document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+    _describe_limits(document)
     document["servers"] = [{"url": "/"}]
     document["components"] = {
         "schemas": _schemas(requests, answers),
@@ -150,6 +171,16 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
         },
     }
     return json.dumps(document, ensure_ascii=False).encode()
+
+
+def _describe_limits(document: dict[str, Any]) -> None:
+    """Add to every answer of a signed call what it says of its limits."""
+    counted = answer_headers(*_COUNTED)
+    for item in document["paths"].values():
+        for operation in item.values():
+            if isinstance(operation, dict) and operation.get("security"):
+                for response in operation["responses"].values():
+                    response["headers"] = {**response.get("headers", {}), **counted}
 
 
 def document_pages(document: bytes) -> Blueprint:

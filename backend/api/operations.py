@@ -10,11 +10,12 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, health_answers, job_answers
+from backend.api import batch_answers, file_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, GenerateForm
+from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
+from backend.storage.artifacts import MEDIA_TYPES
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
@@ -25,11 +26,9 @@ _FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_MESHES = dict.fromkeys(
-    ("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream", "application/zip"), _BINARY
-)
+_FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -38,7 +37,11 @@ ANSWER_MODELS = (
     job_answers.AcceptedAnswer,
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
+    me.MeAnswer,
+    file_answers.FilesAnswer,
     health_answers.HealthAnswer,
+    health_answers.LiveAnswer,
+    health_answers.ReadyAnswer,
     health_answers.UnhealthyAnswer,
 )
 
@@ -78,6 +81,14 @@ _FORM = (
     errors.InvalidAcceleration,
     errors.InvalidSeed,
     errors.InvalidTargetFaces,
+    errors.InvalidOctreeResolution,
+    errors.InvalidObjects,
+    errors.InvalidColor,
+    errors.InvalidPlace,
+    errors.InvalidUpright,
+    errors.InvalidCompress,
+    errors.InvalidPreview,
+    errors.InvalidTurntable,
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidLabel,
@@ -117,6 +128,7 @@ GENERATE: Call = {
             job_answers.AcceptedAnswer,
             description="The job waits or runs: `async` was true, or it outlasts the server's wait.",
             job_id="job_id",
+            accepted=True,
         ),
     },
     "security": SIGNED,
@@ -126,7 +138,12 @@ BATCH: Call = {
     "tags": [_ASK],
     "responses": {
         **refusals(*_FORM, errors.InvalidAcceptPartial, errors.TooFewImages, errors.Expired, errors.JobNotFound),
-        202: answered(batch_answers.BatchAcceptedAnswer, description="The jobs wait or run.", job_id="batch_id"),
+        202: answered(
+            batch_answers.BatchAcceptedAnswer,
+            description="The jobs wait or run.",
+            job_id="batch_id",
+            accepted=True,
+        ),
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
@@ -184,13 +201,57 @@ DOWNLOAD: Call = {
             errors.PreconditionFailed,
             errors.RangeNotSatisfiable,
         ),
-        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _MESHES},
+        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _FILES},
         206: {
             "description": "The part of the file that `Range` asks for.",
             "headers": answer_headers(headers={**_FILE_HEADERS, **_RANGE_HEADER}),
-            "content": _MESHES,
+            "content": _FILES,
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
+    },
+    "security": SIGNED,
+}
+ADD_FILE: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(
+            *_JOB,
+            *_OUTCOMES,
+            errors.InvalidForm,
+            errors.UnsupportedMediaType,
+            errors.UnknownField,
+            errors.InvalidFormat,
+            errors.JobUnfinished,
+            errors.Expired,
+            errors.ArtifactNotFound,
+            errors.ExportError,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(file_answers.FilesAnswer, description="The job's files, the one that was asked for among them."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(FormatForm),
+}
+DELETE_FILES: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(*_JOB, errors.JobUnfinished, errors.Expired, errors.ArtifactStoreUnavailable),
+        200: answered(
+            file_answers.FilesAnswer,
+            description="The files are gone, the picture too; the job itself is listed until it expires.",
+        ),
+    },
+    "security": SIGNED,
+}
+_UNHEALTHY = (
+    "No worker can serve (`GPU_BUSY`), the disk is full (`STORAGE_FULL`), or the job table is away"
+    " (`STORE_UNAVAILABLE`)."
+)
+ME: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED),
+        200: answered(me.MeAnswer, description="The agent's operations, limits and what is left of them."),
     },
     "security": SIGNED,
 }
@@ -199,11 +260,18 @@ HEALTH: Call = {
     "responses": {
         **refusals(*_ANY),
         200: answered(health_answers.HealthAnswer, description="The service can serve."),
-        503: answered(
-            health_answers.UnhealthyAnswer,
-            ErrorAnswer,
-            description="No worker can serve (`GPU_BUSY`), or the job table is away (`STORE_UNAVAILABLE`).",
-            retry_after=True,
-        ),
+        503: answered(health_answers.UnhealthyAnswer, ErrorAnswer, description=_UNHEALTHY, retry_after=True),
+    },
+}
+LIVE: Call = {
+    "tags": [_OPERATE],
+    "responses": {**refusals(*_ANY), 200: answered(health_answers.LiveAnswer, description="This process answers.")},
+}
+READY: Call = {
+    "tags": [_OPERATE],
+    "responses": {
+        **refusals(*_ANY),
+        200: answered(health_answers.ReadyAnswer, description="A model serves, compiled or not."),
+        503: answered(ErrorAnswer, description=_UNHEALTHY, retry_after=True),
     },
 }

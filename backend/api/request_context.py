@@ -29,6 +29,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_PROBES = ("/health", "/metrics")
+"""Routes that machines ask without end, whatever they are answered."""
+
 access_log = logging.getLogger("backend.requests")
 
 
@@ -89,6 +92,14 @@ def _request_id() -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def _level(route: str, status: int) -> int:
+    """Return how loud a request's line is: what is asked again and again, and goes well, would drown all else."""
+    if any(part in route for part in _PROBES):
+        return logging.DEBUG
+    looks_only = request.method in ("GET", "HEAD") and "/download/" not in route
+    return logging.DEBUG if looks_only and status < 400 else logging.INFO
+
+
 def _note(response: Response, counter: RequestCounter) -> None:
     seconds = time.monotonic() - g.request_began
     rule = request.url_rule
@@ -96,7 +107,8 @@ def _note(response: Response, counter: RequestCounter) -> None:
     code = g.pop("error_code", "")
     counter.request_answered(route, request.method, response.status_code, code, seconds)
     agent = g.get("agent")
-    access_log.info(
+    access_log.log(
+        _level(route, response.status_code),
         "%s %s %d",
         request.method,
         request.path,

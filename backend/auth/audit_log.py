@@ -1,6 +1,7 @@
 """The audit log: one JSON line for each guarded request, in a file that only its owner may read.
 
-Never a key, a signature or a body. This module does not know why a request was refused.
+Requests beyond a limit are summed: a flood would turn the file over and take a day's lines with it. Never a key, a
+signature, a query or a body. This module does not know why a request was refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import dataclasses
 import json
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +19,16 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from backend.errors import RateLimited
+
 MAX_BYTES = 64 << 20
 KEPT_FILES = 5
+SUM_SECONDS = 60.0
+_MOST_SUMS = 1000
+_MAX_PATH = 300
+_SUMMED = RateLimited.code
+_MANY = "many"
+"""In a sum's place for the address, when so many call that they are not told apart."""
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +40,7 @@ class AuditEntry:
     agent : the id it claimed, empty when nobody has it; verified : whether its signature proved that
     outcome : "admitted", or the code it was refused with; status : of the whole answer
     address : the client's, or that of the last proxy that is believed
+    method, path : of the request, without its query; job_ids : the jobs and batches it was about
     """
 
     request_id: str
@@ -38,6 +50,24 @@ class AuditEntry:
     outcome: str
     status: int
     address: str
+    method: str
+    path: str
+    job_ids: tuple[str, ...]
+
+
+@dataclass
+class _Sum:
+    """Counts requests that were refused alike: by whom they claim to be from, their outcome and their address."""
+
+    since: datetime
+    ends: float
+    entry: AuditEntry
+    count: int = 0
+
+    def values(self) -> dict[str, object]:
+        shown = ("agent", "verified", "outcome", "status", "address")
+        alike = {name: getattr(self.entry, name) for name in shown}
+        return {"since": _text(self.since), "count": self.count, **alike}
 
 
 class AuditLog:
@@ -48,17 +78,61 @@ class AuditLog:
     """
 
     def __init__(
-        self, path: Path, clock: Callable[[], datetime], *, max_bytes: int = MAX_BYTES, kept_files: int = KEPT_FILES
+        self,
+        path: Path,
+        clock: Callable[[], datetime],
+        *,
+        max_bytes: int = MAX_BYTES,
+        kept_files: int = KEPT_FILES,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Keep where to write; monotonic : seconds since any moment."""
         self._path = path
         self._clock = clock
         self._max_bytes = max_bytes
         self._kept_files = kept_files
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._sums: dict[tuple[str, bool, str], _Sum] = {}
 
     def write(self, entry: AuditEntry) -> None:
-        """Add an entry. A log that cannot be written is an error in the service's own log, not one of the request's."""
-        values = {"time": self._clock().isoformat(timespec="milliseconds"), **dataclasses.asdict(entry)}
-        line = json.dumps(values, ensure_ascii=True) + "\n"
+        """Add an entry. A log that cannot be written is an error in the service's own log, not one of the request's.
+
+        Of the entries of one agent and address whose outcome is RATE_LIMITED the first is added, and those of the
+        SUM_SECONDS after it as one line with their count.
+        """
+        self.write_sums()
+        if entry.outcome != _SUMMED or self._begins_sum(entry):
+            self._write({**dataclasses.asdict(entry), "path": entry.path[:_MAX_PATH]})
+
+    def write_sums(self, *, all_of_them: bool = False) -> None:
+        """Add the sums whose time is over; to be called now and then, and with all_of_them at the end."""
+        if not self._sums:
+            return
+        now = self._monotonic()
+        with self._lock:
+            over = [key for key, found in self._sums.items() if all_of_them or found.ends <= now]
+            sums = [self._sums.pop(key) for key in over]
+        for found in sums:
+            if found.count:
+                self._write(found.values())
+
+    def _begins_sum(self, entry: AuditEntry) -> bool:
+        """Count an entry; return whether it is the first of its kind."""
+        with self._lock:
+            key = (entry.agent, entry.verified, entry.address)
+            if key not in self._sums and len(self._sums) >= _MOST_SUMS:
+                entry = dataclasses.replace(entry, agent="", verified=False, address=_MANY)
+                key = ("", False, _MANY)
+            found = self._sums.get(key)
+            if found is None:
+                self._sums[key] = _Sum(self._clock(), self._monotonic() + SUM_SECONDS, entry)
+                return True
+            found.count += 1
+            return False
+
+    def _write(self, values: dict[str, object]) -> None:
+        line = json.dumps({"time": _text(self._clock()), **values}, ensure_ascii=True) + "\n"
         try:
             self._append(line.encode("ascii"))
         except OSError:
@@ -85,3 +159,7 @@ class AuditLog:
             for older, newer in zip(reversed(files), reversed(files[:-1]), strict=False):
                 if newer.exists():
                     newer.replace(older)
+
+
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")

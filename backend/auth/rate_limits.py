@@ -9,22 +9,29 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response, g
 from flask_limiter import Limiter, RateLimitExceeded
+from limits import RateLimitItemPerMinute, WindowStats
 from limits.errors import StorageError
 
 from backend.auth.agents import AgentConfig
+from backend.auth.clock_jumps import JUMP
 from backend.auth.redis_client import redis_options
 from backend.config import Settings
 from backend.errors import ConfigurationError, RateLimited
 
+logger = logging.getLogger(__name__)
+
 _WINDOW_SECONDS = 60
 _TRIES = 3
+_PREFIX = "orfeas"
 _ADDRESS_BUCKETS = 4096
 
 
@@ -49,7 +56,10 @@ def rate_state() -> RateState | None:
 class RequestLimits:
     """The limits of one app; several processes share them through the storage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Keep the limits; monotonic : seconds since any moment."""
+        self._monotonic = monotonic
+        self._clock_ahead = time.time() - monotonic()
         self._refusals_per_minute = settings.unauthenticated_rate_limit
         self._processes = settings.web_processes
         shared = settings.rate_limit_storage.startswith("redis")
@@ -61,12 +71,13 @@ class RequestLimits:
             storage_options=options,
             in_memory_fallback_enabled=shared,
             swallow_errors=False,
-            key_prefix="orfeas",
+            key_prefix=_PREFIX,
             # What is counted is a client's and not a view's: views need no limits of their own.
             request_identifier=_any_request,
         )
         limit = self._limiter.shared_limit
         self._count_request = limit(self._limit, "agent")(_request)
+        self._count_following = limit(self._limit, "follow")(_following_request)
         self._count_batch = limit(self._limit, "batch")(_batch_request)
         self._count_refusal = limit(self._limit, "refused")(_refused_request)
 
@@ -79,11 +90,33 @@ class RequestLimits:
             raise ConfigurationError("RATE_LIMIT_STORAGE_URL must be memory:// or redis://HOST:PORT/DB.") from None
         app.after_request(_show_state)
 
-    def admit_agent(self, agent: AgentConfig, operation: str) -> None:
-        """Count a request of a verified agent, a batch also as a batch. Raises RateLimited."""
+    def admit_agent(self, agent: AgentConfig, operation: str, *, follows: bool = False) -> None:
+        """Count a request of a verified agent, a batch also as a batch. Raises RateLimited.
+
+        follows : it asks for nothing to be made; where the agent has a limit for those, it counts towards that alone
+        """
+        if follows and agent.status_rate_limit is not None:
+            noun = "requests that follow jobs"
+            self._admit(self._count_following, agent.agent_id, agent.status_rate_limit, noun)
+            return
         self._admit(self._count_request, agent.agent_id, agent.rate_limit, "requests")
         if operation == "batch":
             self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
+
+    def states(self, agent: AgentConfig) -> dict[str, RateState]:
+        """Return how each of an agent's limits is, by its name; one that cannot be read is left out. Counts nothing."""
+        limits = {"rate_limit": "agent", "batch_rate_limit": "batch", "status_rate_limit": "follow"}
+        found = {}
+        for name, scope in limits.items():
+            per_minute = getattr(agent, name)
+            if per_minute is None:
+                continue
+            limit = RateLimitItemPerMinute(self._allowed(per_minute))
+            with suppress(StorageError):
+                # As Flask-Limiter names what it counts.
+                window = self._limiter.limiter.get_window_stats(limit, _PREFIX, agent.agent_id, scope)
+                found[name] = _state(limit.amount, window)
+        return found
 
     def admit_refusal(self, address: str) -> None:
         """Count a request that is refused before it counts for an agent. Raises RateLimited instead, when too many are.
@@ -93,6 +126,7 @@ class RequestLimits:
         self._admit(self._count_refusal, _network_bucket(address), self._refusals_per_minute, "refused requests")
 
     def _admit(self, count: Callable[[], None], client: str, per_minute: int, noun: str) -> None:
+        self._forget_a_clock_set_back()
         g.rate_client, g.rate_per_minute = client, per_minute
         try:
             for _ in range(_TRIES):
@@ -116,16 +150,24 @@ class RequestLimits:
             ) from error
         raise RateLimited("Requests cannot be counted at the moment; try again.", retry_after=1)
 
+    def _forget_a_clock_set_back(self) -> None:
+        """Count anew when the clock was set back: what was counted by the later one would stay until it is over."""
+        before, self._clock_ahead = self._clock_ahead, time.time() - self._monotonic()
+        if before - self._clock_ahead > JUMP.total_seconds():
+            logger.warning("The clock was set back by %.0f s: requests are counted anew.", before - self._clock_ahead)
+            with suppress(StorageError):
+                self._limiter.reset()
+
     def _note_state(self) -> None:
         """Keep how the limit that was just counted is now, unless another one of this request is tighter."""
         counted = self._limiter.current_limit
         if counted is None:
             return
         try:
-            free_at, remaining = counted.window
+            window = counted.window
         except StorageError:
             return
-        state = RateState(counted.limit.amount, max(0, remaining), _seconds_until(free_at))
+        state = _state(counted.limit.amount, window)
         known = rate_state()
         if known is None or state.remaining < known.remaining:
             g.rate_state = state
@@ -148,6 +190,12 @@ class RequestLimits:
         except StorageError:
             return _WINDOW_SECONDS
         return max(1, _seconds_until(free_at))
+
+
+def _state(limit: int, window: WindowStats) -> RateState:
+    remaining = max(0, window.remaining)
+    # Nothing was counted: nothing has to leave the minute.
+    return RateState(limit, remaining, _seconds_until(window.reset_time) if remaining < limit else 0)
 
 
 def _seconds_until(free_at: float) -> int:
@@ -176,6 +224,10 @@ def _any_request() -> str:
 
 
 def _request() -> None:
+    """Do nothing: being called is what is counted."""
+
+
+def _following_request() -> None:
     """Do nothing: being called is what is counted."""
 
 

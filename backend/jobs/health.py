@@ -22,15 +22,21 @@ _OLD_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Health:
-    """The state at one moment; workers : those that are alive, ready ones first."""
+    """The state at one moment; workers : those that are alive, ready ones first; disk_full : whether ours is."""
 
     counts: QueueCounts
     workers: tuple[WorkerState, ...]
+    disk_full: bool = False
 
     @property
     def ready(self) -> tuple[WorkerState, ...]:
         """The workers that take jobs now."""
         return tuple(state for state in self.workers if state.status is WorkerStatus.READY)
+
+    @property
+    def octree_resolution(self) -> int | None:
+        """Cells a side that the model is for, as a worker says that takes jobs; None where none does."""
+        return next((state.octree_resolution for state in self.ready if state.octree_resolution), None)
 
     def is_loading(self, *, own_worker: bool) -> bool:
         """Return whether a worker is about to be ready, and none is yet.
@@ -53,11 +59,16 @@ class HealthReader:
     """Reads the state, for many threads, at most once a second."""
 
     def __init__(
-        self, store: JobStore, registry: WorkerRegistry, monotonic: Callable[[], float] = time.monotonic
+        self,
+        store: JobStore,
+        registry: WorkerRegistry,
+        monotonic: Callable[[], float] = time.monotonic,
+        disk_full: Callable[[], bool] = bool,
     ) -> None:
-        """monotonic : seconds since any moment."""
+        """monotonic : seconds since any moment; disk_full : asked at each reading."""
         self._store = store
         self._registry = registry
+        self.disk_full = disk_full
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._read_at = float("-inf")
@@ -102,7 +113,7 @@ class HealthReader:
 
     def _query(self) -> Health | ServiceError:
         try:
-            return Health(self._store.counts(), self._registry.alive())
+            return Health(self._store.counts(), self._registry.alive(), self.disk_full())
         except ServiceError as error:
             return error
 

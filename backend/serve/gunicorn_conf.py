@@ -63,7 +63,7 @@ sendfile = False
 control_socket_disable = True
 # The sign of life is a file that is touched all the time: a busy disk must not stop it.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
-logconfig_dict = logging_config(_service.log_level)
+logconfig_dict = logging_config(_service.log_level, _service.log_format)
 
 
 def on_starting(server: Any) -> None:

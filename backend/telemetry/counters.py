@@ -134,6 +134,11 @@ class Tally(Collector):
     def __init__(self, families: Iterable[Family]) -> None:
         self._families = tuple(families)
         self._counts: Counts = OwnCounts()
+        self._expected: dict[Key, float] = {}
+
+    def expect(self, steps: Iterable[Step]) -> None:
+        """Show numbers from now on that are 0 until they grow: an alert on growth sees no first growth from nothing."""
+        self._expected.update((key, 0.0) for key, _ in steps)
 
     def share(self, counts: Counts) -> None:
         """Keep the numbers there from now on; those so far are forgotten."""
@@ -149,5 +154,5 @@ class Tally(Collector):
 
     def collect(self) -> Iterator[MetricFamily]:
         """Return the families as Prometheus wants them."""
-        totals = self._counts.totals()
+        totals = {**self._expected, **self._counts.totals()}
         return (family.exported(totals) for family in self._families)

@@ -1,6 +1,7 @@
-"""The service's log: one JSON object a line on standard error, with the request and the jobs it is about.
+"""The service's log: one line for each event on standard error, with the request and the jobs it is about.
 
-Configured by whoever runs the service, never by importing. This module does not know what is logged.
+Plain text for a person at a terminal, JSON for everything that reads logs. Configured by whoever runs the service,
+never by importing. This module does not know what is logged.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +20,8 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _job_ids: ContextVar[tuple[str, ...]] = ContextVar("job_ids", default=())
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request_id", "job_ids"}
+# What a request's line says already, or what only a program that reads it wants to know.
+_LEFT_OUT = frozenset({"route", "status", "color_message"})
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,32 +40,61 @@ class JsonFormatter(logging.Formatter):
             values["request_id"] = request_id
         if job_ids := _job_ids.get():
             values["job_ids"] = job_ids
-        values.update({name: value for name, value in vars(record).items() if name not in _PLAIN})
+        values.update(_extra(record))
         if record.exc_info:
             values["exception"] = self.formatException(record.exc_info)
         return json.dumps(values, default=str)
 
 
-def logging_config(level: str) -> dict[str, Any]:
+class TextFormatter(logging.Formatter):
+    """Write a log record for a person: time of day, level, message, and what `extra` gave; an exception below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; whatever could move a terminal's cursor is escaped, so that no message can fake a line."""
+        # In the time of whoever looks on.
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        message = record.getMessage()
+        words = [time, f"{record.levelname:<7}", message]
+        words += [f"{name}={value}" for name, value in _extra(record).items() if value and name not in _LEFT_OUT]
+        # A line of several jobs, or one that does not say which it is about.
+        words += [f"job={job_id}" for job_id in _job_ids.get() if job_id not in message]
+        line = _printable(" ".join(words))
+        if record.exc_info:
+            trace = self.formatException(record.exc_info).splitlines()
+            line = "\n".join([line, *(f"    {_printable(each)}" for each in trace)])
+        return line
+
+
+def logging_config(level: str, log_format: str = "auto") -> dict[str, Any]:
     """Return what logging.config.dictConfig takes, also as gunicorn's logconfig_dict.
 
     level : DEBUG, INFO, WARNING or ERROR, of this service; libraries speak up from WARNING
+    log_format : text, json, or auto: text where standard error is a terminal
     """
+    as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     loud = {"level": level, "propagate": True, "handlers": []}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"json": {"()": JsonFormatter}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+        "formatters": {"line": {"()": TextFormatter if as_text else JsonFormatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": "WARNING", "handlers": ["stderr"]},
         # gunicorn's own line for each request would be a second one beside backend.requests'.
         "loggers": {"backend": loud, "gunicorn.error": loud, "gunicorn.access": {**loud, "level": "CRITICAL"}},
     }
 
 
-def configure_logging(level: str) -> None:
-    """Set up this process's log."""
-    logging.config.dictConfig(logging_config(level))
+def configure_logging(level: str, log_format: str = "auto") -> None:
+    """Set up this process's log; see `logging_config`."""
+    logging.config.dictConfig(logging_config(level, log_format))
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _PLAIN}
+
+
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def log_request(request_id: str) -> None:
@@ -73,6 +106,11 @@ def log_request(request_id: str) -> None:
 def log_jobs(*job_ids: str) -> None:
     """Have this thread's lines name these jobs, too, from here on until its request ends."""
     _job_ids.set(job_ids)
+
+
+def logged_jobs() -> tuple[str, ...]:
+    """Return the jobs that this thread's lines name."""
+    return _job_ids.get()
 
 
 @contextmanager

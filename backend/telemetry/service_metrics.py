@@ -6,7 +6,7 @@ devices are everybody's, read when asked. This module does not know who counts w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 
@@ -39,6 +39,13 @@ class ServiceMetrics(PrometheusMetrics):
     def watch(self, read_health: Callable[[], Health], clock: Clock) -> None:
         """Show the queue and the devices, too, from now on; once for each app."""
         self._registry.register(_StateCollector(read_health, clock))
+
+    def expect_requests(self, answers: Iterable[tuple[str, str, int, str]]) -> None:
+        """Show these, and what is refused with 429, as 0 until they happen; answers : route, method, status, code."""
+        for route, method, status, code in answers:
+            self._tally.expect(_REQUESTS.steps(route, method, str(status), code))
+            if status == 429:
+                self._tally.expect(_LIMITED.steps(route))
 
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count it, as RequestCounter says."""

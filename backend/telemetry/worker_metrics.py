@@ -6,6 +6,7 @@ not know who counts when, or who may ask.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +15,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from backend import errors
 from backend.jobs.models import Job, Status
 from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, ShareFamily, Tally
 
@@ -25,6 +27,34 @@ LEASE_LOST = "LEASE_LOST"
 RELEASED = "RELEASED"
 DIED = "DIED"
 _NOT_FAILED = (COMPLETED, CANCELLED, LEASE_LOST, RELEASED)
+
+FAILURE_CODES = tuple(
+    sorted(
+        {
+            kind.code
+            for kind in (
+                errors.ServiceError,
+                errors.NoForeground,
+                errors.NoSurface,
+                errors.GenerationError,
+                errors.NonFiniteValues,
+                errors.OutOfMemory,
+                errors.InvalidMesh,
+                errors.DecimationFailed,
+                errors.ExportError,
+                errors.DeviceLost,
+                errors.WorkerDied,
+                errors.JobExpired,
+                errors.ImageLost,
+                errors.InvalidImage,
+                errors.RequestUnreadable,
+                errors.StorageFull,
+                errors.ArtifactStoreUnavailable,
+            )
+        }
+    )
+)
+"""What jobs are known to fail with; another code appears when it first happens."""
 
 _BATCHES = HistogramFamily("orfeas_batch_size", "Images in one device call.", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
 _STAGES = HistogramFamily(
@@ -87,6 +117,8 @@ class PrometheusMetrics:
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
         self._tally = Tally((_BATCHES, _STAGES, _RUNS, _FAILURES, _DEVICE_BUSY, _DEVICE_WANTED, _DEVICE_SHARE, *others))
+        self._tally.expect(chain(*(_RUNS.steps(outcome) for outcome in (*_NOT_FAILED, DIED, *FAILURE_CODES))))
+        self._tally.expect(chain(*(_FAILURES.steps(code) for code in FAILURE_CODES)))
         self._registry = CollectorRegistry()
         self._registry.register(self._tally)
 

@@ -75,7 +75,7 @@ def main() -> int:
 
 def _configure_logging(settings: Settings) -> None:
     """Log what Celery, its process pool and Python's warnings say in the same way as our own lines."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     logging.captureWarnings(True)
     get_logger().propagate = True
 

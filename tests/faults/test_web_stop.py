@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -66,7 +67,7 @@ class SlowService(RunningService):
 
 @pytest.mark.slow
 def test_draining_service_refuses_new_jobs_and_answers_everything_else(tmp_path: Path) -> None:
-    settings = {"DRAIN_SECONDS": 60, "MAX_BATCH_SIZE": 1, "FAKE_STEP_SECONDS": 0.8}
+    settings: dict[str, Any] = {"DRAIN_SECONDS": 60, "MAX_BATCH_SIZE": 1, "FAKE_STEP_SECONDS": 0.8}
     with running_service(tmp_path, SlowService, **settings) as service:
         done = service.generate(good_png(), steps=10).json()
         named = {"Idempotency-Key": "the-running-one"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -40,13 +42,18 @@ def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
 def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) -> None:
     """The device is free long before six meshes are made by two threads, and Celery then ends the worker's child."""
     moments = sized(SHORT_MOMENTS, MOMENTS)
-    settings = {"FAKE_STEP_SECONDS": 0.5, "FAKE_MESH_SECONDS": 1, "MAX_BATCH_SIZE": len(SIX), "BATCH_WAIT": 0.2}
+    settings: dict[str, Any] = {
+        "FAKE_STEP_SECONDS": 0.5,
+        "FAKE_MESH_SECONDS": 1,
+        "MAX_BATCH_SIZE": len(SIX),
+        "BATCH_WAIT": 0.2,
+    }
     with cluster(tmp_path, **settings) as (yard, _):
         for moment in moments:
             yard.worker.start()
             yard.await_ready()
             ids = yard.submit(*SIX)
-            until(lambda ids=ids, moment=moment: has_come(yard, ids, *moment), f"{moment}; {yard.worker.log[-3000:]}")
+            until(partial(has_come, yard, ids, *moment), f"{moment}; {yard.worker.log[-3000:]}")
             assert yard.worker.stop() == 0
             found = [yard.job(job_id) for job_id in ids]
             assert [(job.status, job.attempts, job.fence) for job in found] == [(Status.COMPLETED, 1, 1)] * len(ids)

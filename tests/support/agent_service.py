@@ -47,7 +47,8 @@ class AgentService:
         self.keys = {name: add_agent(self.settings.agents_file, name) for name in ("ann", "bob")}
         opened = AgentServices.from_settings(self.settings, clock=self.clock, open_processor=lambda: self.fake)
         # What was read is old at once: a test need not wait for a second to be over.
-        fresh = HealthReader(opened.store, opened.registry, monotonic=itertools.count(step=60).__next__)
+        now = itertools.count(step=60).__next__
+        fresh = HealthReader(opened.store, opened.registry, now, opened.health.disk_full)
         self.services = replace(opened, health=fresh)
         self.app = create_app(self.settings, self.services)
         self._nonces = (f"nonce-{k:06d}" for k in itertools.count())
@@ -179,9 +180,13 @@ def refused(response: TestResponse) -> tuple[int, str]:
 
 
 def _may_ask_again(response: TestResponse) -> bool:
+    if response.status_code == 409:
+        return bool(response.get_json()["code"] == "BATCH_UNFINISHED")
     if response.status_code in (429, 503):
         return bool(response.get_json()["code"] != "OUT_OF_MEMORY")
     if response.request.method == "HEAD" or response.mimetype != "application/json":
         return "Retry-After" in response.headers
+    if response.status_code == 202:
+        return True
     unfinished = response.get_json().get("status") in ("queued", "processing")
     return "/status/" in response.request.path and response.status_code == 200 and unfinished

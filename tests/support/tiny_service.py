@@ -227,11 +227,12 @@ Fault = Callable[["Wire", socket.socket, bytes, int], None]
 class Wire:
     """A port that leads to another; each connection carries one request and meets the next fault, if one is left."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listen_on: int = 0) -> None:
+        """Lead to a port. listen_on : where to be reached, 0 for any port that is free."""
         self.seen: list[Head] = []
         self.faults: deque[Fault] = deque()
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", listen_on))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
