@@ -26,14 +26,14 @@ from backend.hunyuan3d.mesh.ops import require_usable
 from backend.rendering.camera_model import Camera
 from backend.rendering.color_atlas import paint_texture, splat
 from backend.rendering.color_fill import Floats, fill_points
-from backend.rendering.color_layers import FLANK, SHEER, Layer, Seen, see
+from backend.rendering.color_layers import FLANK, SHEER, Layer, Seen, extent_of, see
 from backend.rendering.color_mirror import aslant, with_mirrored
 from backend.rendering.color_sources import color_sources
 from backend.rendering.far_side import far_side
 from backend.rendering.surface_colors import sample
 
 _LEAST_SIDE, _MOST_SIDE = 384, 1024
-_MAP_SIDE = 384
+_MAP_SIDE = 336
 _PADDING = 0.015
 # An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
 # and its lip's breadth, in shares of the image.
@@ -84,8 +84,9 @@ def _window(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera) -> tuple
     pixels, _ = camera.project(vertices[used], size)
     shown = np.array(cutout.getchannel("A").getbbox() or (0, 0, size, size), np.float64).reshape(2, 2)
     # A camera that is far off must not ask for an endless image.
-    low = np.clip(np.minimum(pixels.min(axis=0), shown[0]), -size / 2, size) - _PADDING * size
-    high = np.clip(np.maximum(pixels.max(axis=0), shown[1]), 0.0, 1.5 * size) + _PADDING * size
+    least, most = (np.array([edge(axis) for axis in pixels.T]) for edge in (np.min, np.max))
+    low = np.clip(np.minimum(least, shown[0]), -size / 2, size) - _PADDING * size
+    high = np.clip(np.maximum(most, shown[1]), 0.0, 1.5 * size) + _PADDING * size
     extent = math.ceil(float((high - low).max())) + 1
     left, top = np.floor((low + high - extent) / 2).astype(int).tolist()
     return left, top, extent
@@ -211,7 +212,7 @@ def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool
 
 def _from_nearby(seen: Seen, colors: Floats, sources: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> Floats:
     """Return the colours of the unknown vertices, from sources that lie near and look the same way."""
-    size = float(np.ptp(seen.vertices, axis=0).max())
+    size = extent_of(seen.vertices)
     features = np.concatenate([seen.vertices / size, _NORMAL_WEIGHT * seen.normals], axis=1).astype(np.float32)
     wanted = features[unknown]
     # Neighbours share an answer: a cell of the grid has one for each side that it looks to.
