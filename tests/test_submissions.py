@@ -13,12 +13,15 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.jobs.worker_registry import WorkerStatus
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.storage.files import LocalFiles
+from backend.validation import GenerationRequest
 from tests.support.agent_service import (
     API,
+    FORM,
     AgentService,
     agent_service,
+    encode_form,
     field,
     good_png,
     image,
@@ -49,10 +52,19 @@ def running(tmp_path: Path) -> Iterator[AgentService]:
         (field("quality", "11"), "INVALID_QUALITY"),
         (field("steps", "9"), "INVALID_STEPS"),
         (field("guidance_scale", "nan"), "INVALID_GUIDANCE_SCALE"),
-        (field("seed", "-1"), "INVALID_SEED"),
+        (field("seed", "-2"), "INVALID_SEED"),
         (field("target_faces", "99"), "INVALID_TARGET_FACES"),
         (field("remove_background", "maybe"), "INVALID_REMOVE_BACKGROUND"),
         (field("scale_mm", "0"), "INVALID_SCALE_MM"),
+        (field("format", "glb,fbx"), "INVALID_FORMAT"),
+        (field("octree_resolution", "513"), "INVALID_OCTREE_RESOLUTION"),
+        (field("objects", "each"), "INVALID_OBJECTS"),
+        (field("color", "red"), "INVALID_COLOR"),
+        (field("place", "floor"), "INVALID_PLACE"),
+        (field("upright", "on"), "INVALID_UPRIGHT"),
+        (field("compress", "zip"), "INVALID_COMPRESS"),
+        (field("preview", "1"), "INVALID_PREVIEW"),
+        (field("turntable", "1"), "INVALID_TURNTABLE"),
         (field("async", "1"), "INVALID_ASYNC"),
         (field("texture", "yes"), "UNKNOWN_FIELD"),
         (image(), "TOO_MANY_IMAGES"),
@@ -192,9 +204,19 @@ def test_of_many_alike_at_once_one_makes_the_job(service: AgentService) -> None:
     assert len(service.images()) == service.services.store.counts().queued == 1
 
 
-@pytest.mark.parametrize("key", ["", "two words", "k" * 129, "sch\u00f6n"])
+@pytest.mark.parametrize("key", ["", "two words", "k" * 129, "sch\u00f6n", "two,keys"])
 def test_key_has_a_form(service: AgentService, key: str) -> None:
     assert refused(service.generate(Idempotency_Key=key)) == (400, "INVALID_IDEMPOTENCY_KEY")
+
+
+def test_two_keys_are_refused_whatever_they_are(service: AgentService) -> None:
+    body = encode_form(field("async", "true"), image())
+    for keys in (["key-1", "key-1"], ["key-1", "key-2"]):
+        headers = [*service.headers("POST", f"{API}/generate-3d", body).items(), ("Content-Type", FORM)]
+        headers += [("Idempotency-Key", key) for key in keys]
+        response = service.app.test_client().post(f"{API}/generate-3d", data=body, headers=headers)
+        assert refused(response) == (400, "INVALID_IDEMPOTENCY_KEY")
+    assert service.services.store.counts().queued == 0
 
 
 def test_key_outlives_its_job(service: AgentService) -> None:
@@ -207,3 +229,18 @@ def test_key_outlives_its_job(service: AgentService) -> None:
     assert "new key" in response.get_json()["error"]
     service.clock.advance(7 * 86400)  # the key is over by then, and the request is a new one
     assert service.generate(Idempotency_Key="key-1").get_json()["job_id"] != job.id
+
+
+def test_quality_follows_the_model_that_a_worker_runs(service: AgentService) -> None:
+    """What nobody has said of yet is taken from MODEL_PATH's configuration, which is the demo's."""
+    registry = service.services.registry
+    before = made_resolution(service)
+    registry.beat(WorkerState("gpu", WorkerStatus.READY, model="m", octree_resolution=256), 20)
+    service.services.health.read_anew()
+    assert (before, made_resolution(service)) == (128, 256)
+
+
+def made_resolution(service: AgentService) -> int:
+    """Return the octree resolution of a job that is submitted without one."""
+    job_id = service.submit()
+    return GenerationRequest.from_json(service.services.store.get(job_id, "ann").request).octree_resolution
