@@ -123,7 +123,7 @@ def test_job_that_is_cancelled_while_its_sender_waits_is_answered_so(service: Ag
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(service.generate, image())
         eventually(lambda: service.services.store.counts().queued == 1)
-        (job,) = service.services.store.list_jobs("ann", None, 1).jobs
+        (job,) = service.services.store.list_jobs(service.owner("ann"), None, 1).jobs
         service.call("DELETE", f"{API}/jobs/{job.id}")
         assert refused(waiting.result()) == (409, "CANCELLED")
 

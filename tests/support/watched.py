@@ -54,7 +54,7 @@ class WatchedService(RunningService):
             assert [signature for signature in self._signatures - {""} if signature in text] == []
         lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
         assert [line for line in lines if line["level"] in ("ERROR", "CRITICAL")] == []
-        assert all(json.loads(line)["request_id"] for line in audit.splitlines())
+        assert all({"request_id", "count"} & set(json.loads(line)) for line in audit.splitlines())
 
     def _look(self, answer: Answer, *, status_asked: bool) -> None:
         assert _REQUEST_ID.fullmatch(answer.headers.get("X-Request-ID", ""))
