@@ -18,6 +18,7 @@ from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_a
 from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
+from backend.api.file_answers import answer_files
 from backend.api.following import (
     EXTENSION,
     find,
@@ -39,6 +40,7 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
+from backend.api.job_files import add_format, delete_files, open_file, read_format
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
@@ -118,7 +120,7 @@ def generate(header: SubmitHeaders) -> Response:
         answer = AcceptedAnswer(job_id=job_id, status=status.value, status_url=links().status(job_id))
         return _accepted(answer)
     if job.status is Status.COMPLETED:
-        return json_response(answer_generated(job, links()))
+        return json_response(answer_generated(job, links(), outlook_of(_services(), job)))
     return error_response(job_failure(job))
 
 
@@ -171,21 +173,29 @@ def cancel(path: JobPath) -> Response:
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
 @require_agent_token("download")
 def download(path: FilePath) -> Response:
-    """Send the file of a mesh, or all of a batch as a zip, with ETag and ranges."""
+    """Send a file of a job, or all of a batch as a zip, with ETag and ranges."""
     services = _services()
     batch_id = batch_id_of(path.filename)
-    found: Job | Batch
-    if batch_id is None:
-        found = find_file(services, path.filename, g.agent.internal_id)
-    else:
-        found = find_batch(services, batch_id, g.agent.internal_id)
-    log_jobs(found.id)
-    try:
-        if isinstance(found, Batch):
-            return send_artifact(open_batch_zip(services, found))
-        return send_artifact(services.artifacts.open(path.filename))
-    except ArtifactNotFound as lost:
-        raise why_lost(services, found.finished_at, lost) from lost
+    return _send_file(services, path.filename) if batch_id is None else _send_zip(services, batch_id)
+
+
+@api.post("/jobs/<job_id>/files", provide_automatic_options=False, **calls.ADD_FILE)
+@require_agent_token("download")
+def add_file(path: JobPath) -> Response:
+    """Make one more format of a finished mesh."""
+    format = read_format(g.body, request.headers.get("Content-Type", ""))
+    job = _find_job(path.job_id)
+    add_format(_services(), job, format)
+    return json_response(answer_files(job, _services().store.files.of(job), links()))
+
+
+@api.delete("/jobs/<job_id>/files", provide_automatic_options=False, **calls.DELETE_FILES)
+@require_agent_token("generate")
+def remove_files(path: JobPath) -> Response:
+    """Delete a finished job's files and picture."""
+    job = _find_job(path.job_id)
+    delete_files(_services(), job)
+    return json_response(answer_files(job, (), links()))
 
 
 @api.get("/me", provide_automatic_options=False, **calls.ME)
@@ -229,6 +239,35 @@ def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
     if isinstance(found, Batch):
         return answer_batch(found, links(), _services().outlooks.of(found.jobs))
     return answer_job(found, links(), outlook_of(_services(), found))
+
+
+def _send_file(services: AgentServices, name: str) -> Response:
+    """Send a file of a job. Raises ArtifactNotFound, Expired, ArtifactStoreUnavailable."""
+    agent_id = g.agent.internal_id
+    file = find_file(services, name, agent_id)
+    log_jobs(file.job_id)
+    try:
+        return send_artifact(open_file(services, file))
+    except ArtifactNotFound as lost:
+        raise why_lost(services, services.store.get(file.job_id, agent_id).finished_at, lost) from lost
+
+
+def _send_zip(services: AgentServices, batch_id: str) -> Response:
+    """Send the zip of a batch. Raises ArtifactNotFound, Expired, BatchUnfinished, ArtifactStoreUnavailable."""
+    batch = find_batch(services, batch_id, g.agent.internal_id)
+    log_jobs(batch_id)
+    try:
+        return send_artifact(open_batch_zip(services, batch))
+    except ArtifactNotFound as lost:
+        raise why_lost(services, batch.finished_at, lost) from lost
+
+
+def _find_job(job_id: str) -> Job:
+    """Return the agent's job of this id. Raises JobNotFound, also for a batch, and Expired."""
+    found = find(_services(), job_id, g.agent.internal_id)
+    if isinstance(found, Batch):
+        raise JobNotFound("Files are a job's; the status of a batch names its jobs.")
+    return found
 
 
 def _refused_of(batch_id: str) -> list[Job]:

@@ -20,11 +20,11 @@ from backend.hunyuan3d.device.memory import DeviceMemory
 from backend.hunyuan3d.finishing import PendingShape, build_meshes
 from backend.hunyuan3d.image.image_processor import as_list
 from backend.hunyuan3d.options import BackgroundModes, ImageOptions, Seeds, TargetFaces, image_options
-from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline, refused
 from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
-from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, Acceleration
+from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, DEFAULT_OBJECTS, Acceleration, ObjectChoice
 
 Out = TypeVar("Out")
 
@@ -67,6 +67,7 @@ class BatchProgress:
 
 
 OnProgress = Callable[[BatchProgress], None]
+OnRefused = Callable[[int, PendingShape], None]
 
 
 class BatchOptions(TypedDict, total=False):
@@ -79,6 +80,7 @@ class BatchOptions(TypedDict, total=False):
     target_faces: TargetFaces
     remove_background: BackgroundModes
     acceleration: Acceleration
+    objects: ObjectChoice
 
 
 class BatchCall(BatchOptions, total=False):
@@ -87,6 +89,7 @@ class BatchCall(BatchOptions, total=False):
     options: Sequence[ImageOptions] | None
     capacity: int | None
     on_progress: OnProgress | None
+    on_refused: OnRefused | None
 
 
 def add_batch_inference_to_processor(processor: Processor) -> Processor:
@@ -122,8 +125,9 @@ class ShapeBatch:
         seeds, target_faces, remove_background : one for all or one for each. Where a value is None the checkpoint's own
         holds. options : in place of all these, what is wanted of each image, with the same generation in each.
         capacity : how many images fit together, when batch_capacity was asked before. on_progress : what it raises
-        ends the call and comes out; the processor stays usable. finish : False returns once the device is done, and
-        `PendingShape.build_mesh` makes the meshes later, on any thread.
+        ends the call and comes out; the processor stays usable. on_refused : called, before the device is used, with
+        the index of each image that cannot be used, and with what is returned for it in the end. finish : False returns
+        once the device is done, and `PendingShape.build_mesh` makes the meshes later, on any thread.
         Raises InvalidParameter, MissingImage; never OutOfMemory, which is an image's result.
         """
         pending = self._until_meshes(images, **call)
@@ -143,10 +147,11 @@ class ShapeBatch:
         target_faces: TargetFaces = None,
         remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
         acceleration: Acceleration = DEFAULT_ACCELERATION,
+        objects: ObjectChoice = DEFAULT_OBJECTS,
     ) -> list[ImageOptions]:
         pipeline = self._processor.pipeline
         generation = pipeline.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
-        return image_options(generation, count, seeds, target_faces, remove_background)
+        return image_options(generation, count, seeds, target_faces, remove_background, objects)
 
     def _until_meshes(
         self,
@@ -155,6 +160,7 @@ class ShapeBatch:
         options: Sequence[ImageOptions] | None = None,
         capacity: int | None = None,
         on_progress: OnProgress | None = None,
+        on_refused: OnRefused | None = None,
         **loose: Unpack[BatchOptions],
     ) -> list[PendingShape]:
         items = cast(list[MaybePrepared], as_list(images))
@@ -166,6 +172,9 @@ class ShapeBatch:
         pipeline, generation = self._processor.pipeline, options[0].generation
         prepared = pipeline.prepare_shapes(items, options)
         on_progress(BatchProgress("preprocess", len(prepared), len(prepared), tuple(range(len(prepared)))))
+        if on_refused is not None:
+            for index, shape in refused(prepared).items():
+                on_refused(index, shape)
 
         def report(stage: Stage, done: int, total: int, indices: Indices) -> None:
             on_progress(BatchProgress(stage, done, total, indices))

@@ -367,7 +367,9 @@ class BatchProcessor:
 
     def _record(self, task: Task, shape: PendingShape) -> None:
         try:
-            self._recorder.record(task.run, task.request, shape)
+            later = self._recorder.record(task.run, task.request, shape)
+            if later is not None:
+                self._exports.defer(later)
         finally:
             self._memory.after_work()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from backend.errors import ConfigurationError
-from backend.limits import MAX_BATCH_IMAGES
+from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -174,6 +174,16 @@ class Settings:
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000
+
+    max_octree_resolution: Annotated[
+        int,
+        Meaning(
+            "MAX_OCTREE_RESOLUTION",
+            "Finest `octree_resolution` a request may ask for; time and memory grow with its square.",
+            MIN_REQUEST_RESOLUTION,
+            MAX_RESOLUTION,
+        ),
+    ] = 512
 
     database_url: Annotated[
         str,

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from backend.agent_auth import AgentGuard
@@ -19,6 +20,7 @@ from backend.auth.nonces import open_nonce_store
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
+from backend.hunyuan3d.checkpoint.defaults import configured_resolution
 from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
@@ -36,7 +38,7 @@ from backend.storage.database import Database
 from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
-from backend.validation import workload_of
+from backend.validation import Resolutions, workload_of
 
 _AGENTS_SECONDS = 5.0
 
@@ -168,6 +170,18 @@ class AgentServices:
     def registry(self) -> WorkerRegistry:
         """Which workers are alive."""
         return self.resources.registry
+
+    def resolutions(self) -> Resolutions:
+        """Return the octree resolutions of the model: as a worker says that is ready, else as its configuration does.
+
+        Raises StoreUnavailable.
+        """
+        own = self.health.read().octree_resolution or self._configured_resolution
+        return Resolutions(own, self.settings.max_octree_resolution)
+
+    @cached_property
+    def _configured_resolution(self) -> int:
+        return configured_resolution(self.settings.model_path, self.settings.model_subfolder)
 
     def start(self, *, alone: bool = False, on_ready: Callable[[], None] | None = None) -> None:
         """Begin to run jobs, if this process does, and to clear away what is over.

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
@@ -21,27 +22,44 @@ from backend.errors import (
     InvalidAcceptPartial,
     InvalidAsync,
     InvalidBackgroundMode,
+    InvalidColor,
+    InvalidCompress,
     InvalidFormat,
     InvalidGuidance,
     InvalidLabel,
+    InvalidObjects,
+    InvalidOctreeResolution,
     InvalidParameter,
+    InvalidPlace,
+    InvalidPreview,
     InvalidQuality,
     InvalidScale,
     InvalidSeed,
     InvalidSteps,
     InvalidTargetFaces,
+    InvalidTurntable,
+    InvalidUpright,
     RequestUnreadable,
     ServiceError,
     UnknownField,
 )
+from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, read_text, shown
+from backend.hunyuan3d.mesh.offered import require_compression, require_format
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
 from backend.jobs.stage_times import Workload
 from backend.limits import (
+    CHECKPOINT_RESOLUTION,
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
+    DEFAULT_COLOR,
+    DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
+    DEFAULT_OBJECTS,
+    DEFAULT_PLACE,
     DEFAULT_QUALITY,
+    DEFAULT_SCALE_MM,
+    DEFAULT_UPRIGHT,
     MAX_GUIDANCE_SCALE,
     MAX_LABEL_CHARACTERS,
     MAX_QUALITY,
@@ -50,46 +68,74 @@ from backend.limits import (
     MAX_STEPS,
     MAX_TARGET_FACES,
     MIN_QUALITY,
+    MIN_REQUEST_RESOLUTION,
     MIN_RESOLUTION,
+    MIN_SCALE_MM,
     MIN_STEPS,
     MIN_TARGET_FACES,
     SEED_LIMIT,
     Acceleration,
     BackgroundMode,
+    ColorMode,
+    Compression,
     MeshFormat,
+    ObjectChoice,
+    Place,
+    Upright,
+    default_target_faces,
 )
+
+
+def _separate_formats(value: object) -> object:
+    """Take a text of formats apart at its commas, name each once, and leave what is neither text nor list alone."""
+    parts = value.split(",") if isinstance(value, str) else value
+    return tuple(dict.fromkeys(parts)) if isinstance(parts, (list, tuple)) else value
+
+
+def _scale_of_old(value: object) -> object:
+    """Give a mesh that was asked for without a size, which earlier versions took, the size that is usual now."""
+    return DEFAULT_SCALE_MM if value is None else value
+
+
+Formats = Annotated[tuple[MeshFormat, ...], BeforeValidator(_separate_formats), Field(min_length=1)]
 
 Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
 Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
 Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
+RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOLUTION)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
+SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
-Millimetres = Annotated[float, Field(gt=0, le=MAX_SCALE_MM)]
+Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
 
-_STRICT = ConfigDict(
+STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
 )
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "format": InvalidFormat,
     "quality": InvalidQuality,
+    "octree_resolution": InvalidOctreeResolution,
     "steps": InvalidSteps,
     "guidance_scale": InvalidGuidance,
     "acceleration": InvalidAcceleration,
     "seed": InvalidSeed,
     "target_faces": InvalidTargetFaces,
     "remove_background": InvalidBackgroundMode,
+    "objects": InvalidObjects,
+    "color": InvalidColor,
     "scale_mm": InvalidScale,
+    "place": InvalidPlace,
+    "upright": InvalidUpright,
+    "compress": InvalidCompress,
+    "preview": InvalidPreview,
+    "turntable": InvalidTurntable,
     "async": InvalidAsync,
     "label": InvalidLabel,
     "accept_partial": InvalidAcceptPartial,
 }
-# Only what JSON would take as a number: int() and float() also take spaces, underscores and other scripts' digits.
-_WHOLE = re.compile(r"-?[0-9]{1,15}", re.ASCII)
-_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_NOT_READ = object()
 
 
 def without_default(schema: dict[str, Any]) -> None:
@@ -104,12 +150,20 @@ def _optional(description: str) -> Any:
 class GenerationFields(BaseModel):
     """The form fields that say what mesh is wanted; each may be left out."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    format: MeshFormat = Field(default=DEFAULT_FORMAT, description="File format of the mesh.")
+    formats: Formats = Field(
+        default=(DEFAULT_FORMAT,),
+        alias="format",
+        description="File formats of the mesh, the main one first; several with commas between, or repeated.",
+    )
     quality: Quality = Field(
         default=DEFAULT_QUALITY,
-        description="Sets the octree resolution, from 128 at 1 to 512 at 10, and the default steps.",
+        description="Sets the octree resolution, from a third of the checkpoint's own at 1 to four thirds at 10, and "
+        "the default steps and faces.",
+    )
+    octree_resolution: RequestResolution | SkipJsonSchema[None] = _optional(
+        "Cells a side, instead of what quality says; at most the service's MAX_OCTREE_RESOLUTION, 512 as a rule."
     )
     steps: Steps | SkipJsonSchema[None] = _optional("Denoising steps; by default what the checkpoint and quality say.")
     guidance_scale: Guidance | SkipJsonSchema[None] = _optional("Guidance; by default the checkpoint's.")
@@ -117,13 +171,40 @@ class GenerationFields(BaseModel):
         default=DEFAULT_ACCELERATION,
         description="Whether some evaluations of the denoiser are forecast: a faster, slightly different mesh.",
     )
-    seed: Seed | SkipJsonSchema[None] = _optional("Makes the same mesh again; drawn, and returned, when left out.")
-    target_faces: TargetFaces | SkipJsonSchema[None] = _optional("Most faces of the mesh; by default as they come.")
+    seed: SeedOrDrawn | SkipJsonSchema[None] = _optional(
+        "Makes the same mesh again; drawn, and returned, when left out or -1."
+    )
+    target_faces: TargetFaces | Literal["none"] | SkipJsonSchema[None] = _optional(
+        "Most faces of the mesh, or none for all; by default 10,000 at quality 1 to 215,443 at 9, and all at 10."
+    )
     remove_background: BackgroundMode = Field(
         default=DEFAULT_BACKGROUND_MODE,
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
-    scale_mm: Millimetres | SkipJsonSchema[None] = _optional("Length of the longest side in millimetres, for print.")
+    objects: ObjectChoice = Field(
+        default=DEFAULT_OBJECTS, description="Whether all pieces of the mesh are kept, or the largest alone."
+    )
+    color: ColorMode = Field(
+        default=DEFAULT_COLOR,
+        description="Colours from the picture: auto is a texture in GLB and USDZ, colours of vertices in OBJ, PLY and "
+        "3MF, none in STL.",
+    )
+    scale_mm: Millimetres = Field(
+        default=DEFAULT_SCALE_MM,
+        description="Length of the longest side in millimetres; GLB and USDZ say it in metres, the others in mm.",
+    )
+    place: Place = Field(
+        default=DEFAULT_PLACE, description="Whether the mesh stands on the plane, is centred, or lies as it was found."
+    )
+    upright: Upright = Field(
+        default=DEFAULT_UPRIGHT,
+        description="Whether a mesh that leans, as its picture was taken from above, is levelled.",
+    )
+    compress: Compression = Field(
+        default=DEFAULT_COMPRESSION, description="How a GLB is compressed; the viewer must know how to read that."
+    )
+    preview: bool = Field(default=True, description="Whether a picture of the mesh is made as well.")
+    turntable: bool = Field(default=False, description="Whether an animation of the turning mesh is made as well.")
     label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
 
 
@@ -145,19 +226,20 @@ class BatchFields(GenerationFields):
     )
 
 
-Fields = TypeVar("Fields", bound=GenerationFields)
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 class GenerationRequest(BaseModel):
     """What one job is to make; kept with the job as JSON text.
 
-    octree_resolution : cells a side, 128 to 512
-    steps, guidance_scale : None = the checkpoint's (see options); target_faces, scale_mm : None = as it comes
+    formats : the first is what download_url names. octree_resolution : cells a side, as quality or the caller said.
+    steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all.
+    What has a default is not named by jobs that an earlier version queued.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    format: MeshFormat
+    formats: Formats = Field(validation_alias=AliasChoices("formats", "format"))
     quality: Quality
     octree_resolution: Resolution
     steps: Steps | None
@@ -165,9 +247,20 @@ class GenerationRequest(BaseModel):
     seed: Seed
     target_faces: TargetFaces | None
     remove_background: BackgroundMode
-    scale_mm: Millimetres | None
-    # Jobs that an earlier version queued do not name it.
+    scale_mm: Annotated[float, BeforeValidator(_scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
     acceleration: Acceleration = DEFAULT_ACCELERATION
+    objects: ObjectChoice = DEFAULT_OBJECTS
+    color: ColorMode = DEFAULT_COLOR
+    place: Place = DEFAULT_PLACE
+    upright: Upright = DEFAULT_UPRIGHT
+    compress: Compression = DEFAULT_COMPRESSION
+    preview: bool = True
+    turntable: bool = False
+
+    @property
+    def format(self) -> MeshFormat:
+        """The format of the mesh's main file."""
+        return self.formats[0]
 
     def to_json(self) -> str:
         """Return the request as JSON text, for the job table."""
@@ -199,7 +292,7 @@ class GenerationRequest(BaseModel):
             self.octree_resolution,
             self.acceleration,
         )
-        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background)
+        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background, self.objects)
 
     def inference_steps(self, checkpoint_default: int) -> int:
         """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
@@ -226,14 +319,51 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         if name not in known:
             raise UnknownField(
                 f"There is no field {shown(name)}; the fields are {', '.join(known)}.",
-                details={"field": name[:SHOWN_CHARACTERS], "allowed": list(known)},
+                details={"field": name[:MOST_SHOWN], "allowed": list(known)},
             )
     typed = {name: _read(name, texts, known[name]) for name, texts in values.items()}
     try:
         return model.model_validate(typed)
     except ValidationError as error:
         name = str(error.errors(include_url=False)[0]["loc"][0])
+        if name not in values:
+            allowed = allowed_by(known[name])
+            details = {"field": name, "allowed": allowed}
+            raise _ERRORS[name](f"{name} must be given: {allowed}.", details=details) from error
         raise _refusal(name, values[name][0], known[name]) from error
+
+
+@dataclass(frozen=True)
+class Resolutions:
+    """Octree resolutions, cells a side: what the checkpoint is for, and the finest that a request may have."""
+
+    own: int = CHECKPOINT_RESOLUTION
+    most: int = 512
+
+    def of_quality(self, quality: int) -> int:
+        """Return the cells a side for a quality from 1 to 10: a third of the checkpoint's own to four thirds.
+
+        To the nearest multiple of 16, and within what a request may have.
+        """
+        exact = self.own * (1 / 3 + (quality - 1) / 9)
+        return min(max(MIN_REQUEST_RESOLUTION, 16 * math.floor(exact / 16 + 0.5)), self.most)
+
+    def check(self, fields: GenerationFields) -> None:
+        """Refuse what is finer than a request may ask for. Raises InvalidOctreeResolution."""
+        asked = fields.octree_resolution
+        if asked is not None and asked > self.most:
+            allowed = f"a whole number from {MIN_REQUEST_RESOLUTION} to {self.most}"
+            raise InvalidOctreeResolution(
+                f"octree_resolution must be {allowed}, not '{asked}'.",
+                details={"field": "octree_resolution", "allowed": allowed},
+            )
+
+
+def require_offered(fields: GenerationFields) -> None:
+    """Refuse what needs a package that is not installed here. Raises InvalidFormat, InvalidCompress."""
+    for format in fields.formats:
+        require_format(format)
+    require_compression(fields.compress)
 
 
 def new_job(
@@ -241,6 +371,7 @@ def new_job(
     image: str,
     model: str,
     draw_bits: Callable[[int], int],
+    resolutions: Resolutions,
     *,
     filename: str | None = None,
     refusal: ServiceError | None = None,
@@ -250,7 +381,7 @@ def new_job(
     image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
     filename, refusal : as NewJob's
     """
-    request = resolve(fields, lambda: draw_bits(32))
+    request = resolve(fields, lambda: draw_bits(32), resolutions)
     label = fields.label or None
     return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
 
@@ -269,26 +400,40 @@ def workload_of(request: str, default_steps: int) -> Workload | None:
     return Workload(steps, read.octree_resolution, read.target_faces, read.acceleration)
 
 
-def resolve(fields: GenerationFields, draw_seed: Callable[[], int]) -> GenerationRequest:
-    """Return the request that the fields make: quality as octree resolution, a seed drawn where none is given."""
+def resolve(
+    fields: GenerationFields, draw_seed: Callable[[], int], resolutions: Resolutions | None = None
+) -> GenerationRequest:
+    """Return the request that the fields make: resolution and faces of the quality, a seed drawn where none is given.
+
+    resolutions : the released checkpoints' when None
+    """
     # The fields were checked when they were read.
     return GenerationRequest.model_construct(
-        format=fields.format,
+        formats=fields.formats,
         quality=fields.quality,
-        octree_resolution=octree_resolution(fields.quality),
+        octree_resolution=fields.octree_resolution or (resolutions or Resolutions()).of_quality(fields.quality),
         steps=fields.steps,
         guidance_scale=fields.guidance_scale,
-        seed=draw_seed() if fields.seed is None else fields.seed,
-        target_faces=fields.target_faces,
+        seed=draw_seed() if fields.seed in (None, -1) else fields.seed,
+        target_faces=_target_faces(fields),
         remove_background=fields.remove_background,
         scale_mm=fields.scale_mm,
         acceleration=fields.acceleration,
+        objects=fields.objects,
+        color=fields.color,
+        place=fields.place,
+        upright=fields.upright,
+        compress=fields.compress,
+        preview=fields.preview,
+        turntable=fields.turntable,
     )
 
 
-def octree_resolution(quality: int) -> int:
-    """Return the cells a side for a quality from 1 to 10: from 128 to 512 in even steps, as multiples of 16."""
-    return 16 * round((128 + 384 * (quality - 1) / 9) / 16)
+def _target_faces(fields: GenerationFields) -> int | None:
+    asked = fields.target_faces
+    if asked is None:
+        return default_target_faces(fields.quality)
+    return None if asked == "none" else asked
 
 
 def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
@@ -302,79 +447,34 @@ def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]
 
 
 @cache
-def _schemas(model: type[GenerationFields]) -> dict[str, dict[str, Any]]:
+def _schemas(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = model.model_json_schema(by_alias=True)["properties"]
     return schemas
 
 
 def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
-    if len(texts) != 1:
+    several = schema.get("type") == "array"
+    if not texts or (len(texts) > 1 and not several):
         raise _ERRORS[name](
             f"{name} must be given once, not {len(texts)} times.",
             details={"field": name, **_expected(schema)},
         )
-    value = _READERS[schema["type"]](texts[0])
-    if value is _NOT_READ:
-        raise _refusal(name, texts[0], schema)
+    text = ",".join(texts)
+    value = read_text(text, schema)
+    if value is NOT_READ:
+        raise _refusal(name, text, schema)
     return value
 
 
 def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
-    message = f"{name} must be {_allowed(schema)}, not {shown(text)}."
+    message = f"{name} must be {allowed_by(schema)}, not {shown(text)}."
     return _ERRORS[name](message, details={"field": name, **_expected(schema)})
 
 
 def _expected(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a field takes, for an error's details: in words, and as its schema has it for programs."""
     bounds = {name: schema[name] for name in _BOUNDS if name in schema}
-    return {"allowed": _allowed(schema), **bounds}
+    return {"allowed": allowed_by(schema), **bounds}
 
 
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """Return what a field takes, in words, from its schema: a message can't say other than what is checked."""
-    if "enum" in schema:
-        return f"one of {', '.join(schema['enum'])}"
-    if schema["type"] == "boolean":
-        return "true or false"
-    if schema["type"] == "string":
-        return f"at most {schema['maxLength']} characters, none of them a control character"
-    kind = "a whole number" if schema["type"] == "integer" else "a number"
-    high = f"{schema['maximum']:g}" if schema["type"] == "number" else str(schema["maximum"])
-    if "exclusiveMinimum" in schema:
-        return f"{kind} above {schema['exclusiveMinimum']:g} and at most {high}"
-    return f"{kind} from {schema['minimum']:g} to {high}"
-
-
-SHOWN_CHARACTERS = 40
-_BOUNDS = ("enum", "minimum", "exclusiveMinimum", "maximum", "maxLength")
-
-
-def shown(text: str) -> str:
-    """Return a caller's text, fit for a message: short, and nothing that moves a terminal's cursor."""
-    short = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-    return "'" + "".join(c if c.isprintable() else "?" for c in short) + "'"
-
-
-def _read_whole(text: str) -> object:
-    return int(text) if _WHOLE.fullmatch(text) else _NOT_READ
-
-
-def _read_number(text: str) -> object:
-    # Adding zero makes -0.0 the same as 0.0, in the batch key too.
-    return float(text) + 0.0 if _NUMBER.fullmatch(text) else _NOT_READ
-
-
-def _read_flag(text: str) -> object:
-    return {"true": True, "false": False}.get(text.lower(), _NOT_READ)
-
-
-def _read_text(text: str) -> object:
-    return text
-
-
-_READERS: Mapping[str, Callable[[str], object]] = {
-    "integer": _read_whole,
-    "number": _read_number,
-    "boolean": _read_flag,
-    "string": _read_text,
-}
+_BOUNDS = ("enum", "minimum", "maximum", "maxLength")

@@ -40,6 +40,7 @@ _FIELDS = (
     "target_faces",
     "remove_background",
     "scale_mm",
+    "label",
 )
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
@@ -111,16 +112,24 @@ def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> 
     targets = _targets(options.images, _folder(options.output), fields)
     for target in targets:
         _check_writable(target)
-    return _make(client, options.images, targets, fields, screen)
+    return _make(client, options.images, targets, fields, screen, accept_partial=options.accept_partial)
 
 
-def _make(client: AgentClient, images: Sequence[Path], targets: Sequence[Path], fields: Fields, screen: Screen) -> int:
+def _make(
+    client: AgentClient,
+    images: Sequence[Path],
+    targets: Sequence[Path],
+    fields: Fields,
+    screen: Screen,
+    *,
+    accept_partial: bool = False,
+) -> int:
     """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
     results: list[Made] = []
     try:
         for group in _groups(len(images)):
             sent = [images[place] for place in group]
-            finished = _run_jobs(client, sent, fields, screen)
+            finished = _run_jobs(client, sent, fields, screen, accept_partial)
             for image, place, job in zip(sent, group, finished, strict=True):
                 results.append(_fetched(client, str(image), job, targets[place]))
     finally:
@@ -129,8 +138,14 @@ def _make(client: AgentClient, images: Sequence[Path], targets: Sequence[Path], 
     return REFUSED if any(result.problem for result in results) else DONE
 
 
-def _run_jobs(client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen) -> Sequence[Job]:
-    sent = client.generate(images[0], **fields) if len(images) == 1 else client.batch(images, **fields)
+def _run_jobs(
+    client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen, accept_partial: bool
+) -> Sequence[Job]:
+    sent: Job | Batch
+    if len(images) == 1:
+        sent = client.generate(images[0], **fields)
+    else:
+        sent = client.batch(images, accept_partial=accept_partial, **fields)
     names = {job.id: path.name for job, path in zip(_jobs_of(sent), images, strict=True)}
     return _jobs_of(_waited(client, sent.id, names, screen))
 
@@ -186,7 +201,8 @@ def _cancel(client: AgentClient, options: argparse.Namespace, screen: Screen) ->
 
 
 def _jobs(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
-    screen.page(client.jobs(limit=options.limit, cursor=options.cursor))
+    query = {name: getattr(options, name) for name in ("limit", "cursor", "status", "label")}
+    screen.page(client.jobs(**query))
     return DONE
 
 
@@ -298,17 +314,24 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     batch = command("batch", _batch, "make the meshes of several pictures")
     batch.add_argument("images", type=Path, nargs="+", metavar="PICTURE", help="any number; sent by up to ten")
     batch.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here")
+    partial = "make the meshes of the good pictures when others are bad (default: of none then)"
+    batch.add_argument("--accept-partial", action="store_true", help=partial)
     _add_fields(batch)
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
-    status, cancel = command("status", _status, "show a job or batch"), command("cancel", _cancel, "cancel a job")
-    for sub, kinds in ((wait, "a job's or batch's id"), (status, "a job's or batch's id"), (cancel, "a job's id")):
-        sub.add_argument("id", help=kinds)
+    status, cancel = (
+        command("status", _status, "show a job or batch"),
+        command("cancel", _cancel, "cancel a job or batch"),
+    )
+    for sub in (wait, status, cancel):
+        sub.add_argument("id", help="a job's or batch's id")
     jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
     jobs.add_argument("--limit", type=int, metavar="N", help="1 to 100 (default: 20)")
     jobs.add_argument("--cursor", help="go on after an earlier list")
-    download = command("download", _download, "fetch a mesh")
-    download.add_argument("source", help="a download_url, or a file's name")
+    jobs.add_argument("--status", metavar="STATE", help="only jobs in this state, or in one of several with commas")
+    jobs.add_argument("--label", metavar="TEXT", help="only jobs with this in their label")
+    download = command("download", _download, "fetch a mesh, or all of a batch as a zip")
+    download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
 
@@ -324,3 +347,4 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm")
+    add("--label", metavar="TEXT", help="what to call it: `jobs --label TEXT` finds it again")

@@ -26,7 +26,6 @@ from orfeas_client.models import (
     JobPage,
     Json,
     read_health,
-    read_job,
     read_page,
     read_status,
     read_submitted_batch,
@@ -121,10 +120,20 @@ class AgentClient:
         return read_submitted_job(self._post("/generate-3d", MultipartBody(texts, [image], "image"), idempotency_key))
 
     def batch(
-        self, images: Sequence[ImageSource], *, idempotency_key: str | None = None, **fields: Unpack[Fields]
+        self,
+        images: Sequence[ImageSource],
+        *,
+        accept_partial: bool = False,
+        idempotency_key: str | None = None,
+        **fields: Unpack[Fields],
     ) -> Batch:
-        """Send 2 to 10 pictures, in order, and return their batch at once. idempotency_key : as for `generate`."""
-        body = MultipartBody(_texts(fields), images, "images")
+        """Send 2 to 10 pictures, in order, and return their batch at once. idempotency_key : as for `generate`.
+
+        accept_partial : whether the good pictures are to run when others are bad, which are failed jobs of the batch
+            then; otherwise a bad one refuses them all, and `details["images"]` of ServiceRefused names every bad one
+        """
+        texts = {**_texts(fields), **({"accept_partial": "true"} if accept_partial else {})}
+        body = MultipartBody(texts, images, "images")
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
     def status(self, job_or_batch_id: str) -> Job | Batch:
@@ -164,23 +173,36 @@ class AgentClient:
     def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
         """Fetch a file, whole or not at all, and return its path.
 
-        source : a job's download_url, or a file's name; to : a file's path, or a folder that is there
-        size : how many bytes it must have (metadata's file_size), None = as many as the service says
+        source : a job's download_url, a batch's for the zip of all its files, or a file's name
+        to : a file's path, or a folder that is there; size : how many bytes it must have (metadata's file_size), None =
+            as many as the service says
         """
         name = download_name(source, self._transport.base)
         target = Path(to)
         return download_file(self._transport, name, target / name if target.is_dir() else target, size)
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a job, a queued one at once, a running one between denoising steps; return it as it is then."""
-        return read_job({"job_id": job_id, **self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_id)}"))[0]})
+    def cancel(self, job_or_batch_id: str) -> Job | Batch:
+        """Cancel a job or what is left of a batch; return it as it is then.
 
-    def jobs(self, *, limit: int | None = None, cursor: str | None = None) -> JobPage:
+        What waits ends at once, what runs between two denoising steps.
+        """
+        answer = self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_or_batch_id)}"))[0]
+        return read_status({"job_id": job_or_batch_id, **answer})
+
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        status: str | None = None,
+        label: str | None = None,
+    ) -> JobPage:
         """Return a page of this agent's jobs, newest first.
 
         limit : 1–100, None = 20; cursor : an earlier page's next_cursor
+        status : only jobs in this state, or in one of several with commas between; label : only with this text in it
         """
-        query = {"limit": limit, "cursor": cursor}
+        query = {"limit": limit, "cursor": cursor, "status": status, "label": label}
         given = {name: str(value) for name, value in query.items() if value is not None}
         return read_page(self._transport.call(Outgoing("GET", "/jobs", given))[0])
 

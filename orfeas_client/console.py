@@ -87,6 +87,8 @@ class Screen(Terminal):
             return
         if isinstance(value, Batch):
             self._out.print(Text(f"batch {value.id}: {value.status}, {value.progress} %"))
+            if value.download_url:
+                self._out.print(Text(f"all of it: {value.download_url}"))
         self._jobs(value.jobs if isinstance(value, Batch) else (value,))
 
     def page(self, page: JobPage) -> None:
@@ -120,11 +122,12 @@ class Screen(Terminal):
             self._out.print(Text(str(path)))
 
     def _jobs(self, jobs: Sequence[Job]) -> None:
-        table = new_table("job", "status", "done>", "step", "seconds left>", "download or problem")
+        table = new_table("job", "picture or label", "status", "done>", "step", "seconds left>", "download or problem")
         for job in jobs:
             left = "-" if job.eta_seconds is None else f"{job.eta_seconds:.0f}"
             outcome = job.download_url or (f"{job.error_code} {job.error}".strip() or "-")
-            cells = (job.id, job.status, f"{job.progress} %", _step(job) or "-", left, outcome)
+            called = " · ".join(filter(None, (job.filename, job.label))) or "-"
+            cells = (job.id, called, job.status, f"{job.progress} %", _step(job) or "-", left, outcome)
             table.add_row(*(Text(cell) for cell in cells))
         self._out.print(table)
 

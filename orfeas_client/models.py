@@ -7,7 +7,7 @@ standard library. This module does not know how an answer travels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TypedDict, TypeVar
 
@@ -30,6 +30,7 @@ class Fields(TypedDict, total=False):
     target_faces: int
     remove_background: str
     scale_mm: float
+    label: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Job:
 
     status : queued, processing, completed, failed or cancelled; progress : 0–100
     download_url : set when completed; metadata : what was really done; processing_time : seconds its run took
-    error_code, error : why it failed
+    error_code, error, error_details : why it failed
+    index : which of its batch's pictures it is for, from 0, None outside a batch; filename : what that was called
+    label : what its agent calls it; request : the fields as the service understood them
+    expires_at : when it and its files are removed, as ISO 8601 says; None until it has finished
     """
 
     id: str
@@ -52,6 +56,12 @@ class Job:
     processing_time: float | None = None
     error_code: str = ""
     error: str = ""
+    error_details: Json = field(default_factory=lambda: MappingProxyType({}))
+    index: int | None = None
+    filename: str | None = None
+    label: str | None = None
+    request: Json = field(default_factory=lambda: MappingProxyType({}))
+    expires_at: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -66,7 +76,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Batch:
-    """Jobs that were sent together, in the pictures' order."""
+    """Jobs that were sent together, in the pictures' order.
+
+    counts : how many of them are in each state; download_url : a zip of all their files, set when none waits or runs
+    expires_at : when the first of them is removed, as ISO 8601 says; None until all have finished
+    """
 
     id: str
     status: str
@@ -74,6 +88,9 @@ class Batch:
     progress: int = 0
     current_step: str = ""
     eta_seconds: float | None = None
+    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    download_url: str | None = None
+    expires_at: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -117,9 +134,11 @@ def read_submitted_job(answer: Json) -> Job:
 
 
 def read_submitted_batch(answer: Json) -> Batch:
-    """Read the answer to /batch: every job is queued. Raises UnexpectedAnswer."""
-    jobs = tuple(Job(_of(str, job_id, "job_ids"), "queued") for job_id in _need(answer, "job_ids", list))
-    return Batch(_need(answer, "batch_id", str), "queued", jobs)
+    """Read the answer to /batch: every job is queued, but for those whose picture was bad. Raises UnexpectedAnswer."""
+    refused = {bad.index: bad for bad in map(_read_refused, _optional(answer, "refused", list) or [])}
+    ids = [_of(str, job_id, "job_ids") for job_id in _need(answer, "job_ids", list)]
+    jobs = (replace(refused[k], id=job_id) if k in refused else Job(job_id, "queued") for k, job_id in enumerate(ids))
+    return Batch(_need(answer, "batch_id", str), "queued", tuple(jobs))
 
 
 def read_status(answer: Json) -> Job | Batch:
@@ -133,6 +152,9 @@ def read_status(answer: Json) -> Job | Batch:
         int(_number(answer, "progress") or 0),
         _optional(answer, "current_step", str) or "",
         _number(answer, "eta_seconds"),
+        MappingProxyType(dict(_optional(answer, "counts", dict) or {})),
+        _optional(answer, "download_url", str),
+        _optional(answer, "expires_at", str),
     )
 
 
@@ -156,7 +178,28 @@ def read_job(answer: Json) -> Job:
         MappingProxyType(dict(_optional(answer, "metadata", dict) or {})),
         _number(answer, "processing_time"),
         _optional(failure, "code", str) or "",
-        _optional(failure, "message", str) or "",
+        # The first services called it otherwise.
+        _optional(failure, "error", str) or _optional(failure, "message", str) or "",
+        MappingProxyType(dict(_optional(failure, "details", dict) or {})),
+        _optional(answer, "index", int),
+        _optional(answer, "filename", str),
+        _optional(answer, "label", str),
+        MappingProxyType(dict(_optional(answer, "request", dict) or {})),
+        _optional(answer, "expires_at", str),
+    )
+
+
+def _read_refused(value: object) -> Job:
+    """Read a bad picture of a batch as the job that failed for it; its id is elsewhere in the answer."""
+    bad = _of(dict, value, "refused")
+    return Job(
+        "",
+        "failed",
+        100,
+        error_code=_need(bad, "code", str),
+        error=_need(bad, "error", str),
+        index=_need(bad, "index", int),
+        filename=_optional(bad, "filename", str),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ArtifactNotFound, InvalidFormat, StorageFull
-from backend.limits import FORMATS
+from backend.limits import FORMATS, PREVIEW_FORMAT
 from backend.storage.artifacts import ArtifactStore, media_type
 from backend.storage.files import LocalFiles
 from tests.support.file_places import PLACES, empty_place
@@ -20,11 +20,16 @@ MEDIA_TYPES = {
     "stl": "model/stl",
     "obj": "model/obj",
     "ply": "application/octet-stream",
+    "3mf": "model/3mf",
+    "usdz": "model/vnd.usdz+zip",
+    "webp": "image/webp",
+    "png": "image/png",
 }
 
 
 def test_every_format_has_a_media_type() -> None:
-    assert {format: media_type(format) for format in FORMATS} == MEDIA_TYPES
+    assert {format: media_type(format) for format in MEDIA_TYPES} == MEDIA_TYPES
+    assert {*FORMATS, PREVIEW_FORMAT} <= set(MEDIA_TYPES)
 
 
 @pytest.mark.parametrize("kind", PLACES)
@@ -35,7 +40,7 @@ def test_a_mesh_comes_back_with_what_a_download_needs(kind: str, tmp_path: Path)
         mesh = meshes.open(name)
         with mesh.stream:
             assert mesh.stream.read() == b"mesh as " + fmt.encode()
-        assert (mesh.name, mesh.size, mesh.media_type) == (name, 11, expected)
+        assert (mesh.name, mesh.size, mesh.media_type) == (name, 8 + len(fmt), expected)
         assert name == f"{mesh.etag}.{fmt}"
 
 
@@ -61,7 +66,7 @@ def test_a_made_up_name_is_not_found(name: str, tmp_path: Path) -> None:
             ask(name)
 
 
-@pytest.mark.parametrize("fmt", ["", "GLB", "png", "../x", "glb/"])
+@pytest.mark.parametrize("fmt", ["", "GLB", "exe", "../x", "glb/"])
 def test_an_unknown_format_is_refused_and_nothing_is_kept(fmt: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidFormat):
         ArtifactStore(LocalFiles(tmp_path)).write(b"mesh", fmt)

@@ -126,8 +126,17 @@ def test_each_image_has_its_own_target_and_background() -> None:
 
 def test_one_bad_image_stays_alone(undisturbed: list[ShapeResult]) -> None:
     good = images()
-    results = make().generate_shape_batch([good[0], b"rubbish", good[1]], seeds=[3, 9, 4], **QUICK)
+    seen: list[tuple[str, int]] = []
+    results = make().generate_shape_batch(
+        [good[0], b"rubbish", good[1]],
+        seeds=[3, 9, 4],
+        on_refused=lambda index, shape: seen.append((type(shape.error).__name__, index)),
+        on_progress=lambda progress: seen.append((progress.stage, progress.done)),
+        **QUICK,
+    )
     assert isinstance(results[1].error, UnsupportedImage)
+    # Before the device is used.
+    assert seen.index(("UnsupportedImage", 1)) < seen.index(("encode", 0) if ("encode", 0) in seen else ("encode", 1))
     assert_same_meshes([results[0], results[2]], undisturbed[:2])
     assert [r.metadata.batch_size for r in results] == [2, 0, 2]
 

@@ -46,6 +46,41 @@ def blank_image() -> bytes:
     return data.getvalue()
 
 
+def test_a_bad_image_is_reported_while_the_others_still_run(shop: Workshop) -> None:
+    good, bad = shop.submit(b"good", steps=10), shop.submit(b"bad", steps=10)
+    shop.fake.bad[b"bad"] = NoForeground()
+    seen: list[tuple[Status, Status]] = []
+
+    def look(step: int) -> None:
+        if step == 5:
+            eventually(lambda: shop.job(bad).status is Status.FAILED)
+            seen.append((shop.job(bad).status, shop.job(good).status))
+
+    shop.fake.at_step = look
+    shop.work_off()
+    assert seen == [(Status.FAILED, Status.PROCESSING)]
+    assert (shop.job(bad).error_code, shop.job(good).status) == ("NO_FOREGROUND", Status.COMPLETED)
+    assert metadata_of(shop.job(bad)).seed == 7
+    assert shop.counts.outcomes == {"COMPLETED": 1, "NO_FOREGROUND": 1}
+    assert shop.files("inputs") == []
+
+
+def test_a_bad_image_is_not_run_again_when_the_others_fail_together(shop: Workshop) -> None:
+    good = [shop.submit(b"1", steps=10), shop.submit(b"2", steps=10)]
+    bad = shop.submit(b"bad", steps=10)
+    shop.fake.bad[b"bad"] = NoForeground()
+
+    def fail_together(call: FakeCall) -> None:
+        if len(call.images) > 1:
+            raise RuntimeError("all at once")
+
+    shop.fake.at_step = lambda _: fail_together(shop.fake.calls[-1])
+    shop.work_off()
+    assert [call.images for call in shop.fake.calls] == [[b"1", b"2", b"bad"], [b"1"], [b"2"]]
+    assert [shop.job(job_id).status for job_id in (*good, bad)] == [Status.COMPLETED, Status.COMPLETED, Status.FAILED]
+    assert shop.job(bad).error_code == "NO_FOREGROUND"
+
+
 def test_jobs_that_may_run_together_share_a_device_call_and_others_wait(shop: Workshop) -> None:
     alike = [shop.submit(bytes([k]), steps=10) for k in range(3)]
     other = shop.submit(b"other", steps=20)
@@ -162,12 +197,12 @@ def test_a_new_worker_picks_up_what_a_dead_one_left(shop: Workshop) -> None:
     assert (shop.job(job_id).status, shop.job(job_id).attempts) == (Status.COMPLETED, 2)
 
 
-def test_the_picture_goes_when_the_job_has_finished_well_or_badly(shop: Workshop) -> None:
+def test_the_picture_stays_with_the_mesh_and_goes_when_there_is_none(shop: Workshop) -> None:
     good, bad = shop.submit(b"good"), shop.submit(b"bad")
     shop.fake.errors = {b"bad": NoForeground()}
     before = shop.files("inputs")
     shop.worker().run_once()
-    assert (len(before), shop.files("inputs")) == (2, [])
+    assert (len(before), shop.files("inputs")) == (2, [shop.job(good).image_name])
     assert shop.job(good).status is Status.COMPLETED
     assert (shop.job(bad).error_code, shop.job(bad).error_message) == ("NO_FOREGROUND", NoForeground().message)
     assert metadata_of(shop.job(bad)).steps == 4
@@ -201,7 +236,7 @@ def test_a_picture_that_blows_up_a_batch_fails_alone(shop: Workshop, failure: Ex
     assert [job.status for job in jobs] == [Status.COMPLETED, Status.FAILED, Status.COMPLETED]
     assert (jobs[1].error_code, jobs[1].attempts) == (code, 1)
     assert "secret" not in str(jobs[1].error_message)
-    assert shop.files("inputs") == []
+    assert shop.files("inputs") == sorted(job.image_name for job in jobs if job is not jobs[1])
 
 
 def test_a_mesh_that_cannot_be_drawn_fails_its_own_job_only(shop: Workshop) -> None:
@@ -277,8 +312,8 @@ def test_one_of_a_batch_is_cancelled_while_the_others_go_on(shop: Workshop) -> N
     shop.fake.at_step = cancel
     shop.worker().run_once()
     assert [shop.job(job_id).status for job_id in ids] == [Status.COMPLETED, Status.CANCELLED, Status.COMPLETED]
-    assert (shop.job(ids[1]).artifact, len(shop.files("artifacts"))) == (None, 2)
-    assert shop.files("inputs") == []
+    assert (shop.job(ids[1]).artifact, shop.files("artifacts")) == (None, shop.kept(*ids))
+    assert shop.files("inputs") == sorted(shop.job(ids[k]).image_name for k in (0, 2))
     assert shop.counts.outcomes == {"COMPLETED": 2, "CANCELLED": 1}
 
 

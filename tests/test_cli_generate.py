@@ -243,7 +243,7 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
         ["--octree-resolution", "5000"],
         ["--guidance-scale", "-1"],
         ["--guidance-scale", "nan"],
-        ["--seed", "-1"],
+        ["--seed", "-2"],
         ["--seed", str(2**32)],
         ["--target-faces", "5"],
         ["--scale-mm", "0"],

@@ -26,6 +26,7 @@ from orfeas_client import (
 )
 from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.models import read_job, read_submitted_batch
 from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
     AGENT_ID,
@@ -128,6 +129,43 @@ def test_failed_job_says_why(line: Line) -> None:
         "NO_FOREGROUND",
         "No object was found.",
     )
+
+
+def test_all_that_is_said_of_a_job_is_read() -> None:
+    answer = {
+        "job_id": "j",
+        "status": "failed",
+        "error": {"code": "OUT_OF_MEMORY", "error": "Too large.", "details": {"octree_resolution": 384}},
+        "index": 3,
+        "filename": "mug.png",
+        "label": "Set 7",
+        "request": {"seed": 5},
+        "expires_at": "2026-01-02T03:04:05Z",
+    }
+    job = read_job(answer)
+    assert (job.error_code, job.error, dict(job.error_details)) == (
+        "OUT_OF_MEMORY",
+        "Too large.",
+        {"octree_resolution": 384},
+    )
+    assert (job.index, job.filename, job.label, dict(job.request)) == (3, "mug.png", "Set 7", {"seed": 5})
+    assert job.expires_at == "2026-01-02T03:04:05Z"
+
+
+def test_bad_pictures_of_a_batch_are_failed_jobs_at_once() -> None:
+    refused = [{"index": 1, "filename": "b.png", "code": "INVALID_IMAGE", "error": "It is cut."}]
+    batch = read_submitted_batch({"batch_id": "b", "job_ids": ["1", "2", "3"], "refused": refused})
+    assert [(job.id, job.status, job.error_code) for job in batch.jobs] == [
+        ("1", "queued", ""),
+        ("2", "failed", "INVALID_IMAGE"),
+        ("3", "queued", ""),
+    ]
+    assert (batch.jobs[1].index, batch.jobs[1].filename, batch.jobs[1].error) == (1, "b.png", "It is cut.")
+
+
+def test_only_what_is_asked_for_stands_in_the_query(line: Line) -> None:
+    line.client.jobs(status="queued,failed", label="a b&c")
+    assert line.wire.seen[-1].target == "/api/agent/jobs?status=queued%2Cfailed&label=a%20b%26c"
 
 
 def test_cancelled_job_is_told_as_such(line: Line) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from backend.errors import NoForeground
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.checkpoint.files import DEMO_FOLDER
+from backend.hunyuan3d.checkpoint.defaults import DEMO_FOLDER
 from backend.hunyuan3d.volume.decode import decode_volume, dense_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume

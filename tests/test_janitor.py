@@ -23,7 +23,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, LocalFiles, new_name, temporary_name
 from tests.support.file_places import empty_place
-from tests.support.store_backends import START, ManualClock, open_database
+from tests.support.store_backends import START, ManualClock, mesh_file, open_database
 
 TTL = timedelta(hours=24)
 MICROSECOND = timedelta(microseconds=1)
@@ -62,7 +62,7 @@ class House:
     def finish_one(self) -> Job:
         """Finish a job, with its image left where it is."""
         self.submit()
-        return self.store.complete(self.run_one(), self.artifacts.write(b"mesh", "glb"), "{}")
+        return self.store.complete(self.run_one(), mesh_file(self.artifacts.write(b"mesh", "glb")), "{}")
 
     def files(self) -> set[str]:
         return {path.name for path in self.folder.glob("*/*")}
@@ -118,7 +118,7 @@ def test_the_time_runs_from_the_end_of_a_job(house: House) -> None:
     house.submit()
     running = house.run_one()
     house.clock.advance(TTL.total_seconds() * 2)
-    house.store.complete(running, house.artifacts.write(b"mesh", "glb"), "{}")
+    house.store.complete(running, mesh_file(house.artifacts.write(b"mesh", "glb")), "{}")
     assert house.janitor().sweep().expired == 0
     assert house.status(running.id) is Status.COMPLETED
 
@@ -252,7 +252,7 @@ def test_one_part_that_fails_keeps_no_other_from_its_work(house: House) -> None:
 
 def test_a_job_that_names_no_file_of_ours_expires(house: House) -> None:
     house.store.submit("ann", [NewJob("{}", "key", "../elsewhere.png")], queue_limit=9, agent_limit=9)
-    house.store.complete(house.run_one(), "mesh.glb", "{}")
+    house.store.complete(house.run_one(), mesh_file("mesh.glb"), "{}")
     house.clock.advance(TTL.total_seconds())
     assert house.janitor().sweep() == Swept(expired=1)
 
@@ -320,7 +320,7 @@ def test_files_behind_a_url_are_swept_as_well(house: House, kind: str, tmp_path:
     meshes = ArtifactStore(place.files)
     house.submit()
     meshes.write(b"orphan", "glb")
-    done = house.store.complete(house.run_one(), meshes.write(b"mesh", "glb"), "{}")
+    done = house.store.complete(house.run_one(), mesh_file(meshes.write(b"mesh", "glb")), "{}")
     janitor = Janitor(house.store, meshes, house.images, house.clock, TTL)
     house.clock.now = datetime.now(house.clock.now.tzinfo) + TTL + timedelta(hours=2)  # its clock is the storage's own
     assert done.artifact in place.names()

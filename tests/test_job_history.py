@@ -21,7 +21,16 @@ from backend.errors import IdempotencyConflict, LeaseLost, NoSurface, QueueFull,
 from backend.jobs.models import IdempotencyKey, Job, Report, Status
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import BACKENDS, START, ManualClock, clear, empty_database, new_jobs, report_progress
+from tests.support.store_backends import (
+    BACKENDS,
+    START,
+    ManualClock,
+    clear,
+    empty_database,
+    mesh_file,
+    new_jobs,
+    report_progress,
+)
 
 AGENTS = ("ann", "bob", "carl")
 LEASE = 60
@@ -179,7 +188,7 @@ class JobHistory(RuleBasedStateMachine):
         lease = self.leases[-1 - pick % len(self.leases)]
         writes: dict[str, Callable[[], Job]] = {
             "progress": lambda: report_progress(self.store, lease, pick, "denoise", 1.5),
-            "complete": lambda: self.store.complete(lease, f"{lease.id}.glb", "{}"),
+            "complete": lambda: self.store.complete(lease, mesh_file(f"{lease.id}.glb"), "{}"),
             "fail": lambda: self.store.fail(lease, NoSurface()),
             "stop": lambda: self.store.stop_cancelled(lease),
             "release": lambda: self.store.release(lease),
@@ -258,7 +267,7 @@ class JobHistory(RuleBasedStateMachine):
             known = len(self.leases)
             self.lease("last", 4)
             for job in self.leases[known:]:
-                self.store.complete(job, f"{job.id}.glb", "{}")
+                self.store.complete(job, mesh_file(f"{job.id}.glb"), "{}")
                 self.jobs[job.id].finish(Status.COMPLETED, self.clock())
         self.the_store_agrees()
         assert all(job.status.finished for job in self.jobs.values())

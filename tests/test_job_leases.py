@@ -21,6 +21,7 @@ from tests.support.store_backends import (
     ManualClock,
     beat_of,
     empty_database,
+    mesh_file,
     open_database,
     report_progress,
     submit,
@@ -148,7 +149,7 @@ def test_heartbeats_keep_jobs_and_bring_the_wish_to_stop(store: JobStore, clock:
 def test_a_heartbeat_tells_which_jobs_are_lost(store: JobStore, clock: ManualClock) -> None:
     submit(store, "ann", 3)
     held = store.lease("worker", 3, LEASE)
-    store.complete(held[1], "mesh.glb", "{}")
+    store.complete(held[1], mesh_file("mesh.glb"), "{}")
     store.release(held[2])
     beat = beat_of(store, "worker", held)
     assert ([job.id for job in beat.held], beat.lost) == ([held[0].id], (held[1], held[2]))
@@ -180,7 +181,7 @@ def test_a_late_worker_cannot_overwrite_the_next_run(store: JobStore, clock: Man
     (current,) = store.lease("worker", 1, LEASE)  # the same name: the fence tells them apart
     changes: list[Callable[[], object]] = [
         lambda: report_progress(store, late, 99, "export", None),
-        lambda: store.complete(late, "late.glb", "{}"),
+        lambda: store.complete(late, mesh_file("late.glb"), "{}"),
         lambda: store.release(late),
         lambda: store.stop_cancelled(late),
     ]
@@ -188,14 +189,14 @@ def test_a_late_worker_cannot_overwrite_the_next_run(store: JobStore, clock: Man
         with pytest.raises(LeaseLost) as lost:
             change()
         assert lost.value.details == {"job_id": late.id}
-    assert store.complete(current, "mesh.glb", "{}").artifact == "mesh.glb"
+    assert store.complete(current, mesh_file("mesh.glb"), "{}").artifact == "mesh.glb"
 
 
 def test_a_worker_that_is_late_but_not_replaced_may_finish(store: JobStore, clock: ManualClock) -> None:
     submit(store, "ann")
     (job,) = store.lease("worker", 1, LEASE)
     clock.advance(2 * LEASE)
-    assert store.complete(job, "mesh.glb", "{}").status is Status.COMPLETED
+    assert store.complete(job, mesh_file("mesh.glb"), "{}").status is Status.COMPLETED
 
 
 def test_jobs_whose_runs_died_twice_run_alone(store: JobStore, clock: ManualClock) -> None:
@@ -235,7 +236,7 @@ def test_a_job_that_kills_its_worker_takes_no_other_with_it(store: JobStore, clo
             clock.advance(LEASE)
             continue
         for job in running:
-            store.complete(job, f"{job.id}.glb", "{}")
+            store.complete(job, mesh_file(f"{job.id}.glb"), "{}")
     states = {job.id: job.status for job in store.list_jobs("ann", None, 10).jobs}
     assert states == {job_id: Status.FAILED if job_id == killer else Status.COMPLETED for job_id in ids}
     assert runs[killer] == 3
@@ -287,7 +288,7 @@ def test_workers_at_the_same_time_never_share_a_job(url: str, store: JobStore, c
             while mine.counts().queued:
                 batch = mine.lease(f"worker-{number}", 3, LEASE)
                 assert len({job.batch_key for job in batch}) <= 1
-                leased += [mine.complete(job, f"{job.id}.glb", "{}").id for job in batch]
+                leased += [mine.complete(job, mesh_file(f"{job.id}.glb"), "{}").id for job in batch]
         return leased
 
     with ThreadPoolExecutor(workers) as pool:
@@ -316,7 +317,7 @@ def test_there_is_work_exactly_when_a_lease_would_find_some(store: JobStore, clo
     clock.advance(60)
     assert store.has_work()
     (job,) = store.lease("w", 1, 60)
-    store.complete(job, "a.glb", "{}")
+    store.complete(job, mesh_file("a.glb"), "{}")
     assert not store.has_work()
 
 

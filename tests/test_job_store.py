@@ -27,7 +27,7 @@ from backend.jobs.models import Batch, IdempotencyKey, Job, QueueCounts, Status,
 from backend.jobs.schema import idempotency_keys, jobs
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import START, ManualClock, new_jobs, open_database, report_progress, submit
+from tests.support.store_backends import START, ManualClock, mesh_file, new_jobs, open_database, report_progress, submit
 
 
 class Bounds(TypedDict):
@@ -102,7 +102,7 @@ def test_a_batch_tells_the_state_of_its_jobs(store: JobStore) -> None:
     second = run_one(store)
     report_progress(store, second, 50, "denoise", None)
     assert (batch().status, batch().progress) == (Status.PROCESSING, 75)
-    store.complete(second, "b.glb", "{}")
+    store.complete(second, mesh_file("b.glb"), "{}")
     assert (batch().status, batch().progress) == (Status.COMPLETED, 100)
 
 
@@ -136,7 +136,7 @@ def test_the_agents_bound_counts_waiting_and_running_jobs(store: JobStore) -> No
         store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
     assert (status_of(refused.value), refused.value.code) == (429, "RATE_LIMITED")
     store.submit("bob", new_jobs(2), queue_limit=99, agent_limit=2)
-    store.complete(running, "a.glb", "{}")
+    store.complete(running, mesh_file("a.glb"), "{}")
     store.submit("ann", new_jobs(1), queue_limit=99, agent_limit=2)
 
 
@@ -260,7 +260,7 @@ def test_a_run_reports_progress_and_completes(store: JobStore, clock: ManualCloc
     assert (moved.progress, moved.current_step, moved.eta_seconds) == (40, "denoise", 7.5)
     assert (moved.updated_at, moved.lease_expires_at) == (START + timedelta(seconds=5), job.lease_expires_at)
     clock.advance(5)
-    done = store.complete(moved, "mesh.glb", '{"faces": 9}')
+    done = store.complete(moved, mesh_file("mesh.glb"), '{"faces": 9}')
     assert (done.status, done.progress, done.current_step, done.eta_seconds) == (
         Status.COMPLETED,
         100,
@@ -283,11 +283,11 @@ def test_a_failed_run_keeps_its_reason(store: JobStore) -> None:
 def test_a_finished_job_cannot_be_changed(store: JobStore) -> None:
     submit(store, "ann")
     job = run_one(store)
-    done = store.complete(job, "mesh.glb", "{}")
+    done = store.complete(job, mesh_file("mesh.glb"), "{}")
     for stale in (job, done):
         for change in (
             lambda j: report_progress(store, j, 1, "x", None),
-            lambda j: store.complete(j, "other.glb", "{}"),
+            lambda j: store.complete(j, mesh_file("other.glb"), "{}"),
             lambda j: store.fail(j, Cancelled()),
             store.stop_cancelled,
             store.release,
@@ -318,7 +318,7 @@ def test_a_running_job_is_asked_to_stop(store: JobStore) -> None:
 def test_expiry_removes_what_finished_by_then_in_bounded_numbers(store: JobStore, clock: ManualClock) -> None:
     ids = submit(store, "ann", 4)
     for k in range(3):
-        store.complete(run_one(store), f"{k}.glb", "{}")
+        store.complete(run_one(store), mesh_file(f"{k}.glb"), "{}")
         clock.advance(10)
     run_one(store)
     before = START + timedelta(seconds=10)
@@ -332,7 +332,7 @@ def test_expiry_removes_what_finished_by_then_in_bounded_numbers(store: JobStore
     with pytest.raises(JobNotFound):
         store.get(ids[0], "ann")
     with pytest.raises(ArtifactNotFound):
-        store.get_by_artifact("0.glb", "ann")
+        store.files.find("0.glb", "ann")
 
 
 def test_only_finished_jobs_can_be_removed(store: JobStore) -> None:
@@ -345,7 +345,7 @@ def test_only_finished_jobs_can_be_removed(store: JobStore) -> None:
 
 def test_files_are_known_by_the_jobs_that_name_them(store: JobStore) -> None:
     submit(store, "ann", 2)
-    store.complete(run_one(store), "mesh.glb", "{}")
+    store.complete(run_one(store), mesh_file("mesh.glb"), "{}")
     asked = ["inputs/0.png", "inputs/1.png", "inputs/9.png", "mesh.glb", "other.glb", ""]
     assert store.named(asked) == {"inputs/0.png", "inputs/1.png", "mesh.glb"}
     assert store.named([]) == frozenset()
@@ -387,7 +387,7 @@ def test_runs_that_a_worker_does_not_know_of_are_handed_back(store: JobStore) ->
     assert (released.id, released.status, released.attempts) == (unknown.id, Status.QUEUED, 0)
     assert [store.get(job.id, "ann").status for job in (known, others)] == [Status.PROCESSING] * 2
     with pytest.raises(LeaseLost):
-        store.complete(unknown, "late.glb", "{}")
+        store.complete(unknown, mesh_file("late.glb"), "{}")
     assert store.release_unknown("worker", [known]) == []
 
 
@@ -432,11 +432,11 @@ def test_counts_tell_what_waits_and_runs(store: JobStore, clock: ManualClock) ->
 
 def test_a_file_is_found_by_the_agent_it_was_made_for(store: JobStore) -> None:
     submit(store, "ann")
-    done = store.complete(run_one(store), "mesh.glb", "{}")
-    assert store.get_by_artifact("mesh.glb", "ann") == done
+    done = store.complete(run_one(store), mesh_file("mesh.glb"), "{}")
+    assert store.files.find("mesh.glb", "ann").job_id == done.id
     for name, agent in (("mesh.glb", "bob"), ("other.glb", "ann"), ("../mesh.glb", "ann")):
         with pytest.raises(ArtifactNotFound):
-            store.get_by_artifact(name, agent)
+            store.files.find(name, agent)
 
 
 def test_the_tables_refuse_rows_in_impossible_states(store: JobStore, database: Database) -> None:

@@ -25,6 +25,7 @@ from backend.hunyuan3d.mesh.export import (
 )
 from backend.hunyuan3d.mesh.ops import clean_mesh, decimate
 from backend.limits import FORMATS
+from tests.support.mesh_files import reopen
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,6 @@ def blob() -> trimesh.Trimesh:
         np.moveaxis(field, axis, 0)[[0, -1]] = -1
     vertices, faces, _, _ = marching_cubes(field, 0.0)
     return decimate(clean_mesh(trimesh.Trimesh(vertices / 20 - 1, faces[:, ::-1], process=False)), 4000).mesh
-
-
-def reopen(data: bytes, format: str) -> trimesh.Trimesh:
-    mesh = trimesh.load(io.BytesIO(data), file_type=format, force="mesh")
-    mesh.merge_vertices(merge_norm=True, merge_tex=True)
-    return mesh
 
 
 @pytest.mark.parametrize("scale", [None, 73.0])
@@ -56,13 +51,16 @@ def test_reopened_file_has_the_same_faces_and_is_watertight(
     assert again.volume > 0
 
 
-@pytest.mark.parametrize("format", ["glb", "obj", "ply"])
-def test_y_up_formats_keep_the_frame_and_the_unit(blob: trimesh.Trimesh, format: str) -> None:
-    np.testing.assert_allclose(reopen(export_mesh(blob, format), format).bounds, blob.bounds, atol=1e-6)
+@pytest.mark.parametrize("format", ["glb", "obj", "ply", "usdz"])
+def test_y_up_formats_keep_the_frame_and_without_a_scale_the_unit(blob: trimesh.Trimesh, format: str) -> None:
+    again = reopen(export_mesh(blob, format, scale_mm=None), format)
+    np.testing.assert_allclose(again.bounds, blob.bounds, atol=1e-6)
+    assert exported_unit(format, None) == "model"
 
 
-def test_stl_is_z_up_and_100_mm_long_without_a_scale(blob: trimesh.Trimesh) -> None:
-    again = reopen(export_mesh(blob, "stl"), "stl")
+@pytest.mark.parametrize("format", ["stl", "3mf"])
+def test_printers_formats_are_z_up_and_100_mm_long_as_a_rule(blob: trimesh.Trimesh, format: str) -> None:
+    again = reopen(export_mesh(blob, format), format)
     assert again.extents.max() == pytest.approx(100.0, rel=1e-5)
     factor = 100.0 / blob.extents.max()
     upright = blob.vertices[:, [0, 2, 1]] * [factor, -factor, factor]
@@ -71,8 +69,10 @@ def test_stl_is_z_up_and_100_mm_long_without_a_scale(blob: trimesh.Trimesh) -> N
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_scale_sets_the_longest_side_in_every_format(blob: trimesh.Trimesh, format: str) -> None:
-    assert reopen(export_mesh(blob, format, scale_mm=42.0), format).extents.max() == pytest.approx(42.0, rel=1e-5)
+def test_scale_sets_the_longest_side_in_every_formats_unit(blob: trimesh.Trimesh, format: str) -> None:
+    longest, unit = (0.08, "m") if format in ("glb", "usdz") else (80.0, "mm")
+    assert reopen(export_mesh(blob, format, scale_mm=80.0), format).extents.max() == pytest.approx(longest, rel=1e-5)
+    assert exported_unit(format, 80.0) == unit
 
 
 def normals_in(data: bytes, format: str, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
@@ -128,7 +128,8 @@ def test_bounds_and_unit_are_as_the_file_has_them(blob: trimesh.Trimesh, format:
     np.testing.assert_allclose(
         bounds, reopen(export_mesh(blob, format, scale_mm=scale), format).bounds, rtol=1e-5, atol=1e-5
     )
-    longest = {"model": np.ptp(blob.bounds, axis=0).max(), "mm": scale or 100.0}[exported_unit(format, scale)]
+    lengths = {"model": np.ptp(blob.bounds, axis=0).max(), "mm": scale, "m": 0.001 * (scale or 0)}
+    longest = lengths[exported_unit(format, scale)]
     assert np.ptp(bounds, axis=0).max() == pytest.approx(longest)
 
 
@@ -160,7 +161,7 @@ def test_written_file_replaces_the_old_one_and_leaves_no_other(blob: trimesh.Tri
     target = tmp_path / "shape.ply"
     target.write_bytes(b"old")
     assert write_mesh(blob, target) == target
-    assert target.read_bytes() == export_mesh(blob, "ply")
+    assert target.read_bytes() == export_mesh(blob, "ply", name="shape")
     assert [item.name for item in tmp_path.iterdir()] == ["shape.ply"]
 
 

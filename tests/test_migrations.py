@@ -41,7 +41,7 @@ ALL = ("0001", "0002", "0003", "0004", "0005")
 RENAMED = {"jobs": {"input_path": "image_name"}, "workers": {"condition": "status"}}
 ADDED: dict[str, dict[str, Any]] = {
     "jobs": dict.fromkeys(("label", "label_folded", "filename", "batch_index", "error_details")),
-    "workers": dict.fromkeys(("compiled", "stage_times", "process")),
+    "workers": dict.fromkeys(("compiled", "stage_times", "process", "octree_resolution")),
 }
 GONE = {"workers": {"seconds_per_job"}}
 

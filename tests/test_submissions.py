@@ -13,8 +13,9 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.jobs.worker_registry import WorkerStatus
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.storage.files import LocalFiles
+from backend.validation import GenerationRequest
 from tests.support.agent_service import (
     API,
     FORM,
@@ -51,10 +52,19 @@ def running(tmp_path: Path) -> Iterator[AgentService]:
         (field("quality", "11"), "INVALID_QUALITY"),
         (field("steps", "9"), "INVALID_STEPS"),
         (field("guidance_scale", "nan"), "INVALID_GUIDANCE_SCALE"),
-        (field("seed", "-1"), "INVALID_SEED"),
+        (field("seed", "-2"), "INVALID_SEED"),
         (field("target_faces", "99"), "INVALID_TARGET_FACES"),
         (field("remove_background", "maybe"), "INVALID_REMOVE_BACKGROUND"),
         (field("scale_mm", "0"), "INVALID_SCALE_MM"),
+        (field("format", "glb,fbx"), "INVALID_FORMAT"),
+        (field("octree_resolution", "513"), "INVALID_OCTREE_RESOLUTION"),
+        (field("objects", "each"), "INVALID_OBJECTS"),
+        (field("color", "red"), "INVALID_COLOR"),
+        (field("place", "floor"), "INVALID_PLACE"),
+        (field("upright", "on"), "INVALID_UPRIGHT"),
+        (field("compress", "zip"), "INVALID_COMPRESS"),
+        (field("preview", "1"), "INVALID_PREVIEW"),
+        (field("turntable", "1"), "INVALID_TURNTABLE"),
         (field("async", "1"), "INVALID_ASYNC"),
         (field("texture", "yes"), "UNKNOWN_FIELD"),
         (image(), "TOO_MANY_IMAGES"),
@@ -219,3 +229,18 @@ def test_key_outlives_its_job(service: AgentService) -> None:
     assert "new key" in response.get_json()["error"]
     service.clock.advance(7 * 86400)  # the key is over by then, and the request is a new one
     assert service.generate(Idempotency_Key="key-1").get_json()["job_id"] != job.id
+
+
+def test_quality_follows_the_model_that_a_worker_runs(service: AgentService) -> None:
+    """What nobody has said of yet is taken from MODEL_PATH's configuration, which is the demo's."""
+    registry = service.services.registry
+    before = made_resolution(service)
+    registry.beat(WorkerState("gpu", WorkerStatus.READY, model="m", octree_resolution=256), 20)
+    service.services.health.read_anew()
+    assert (before, made_resolution(service)) == (128, 256)
+
+
+def made_resolution(service: AgentService) -> int:
+    """Return the octree resolution of a job that is submitted without one."""
+    job_id = service.submit()
+    return GenerationRequest.from_json(service.services.store.get(job_id, "ann").request).octree_resolution

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from backend.errors import ArtifactStoreUnavailable, CheckpointNotFound, DeviceLost, StorageFull, StoreUnavailable
-from backend.jobs.models import Heartbeat, Job, Report, Status
+from backend.jobs.models import Heartbeat, Job, NewFile, Report, Status
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerStatus
 from backend.periodic import endless_retries
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import LocalFiles
 from tests.support.fake_gpu import FakeCall, FakeProcessor
-from tests.support.store_backends import START, empty_database, open_database
+from tests.support.store_backends import START, empty_database, mesh_file, open_database
 from tests.support.workshop import FailingFiles, Workshop, eventually, workshop
 
 
@@ -92,9 +92,11 @@ class TakenOver(ArtifactStore):
     def write(self, data: bytes, fmt: str) -> str:
         name = super().write(data, fmt)
         store = self.shop.store
+        if fmt != "glb":
+            return name
         self.shop.clock.advance(self.shop.settings.lease_seconds + 1)
         (job,) = store.lease("other", 1, 1000)
-        store.complete(job, super().write(b"theirs", fmt), "{}")
+        store.complete(job, mesh_file(super().write(b"theirs", fmt)), "{}")
         return name
 
 
@@ -107,7 +109,7 @@ def test_a_late_result_is_thrown_away_with_its_file(shop: Workshop) -> None:
     assert shop.worker(artifacts=artifacts, store=store).run_once() == 1
     job = shop.job(job_id)
     assert (job.status, job.fence) == (Status.COMPLETED, 2)
-    assert shop.files("artifacts") == [job.artifact]
+    assert shop.files("artifacts") == [job.artifact] == shop.kept(job_id)
     assert job.artifact is not None
     assert (shop.folder / "artifacts" / job.artifact).read_bytes() == b"theirs"
     assert shop.counts.outcomes == {"LEASE_LOST": 1}
@@ -143,8 +145,8 @@ class Flaky(JobStore):
             raise self.before.pop()
         return super().lease(owner, limit, lease_seconds, batch_mates_of=batch_mates_of)
 
-    def complete(self, job: Job, artifact: str, metadata: str) -> Job:
-        done = super().complete(job, artifact, metadata)
+    def complete(self, job: Job, files: Sequence[NewFile], metadata: str) -> Job:
+        done = super().complete(job, files, metadata)
         if self.after:
             raise self.after.pop()
         return done
@@ -157,7 +159,8 @@ def test_a_result_that_was_written_as_the_connection_broke_stays(shop: Workshop)
     shop.worker(store=store).run_once()
     job = shop.job(job_id)
     assert job.status is Status.COMPLETED
-    assert shop.files("artifacts") == [job.artifact]
+    assert job.artifact in shop.kept(job_id)
+    assert shop.files("artifacts") == shop.kept(job_id)
     assert shop.counts.outcomes == {"COMPLETED": 1}
 
 
@@ -372,4 +375,4 @@ def test_a_picture_that_kills_its_worker_costs_only_its_own_job(shop: Workshop) 
     assert [job.status for job in jobs] == [Status.COMPLETED, Status.FAILED, Status.COMPLETED]
     assert (jobs[1].attempts, jobs[1].error_code) == (3, "GENERATION_FAILED")
     assert codes.count(-signal.SIGKILL) == 3
-    assert len(shop.files("artifacts")) == 2
+    assert shop.files("artifacts") == shop.kept(*ids)

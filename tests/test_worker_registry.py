@@ -26,6 +26,7 @@ READY = WorkerState(
     memory_free=60_000_000_000,
     compiled=True,
     stage_times='{"steps": 50}',
+    octree_resolution=128,
 )
 
 

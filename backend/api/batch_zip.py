@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+from backend.api.job_files import open_file
 from backend.errors import BatchUnfinished
-from backend.jobs.models import Batch, Job
+from backend.jobs.models import Batch, Job, JobFile
 from backend.services import AgentServices
 from backend.storage.artifacts import Artifact
 from backend.storage.zip_stream import ZipMember, ZipStream
@@ -34,10 +35,10 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGN
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the zip: what it is called there and as it is stored."""
+    """A file of the zip: what it is called there, and which it is of the files of which job."""
 
     name: str
-    stored: str
+    file: JobFile
     size: int
     job: Job
 
@@ -60,9 +61,9 @@ def open_batch_zip(services: AgentServices, batch: Batch) -> Artifact:
     times = [job.finished_at for job in batch.jobs if job.finished_at is not None]
     members = [ZipMember(MANIFEST, len(manifest), partial(io.BytesIO, manifest), _moment(max(times)))]
     for file in files:
-        opened = partial(_opened, services, file.stored)
+        opened = partial(_opened, services, file.file)
         members.append(ZipMember(file.name, file.size, opened, _moment(file.job.finished_at or max(times))))
-    digest = hashlib.sha256(manifest + json.dumps([(file.stored, file.size) for file in files]).encode()).hexdigest()
+    digest = hashlib.sha256(manifest + json.dumps([(file.file.name, file.size) for file in files]).encode()).hexdigest()
     stream = ZipStream(members)
     # Werkzeug reads small pieces; a buffer makes one call of several.
     buffered = cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
@@ -92,17 +93,33 @@ def _files(services: AgentServices, batch: Batch) -> Iterator[_File]:
         taken.update(folded)
         return True
 
+    kept = services.store.files.of_all(batch.jobs)
     for position, job in enumerate(batch.jobs):
-        stored = [job.artifact] if job.artifact else []
-        endings = [f".{name.rpartition('.')[2]}" for name in stored]
+        stored = [file for file in kept[job.id] if file.kind != "shape"]
+        endings = [_ending(file) for file in stored]
         index = position if job.batch_index is None else job.batch_index
 
         def take(stem: str, endings: Sequence[str] = tuple(endings)) -> bool:
             return is_free([stem + ending for ending in endings])
 
         stem = first_free(safe_stem(job.filename, index), take)
-        for name, ending in zip(stored, endings, strict=True):
-            yield _File(stem + ending, name, services.artifacts.size(name), job)
+        for file, ending in zip(stored, endings, strict=True):
+            size = file.bytes if file.bytes is not None else _size(services, file)
+            yield _File(stem + ending, file, size, job)
+
+
+def _ending(file: JobFile) -> str:
+    """Return what follows an image's name in the name of one of its files."""
+    number = f"-{file.candidate + 1}" if file.candidate else ""
+    kind = "" if file.kind == "mesh" else f"-{file.kind}"
+    return f"{number}{kind}.{file.format}"
+
+
+def _size(services: AgentServices, file: JobFile) -> int:
+    """Return the size of a file that an earlier version did not note."""
+    opened = open_file(services, file)
+    opened.stream.close()
+    return opened.size
 
 
 def _manifest(batch: Batch, files: Sequence[_File]) -> bytes:
@@ -124,8 +141,8 @@ def _described(job: Job, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _opened(services: AgentServices, name: str) -> BinaryIO:
-    return services.artifacts.open(name).stream
+def _opened(services: AgentServices, file: JobFile) -> BinaryIO:
+    return open_file(services, file).stream
 
 
 def _moment(time: datetime) -> datetime:

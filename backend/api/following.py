@@ -12,7 +12,7 @@ from flask import current_app, url_for
 from backend.api.responses import Links
 from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
 from backend.jobs.ids import is_job_id
-from backend.jobs.models import Batch, Job
+from backend.jobs.models import Batch, Job, JobFile
 from backend.jobs.outlook import Outlook
 from backend.services import AgentServices
 from backend.telemetry.logs import log_jobs
@@ -41,10 +41,10 @@ def find_batch(services: AgentServices, batch_id: str, agent_id: str) -> Batch:
         raise missing(services, batch_id, agent_id, ArtifactNotFound) from error
 
 
-def find_file(services: AgentServices, name: str, agent_id: str) -> Job:
-    """Return the agent's job that a file is of. Raises ArtifactNotFound, Expired."""
+def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile:
+    """Return the agent's file of this name. Raises ArtifactNotFound, Expired."""
     try:
-        return services.store.get_by_artifact(name, agent_id)
+        return services.store.files.find(name, agent_id)
     except ArtifactNotFound as error:
         raise missing(services, name, agent_id, ArtifactNotFound) from error
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from backend.api.file_answers import FileFields, file_values
 from backend.api.responses import Answer, JobId, JobState, Links, Success
-from backend.errors import Cancelled, RequestUnreadable, ServiceError, kinds_by_code
+from backend.errors import Cancelled, FilesExpired, RequestUnreadable, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Job, Status
 from backend.jobs.outlook import Outlook
@@ -27,7 +28,7 @@ class JobError(Answer):
     details: dict[str, Any] = Field(description="What a program may want to know besides.")
 
 
-class JobItem(Answer):
+class JobItem(FileFields):
     """A job as it is now."""
 
     job_id: JobId
@@ -61,7 +62,7 @@ class JobAnswer(JobItem, Success):
     """One job."""
 
 
-class GeneratedAnswer(Success):
+class GeneratedAnswer(FileFields, Success):
     """A mesh that was made while the caller waited."""
 
     job_id: JobId
@@ -97,9 +98,11 @@ def answer_job(job: Job, links: Links, outlook: Outlook) -> JobAnswer:
     return JobAnswer(**_job_values(job, links, outlook))
 
 
-def answer_generated(job: Job, links: Links) -> GeneratedAnswer:
-    """Return the answer for a completed job whose caller waited for it."""
-    values = _job_values(job, links, Outlook())
+def answer_generated(job: Job, links: Links, outlook: Outlook) -> GeneratedAnswer:
+    """Return the answer for a completed job whose caller waited for it. Raises FilesExpired when its mesh is gone."""
+    values = _job_values(job, links, outlook)
+    if values["download_url"] is None:
+        raise FilesExpired(details={"job_id": job.id})
     return GeneratedAnswer(**{name: values[name] for name in GeneratedAnswer.model_fields if name in values})
 
 
@@ -127,7 +130,7 @@ def _job_values(job: Job, links: Links, outlook: Outlook) -> dict[str, Any]:
         "queue_position": outlook.queue_position,
         "cancel_requested": job.cancel_requested,
         "status_url": links.status(job.id),
-        "download_url": links.download(job.artifact) if job.artifact else None,
+        **file_values(job, outlook.files, links),
         "processing_time": _processing_time(job),
         "request": _request(job),
         "metadata": JobMetadata.from_json(job.metadata) if job.metadata else None,

@@ -14,9 +14,8 @@ from backend.api.responses import Answer, Success
 from backend.auth.agents import AgentConfig
 from backend.auth.rate_limits import RateState
 from backend.jobs.models import Usage
-from backend.limits import DEFAULT_QUALITY, FORMATS, MAX_QUALITY, MeshFormat
+from backend.limits import DEFAULT_QUALITY, FORMATS, MeshFormat
 from backend.services import AgentServices
-from backend.validation import octree_resolution
 
 Operation = Literal["generate", "batch", "status", "download", "admin"]
 _OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -94,8 +93,8 @@ def _capabilities(services: AgentServices) -> Capabilities:
         views=False,
         image_urls=False,
         model=model_name(services.health.read(), services.settings),
-        default_resolution=octree_resolution(DEFAULT_QUALITY),
-        max_octree_resolution=octree_resolution(MAX_QUALITY),
+        default_resolution=services.resolutions().of_quality(DEFAULT_QUALITY),
+        max_octree_resolution=services.settings.max_octree_resolution,
     )
 
 

@@ -116,10 +116,7 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
                 raise too_many_files(part.name, limits.max_files)
             files.append(part)
         elif part.filename is not None:
-            raise UnknownField(
-                f"A picture belongs under the field {limits.file_field!r}, not under {_shown(part.name)}.",
-                details={"field": part.name[:_SHOWN_NAME], "allowed": [limits.file_field]},
-            )
+            raise _misplaced(part, limits.file_field)
         else:
             part.max_bytes = limits.max_field_bytes
             texts.append(part)
@@ -262,6 +259,15 @@ def _text(stream: BinaryIO, part: Part, most: int) -> str:
         return stream.read(part.size).decode()
     except UnicodeDecodeError as error:
         raise InvalidForm("A field's value is not UTF-8.") from error
+
+
+def _misplaced(part: Part, file_field: str) -> UnknownField:
+    """Return why a file is refused that has another name than the files'; file_field : "" where none is taken."""
+    details = {"field": part.name[:_SHOWN_NAME], "allowed": [file_field] if file_field else []}
+    if not file_field:
+        return UnknownField("This call takes no files.", details=details)
+    belongs = f"A picture belongs under the field {file_field!r}, not under {_shown(part.name)}."
+    return UnknownField(belongs, details=details)
 
 
 def _file(stream: BinaryIO, part: Part, number: int) -> FormFile:

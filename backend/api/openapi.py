@@ -147,12 +147,11 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str) -> dict[str, Any]:
+def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[str, Any]:
     """Return the request body of a call that takes a form, for `openapi_extensions`."""
-    content = {
-        "schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)},
-        "encoding": {image_field: {"contentType": "image/png, image/jpeg, image/webp"}},
-    }
+    content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
+    if image_field is not None:
+        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, health_answers, job_answers, me
+from backend.api import batch_answers, file_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, GenerateForm
+from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
+from backend.storage.artifacts import MEDIA_TYPES
 
 Call = dict[str, Any]
 """Keyword arguments of APIBlueprint's decorators."""
@@ -25,11 +26,9 @@ _FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-_MESHES = dict.fromkeys(
-    ("model/gltf-binary", "model/stl", "model/obj", "application/octet-stream", "application/zip"), _BINARY
-)
+_FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -39,6 +38,7 @@ ANSWER_MODELS = (
     batch_answers.BatchAcceptedAnswer,
     job_answers.JobsAnswer,
     me.MeAnswer,
+    file_answers.FilesAnswer,
     health_answers.HealthAnswer,
     health_answers.LiveAnswer,
     health_answers.ReadyAnswer,
@@ -81,6 +81,14 @@ _FORM = (
     errors.InvalidAcceleration,
     errors.InvalidSeed,
     errors.InvalidTargetFaces,
+    errors.InvalidOctreeResolution,
+    errors.InvalidObjects,
+    errors.InvalidColor,
+    errors.InvalidPlace,
+    errors.InvalidUpright,
+    errors.InvalidCompress,
+    errors.InvalidPreview,
+    errors.InvalidTurntable,
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidLabel,
@@ -193,13 +201,45 @@ DOWNLOAD: Call = {
             errors.PreconditionFailed,
             errors.RangeNotSatisfiable,
         ),
-        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _MESHES},
+        200: {"description": "The file.", "headers": answer_headers(headers=_FILE_HEADERS), "content": _FILES},
         206: {
             "description": "The part of the file that `Range` asks for.",
             "headers": answer_headers(headers={**_FILE_HEADERS, **_RANGE_HEADER}),
-            "content": _MESHES,
+            "content": _FILES,
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
+    },
+    "security": SIGNED,
+}
+ADD_FILE: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(
+            *_JOB,
+            *_OUTCOMES,
+            errors.InvalidForm,
+            errors.UnsupportedMediaType,
+            errors.UnknownField,
+            errors.InvalidFormat,
+            errors.JobUnfinished,
+            errors.Expired,
+            errors.ArtifactNotFound,
+            errors.ExportError,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(file_answers.FilesAnswer, description="The job's files, the one that was asked for among them."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(FormatForm),
+}
+DELETE_FILES: Call = {
+    "tags": [_FETCH],
+    "responses": {
+        **refusals(*_JOB, errors.JobUnfinished, errors.Expired, errors.ArtifactStoreUnavailable),
+        200: answered(
+            file_answers.FilesAnswer,
+            description="The files are gone, the picture too; the job itself is listed until it expires.",
+        ),
     },
     "security": SIGNED,
 }

@@ -14,8 +14,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
 from backend.jobs.models import Status
-from backend.limits import MAX_BATCH_IMAGES, MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MIN_BATCH_IMAGES
-from backend.validation import LABEL_PATTERN, BatchFields, GenerateFields, without_default
+from backend.limits import MAX_BATCH_IMAGES, MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MIN_BATCH_IMAGES, MeshFormat
+from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)
@@ -41,7 +41,7 @@ class FilePath(BaseModel):
     filename: Annotated[
         str,
         WithJsonSchema(
-            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z]{3,4}$", "description": "As in download_url."}
+            {"type": "string", "pattern": "^[0-9a-f]{32}\\.[a-z0-9]{3,4}$", "description": "As in download_url."}
         ),
     ]
 
@@ -105,6 +105,14 @@ class SubmitHeaders(BaseModel):
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default
     )
+
+
+class FormatForm(BaseModel):
+    """The form of a request for one more format."""
+
+    model_config = STRICT
+
+    format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
 
 
 class GenerateForm(GenerateFields):

@@ -20,10 +20,11 @@ from backend.errors import (
     InvalidStatus,
     UnknownField,
 )
+from backend.field_texts import MOST_SHOWN, shown
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import JobFilter, Status
 from backend.limits import MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS
-from backend.validation import LABEL_PATTERN, SHOWN_CHARACTERS, shown
+from backend.validation import LABEL_PATTERN
 
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "cursor": InvalidCursor,
@@ -58,7 +59,7 @@ def check_query() -> None:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise UnknownField(
                 f"This call does not know the query parameter {shown(name)}; {takes}.",
-                details={"field": name[:SHOWN_CHARACTERS], "allowed": known},
+                details={"field": name[:MOST_SHOWN], "allowed": known},
             )
         if len(values) != 1:
             raise invalid(name, f"{name} must be given once, not {len(values)} times.")

@@ -46,6 +46,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     errors.LeaseLost: 409,
     errors.Expired: 410,
     errors.BatchUnfinished: 409,
+    errors.JobUnfinished: 409,
     errors.StorageFull: 507,
     errors.GenerationError: 422,
     errors.OutOfMemory: 503,

@@ -21,7 +21,16 @@ from backend.errors import InvalidIdempotencyKey, StoreUnavailable
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.services import AgentServices
-from backend.validation import BatchFields, GenerateFields, GenerationFields, fingerprint, new_job, read_fields
+from backend.validation import (
+    BatchFields,
+    GenerateFields,
+    GenerationFields,
+    Resolutions,
+    fingerprint,
+    new_job,
+    read_fields,
+    require_offered,
+)
 
 Operation = Literal["generate", "batch"]
 
@@ -71,6 +80,9 @@ class Submitter:
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
+        resolutions = self._services.resolutions()
+        resolutions.check(fields)
+        require_offered(fields)
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
@@ -87,7 +99,7 @@ class Submitter:
         with taken(uploaded, self._resources.images, limits, accept_partial=is_partial) as images:
             submitted = self._resources.store.submit(
                 agent.internal_id,
-                [self._job_of(fields, image) for image in images],
+                [self._job_of(fields, image, resolutions) for image in images],
                 queue_limit=queue_limit,
                 agent_limit=agent.max_active_jobs,
                 daily_limit=agent.daily_jobs,
@@ -98,12 +110,13 @@ class Submitter:
         self._services.notifier.notify()
         return Submission(submitted, waits, is_partial)
 
-    def _job_of(self, fields: GenerationFields, image: TakenImage) -> NewJob:
+    def _job_of(self, fields: GenerationFields, image: TakenImage, resolutions: Resolutions) -> NewJob:
         return new_job(
             fields,
             image.name,
             self._model,
             secrets.randbits,
+            resolutions,
             filename=image.file.filename,
             refusal=image.refusal,
         )

@@ -24,20 +24,42 @@ from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.limits import (
     ACCELERATIONS,
     BACKGROUND_MODES,
+    COLOR_MODES,
+    COMPRESSIONS,
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
+    DEFAULT_COLOR,
+    DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
+    DEFAULT_OBJECTS,
+    DEFAULT_PLACE,
+    DEFAULT_QUALITY,
+    DEFAULT_SCALE_MM,
+    DEFAULT_UPRIGHT,
     FORMATS,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
+    OBJECT_CHOICES,
+    PLACES,
+    UPRIGHTS,
+    default_target_faces,
 )
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.results import ShapeResult
-    from backend.limits import Acceleration, BackgroundMode
+    from backend.limits import (
+        Acceleration,
+        BackgroundMode,
+        ColorMode,
+        Compression,
+        MeshFormat,
+        ObjectChoice,
+        Place,
+        Upright,
+    )
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -57,6 +79,7 @@ class Processor(Protocol):
         target_faces: int | None,
         remove_background: BackgroundMode,
         acceleration: Acceleration,
+        objects: ObjectChoice,
         on_progress: Callable[[BatchProgress], None],
     ) -> Sequence[ShapeResult]: ...
 
@@ -67,24 +90,31 @@ class CommandLine:
 
     images: tuple[Path, ...]
     output: Path
-    formats: tuple[str, ...]
+    formats: tuple[MeshFormat, ...]
     num_inference_steps: int | None
     octree_resolution: int | None
     guidance_scale: float | None
     seed: int | None
     target_faces: int | None
-    scale_mm: float | None
+    scale_mm: float
     remove_background: BackgroundMode
     acceleration: Acceleration
+    objects: ObjectChoice
+    color: ColorMode
+    place: Place
+    upright: Upright
+    compress: Compression
     checkpoint: str
     subfolder: str | None
     device: str | None
     dtype: str | None
     preview: bool
+    turntable: bool
     contact_sheet: bool
     batch_size: int
 
     def __post_init__(self) -> None:
+        from backend.hunyuan3d.mesh.offered import require_compression
         from backend.hunyuan3d.mesh.ops import check_scale_mm
         from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 
@@ -95,9 +125,11 @@ class CommandLine:
             MIN_RESOLUTION if self.octree_resolution is None else self.octree_resolution,
             self.acceleration,
         )
-        ImageOptions(generation, 0 if self.seed is None else self.seed, self.target_faces, self.remove_background)
-        if self.scale_mm is not None:
-            check_scale_mm(self.scale_mm)
+        ImageOptions(
+            generation, 0 if self.seed is None else self.seed, self.target_faces, self.remove_background, self.objects
+        )
+        check_scale_mm(self.scale_mm)
+        require_compression(self.compress)
         if self.batch_size < 1:
             raise InvalidParameter(f"The batch size must be at least 1, not {self.batch_size}.")
 
@@ -166,19 +198,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--octree-resolution", type=int, metavar="R", help=f"cells a side, {cells} (default: the checkpoint's)")
     add("--guidance-scale", type=float, metavar="G", help="0 and up (default: the checkpoint's)")
-    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, the same for each picture (default: drawn for each)")
-    add("--target-faces", type=int, metavar="N", help=f"at most so many faces, {faces}")
-    add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100 for STL, model units else)")
+    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, the same for each picture (default, and -1: drawn)")
+    add(
+        "--target-faces", type=number_or_none, default=default_target_faces(DEFAULT_QUALITY), metavar="N",
+        help=f"at most so many faces, {faces}, or none (default: %(default)s)",
+    )  # fmt: skip
+    add("--scale-mm", type=float, default=DEFAULT_SCALE_MM, metavar="MM", help="longest side (default: %(default)g)")
     add("--remove-background", choices=BACKGROUND_MODES, default=DEFAULT_BACKGROUND_MODE, help="default: %(default)s")
     add("--acceleration", choices=ACCELERATIONS, default=DEFAULT_ACCELERATION, help="default: %(default)s")
+    add("--objects", choices=OBJECT_CHOICES, default=DEFAULT_OBJECTS, help="default: %(default)s")
+    add("--color", choices=COLOR_MODES, default=DEFAULT_COLOR, help="default: %(default)s")
+    add("--place", choices=PLACES, default=DEFAULT_PLACE, help="default: %(default)s")
+    add("--upright", choices=UPRIGHTS, default=DEFAULT_UPRIGHT, help="default: %(default)s")
+    add("--compress", choices=COMPRESSIONS, default=DEFAULT_COMPRESSION, help="of GLB files (default: %(default)s)")
     add("--checkpoint", default="demo", metavar="NAME", help="folder, hub repository or short name (default: demo)")
     add("--subfolder", metavar="NAME", help="the checkpoint's folder inside the repository")
     add("--device", metavar="NAME", help="cuda, mps or cpu (default: the best that is there)")
     add("--dtype", metavar="NAME", help="fp32, bf16 or fp16 (default: the device's usual one)")
     add("--batch-size", type=int, default=4, metavar="N", help="pictures that run together (default: %(default)s)")
     add("--no-preview", dest="preview", action="store_false", help="no preview PNG beside each mesh")
+    add("--turntable", action="store_true", help="also write an animation of each mesh turning")
     add("--contact-sheet", action="store_true", help="also write one PNG with every picture and mesh")
     return parser
+
+
+def number_or_none(text: str) -> int | None:
+    """Return a whole number, or None for none. Raises ValueError."""
+    return None if text == "none" else int(text)
 
 
 def _checked(parsed: argparse.Namespace) -> CommandLine:
@@ -188,6 +234,7 @@ def _checked(parsed: argparse.Namespace) -> CommandLine:
     values = vars(parsed)
     formats = [check_format(name) for part in values.pop("format") or [DEFAULT_FORMAT] for name in part.split(",")]
     values.update(images=tuple(parsed.images), formats=tuple(dict.fromkeys(formats)))
+    values["seed"] = None if parsed.seed == -1 else parsed.seed
     command = CommandLine(**values)
     try:
         command.output.mkdir(parents=True, exist_ok=True)
@@ -274,6 +321,7 @@ def _call(command: CommandLine, processor: Processor, images: Sequence[Path], ba
         target_faces=command.target_faces,
         remove_background=command.remove_background,
         acceleration=command.acceleration,
+        objects=command.objects,
         on_progress=on_progress,
     )
 

@@ -17,6 +17,12 @@ class InvalidResolution(InvalidParameter):
     code = "INVALID_RESOLUTION"
 
 
+class InvalidOctreeResolution(InvalidParameter):
+    """octree_resolution must be a whole number from 16 to the service's MAX_OCTREE_RESOLUTION."""
+
+    code = "INVALID_OCTREE_RESOLUTION"
+
+
 class InvalidQuality(InvalidParameter):
     """The quality must be a whole number from 1 to 10."""
 
@@ -42,27 +48,69 @@ class InvalidAcceleration(InvalidParameter):
 
 
 class InvalidSeed(InvalidParameter):
-    """A seed must be a whole number from 0 to 2^32 - 1, one for each image."""
+    """A seed must be a whole number from 0 to 2^32 - 1, one for each image, or -1 to have it drawn."""
 
     code = "INVALID_SEED"
 
 
 class InvalidTargetFaces(InvalidParameter):
-    """The target face count must be a whole number from 100 to 2 000 000."""
+    """target_faces must be a whole number from 100 to 2 000 000, or none."""
 
     code = "INVALID_TARGET_FACES"
 
 
 class InvalidScale(InvalidParameter):
-    """The scale must be a finite number of millimetres above zero."""
+    """scale_mm must be a number of millimetres from 0.1 to 10 000."""
 
     code = "INVALID_SCALE_MM"
 
 
 class InvalidFormat(InvalidParameter):
-    """The format must be one of glb, stl, obj, ply."""
+    """The format must be one of glb, stl, obj, ply, 3mf, usdz, or several of them with commas between."""
 
     code = "INVALID_FORMAT"
+
+
+class InvalidObjects(InvalidParameter):
+    """objects must be one of all, largest."""
+
+    code = "INVALID_OBJECTS"
+
+
+class InvalidColor(InvalidParameter):
+    """color must be one of auto, none, vertex, texture."""
+
+    code = "INVALID_COLOR"
+
+
+class InvalidPlace(InvalidParameter):
+    """place must be one of ground, center, as_is."""
+
+    code = "INVALID_PLACE"
+
+
+class InvalidUpright(InvalidParameter):
+    """upright must be one of auto, off."""
+
+    code = "INVALID_UPRIGHT"
+
+
+class InvalidCompress(InvalidParameter):
+    """compress must be one of none, meshopt, draco."""
+
+    code = "INVALID_COMPRESS"
+
+
+class InvalidPreview(InvalidParameter):
+    """preview must be true or false."""
+
+    code = "INVALID_PREVIEW"
+
+
+class InvalidTurntable(InvalidParameter):
+    """turntable must be true or false."""
+
+    code = "INVALID_TURNTABLE"
 
 
 class InvalidBackgroundMode(InvalidParameter):

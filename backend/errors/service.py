@@ -168,6 +168,16 @@ class BatchUnfinished(RetryLater):
     code = "BATCH_UNFINISHED"
 
 
+class FilesExpired(Expired):
+    """The job's files were deleted; they are gone."""
+
+
+class JobUnfinished(ServiceError):
+    """The job has not finished; wait for it, or cancel it first."""
+
+    code = "JOB_UNFINISHED"
+
+
 class StorageFull(ServiceError):
     """The server's disk is full; try again later."""
 

@@ -16,6 +16,7 @@ from backend.errors import (
     InvalidAcceleration,
     InvalidBackgroundMode,
     InvalidGuidance,
+    InvalidObjects,
     InvalidResolution,
     InvalidSeed,
     InvalidSteps,
@@ -27,13 +28,16 @@ from backend.limits import (
     BACKGROUND_MODES,
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
+    DEFAULT_OBJECTS,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
+    OBJECT_CHOICES,
     SEED_LIMIT,
     Acceleration,
     BackgroundMode,
+    ObjectChoice,
 )
 
 Seeds = int | Iterable[int]
@@ -67,14 +71,15 @@ class ImageOptions:
     """What is wanted of one image; checked when it is made, and nowhere else.
 
     generation : the same for all images of a batch. seed : 0 to 2^32 - 1. target_faces : most faces of the mesh, 100
-    to 2 000 000; None keeps all. remove_background : auto, always or never.
-    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode.
+    to 2 000 000; None keeps all. remove_background : auto, always or never. objects : all, or largest: one piece.
+    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects.
     """
 
     generation: GenerationOptions
     seed: int
     target_faces: int | None = None
     remove_background: BackgroundMode = DEFAULT_BACKGROUND_MODE
+    objects: ObjectChoice = DEFAULT_OBJECTS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", _whole(self.seed, 0, SEED_LIMIT - 1, InvalidSeed))
@@ -83,6 +88,8 @@ class ImageOptions:
             object.__setattr__(self, "target_faces", most)
         if self.remove_background not in BACKGROUND_MODES:
             raise InvalidBackgroundMode(details={"value": repr(self.remove_background)})
+        if self.objects not in OBJECT_CHOICES:
+            raise InvalidObjects(details={"value": repr(self.objects)})
 
 
 class Defaults(Protocol):
@@ -95,6 +102,10 @@ class Defaults(Protocol):
     @property
     def guidance_scale(self) -> float:
         """Classifier-free guidance."""
+
+    @property
+    def octree_resolution(self) -> int:
+        """Cells a side."""
 
 
 def check_num_inference_steps(value: int) -> int:
@@ -140,10 +151,12 @@ def image_options(
     seeds: Seeds | None = None,
     target_faces: TargetFaces = None,
     remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
+    objects: ObjectChoice = DEFAULT_OBJECTS,
 ) -> list[ImageOptions]:
     """Return what is wanted of each of `count` images, from values that are one for all or one for each.
 
-    seeds : drawn when None. Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode.
+    seeds : drawn when None. objects : one for all.
+    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects.
     """
     modes = [remove_background] * count if isinstance(remove_background, str) else list(remove_background)
     most = list(target_faces) if isinstance(target_faces, Sequence) else [target_faces] * count
@@ -153,7 +166,7 @@ def image_options(
         _of_number(count, modes, InvalidBackgroundMode),
         strict=True,
     )
-    return [ImageOptions(generation, seed, faces, mode) for seed, faces, mode in each]
+    return [ImageOptions(generation, seed, faces, mode, objects) for seed, faces, mode in each]
 
 
 def _each_seed(seeds: Seeds | None, count: int) -> list[int]:

@@ -335,6 +335,7 @@ class Hunyuan3DShapePipeline:
             acceleration=generation.acceleration,
             evaluations_needed=len(needed_steps(self.scheduler, generation.num_inference_steps)),
             target_faces=options.target_faces,
+            objects=options.objects,
         )
 
     def _decode_parts(

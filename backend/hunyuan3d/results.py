@@ -15,7 +15,7 @@ import trimesh
 from PIL import Image
 
 from backend.errors import ServiceError
-from backend.limits import Acceleration
+from backend.limits import DEFAULT_OBJECTS, Acceleration, ObjectChoice
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class ShapeMetadata:
 
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
     cut out. batch_size : images that ran together on the device, 0 for one that never got there. fallbacks : what was
-    done because memory was short, in order; none of it changes the mesh. acceleration : as asked.
+    done because memory was short, in order; none of it changes the mesh. acceleration, objects : as asked.
+    faces_found : before decimation. parts : pieces of the mesh that hang together.
     evaluations : how often the denoiser was asked, of the evaluations_needed without acceleration.
     """
 
@@ -62,9 +63,12 @@ class ShapeMetadata:
     evaluations: int | None = None
     evaluations_needed: int | None = None
     target_faces: int | None = None
+    objects: ObjectChoice = DEFAULT_OBJECTS
     background: str | None = None
     vertices: int | None = None
     faces: int | None = None
+    faces_found: int | None = None
+    parts: int | None = None
     watertight: bool | None = None
     evaluated: float | None = None
     fallbacks: tuple[str, ...] = ()

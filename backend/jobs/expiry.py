@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, select, tuple_,
 
 from backend.errors import JobExpired
 from backend.jobs.leases import job_of
-from backend.jobs.models import Job, Status
+from backend.jobs.models import FileState, Job, Status
+from backend.jobs.schema import files as file_rows
 from backend.jobs.schema import jobs
 
 
@@ -71,9 +72,9 @@ def prune(connection: Connection, table: Table, ended: ColumnElement[bool], limi
 
 
 def named(connection: Connection, names: Sequence[str]) -> frozenset[str]:
-    """Return those of some file names that a row names, as its image or its mesh."""
+    """Return those of some file names that a row names, as a job's image or as a file of it that is not deleted."""
     query = union(
         select(jobs.c.image_name).where(jobs.c.image_name.in_(names)),
-        select(jobs.c.artifact).where(jobs.c.artifact.in_(names)),
+        select(file_rows.c.name).where(file_rows.c.name.in_(names), file_rows.c.state != FileState.DELETED),
     )
     return frozenset(connection.execute(query).scalars())

@@ -33,6 +33,11 @@ class Health:
         """The workers that take jobs now."""
         return tuple(state for state in self.workers if state.status is WorkerStatus.READY)
 
+    @property
+    def octree_resolution(self) -> int | None:
+        """Cells a side that the model is for, as a worker says that takes jobs; None where none does."""
+        return next((state.octree_resolution for state in self.ready if state.octree_resolution), None)
+
     def is_loading(self, *, own_worker: bool) -> bool:
         """Return whether a worker is about to be ready, and none is yet.
 
@@ -63,7 +68,7 @@ class HealthReader:
         """monotonic : seconds since any moment; disk_full : asked at each reading."""
         self._store = store
         self._registry = registry
-        self._disk_full = disk_full
+        self.disk_full = disk_full
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._read_at = float("-inf")
@@ -108,7 +113,7 @@ class HealthReader:
 
     def _query(self) -> Health | ServiceError:
         try:
-            return Health(self._store.counts(), self._registry.alive(), self._disk_full())
+            return Health(self._store.counts(), self._registry.alive(), self.disk_full())
         except ServiceError as error:
             return error
 

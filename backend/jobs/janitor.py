@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Protocol
 
 from backend.errors import ArtifactNotFound, ServiceError
-from backend.jobs.models import Clock, Job
+from backend.jobs.models import Clock, Job, JobFile
 from backend.jobs.store import JobStore
 
 _GRACE = timedelta(hours=1)
@@ -53,15 +53,16 @@ class Swept:
     """What one sweep did.
 
     requeued : dead runs whose jobs wait again; died : dead runs that ended their job; overdue : jobs that waited too
-    long; expired : finished jobs removed with their files; orphans : files removed that belonged to no job; forgotten :
-    nonces, idempotency keys and names of long expired jobs that were removed; more : some work was left for the next
-    sweep; failures : what could not be done
+    long; expired : finished jobs removed with their files; deleted : files removed whose agent had asked for that;
+    orphans : files removed that belonged to no job; forgotten : nonces, idempotency keys and names of long expired jobs
+    that were removed; more : some work was left for the next sweep; failures : what could not be done
     """
 
     requeued: int = 0
     died: int = 0
     overdue: int = 0
     expired: int = 0
+    deleted: int = 0
     orphans: int = 0
     forgotten: int = 0
     more: bool = False
@@ -109,6 +110,7 @@ class Janitor:
             self._end_dead_runs,
             self._fail_overdue,
             self._remove_expired,
+            self._remove_deleted,
             self._remove_orphans,
             self._forget,
         )
@@ -144,17 +146,34 @@ class Janitor:
     def _remove_expired(self) -> Swept:
         """Remove the files first: whoever dies in between leaves a row, which is found again, not a lone file."""
         due = self._store.expired(self._clock() - self._ttl, self._limit)
+        theirs = self._store.files.of_all(due)
         gone: list[Job] = []
         failures: tuple[ServiceError, ...] = ()
         for job in due:
             try:
-                _delete(self._artifacts, job.artifact)
+                for file in theirs[job.id]:
+                    self._delete(file)
                 _delete(self._images, job.image_name)
             except ServiceError as failure:  # the storage is away: the next file would fare no better
                 failures = (failure,)
                 break
             gone.append(job)
         return Swept(expired=self._store.remove(gone), more=len(gone) == self._limit, failures=failures)
+
+    def _remove_deleted(self) -> Swept:
+        """Remove what an agent had deleted and what storage, or whoever was to do it, did not let go of then."""
+        due = self._store.files.deleting(self._limit)
+        gone: list[JobFile] = []
+        failures: tuple[ServiceError, ...] = ()
+        for file in due:
+            try:
+                self._delete(file)
+            except ServiceError as failure:
+                failures = (failure,)
+                break
+            gone.append(file)
+        self._store.files.end_deletion(gone)
+        return Swept(deleted=len(gone), more=len(gone) == self._limit, failures=failures)
 
     def _remove_orphans(self) -> Swept:
         """Remove the next few old files that no row names; a search of all files goes on from sweep to sweep."""
@@ -191,6 +210,9 @@ class Janitor:
             return Swept(failures=(failure,))
         return Swept()
 
+    def _delete(self, file: JobFile) -> None:
+        _delete(self._images if file.kind == "image" else self._artifacts, file.name)
+
 
 def _attempt(part: Callable[[], Swept]) -> Swept:
     try:
@@ -199,7 +221,6 @@ def _attempt(part: Callable[[], Swept]) -> Swept:
         return Swept(failures=(failure,))
 
 
-def _delete(files: OldFiles, name: str | None) -> None:
-    if name is not None:
-        with suppress(ArtifactNotFound):  # a row may name what no store of ours ever held
-            files.delete(name)
+def _delete(files: OldFiles, name: str) -> None:
+    with suppress(ArtifactNotFound):  # a row may name what no store of ours ever held
+        files.delete(name)

@@ -13,7 +13,7 @@ from backend.errors import ServiceError
 from backend.limits import Acceleration
 
 Point = tuple[float, float, float]
-Unit = Literal["model", "mm"]
+Unit = Literal["model", "mm", "m"]
 
 
 class StageSecondsOut(BaseModel):
@@ -27,9 +27,10 @@ class StageSecondsOut(BaseModel):
     sample: float | None = Field(default=None, ge=0, description="Denoising.")
     decode: float | None = Field(default=None, ge=0, description="Evaluating the shape's field.")
     mesh: float | None = Field(default=None, ge=0, description="Surface, cleaning and decimation.")
-    export: float | None = Field(default=None, ge=0, description="Encoding and storing the file.")
+    finish: float | None = Field(default=None, ge=0, description="Colours, place, encoding in each format, previews.")
+    export: float | None = Field(default=None, ge=0, description="Storing the files.")
     total: float | None = Field(
-        default=None, ge=0, description="From the beginning of the run until the file was stored."
+        default=None, ge=0, description="From the beginning of the run until the files were stored."
     )
 
 
@@ -46,6 +47,19 @@ class AccelerationOut(BaseModel):
     )
 
 
+class CameraOut(BaseModel):
+    """Where the picture was taken from, as the mesh's outline explains it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    azimuth: float = Field(description="Degrees about the upright axis; 0 looks at the front, more goes to its right.")
+    elevation: float = Field(description="Degrees above the floor.")
+    field_of_view: float = Field(ge=0, description="Degrees; 0 is a picture without perspective.")
+    silhouette_iou: float = Field(
+        ge=0, le=1, description="How far the mesh's outline agrees with the picture's; below 0.8 colours may be off."
+    )
+
+
 class JobMetadata(BaseModel):
     """What was really done for one picture. Of a failed job, whatever is known."""
 
@@ -59,6 +73,7 @@ class JobMetadata(BaseModel):
     bounds: tuple[Point, Point] | None = Field(
         default=None, description="Lowest and highest corner, in the file's frame."
     )
+    camera: CameraOut | None = Field(default=None, description="Where the picture was taken from.")
     unit: Unit | None = Field(default=None, description="Unit of the file's coordinates.")
     seed: int = Field(description="The seed; the same picture, seed and fields give the same mesh.")
     steps: int | None = Field(default=None, description="Denoising steps.")
@@ -72,8 +87,9 @@ class JobMetadata(BaseModel):
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."
     )
+    notes: tuple[str, ...] = Field(default=(), description="What was left out of the files, and why.")
     seconds: StageSecondsOut = Field(default=StageSecondsOut(), description="Seconds of each stage.")
-    file_size: int | None = Field(default=None, ge=0, description="Bytes of the file.")
+    file_size: int | None = Field(default=None, ge=0, description="Bytes of the first mesh's file.")
 
     def to_json(self) -> str:
         """Return the text for the job table."""

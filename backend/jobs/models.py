@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Protocol
 
 from backend.errors import ServiceError
+from backend.limits import FileKind
 
 Clock = Callable[[], datetime]
 """Returns the present as an aware datetime; machines that share a job table keep it within a second (NTP)."""
@@ -34,6 +35,42 @@ class Status(Enum):
     def finished(self) -> bool:
         """Whether a job in this state stays in it."""
         return self not in (Status.QUEUED, Status.PROCESSING)
+
+
+class FileState(Enum):
+    """Whether a file is there; the row of one that is not says to its owner that it was."""
+
+    KEPT = "kept"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A file that lies in its storage and is now to belong to a job.
+
+    name : as it is stored; format : of the file's content, which its name ends with; bytes : its size
+    candidate : which of a job's meshes it is of, from 0
+    """
+
+    kind: FileKind
+    format: str
+    name: str
+    bytes: int
+    candidate: int = 0
+
+
+@dataclass(frozen=True)
+class JobFile:
+    """One row of the table of files; bytes : None where an earlier release did not note it."""
+
+    name: str
+    job_id: str
+    kind: FileKind
+    format: str
+    candidate: int
+    bytes: int | None
+    state: FileState
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from backend.jobs.changes import Changes
 from backend.jobs.forecast import Forecast, WorkloadOf, foresee, run_left
 from backend.jobs.health import Health
-from backend.jobs.models import Clock, Job, Status
+from backend.jobs.models import Clock, Job, JobFile, Status
 from backend.jobs.store import JobStore
 
 _FRESH_SECONDS = 1.0
@@ -28,10 +28,11 @@ _MOST_RISE = 1.1
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is known of a job beyond its row: its position in the queue from 1, and seconds until it is done."""
+    """What is known of a job beyond its row: its position in the queue from 1, seconds until it is done, its files."""
 
     queue_position: int | None = None
     eta_seconds: float | None = None
+    files: tuple[JobFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,13 @@ class Outlooks:
         self._promises = _Promises()
 
     def of(self, jobs: Sequence[Job]) -> Mapping[str, Outlook]:
-        """Return each job's outlook by its id, with one reading of the queue at most. Raises StoreUnavailable."""
+        """Return each job's outlook by its id: one reading of the queue at most, one of the files.
+
+        Raises StoreUnavailable.
+        """
         unfinished = [job for job in jobs if not job.status.finished]
-        found = {job.id: Outlook() for job in jobs}
+        files = self._store.files.of_all(jobs)
+        found = {job.id: Outlook(files=files[job.id]) for job in jobs}
         if not unfinished:
             return found
         queued = [job.id for job in unfinished if job.status is Status.QUEUED]

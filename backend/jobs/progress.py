@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-STAGES = ("preprocess", "encode", "sample", "decode", "mesh", "export")
+STAGES = ("preprocess", "encode", "sample", "decode", "mesh", "finish", "export")
 """The stages of a run in their order; the names are those of jobs.metadata.StageSecondsOut."""
 
-_UNMEASURED = (1.0, 1.0, 10.0, 5.0, 3.0, 1.0)
+_UNMEASURED = (1.0, 1.0, 10.0, 5.0, 3.0, 3.0, 0.5)
 _FINER = 3.0
 _NEARLY = 0.95
 """As far as time alone takes a run towards what it will report next."""

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, exists, func, select
 
-from backend.errors import ArtifactNotFound, InvalidCursor, JobNotFound
+from backend.errors import InvalidCursor, JobNotFound
 from backend.jobs.ids import is_job_id
 from backend.jobs.leases import job_of
 from backend.jobs.models import Batch, Job, JobFilter, JobState, Page, QueueCounts, Status, Usage
@@ -44,15 +44,6 @@ def find_any(connection: Connection, job_or_batch_id: str, agent_id: str) -> Job
         return find(connection, job_or_batch_id, agent_id)
     except JobNotFound:
         return find_batch(connection, job_or_batch_id, agent_id)
-
-
-def find_by_artifact(connection: Connection, artifact: str, agent_id: str) -> Job:
-    """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-    query = select(*jobs.c).where(jobs.c.artifact == artifact, jobs.c.agent_id == agent_id)
-    row = connection.execute(query).one_or_none()
-    if row is None:
-        raise ArtifactNotFound
-    return job_of(row)
 
 
 def page(connection: Connection, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter) -> Page:

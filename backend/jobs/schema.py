@@ -1,4 +1,4 @@
-"""The tables behind the job store, what is left of expired jobs, the idempotency keys, the nonces and the workers.
+"""The tables behind the job store and its files, what is left of expired jobs, the keys, the nonces and the workers.
 
 `backend.storage.migrations` makes them: whatever changes here needs a revision there.
 
@@ -26,10 +26,12 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     literal,
 )
 
-from backend.jobs.models import Status
+from backend.jobs.models import FileState, Status
+from backend.limits import FILE_KINDS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -60,6 +62,15 @@ _STATUS = Enum(
     name="job_status",
     values_callable=lambda states: [state.value for state in states],
 )
+_FILE_STATE = Enum(
+    FileState,
+    native_enum=False,
+    create_constraint=True,
+    length=16,
+    name="file_state",
+    values_callable=lambda states: [state.value for state in states],
+)
+_FILE_KIND = Enum(*FILE_KINDS, native_enum=False, create_constraint=True, length=16, name="file_kind")
 
 metadata = MetaData()
 
@@ -113,6 +124,22 @@ jobs = Table(
     Index("jobs_by_image", "image_name"),
 )
 
+files = Table(
+    "files",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("job_id", _ID, nullable=False),
+    Column("kind", _FILE_KIND, nullable=False),
+    Column("format", String(8), nullable=False),
+    Column("candidate", Integer, nullable=False),
+    Column("bytes", BigInteger),
+    Column("state", _FILE_STATE, nullable=False),
+    CheckConstraint("candidate >= 0", name="candidate_counts_from_0"),
+    CheckConstraint("bytes >= 0", name="file_has_bytes"),
+    UniqueConstraint("job_id", "kind", "format", "candidate", name="one_file_of_a_kind"),
+    Index("files_by_state", "state"),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -158,6 +185,7 @@ workers = Table(
     Column("compiled", Boolean),
     Column("stage_times", Text),
     Column("process", Text),
+    Column("octree_resolution", Integer),
     Index("workers_by_expiry", "expires_at"),
 )
 

@@ -48,8 +48,8 @@ class Workload:
 class Measured:
     """What one run took, or a part of one.
 
-    seconds : by stage, of those that were measured; the whole batch's, except mesh and export. `total` is from its
-    lease to its end, `wait` what it waited between decode and mesh. batch_size : images that ran together
+    seconds : by stage, of those that were measured; the whole batch's, except mesh, finish and export. `total` is from
+    its lease to its end, `wait` what it waited between decode and mesh. batch_size : images that ran together
     evaluations : of the denoiser; None for as many as steps
     rehearsed : by the warm-up, whose word counts until a run of the same size has ended
     """
@@ -109,7 +109,8 @@ _GROWS = {
     "decode": 2.0,  # of one image, by cells a side
     "mesh": 2.0,
     "decimated mesh": 2.0,
-    "export": 1.0,  # by faces
+    "finish": 1.0,  # by faces
+    "export": 1.0,
     "rest": 0.0,
 }
 _EVALUATED = {"none": 1.0, "balanced": 0.5, "fast": 0.35}
@@ -141,6 +142,7 @@ class StageTimes:
             "sample": ("sample", together, max(1, evaluations)),
             "decode": ("decode", work.octree_resolution, together),
             "mesh": (meshed, work.octree_resolution, 1),
+            "finish": ("finish", _rounded(work.faces), 1),
             "export": ("export", _rounded(work.faces), 1),
         }
         with self._lock:
@@ -160,9 +162,9 @@ class StageTimes:
         """
         with self._lock:
             seconds = tuple(self._seconds(work, together))
-        mesh, export = seconds[4:6]
-        wait = (index // max(1, self.threads)) * (mesh + export)
-        planned = (*seconds[:4], mesh + wait, export)
+        mesh, finish, export = seconds[4:7]
+        wait = (index // max(1, self.threads)) * (mesh + finish + export)
+        planned = (*seconds[:4], mesh + wait, finish, export)
         return StagePlan(planned, measured=True) if sum(planned) > 0 else StagePlan.unmeasured()
 
     def to_json(self) -> str:
@@ -198,6 +200,7 @@ class StageTimes:
         yield at("sample", together) * evaluations
         yield at("decode", work.octree_resolution) * together
         yield own or other or 0.0
+        yield at("finish", _rounded(work.faces))
         yield at("export", _rounded(work.faces)) + at("rest", 1)
 
 

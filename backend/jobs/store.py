@@ -16,9 +16,11 @@ from sqlalchemy import ColumnElement, Connection, insert, null, select, tuple_, 
 
 from backend.errors import LeaseLost, ServiceError
 from backend.jobs import expiry as job_expiry
+from backend.jobs import files as job_files
 from backend.jobs import idempotency as idempotency_keys
 from backend.jobs import reading, tombstones
 from backend.jobs.changes import Changes, NotingDatabase
+from backend.jobs.files import FileTable
 from backend.jobs.ids import JobIds
 from backend.jobs.leases import (
     LeaseRequest,
@@ -43,6 +45,7 @@ from backend.jobs.models import (
     JobFilter,
     JobState,
     Line,
+    NewFile,
     NewJob,
     NullQueueObserver,
     Page,
@@ -85,6 +88,7 @@ class JobStore:
         """
         self._runs = RunClock(monotonic)
         self._database = NotingDatabase(database, changes or Changes())
+        self.files = FileTable(self._database)
         self._clock = clock
         self._max_attempts = max_attempts
         self._new_id = new_id or JobIds(clock)
@@ -149,11 +153,6 @@ class JobStore:
         """Return when the agent's job, batch or file of this name expired; None when none did in the last days."""
         with self._database.read() as connection:
             return tombstones.find(connection, name, agent_id, self._clock())
-
-    def get_by_artifact(self, artifact: str, agent_id: str) -> Job:
-        """Return the agent's job that made this file. Raises ArtifactNotFound for other agents' files, too."""
-        with self._database.read() as connection:
-            return reading.find_by_artifact(connection, artifact, agent_id)
 
     def list_jobs(self, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter = ALL_JOBS) -> Page:
         """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor.
@@ -298,9 +297,13 @@ class JobStore:
         with self._database.read() as connection:
             return [job_of(row) for row in connection.execute(query)]
 
-    def complete(self, job: Job, artifact: str, metadata: str) -> Job:
-        """End a run with its mesh: the file's name, and the JSON text of what was done. Raises LeaseLost."""
-        return self._end(job, Status.COMPLETED, progress=100, artifact=artifact, metadata=metadata)
+    def complete(self, job: Job, files: Sequence[NewFile], metadata: str) -> Job:
+        """End a run with its files, a mesh among them, and the JSON text of what was done. Raises LeaseLost.
+
+        The first mesh is the job's own; the others are entered with it or not at all.
+        """
+        artifact = job_files.first_mesh(files)
+        return self._end(job, Status.COMPLETED, files, progress=100, artifact=artifact, metadata=metadata)
 
     def fail(self, job: Job, error: ServiceError, metadata: str | None = None) -> Job:
         """End a run that failed by its own fault: it is not tried again. Raises LeaseLost."""
@@ -340,7 +343,8 @@ class JobStore:
             return 0
         with self._database.write() as connection:
             gone = job_expiry.remove(connection, finished)
-            tombstones.leave(connection, [job for job in finished if job.id in gone], self._clock())
+            removed = [job for job in finished if job.id in gone]
+            tombstones.leave(connection, removed, job_files.forget(connection, removed), self._clock())
             return len(gone)
 
     def expire_queued(self, before: datetime, limit: int = 500) -> list[Job]:
@@ -353,7 +357,7 @@ class JobStore:
         return expired
 
     def named(self, names: Sequence[str]) -> frozenset[str]:
-        """Return those of some file names that belong to a job, as its image or its mesh."""
+        """Return those of some file names that belong to a job, as its image or as what was made of it."""
         with self._database.read() as connection:
             return job_expiry.named(connection, names)
 
@@ -391,10 +395,11 @@ class JobStore:
             lost=tuple(job for job in held if job.id not in kept),
         )
 
-    def _end(self, job: Job, status: Status, **values: Any) -> Job:
+    def _end(self, job: Job, status: Status, files: Sequence[NewFile] = (), **values: Any) -> Job:
         now = self._clock()
         return self._change(
             job,
+            files,
             status=status,
             current_step=status.value,
             eta_seconds=null(),
@@ -405,8 +410,11 @@ class JobStore:
             **values,
         )
 
-    def _change(self, job: Job, **values: Any) -> Job:
-        """Run the one guarded statement behind all that a worker writes; the fence is this run's alone."""
+    def _change(self, job: Job, files: Sequence[NewFile] = (), **values: Any) -> Job:
+        """Run the one guarded statement behind all that a worker writes; the fence is this run's alone.
+
+        files : entered with it, or not when it finds no row
+        """
         statement = (
             update(jobs)
             .where(jobs.c.id == job.id, jobs.c.fence == job.fence, jobs.c.status == Status.PROCESSING)
@@ -415,6 +423,8 @@ class JobStore:
         )
         with self._database.write() as connection:
             row = connection.execute(statement).one_or_none()
+            if row is not None and files:
+                job_files.enter(connection, job.id, files)
         if row is None:
             raise LeaseLost(details={"job_id": job.id})
         return job_of(row)

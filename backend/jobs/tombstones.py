@@ -5,7 +5,7 @@ Works inside the caller's transaction. This module does not know when a job expi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -18,9 +18,13 @@ from backend.jobs.schema import tombstones
 LIFETIME = timedelta(days=7)
 
 
-def leave(connection: Connection, expired: Iterable[Job], now: datetime) -> None:
-    """Keep the names by which agents know some jobs: of the job, its batch and its mesh."""
-    names = {name: job.agent_id for job in expired for name in (job.id, job.batch_id, job.artifact) if name is not None}
+def leave(connection: Connection, expired: Iterable[Job], files: Mapping[str, str], now: datetime) -> None:
+    """Keep the names by which agents know some jobs: of the job, its batch and its files.
+
+    files : the agent of each file, by its name
+    """
+    ids = {name: job.agent_id for job in expired for name in (job.id, job.batch_id) if name is not None}
+    names = {**ids, **files}
     if not names:
         return
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert

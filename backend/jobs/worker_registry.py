@@ -38,6 +38,7 @@ class WorkerState:
     device_type, device_name : as torch says ("cpu", "cuda"); None before the model is loaded
     memory_total, memory_free : the device's, bytes
     error : why it failed, a sentence for the operator, None unless FAILED
+    octree_resolution : cells a side that the model is for, None before it is loaded
     compiled : whether batches run compiled; None before the model is loaded
     stage_times : how long its stages take, as StageTimes.to_json writes it
     process : its mark_of_this_process
@@ -54,6 +55,7 @@ class WorkerState:
     compiled: bool | None = None
     stage_times: str | None = None
     process: str | None = None
+    octree_resolution: int | None = None
 
 
 class WorkerRegistry:

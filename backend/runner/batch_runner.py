@@ -16,11 +16,12 @@ from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLos
 from backend.hunyuan3d.options import Defaults, ImageOptions
 from backend.jobs.progress import STAGES
 from backend.jobs.stage_times import StageTimes, Workload
+from backend.runner.descriptions import known_metadata
 from backend.runner.device_times import DeviceTimes
 from backend.runner.heartbeat import Ending, Run
 from backend.runner.look_ahead import LookAhead
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
-from backend.runner.result_recorder import ResultRecorder, known_metadata, unnamed_error
+from backend.runner.result_recorder import ResultRecorder, unnamed_error
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
@@ -85,7 +86,7 @@ class BatchRunner:
         self._look_ahead = look_ahead
 
     def run(self, processor: ShapeProcessor, tasks: Sequence[Task], capacity: int, hand_over: HandOver) -> None:
-        """Give each task's pending shape to hand_over, or end its run.
+        """Give each task's pending shape to hand_over, or end its run; a bad image's as soon as it is known to be bad.
 
         tasks : with equal generation options. capacity : how many images fit together on the device.
         Raises DeviceLost, and what isn't an Exception.
@@ -104,12 +105,12 @@ class BatchRunner:
     def _run_all(
         self,
         processor: ShapeProcessor,
-        images: Mapping[Task, Any],
+        images: dict[Task, Any],
         capacity: int,
         hand_over: HandOver,
         deadline: float,
     ) -> None:
-        """Run the images together; when that fails, each by itself."""
+        """Run the images together; when that fails, each by itself. Bad ones are taken out on the way."""
         error = self._attempt(processor, images, capacity, hand_over, deadline)
         if error is None:
             return
@@ -146,32 +147,45 @@ class BatchRunner:
     def _attempt(
         self,
         processor: ShapeProcessor,
-        images: Mapping[Task, Any],
+        images: dict[Task, Any],
         capacity: int,
         hand_over: HandOver,
         deadline: float,
     ) -> Exception | None:
-        """Make one device call; return what it raised. Raises DeviceLost when the device is gone after that."""
-        images = {task: image for task, image in images.items() if not task.run.over}
-        if not images:
+        """Make one device call; return what it raised. Bad images are handed over, and taken out of the dict, before.
+
+        Raises DeviceLost when the device is gone after that.
+        """
+        called = {task: image for task, image in images.items() if not task.run.over}
+        if not called:
             return None
+
+        def hand_over_refused(task: Task, shape: PendingShape) -> None:
+            if images.pop(task, None) is not None:
+                with log_context(task.run.job.id):
+                    hand_over(task, shape)
+
         try:
-            with self._watchdog.bounded(deadline), log_context(*(task.run.job.id for task in images)):
-                shapes = self._call(processor, images, capacity)
+            with self._watchdog.bounded(deadline), log_context(*(task.run.job.id for task in called)):
+                shapes = self._call(processor, called, capacity, hand_over_refused)
         except _AllOver:
             return None
         except Exception as error:  # noqa: BLE001 - given back, to be recorded
-            self._require_device(processor, list(images), error)
+            self._require_device(processor, list(called), error)
             return error
         finally:
             self._device_times.end()
-            self._metrics.observe_batch(len(images))
-        for task, shape in zip(images, shapes, strict=True):
-            with log_context(task.run.job.id):
-                hand_over(task, shape)
+            self._metrics.observe_batch(len(called))
+        for task, shape in zip(called, shapes, strict=True):
+            if task in images:
+                with log_context(task.run.job.id):
+                    hand_over(task, shape)
         return None
 
-    def _call(self, processor: ShapeProcessor, images: Mapping[Task, Any], capacity: int) -> Sequence[PendingShape]:
+    def _call(
+        self, processor: ShapeProcessor, images: Mapping[Task, Any], capacity: int, on_refused: HandOver
+    ) -> Sequence[PendingShape]:
+        tasks = list(images)
         runs = [task.run for task in images]
         plans = [self._times.plan(task.workload, len(images), index) for index, task in enumerate(images)]
         for run, plan in zip(runs, plans, strict=True):
@@ -191,6 +205,7 @@ class BatchRunner:
             options=[task.options for task in images],
             capacity=capacity,
             on_progress=on_progress,
+            on_refused=lambda index, shape: on_refused(tasks[index], shape),
             finish=False,
         )
 

@@ -78,14 +78,14 @@ class Run:
         """Take in that the device is done with it, and that its mesh is to be made as soon as a thread is free."""
         self._handed_over_at = time.monotonic()
 
-    def begin(self, stage: str) -> None:
-        """Take in that a stage begins, of a run that goes as planned so far."""
+    def begin(self, stage: str, done: int = 0, total: int = 1) -> None:
+        """Take in that a stage begins, or how far it is, of a run that goes as planned so far."""
         now = time.monotonic()
         if self._handed_over_at is not None:
             self.waited_for_mesh, self._handed_over_at = now - self._handed_over_at, None
         with self._lock:
             if self._reached is not None:
-                self._reached = Reached.now(self._reached.plan, stage, 0, 1, now)
+                self._reached = Reached.now(self._reached.plan, stage, done, total, now)
 
     def report(self) -> Report:
         """Return how far it is by now, between two notes as time goes; progress never falls."""

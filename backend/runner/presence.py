@@ -83,6 +83,7 @@ class Presence:
                 device_name=device.name,
                 memory_total=device.memory_total,
                 memory_free=device.memory_free,
+                octree_resolution=processor.defaults.octree_resolution,
                 compiled=processor.compiled,
                 stage_times=self._times.to_json(),
             )

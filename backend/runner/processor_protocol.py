@@ -104,10 +104,13 @@ class ShapeProcessor(Protocol):
         options: Sequence[ImageOptions],
         capacity: int,
         on_progress: Callable[[ShapeProgress], None],
+        on_refused: Callable[[int, PendingShape], None],
         finish: Literal[False],
     ) -> Sequence[PendingShape]:
         """Return one pending shape for each image, in order; what on_progress raises ends the call and comes out.
 
         images : bytes as they were sent, or what prepare_images made of them; the first report is made when all are
         prepared. options : one for each image, all with the same generation. capacity : as batch_capacity gave it.
+        on_refused : called with the index and the shape of each image that cannot be used, as soon as that is known;
+        the same shape is returned in its place.
         """

@@ -1,15 +1,17 @@
-"""From a shape the device is done with to a finished job: mesh, file, and one guarded write to the job table.
+"""From a shape the device is done with to a finished job: mesh, files, and one guarded write to the job table.
 
 Every job is recorded by itself, on any thread, in its own log context. While storage is away the write is tried again;
-a result whose job has moved on is thrown away with its file. This module does not know how the shape was made.
+a result whose job has moved on is thrown away with its files. This module does not know how the shape was made.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from backend.errors import (
@@ -22,13 +24,16 @@ from backend.errors import (
     StorageFull,
     StoreUnavailable,
 )
-from backend.jobs.metadata import AccelerationOut, JobMetadata, StageSecondsOut
-from backend.jobs.models import Clock, Job
+from backend.jobs.files import first_mesh
+from backend.jobs.metadata import JobMetadata
+from backend.jobs.models import Clock, Job, NewFile
 from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.limits import DEFAULT_ACCELERATION
 from backend.periodic import endless_retries
+from backend.runner.descriptions import known_metadata, with_outputs, with_seconds, with_shape
 from backend.runner.heartbeat import Ending, Heartbeats, Run
+from backend.runner.output_files import OutputFiles
 from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
@@ -37,21 +42,26 @@ from backend.telemetry.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, R
 from backend.validation import GenerationRequest
 
 if TYPE_CHECKING:
-    import trimesh
-
-    from backend.hunyuan3d.results import ShapeMetadata
+    from backend.hunyuan3d.results import ShapeResult
+    from backend.rendering.outputs import OutputOptions
+    from backend.rendering.shape_file import FinishedShape
 
 _log = logging.getLogger(__name__)
 _RETRIES = endless_retries(0.25, 4.0)
 _FILE_SECONDS = 30.0
 """How long file storage may be away before a run is handed back."""
-_MODEL_STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
+_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality"}
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
+Later = Callable[[], None]
+
+
+class _AllOver(Exception):
+    """Nobody waits any more for what is being made."""
 
 
 class ResultRecorder:
-    """End runs: with a file, an error, or not at all when they are no longer this worker's."""
+    """End runs: with files, an error, or not at all when they are no longer this worker's."""
 
     def __init__(
         self,
@@ -70,28 +80,34 @@ class ResultRecorder:
         """
         self._store = store
         self._images = images
-        self._artifacts = artifacts
+        self._files = OutputFiles(store, images, artifacts)
         self._clock = clock
         self._times = times
         self._metrics = metrics
         self._watchdog = watchdog
         self._heartbeats = heartbeats
 
-    def record(self, run: Run, request: GenerationRequest, pending: PendingShape) -> None:
-        """Make the mesh, store the file and complete the job; or fail it with the error that was met."""
+    def record(self, run: Run, request: GenerationRequest, pending: PendingShape) -> Later | None:
+        """Make the mesh and its files, store these and complete the job; or fail it with the error that was met.
+
+        Returns what is still to be made of a completed job, when there is time.
+        """
         metadata = known_metadata(run.job, request)
         try:
             self._begin(run, "mesh")
             if run.over:
-                return
+                return None
             with self._watchdog.bounded():
                 result = pending.build_mesh()
             metadata = with_shape(metadata, result.metadata)
-            self._export(run, request, result.unwrap(), metadata)
+            return self._finish(run, request, result, metadata)
+        except _AllOver:
+            return None
         except ServiceError as error:
             self.fail(run, error, metadata)
         except Exception as error:  # noqa: BLE001 - the job's edge: recorded as its failure
             self.fail(run, unnamed_error(error, run.job), metadata)
+        return None
 
     def fail(self, run: Run, error: ServiceError, metadata: JobMetadata | None) -> None:
         """Record a job's own failure."""
@@ -123,50 +139,54 @@ class ResultRecorder:
         run.end(Ending.RELEASED)
         self._heartbeats.wake()
 
-    def _export(self, run: Run, request: GenerationRequest, mesh: trimesh.Trimesh, metadata: JobMetadata) -> None:
-        """Write the mesh as a file, store that, and complete the job."""
-        from backend.hunyuan3d.mesh.export import export_mesh, exported_bounds, exported_unit
+    def _finish(self, run: Run, request: GenerationRequest, result: ShapeResult, metadata: JobMetadata) -> Later | None:
+        """Make everything of a shape, store that, and complete the job."""
+        from backend.rendering.outputs import make_outputs
 
-        self._begin(run, "export")
+        self._begin(run, "finish")
         started = time.perf_counter()
-        format, scale = request.format, request.scale_mm
         with self._watchdog.bounded():
-            data = export_mesh(mesh, format, scale_mm=scale)
-            bounds = exported_bounds(mesh, format, scale_mm=scale)
-        if run.over:
-            return
+            outputs = make_outputs(result, output_options(run.job, request, metadata), partial(self._note_step, run))
+        finish = time.perf_counter() - started
+        self._begin(run, "export")
         try:
-            artifact = self.retry(run, lambda: self._artifacts.write(data, format))
+            files = self._files.write(run.job, outputs.files, partial(self.retry, run), lambda: run.over)
         except ArtifactStoreUnavailable:
-            _log.exception("the file of job %s could not be stored", run.job.id)
+            _log.exception("the files of job %s could not be stored", run.job.id)
             self.hand_back(run)
-            return
-        export = time.perf_counter() - started
-        now = self._clock()
-        described = metadata.model_copy(
-            update={
-                "bounds": bounds,
-                "unit": exported_unit(format, scale),
-                "file_size": len(data),
-                "seconds": metadata.seconds.model_copy(update={"export": export, "total": self._lasted(run.job, now)}),
-            }
-        )
-        self._complete(run, artifact, described)
+            return None
+        export = time.perf_counter() - started - finish
+        described = with_outputs(metadata, outputs)
+        described = with_seconds(described, self._lasted(run.job, self._clock()), finish=finish, export=export)
+        if self._complete(run, files, described) and request.turntable:
+            return partial(self._add_turntable, run.job, outputs.shape)
+        return None
 
-    def _complete(self, run: Run, artifact: str, metadata: JobMetadata) -> None:
+    def _note_step(self, run: Run, done: int, total: int) -> None:
+        if run.over:
+            raise _AllOver
+        run.begin("finish", done, total)
+
+    def _add_turntable(self, job: Job, shape: FinishedShape) -> None:
+        with self._watchdog.bounded():
+            self._files.add_turntable(job, shape)
+
+    def _complete(self, run: Run, files: Sequence[NewFile], metadata: JobMetadata) -> bool:
+        """Complete the job; return whether it is. Files that it does not get are removed."""
         if not run.end(Ending.RECORDED):
-            self._delete_artifact(artifact)
-            return
+            self._files.discard(files)
+            return False
         text = metadata.to_json()
-        recorded = self._write(run, lambda: self._store.complete(run.job, artifact, text), artifact)
+        recorded = self._write(run, lambda: self._store.complete(run.job, files, text), first_mesh(files))
         if recorded is False:
-            self._delete_artifact(artifact)
+            self._files.discard(files)
         if recorded:
             seconds = metadata.seconds.model_dump(exclude_none=True)
             self._times.note(_measured(metadata, seconds, run.waited_for_mesh))
             for stage, value in seconds.items():
                 self._metrics.observe_stage(stage, value)
         self._let_go(run, COMPLETED, recorded)
+        return bool(recorded)
 
     def _write(self, run: Run, write: Callable[[], Job], artifact: str | None = None) -> bool | None:
         """Write a run's end; return whether the table has it, False when the job has moved on, None when unknown."""
@@ -201,7 +221,8 @@ class ResultRecorder:
     def _let_go(self, run: Run, outcome: str, recorded: bool | None) -> None:
         self._heartbeats.drop(run)
         if recorded:
-            self._delete_image(run.job)
+            if outcome != COMPLETED:
+                self._delete_image(run.job)
             self._metrics.job_finished(outcome)
             self._log_end(run.job, outcome)
         elif recorded is False:
@@ -228,49 +249,20 @@ class ResultRecorder:
         except ServiceError as error:  # the janitor finds it with its row
             _log.warning("the image of job %s stays: %s", job.id, error)
 
-    def _delete_artifact(self, name: str) -> None:
-        try:
-            self._artifacts.delete(name)
-        except ServiceError as error:  # the janitor finds it as an orphan
-            _log.warning("a file without a job stays: %s", error)
 
+def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> OutputOptions:
+    """Return what a job's request wants of its shape; the files say what they are by the image's name and the seed."""
+    from backend.rendering.outputs import OutputOptions
 
-def known_metadata(job: Job, request: GenerationRequest) -> JobMetadata:
-    """Return what is known of a run when it begins."""
-    queued = None if job.started_at is None else max(0.0, (job.started_at - job.created_at).total_seconds())
-    return JobMetadata(
-        format=request.format,
-        target_faces=request.target_faces,
-        seed=request.seed,
-        steps=request.steps,
-        guidance_scale=request.guidance_scale,
-        octree_resolution=request.octree_resolution,
-        quality=request.quality,
-        seconds=StageSecondsOut(queued=queued),
+    return OutputOptions(
+        formats=request.formats,
+        scale_mm=request.scale_mm,
+        color=request.color,
+        compress=request.compress,
+        name=PurePath(job.filename or "mesh").stem,
+        extras=metadata.model_dump(include=_TOLD_IN_FILES, exclude_none=True),
+        preview=request.preview,
     )
-
-
-def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
-    """Return the metadata with what the pipeline says that it did."""
-    found: dict[str, object] = {
-        "vertices": shape.vertices,
-        "faces": shape.faces,
-        "watertight": shape.watertight,
-        "steps": shape.num_inference_steps,
-        "guidance_scale": shape.guidance_scale,
-        "octree_resolution": shape.octree_resolution,
-        "model": shape.model,
-        "batch_size": shape.batch_size,
-        "background": shape.background,
-        "fallbacks": shape.fallbacks,
-    }
-    if shape.acceleration is not None:
-        found["acceleration"] = AccelerationOut(
-            mode=shape.acceleration, evaluations=shape.evaluations, without=shape.evaluations_needed
-        )
-    stages = {stage: getattr(shape.seconds, stage) for stage in _MODEL_STAGES}
-    given = {name: value for name, value in found.items() if value is not None}
-    return metadata.model_copy(update={**given, "seconds": metadata.seconds.model_copy(update=stages)})
 
 
 def unnamed_error(error: Exception, job: Job) -> ServiceError:

@@ -1,29 +1,35 @@
-"""Finished meshes as files: how they are named, and what a download needs to know of one.
+"""What was made for jobs as files: how they are named, and what a download needs to know of one.
 
-This module does not know whose mesh it is, how it was made, or how long it is kept.
+This module does not know whose file it is, how it was made, or how long it is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from backend.errors import InvalidFormat
-from backend.storage.files import FileStore, new_name, require_name
+from backend.storage.files import FileStore, put_new, require_name
 
-_MEDIA_TYPES = {
+MEDIA_TYPES: Final[Mapping[str, str]] = {
     "glb": "model/gltf-binary",
     "stl": "model/stl",
     "obj": "model/obj",
     "ply": "application/octet-stream",  # PLY has no registered type
+    "3mf": "model/3mf",
+    "usdz": "model/vnd.usdz+zip",
+    "png": "image/png",
+    "webp": "image/webp",
+    "npz": "application/octet-stream",  # what meshes are encoded from
 }
+"""What a file of each format is sent as."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A mesh ready to be sent.
+    """A file ready to be sent.
 
     stream : seekable, to be closed by whoever got it; size : bytes; etag : strong, without its quotes
     """
@@ -36,33 +42,34 @@ class Artifact:
 
 
 class ArtifactStore:
-    """The meshes of the service; a file never changes under its name."""
+    """What the service made; a file never changes under its name."""
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
     def write(self, data: bytes, format: str) -> str:
-        """Keep a mesh and return the name it got, which nobody can guess.
+        """Keep a file and return the name it got, which nobody can guess.
 
         Raises InvalidFormat, StorageFull, ArtifactStoreUnavailable; then nothing is left.
         """
         media_type(format)
-        name = new_name(format)
-        self._files.put(name, data)
-        return name
+        return put_new(self._files, format, data)
 
     def open(self, name: str) -> Artifact:
-        """Open a mesh by its name, whatever that is. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-        stem, _, format = require_name(name).partition(".")
-        size = self._files.size(name)
-        return Artifact(name, self._files.open(name), size, _MEDIA_TYPES.get(format, "application/octet-stream"), stem)
+        """Open a file by its name, whatever that is. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        return open_artifact(self._files, name)
+
+    def read(self, name: str) -> bytes:
+        """Return what is in a file. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+        with self._files.open(name) as stream:
+            return stream.read()
 
     def size(self, name: str) -> int:
         """Return the bytes of a mesh. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
         return self._files.size(require_name(name))
 
     def delete(self, name: str) -> None:
-        """Remove a mesh; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
+        """Remove a file; one that is gone is no error. Raises ArtifactNotFound for a name that is none of ours."""
         self._files.delete(name)
 
     def older_than(self, time: datetime) -> Iterator[str]:
@@ -70,8 +77,15 @@ class ArtifactStore:
         return self._files.older_than(time)
 
 
+def open_artifact(files: FileStore, name: str) -> Artifact:
+    """Open a file of any store to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+    stem, _, format = require_name(name).partition(".")
+    size = files.size(name)
+    return Artifact(name, files.open(name), size, MEDIA_TYPES.get(format, "application/octet-stream"), stem)
+
+
 def media_type(format: str) -> str:
     """Return the media type of this format. Raises InvalidFormat."""
-    if format not in _MEDIA_TYPES:
+    if format not in MEDIA_TYPES:
         raise InvalidFormat
-    return _MEDIA_TYPES[format]
+    return MEDIA_TYPES[format]

@@ -23,8 +23,8 @@ from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, ServiceEr
 from backend.periodic import utc_now
 from orfeas_client.atomic_file import atomic_file, flush_folder
 
-_NAME = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}")
-_TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z]{3,4}\.[a-f0-9]{16}\.part")
+_NAME = re.compile(r"[a-f0-9]{32}\.[a-z0-9]{3,4}")
+_TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z0-9]{3,4}\.[a-f0-9]{16}\.part")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,7 +66,7 @@ class FileStore(Protocol):
 
 
 def new_name(extension: str) -> str:
-    """Return a name that nobody can guess, for a file with this extension (3 or 4 small letters, no dot)."""
+    """Return a name that nobody can guess, for a file with this extension (3 or 4 small letters or digits, no dot)."""
     return f"{secrets.token_hex(16)}.{extension}"
 
 

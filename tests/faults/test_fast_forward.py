@@ -25,7 +25,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, new_name
 from tests.support.faults.report import report
-from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, open_database
+from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, mesh_file, open_database
 
 STEP = timedelta(minutes=10)
 TTL = timedelta(hours=2)
@@ -97,7 +97,7 @@ class Day:
             if self.runs % 25 == 1:
                 done = self.store.fail(job, NoSurface())
             else:
-                done = self.store.complete(job, self.artifacts.write(b"mesh", "glb"), "{}")
+                done = self.store.complete(job, mesh_file(self.artifacts.write(b"mesh", "glb")), "{}")
             self.images.delete(self.images_left.pop(job.id))
             self.note_finished(done)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,48 @@ def test_batch_becomes_mesh_files_in_order(service: WatchedService, tmp_path: Pa
     for job in batch.jobs:
         file = client.download(str(job.download_url), tmp_path / f"{job.id}.glb")
         assert faces_of(file) == job.metadata["faces"]
+
+
+def test_good_pictures_run_beside_bad_ones_and_come_as_one_zip(service: WatchedService, tmp_path: Path) -> None:
+    client = client_of(service)
+    for name in ("mug", "star"):
+        (tmp_path / f"{name}.png").write_bytes(sample(name))
+    (tmp_path / "cut.png").write_bytes(sample("mug")[:500])
+    images = [tmp_path / "mug.png", tmp_path / "cut.png", tmp_path / "star.png"]
+    with pytest.raises(ServiceRefused) as refused:
+        client.batch(images, quality=1, steps=10)
+    assert (refused.value.status, refused.value.code) == (400, "INVALID_IMAGE")
+    named = refused.value.details["images"]
+    assert isinstance(named, list)
+    assert [(bad["index"], bad["filename"]) for bad in named] == [(1, "cut.png")]
+
+    sent = client.batch(images, accept_partial=True, quality=1, steps=10, label="Client's Set", preview=False)
+    assert [job.status for job in sent.jobs] == ["queued", "failed", "queued"]
+    assert (sent.jobs[1].error_code, sent.jobs[1].filename) == ("INVALID_IMAGE", "cut.png")
+    batch = client.wait(sent.id)
+    assert isinstance(batch, Batch)
+    assert dict(batch.counts) == {"queued": 0, "processing": 0, "completed": 2, "failed": 1, "cancelled": 0}
+    assert [(job.index, job.filename, job.label) for job in batch.jobs] == [
+        (0, "mug.png", "Client's Set"),
+        (1, "cut.png", "Client's Set"),
+        (2, "star.png", "Client's Set"),
+    ]
+    assert batch.jobs[0].request["quality"] == 1
+    assert batch.jobs[1].error == sent.jobs[1].error
+    file = client.download(str(batch.download_url), tmp_path / "all.zip")
+    with zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert {"batch.json", "mug.glb", "star.glb"} <= set(archive.namelist())
+    found = client.jobs(label="CLIENT'S set", status="completed,failed")
+    assert [job.id for job in found.jobs] == [job.id for job in reversed(batch.jobs)]
+
+
+def test_batch_is_cancelled_whole(waiting: WatchedService) -> None:
+    client = client_of(waiting)
+    sent = client.batch([sample("mug"), sample("star")])
+    batch = client.cancel(sent.id)
+    assert isinstance(batch, Batch)
+    assert [job.status for job in batch.jobs] == ["cancelled", "cancelled"]
 
 
 def test_synchronous_request_brings_the_mesh(service: WatchedService) -> None:

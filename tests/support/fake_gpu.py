@@ -37,6 +37,7 @@ class FakeDevice:
 class FakeDefaults:
     num_inference_steps: int = 4
     guidance_scale: float = 5.0
+    octree_resolution: int = 384
 
 
 @dataclass(eq=False)
@@ -91,7 +92,8 @@ def nothing(*_: object) -> None:
 class FakeProcessor:
     """before_call, at_step, before_finish, before_preparing : what to do then.
 
-    errors : a picture's own failure, by its bytes. prepared : what was prepared ahead; used_prepared : and then run.
+    errors : a picture's own failure, by its bytes; bad : one that is known before the device is used. prepared : what
+    was prepared ahead; used_prepared : and then run.
 
     failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
     """
@@ -104,6 +106,7 @@ class FakeProcessor:
     at_step: Callable[[int], object] = nothing
     before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
+    bad: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     lost: bool = False
     prepares_ahead: bool = True
@@ -136,6 +139,7 @@ class FakeProcessor:
         options: Sequence[ImageOptions],
         capacity: int,
         on_progress: Callable[[ShapeProgress], None],
+        on_refused: Callable[[int, FakePending], None],
         finish: bool,
     ) -> list[FakePending]:
         assert not finish
@@ -150,6 +154,11 @@ class FakeProcessor:
             [own.remove_background for own in options], generation.acceleration,
         )  # fmt: skip
         self.calls.append(call)
+        pending = [FakePending(image, self._metadata(call, k), self) for k, image in enumerate(given)]
+        self.errors |= self.bad
+        for k, image in enumerate(given):
+            if image in self.bad:
+                on_refused(k, pending[k])
         try:
             self._run(call, on_progress)
         except BaseException as error:
@@ -159,7 +168,7 @@ class FakeProcessor:
             raise
         finally:
             self._busy.release()
-        return [FakePending(call.images[k], self._metadata(call, k), self) for k in range(len(images))]
+        return pending
 
     def _run(self, call: FakeCall, on_progress: Callable[[ShapeProgress], None]) -> None:
         indices = tuple(range(len(call.images)))

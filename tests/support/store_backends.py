@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import LeaseLost
-from backend.jobs.models import Heartbeat, Job, NewJob, Report
+from backend.jobs.models import Heartbeat, Job, NewFile, NewJob, Report
 from backend.jobs.schema import metadata
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
@@ -90,6 +90,11 @@ def clear(database: Database) -> None:
 def new_jobs(count: int, batch_key: str = "demo/20/5.0/256") -> list[NewJob]:
     """Jobs to submit, told apart by their input."""
     return [NewJob(f'{{"seed": {k}}}', batch_key, f"inputs/{k}.png") for k in range(count)]
+
+
+def mesh_file(name: str) -> list[NewFile]:
+    """Return what a job has that made one mesh."""
+    return [NewFile("mesh", name.rpartition(".")[2], name, 4)]
 
 
 def submit(store: JobStore, agent_id: str, count: int = 1, batch_key: str = "demo/20/5.0/256") -> tuple[str, ...]:

@@ -97,8 +97,8 @@ class Workshop:
         return taken + worker.run_once()
 
     def submit(self, image: bytes = b"picture", agent_id: str = "ann", **fields: Any) -> str:
-        """Store a picture and submit a job for it; return its id."""
-        request = resolve(GenerationFields(**fields), lambda: 7)
+        """Store a picture and submit a job for it, without a preview unless that is asked for; return its id."""
+        request = resolve(GenerationFields(**{"preview": False, **fields}), lambda: 7)
         name = f"{secrets.token_hex(16)}.png"
         self.images.put(name, image)
         new = NewJob(request.to_json(), request.batch_key(MODEL), name)
@@ -106,6 +106,11 @@ class Workshop:
 
     def job(self, job_id: str) -> Job:
         return self.store.get(job_id, "ann")
+
+    def kept(self, *job_ids: str) -> list[str]:
+        """Names of what was made for jobs, as the table of files has them."""
+        found = self.store.files.of_all([self.job(job_id) for job_id in job_ids])
+        return sorted(file.name for files in found.values() for file in files if file.kind != "image")
 
     def files(self, part: str) -> list[str]:
         """Names of what lies in a part's folder."""

@@ -24,7 +24,7 @@ from backend.hunyuan3d.networks.schedulers import (
     Scheduler,
 )
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
-from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
+from backend.limits import CHECKPOINT_RESOLUTION, MAX_RESOLUTION, MIN_RESOLUTION
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class PipelineDefaults:
 
     num_inference_steps: int = 50
     guidance_scale: float = 5.0
-    octree_resolution: int = 384
+    octree_resolution: int = CHECKPOINT_RESOLUTION
     view_aligned: bool = False
 
     def __post_init__(self) -> None:

@@ -23,11 +23,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from backend.errors import CheckpointConfigError, CheckpointNotFound, CheckpointUnreadable
+from backend.hunyuan3d.checkpoint.defaults import CONFIG_NAME, DEMO_FOLDER
 
-CONFIG_NAME = "config.yaml"
 WEIGHT_NAMES = ("model.fp16.safetensors", "model.safetensors", "model.fp16.ckpt", "model.ckpt")
 SECTIONS = ("model", "vae", "conditioner")
-DEMO_FOLDER = Path(__file__).parents[2] / "checkpoints" / "demo"
 
 _REPO_2_0, _REPO_MINI, _REPO_MV = "tencent/Hunyuan3D-2", "tencent/Hunyuan3D-2mini", "tencent/Hunyuan3D-2mv"
 SHORT_NAMES = {

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from backend.errors import CheckpointConfigError, CheckpointKeyError, CheckpointValueError
 from backend.hunyuan3d.checkpoint.config import CheckpointConfig, config_document, parse_config, parse_vae_config
-from backend.hunyuan3d.checkpoint.files import CONFIG_NAME, WEIGHT_NAMES, Weights, locate, read_config, read_weights
+from backend.hunyuan3d.checkpoint.defaults import CONFIG_NAME
+from backend.hunyuan3d.checkpoint.files import WEIGHT_NAMES, Weights, locate, read_config, read_weights
 from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_0 import DenoiserV20Config, Hunyuan3DDiT
 from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain

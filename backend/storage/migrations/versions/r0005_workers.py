@@ -15,3 +15,4 @@ def upgrade() -> None:
     op.add_column("workers", sa.Column("compiled", sa.Boolean))
     op.add_column("workers", sa.Column("stage_times", sa.Text))
     op.add_column("workers", sa.Column("process", sa.Text))
+    op.add_column("workers", sa.Column("octree_resolution", sa.Integer))

@@ -1,0 +1,107 @@
+"""What an agent may do with the files of a finished job: have one more format made, and have all of them deleted.
+
+Another format is encoded here, by the process that answers, from the shape that the worker kept: no device is needed
+and the mesh is the same to the last bit. This module does not know HTTP answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import BinaryIO
+
+from backend.api.job_answers import job_failure
+from backend.api.multipart import FormLimits, read_form
+from backend.api.parameters import FormatForm
+from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
+from backend.hunyuan3d.mesh.offered import require_format
+from backend.jobs.models import Job, JobFile, NewFile, Status
+from backend.limits import MeshFormat
+from backend.services import AgentServices
+from backend.storage.artifacts import Artifact, open_artifact
+from backend.validation import read_fields
+
+_encoders = threading.BoundedSemaphore(1)
+"""Encoding a mesh of a million faces takes seconds and hundreds of megabytes: however many ask, one is encoded."""
+
+_NO_FILES = FormLimits("", 0)
+
+
+def read_format(body: BinaryIO, content_type: str) -> MeshFormat:
+    """Return the one format that a form asks for. Raises InvalidForm, UnknownField, InvalidFormat."""
+    format = read_fields(FormatForm, read_form(body, content_type, _NO_FILES).fields).format
+    require_format(format)
+    return format
+
+
+def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
+    """Give a completed job its mesh in a format that it may not have yet.
+
+    Raises JobUnfinished, the error of a job that has no mesh, FilesExpired, StorageFull, ArtifactStoreUnavailable and
+    what encoding raises.
+    """
+    if not job.status.finished:
+        raise JobUnfinished(details={"job_id": job.id})
+    if job.status is not Status.COMPLETED:
+        raise job_failure(job)
+    files = services.store.files.of(job)
+    if any(file.kind == "mesh" and file.format == format for file in files):
+        return
+    shape = next((file for file in files if file.kind == "shape"), None)
+    if shape is None:
+        raise _gone(job, files)
+    name, size = _encode(services, shape, format)
+    try:
+        kept = services.store.files.add(job, NewFile("mesh", format, name, size))
+    except FilesExpired:
+        _discard(services, name)
+        raise
+    if not kept:  # somebody else was faster
+        _discard(services, name)
+
+
+def delete_files(services: AgentServices, job: Job) -> None:
+    """Delete the files of a finished job and its picture, now and for good; done twice it is no error.
+
+    What storage does not let go of now, nobody can fetch any more, and the janitor removes it.
+    Raises JobUnfinished, JobNotFound, ArtifactStoreUnavailable.
+    """
+    for file in services.store.files.begin_deletion(job):
+        (services.images if file.kind == "image" else services.artifacts).delete(file.name)
+        services.store.files.end_deletion([file])
+
+
+def open_file(services: AgentServices, file: JobFile) -> Artifact:
+    """Open a file to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
+    if file.kind == "image":
+        return open_artifact(services.images, file.name)
+    return services.artifacts.open(file.name)
+
+
+def _encode(services: AgentServices, shape: JobFile, format: MeshFormat) -> tuple[str, int]:
+    """Encode a kept shape and store that; return the file's name and size."""
+    from backend.rendering.shape_file import encode, read_shape
+
+    try:
+        data = services.artifacts.read(shape.name)
+    except ArtifactNotFound as error:
+        raise FilesExpired(details={"job_id": shape.job_id}) from error
+    with _encoders:
+        made = encode(read_shape(data), format)
+    return services.artifacts.write(made, format), len(made)
+
+
+def _gone(job: Job, files: tuple[JobFile, ...]) -> ServiceError:
+    """Return why a job's mesh cannot be encoded anew."""
+    if files:
+        return ArtifactNotFound(
+            "This job was made by an earlier version, which kept nothing to make other formats of; send it again."
+        )
+    return FilesExpired(details={"job_id": job.id})
+
+
+def _discard(services: AgentServices, name: str) -> None:
+    # One that stays is an orphan, which the janitor finds.
+    try:
+        services.artifacts.delete(name)
+    except ServiceError:
+        return

@@ -1,0 +1,84 @@
+"""What was done for a job, put together as its run goes on: what was asked, what the model did, what the files are.
+
+This module does not know when a run ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from backend.jobs.metadata import AccelerationOut, CameraOut, JobMetadata, StageSecondsOut
+from backend.jobs.models import Job
+from backend.validation import GenerationRequest
+
+if TYPE_CHECKING:
+    from backend.hunyuan3d.results import ShapeMetadata
+    from backend.rendering.camera_model import Camera
+    from backend.rendering.outputs import Outputs
+
+_MODEL_STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
+
+
+def known_metadata(job: Job, request: GenerationRequest) -> JobMetadata:
+    """Return what is known of a run when it begins."""
+    queued = None if job.started_at is None else max(0.0, (job.started_at - job.created_at).total_seconds())
+    return JobMetadata(
+        format=request.format,
+        target_faces=request.target_faces,
+        seed=request.seed,
+        steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        octree_resolution=request.octree_resolution,
+        quality=request.quality,
+        seconds=StageSecondsOut(queued=queued),
+    )
+
+
+def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
+    """Return the metadata with what the pipeline says that it did."""
+    found: dict[str, object] = {
+        "vertices": shape.vertices,
+        "faces": shape.faces,
+        "watertight": shape.watertight,
+        "steps": shape.num_inference_steps,
+        "guidance_scale": shape.guidance_scale,
+        "octree_resolution": shape.octree_resolution,
+        "model": shape.model,
+        "batch_size": shape.batch_size,
+        "background": shape.background,
+        "fallbacks": shape.fallbacks,
+    }
+    if shape.acceleration is not None:
+        found["acceleration"] = AccelerationOut(
+            mode=shape.acceleration, evaluations=shape.evaluations, without=shape.evaluations_needed
+        )
+    stages = {stage: getattr(shape.seconds, stage) for stage in _MODEL_STAGES}
+    given = {name: value for name, value in found.items() if value is not None}
+    return metadata.model_copy(update={**given, "seconds": metadata.seconds.model_copy(update=stages)})
+
+
+def with_outputs(metadata: JobMetadata, outputs: Outputs) -> JobMetadata:
+    """Return the metadata with what is true of the files."""
+    return metadata.model_copy(
+        update={
+            "camera": None if outputs.camera is None else _camera_of(outputs.camera),
+            "bounds": outputs.bounds,
+            "unit": outputs.unit,
+            "notes": outputs.notes,
+            "file_size": len(outputs.files[0].data),
+        }
+    )
+
+
+def _camera_of(camera: Camera) -> CameraOut:
+    return CameraOut(
+        azimuth=round(camera.azimuth, 2),
+        elevation=round(camera.elevation, 2),
+        field_of_view=round(camera.field_of_view, 2),
+        silhouette_iou=round(camera.score, 4),
+    )
+
+
+def with_seconds(metadata: JobMetadata, total: float | None, **stages: float) -> JobMetadata:
+    """Return the metadata with what the last stages took, and all together."""
+    return metadata.model_copy(update={"seconds": metadata.seconds.model_copy(update={**stages, "total": total})})
