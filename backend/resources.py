@@ -5,6 +5,7 @@ Nothing runs before `start`. This module does not know HTTP, Celery, or how a jo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,7 +60,15 @@ class Resources:
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
-        store = JobStore(database, clock, max_attempts=settings.max_attempts, observer=observer, changes=changes)
+        store = JobStore(
+            database,
+            clock,
+            max_attempts=settings.max_attempts,
+            observer=observer,
+            changes=changes,
+            # A clock of a test is only moved, never set.
+            monotonic=time.monotonic if clock is utc_now else None,
+        )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database)])
 

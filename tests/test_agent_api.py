@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -97,6 +98,31 @@ def test_nobody_waits_for_a_service_that_stops(service: AgentService) -> None:
     assert service.generate(image()).status_code == 202
 
 
+def test_draining_service_takes_only_what_began_before(service: AgentService, monkeypatch: pytest.MonkeyPatch) -> None:
+    began_before = service.generate(image(), field("async", "true"), **{"Idempotency-Key": "k"})
+    service.services.begin_drain()
+    assert refused(service.generate(image())) == (503, "SERVICE_STOPPING")
+    assert refused(service.batch()) == (503, "SERVICE_STOPPING")
+    # Sent again, it is no new job.
+    again = service.generate(image(), field("async", "true"), **{"Idempotency-Key": "k"})
+    assert again.get_json()["job_id"] == began_before.get_json()["job_id"]
+    # An upload that was on its way.
+    monkeypatch.setattr(service.services.draining, "since", time.monotonic() + 3600)
+    assert service.generate(image(), field("async", "true")).status_code == 202
+
+
+def test_draining_service_takes_jobs_that_another_worker_will_run(service: AgentService) -> None:
+    service.services.begin_drain()
+    report_worker(service, WorkerStatus.READY, "another")
+    assert service.generate(image(), field("async", "true")).status_code == 202
+
+
+def test_draining_service_says_so(service: AgentService) -> None:
+    service.services.begin_drain()
+    response = service.get("/health")
+    assert (refused(response), response.get_json()["status"]) == ((503, "SERVICE_STOPPING"), "draining")
+
+
 def test_job_is_promised_when_the_store_goes_away_after_it_was_kept(
     service: AgentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,8 +149,8 @@ def test_job_that_is_cancelled_while_its_sender_waits_is_answered_so(service: Ag
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(service.generate, image())
         eventually(lambda: service.services.store.counts().queued == 1)
-        (job,) = service.services.store.list_jobs("ann", None, 1).jobs
-        service.call("DELETE", f"{API}/jobs/{job.id}")
+        (job,) = service.get("/jobs").get_json()["jobs"]
+        service.call("DELETE", f"{API}/jobs/{job['job_id']}")
         assert refused(waiting.result()) == (409, "CANCELLED")
 
 

@@ -6,6 +6,7 @@ import functools
 import http.client
 import itertools
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -106,9 +107,11 @@ def test_of_two_faults_the_earlier_one_is_answered(service: Service, first: str,
 
 
 def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> None:
-    unknown, wrong = service.call(agent_id="a2"), service.call(key="another-key-0123456789abcdef")
+    unknown = service.call(agent_id="a2", nonce="nonce-same")
+    wrong = service.call(key="another-key-0123456789abcdef", nonce="nonce-same")
     assert answer(unknown) == answer(wrong) == (401, "AUTH_INVALID")
-    assert unknown.data == wrong.data
+    # Each is shown its own text, in which the id stands.
+    assert unknown.data.replace(b"a2", b"a1") == wrong.data
 
 
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
@@ -276,22 +279,102 @@ def test_proxy_is_believed_only_when_it_is_configured(
 
 def test_audit_has_one_line_for_each_guarded_request(service: Service) -> None:
     service.call(body=b"hello")
-    service.call(key=OLD_KEY, target="/status/x", method="GET")
+    service.call(key=OLD_KEY, target="/status/x?secret=sesame", method="GET")
     service.client.post("/generate")
     service.call(agent_id="a9")
     service.call(key="another-key-0123456789abcdef")
     service.client.get("/open")
     service.client.get("/nowhere")
     lines = service.audited()
-    fields = ("agent", "verified", "operation", "outcome", "status", "address")
+    fields = ("agent", "verified", "operation", "outcome", "status", "address", "method", "path")
     assert [tuple(line[name] for name in fields) for line in lines] == [
-        ("a1", True, "generate", "admitted", 200, "127.0.0.1"),
-        ("a1", True, "status", "admitted", 200, "127.0.0.1"),
-        ("", False, "generate", "AUTH_MISSING", 401, "127.0.0.1"),
-        ("", False, "generate", "AUTH_INVALID", 401, "127.0.0.1"),
-        ("a1", False, "generate", "AUTH_INVALID", 401, "127.0.0.1"),
+        ("a1", True, "generate", "admitted", 200, "127.0.0.1", "POST", "/generate"),
+        ("a1", True, "status", "admitted", 200, "127.0.0.1", "GET", "/status/x"),
+        ("", False, "generate", "AUTH_MISSING", 401, "127.0.0.1", "POST", "/generate"),
+        ("", False, "generate", "AUTH_INVALID", 401, "127.0.0.1", "POST", "/generate"),
+        ("a1", False, "generate", "AUTH_INVALID", 401, "127.0.0.1", "POST", "/generate"),
     ]
     assert len({line["request_id"] for line in lines}) == 5
+    assert "sesame" not in service.settings.audit_log.read_text()
+
+
+def test_a_flood_is_summed_in_the_audit(tmp_path: Path) -> None:
+    service = Service(tmp_path, unauthenticated_rate_limit=5)
+    codes = [service.client.post("/generate").status_code for _ in range(60)]
+    assert codes == [401] * 5 + [429] * 55
+    assert [line["outcome"] for line in service.audited()] == ["AUTH_MISSING"] * 5 + ["RATE_LIMITED"]
+    service.guard.write_audit_sums(all_of_them=True)
+    assert service.audited()[-1]["count"] == 54
+
+
+WRONG_KEY = "another-key-0123456789abcdef"
+
+
+@pytest.mark.parametrize("agent_id", ["a1", "a9"])
+def test_a_wrong_signature_shows_the_text_that_was_to_be_signed_for_known_and_unknown_ids(
+    service: Service, agent_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = "/status/x%20y?a=%20b"
+    with caplog.at_level(logging.DEBUG):
+        response = service.call("GET", target, agent_id=agent_id, key=WRONG_KEY, nonce="nonce-wrong")
+    assert answer(response) == (401, "AUTH_INVALID")
+    digest = digest_body(b"")
+    text = "\n".join(["v1", "GET", "/status/x%20y", "a=%20b", agent_id, str(NOW), "nonce-wrong", digest])
+    assert response.get_json()["details"] == {"canonical_text": text}
+    for secret in ("nonce-wrong", digest, "a=%20b"):
+        assert secret not in caplog.text
+        assert secret not in service.settings.audit_log.read_text()
+
+
+def test_what_a_wrong_signature_shows_is_bounded(service: Service) -> None:
+    long = service.call("GET", f"/status/x?a={'b' * 5000}", key=WRONG_KEY).get_json()["details"]
+    assert long["truncated"] is True
+    assert len(long["canonical_text"].encode()) == 2048
+    assert long["canonical_text"].startswith("v1\nGET\n/status/x\na=bbb")
+
+
+def test_bytes_that_are_no_text_are_shown_as_such_and_control_characters_not_at_all(service: Service) -> None:
+    headers = service.headers("GET", "/status/x")
+    raw = {"RAW_URI": "/status/\xff\xe4\xb8\xad"}
+    response = service.client.get("/status/x", headers=headers, environ_overrides=raw)
+    assert response.get_json()["details"]["canonical_text"].startswith("v1\nGET\n/status/\\xff\u4e2d\n\na1\n")
+    for target in ("/status/x\x01", "/status/x\n", "/status/x y"):
+        response = service.client.get("/status/x", headers=headers, environ_overrides={"RAW_URI": target})
+        assert answer(response) == (401, "AUTH_INVALID")
+        assert response.get_json()["details"] == {}
+
+
+def test_what_a_wrong_signature_shows_is_under_the_limit_for_refused_requests(tmp_path: Path) -> None:
+    service = Service(tmp_path, unauthenticated_rate_limit=2)
+    details = [service.call(key=WRONG_KEY).get_json()["details"] for _ in range(4)]
+    assert ["canonical_text" in shown for shown in details] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "header", ["X-Agent-ID", "X-Agent-Timestamp", "X-Agent-Nonce", "X-Agent-Content-SHA256", "X-Agent-Signature"]
+)
+def test_a_signing_header_that_comes_twice_is_malformed(service: Service, header: str) -> None:
+    headers = service.headers("POST", "/generate")
+    twice = [*headers.items(), (header, headers[header])]
+    response = service.client.post("/generate", headers=twice)
+    assert answer(response) == (401, "AUTH_MISSING")
+
+
+def test_requests_that_follow_count_apart_where_the_agent_has_a_limit_for_them(service: Service) -> None:
+    service.agents.known["a1"] = replace(AGENT, rate_limit=2, status_rate_limit=3)
+    assert [service.call("GET", "/status/x").status_code for _ in range(4)] == [200, 200, 200, 429]
+    assert [service.call().status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_service_s_clock_that_was_set_back_admits_nothing_twice(service: Service) -> None:
+    captured = service.headers("POST", "/generate")
+    assert service.client.post("/generate", headers=captured).status_code == 200
+    service.now += 3600
+    assert [service.call().status_code for _ in range(20)] == [200] * 20
+    service.now -= 3600
+    refused = service.client.post("/generate", headers=captured)
+    assert answer(refused) == (401, "AUTH_EXPIRED")
+    assert refused.get_json()["details"] == {"server_time": NOW + 3300, "tolerance_seconds": 300}
 
 
 def test_audit_never_holds_a_key_or_a_signature(service: Service) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from werkzeug.test import TestResponse
 
 from backend.agent_api import register_agent_api
-from backend.auth.agents_file import add_agent
+from backend.auth.agents_file import add_agent, update_agent
 from backend.config import Settings
 from backend.errors import (
     ServiceError,
@@ -191,6 +192,21 @@ def test_metrics_do_not_open_through_a_proxy_on_this_machine_but_for_the_token(t
             assert refused(client.get("/metrics", headers=headers)) == (403, "IP_NOT_ALLOWED")
         bearer = {"Host": "orfeas.example", "Authorization": f"Bearer {token}"}
         assert client.get("/metrics", headers=bearer).status_code == 200
+
+
+def test_metrics_are_for_agents_with_admin_wherever_they_call_from(service: AgentService) -> None:
+    update_agent(service.settings.agents_file, "ann", {"operations": ["admin"]})
+    client = service.app.test_client()
+
+    def ask(agent: str) -> TestResponse:
+        headers = service.headers("GET", "/metrics", agent=agent)
+        return client.get("/metrics", headers=headers, environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
+
+    assert b"orfeas_queue_jobs" in ask("ann").data
+    assert refused(ask("bob")) == (403, "OPERATION_NOT_ALLOWED")
+    # Whoever signs is checked, even here.
+    unsigned = client.get("/metrics", headers={"X-Agent-ID": "ann"})
+    assert refused(unsigned) == (401, "AUTH_MISSING")
 
 
 def test_metrics_are_for_nobody_when_no_address_is_named(tmp_path: Path) -> None:

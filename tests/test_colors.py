@@ -118,7 +118,7 @@ def test_vertices_have_the_texture_s_colors() -> None:
 
 def cup() -> trimesh.Trimesh:
     """Return an open cup that leans towards the viewer, so that its inside is seen over the rim."""
-    ring = trimesh.creation.annulus(0.52, 0.6, 1.2, sections=96)
+    ring = trimesh.creation.annulus(0.565, 0.6, 1.2, sections=96)
     floor = trimesh.creation.cylinder(0.55, 0.1, sections=96).apply_translation((0, 0, -0.55))
     cup = trimesh.util.concatenate([ring, floor])
     cup.apply_transform(trimesh.transformations.rotation_matrix(np.radians(-90 + 28), (1, 0, 0)))

@@ -199,6 +199,30 @@ def test_connection_is_kept_for_the_next_request(served: Served) -> None:
 
 
 @pytest.mark.slow
+def test_what_there_is_no_room_for_is_told_so_or_makes_room(tmp_path: Path) -> None:
+    made = Served(tmp_path, WEB_WAITING="16", GUNICORN_CMD_ARGS="--worker-connections 64")
+    body = image_form(good_png())
+    with made.server as server, ExitStack() as stack:
+        for _ in range(16):
+            connection, _ = stack.enter_context(connected(server.port))
+            headers = {**made.headers("POST", GENERATE, body), "Content-Type": FORM, "Content-Length": str(len(body))}
+            connection.sendall(raw_request("POST", GENERATE, headers))
+        eventually(lambda: sent(made, body).refusal == (503, "SERVER_BUSY"))
+        assert sent(made, body).headers["retry-after"] == "5"
+        # More than there may be: those that have been idle longest are hung up on.
+        silent = [stack.enter_context(connected(server.port)) for _ in range(100)]
+        assert made.get(JOBS).status == 200
+        assert silent[0][1].read() == b""
+        assert sent(made, body).refusal == (503, "SERVER_BUSY")
+
+
+def sent(served: Served, body: bytes) -> RawAnswer:
+    """Return the answer to an upload of its own."""
+    headers = {**served.headers("POST", GENERATE, body), "Content-Type": FORM}
+    return served.server.ask(raw_request("POST", GENERATE, headers, body))
+
+
+@pytest.mark.slow
 def test_silent_callers_keep_no_threads(tmp_path: Path) -> None:
     made = Served(tmp_path, WEB_THREADS="2")
     with made.server as server, ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ DAY = 24 * 3600
     ],
 )
 def test_what_can_never_pass_is_refused_for_good(
-    store: JobStore, bounds: dict[str, int], named: dict[str, int]
+    store: JobStore, bounds: dict[str, Any], named: dict[str, int]
 ) -> None:
     with pytest.raises(TooManyJobs) as refused:
         store.submit("ann", new_jobs(3), **bounds)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +13,7 @@ from flask import Flask
 
 from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig
-from backend.auth.rate_limits import RequestLimits, _network_bucket
+from backend.auth.rate_limits import RateState, RequestLimits, _network_bucket
 from backend.config import Settings
 from backend.errors import RateLimited
 
@@ -20,16 +23,16 @@ KEY = "secret-key-0123456789abcdef"
 class Door:
     """An app with limits, and a count of who came through."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.app = Flask("door")
         self.app.add_url_rule("/", "index", lambda: "")
-        self.limits = RequestLimits(settings or Settings())
+        self.limits = RequestLimits(settings or Settings(), monotonic)
         self.limits.init_app(self.app)
 
-    def admit(self, agent: AgentConfig, operation: str = "status") -> RateLimited | None:
+    def admit(self, agent: AgentConfig, operation: str = "status", *, follows: bool = False) -> RateLimited | None:
         with self.app.test_request_context("/"):
             try:
-                self.limits.admit_agent(agent, operation)
+                self.limits.admit_agent(agent, operation, follows=follows)
             except RateLimited as error:
                 return error
             return None
@@ -42,8 +45,12 @@ class Door:
                 return error
             return None
 
-    def count(self, agent: AgentConfig, times: int, operation: str = "status") -> int:
-        return sum(self.admit(agent, operation) is None for _ in range(times))
+    def states(self, agent: AgentConfig) -> dict[str, RateState]:
+        with self.app.test_request_context("/"):
+            return self.limits.states(agent)
+
+    def count(self, agent: AgentConfig, times: int, operation: str = "status", *, follows: bool = False) -> int:
+        return sum(self.admit(agent, operation, follows=follows) is None for _ in range(times))
 
 
 @pytest.fixture
@@ -73,6 +80,46 @@ def test_agents_have_limits_of_their_own() -> None:
     door = Door()
     assert door.count(agent("a1", rate=2), 3) == 2
     assert door.count(agent("a2", rate=4), 6) == 4
+
+
+def test_requests_that_follow_count_apart_where_there_is_a_limit_for_them() -> None:
+    door = Door()
+    apart = replace(agent(rate=2), status_rate_limit=3)
+    assert door.count(apart, 5, follows=True) == 3
+    refused = door.admit(apart, follows=True)
+    assert refused is not None
+    assert refused.details == {"limit": 3, "window_seconds": 60}
+    assert door.count(apart, 5) == 2
+    assert door.count(agent("a2", rate=2), 5, follows=True) == 2
+
+
+def test_what_is_left_is_told_without_counting() -> None:
+    door = Door()
+    apart = replace(agent(rate=4, batches=2), status_rate_limit=3)
+    door.count(apart, 1, "batch")
+    door.count(apart, 2, follows=True)
+    for _ in range(3):
+        states = door.states(apart)
+        assert {name: (state.limit, state.remaining) for name, state in states.items()} == {
+            "rate_limit": (4, 3),
+            "batch_rate_limit": (2, 1),
+            "status_rate_limit": (3, 1),
+        }
+    assert "status_rate_limit" not in door.states(agent("a2"))
+    assert door.states(agent("a2"))["rate_limit"].reset_seconds == 0
+
+
+def test_a_clock_that_was_set_back_locks_nobody_out(now: SimpleNamespace) -> None:
+    seconds = SimpleNamespace(now=0.0)
+    door = Door(monotonic=lambda: seconds.now)
+    assert door.count(agent(rate=3), 4) == 3
+    now.seconds -= 3
+    assert door.count(agent(rate=3), 1) == 0
+    now.seconds -= 3600
+    assert door.count(agent(rate=3), 4) == 3
+    now.seconds += 61
+    seconds.now += 61
+    assert door.count(agent(rate=3), 4) == 3
 
 
 def test_batches_count_as_requests_and_as_batches() -> None:

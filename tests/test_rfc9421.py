@@ -203,6 +203,14 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
     assert unknown.data == wrong.data
 
 
+def test_a_wrong_signature_is_shown_what_it_covers_and_no_value(service: Service) -> None:
+    sent = Sent(url="http://localhost/status/x?a=sesame", method="GET", headers={"X-Colour": "sesame"})
+    response = sent.sign(("@method", "@target-uri", "x-colour"), key=OTHER_KEY).to(service)
+    assert answer(response) == (401, "AUTH_INVALID")
+    assert response.get_json()["details"] == {"components": ["@method", "@target-uri", "x-colour"]}
+    assert b"sesame" not in response.data
+
+
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []

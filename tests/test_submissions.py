@@ -18,8 +18,10 @@ from backend.storage.files import LocalFiles
 from backend.validation import GenerationRequest
 from tests.support.agent_service import (
     API,
+    FORM,
     AgentService,
     agent_service,
+    encode_form,
     field,
     good_png,
     image,
@@ -202,9 +204,19 @@ def test_of_many_alike_at_once_one_makes_the_job(service: AgentService) -> None:
     assert len(service.images()) == service.services.store.counts().queued == 1
 
 
-@pytest.mark.parametrize("key", ["", "two words", "k" * 129, "sch\u00f6n"])
+@pytest.mark.parametrize("key", ["", "two words", "k" * 129, "sch\u00f6n", "two,keys"])
 def test_key_has_a_form(service: AgentService, key: str) -> None:
     assert refused(service.generate(Idempotency_Key=key)) == (400, "INVALID_IDEMPOTENCY_KEY")
+
+
+def test_two_keys_are_refused_whatever_they_are(service: AgentService) -> None:
+    body = encode_form(field("async", "true"), image())
+    for keys in (["key-1", "key-1"], ["key-1", "key-2"]):
+        headers = [*service.headers("POST", f"{API}/generate-3d", body).items(), ("Content-Type", FORM)]
+        headers += [("Idempotency-Key", key) for key in keys]
+        response = service.app.test_client().post(f"{API}/generate-3d", data=body, headers=headers)
+        assert refused(response) == (400, "INVALID_IDEMPOTENCY_KEY")
+    assert service.services.store.counts().queued == 0
 
 
 def test_key_outlives_its_job(service: AgentService) -> None:

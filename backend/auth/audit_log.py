@@ -50,9 +50,9 @@ class AuditEntry:
     outcome: str
     status: int
     address: str
-    method: str = ""
-    path: str = ""
-    job_ids: tuple[str, ...] = ()
+    method: str
+    path: str
+    job_ids: tuple[str, ...]
 
 
 @dataclass

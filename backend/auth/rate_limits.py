@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +22,12 @@ from limits import RateLimitItemPerMinute, WindowStats
 from limits.errors import StorageError
 
 from backend.auth.agents import AgentConfig
+from backend.auth.clock_jumps import JUMP
 from backend.auth.redis_client import redis_options
 from backend.config import Settings
 from backend.errors import ConfigurationError, RateLimited
+
+logger = logging.getLogger(__name__)
 
 _WINDOW_SECONDS = 60
 _TRIES = 3
@@ -52,7 +56,10 @@ def rate_state() -> RateState | None:
 class RequestLimits:
     """The limits of one app; several processes share them through the storage."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Keep the limits; monotonic : seconds since any moment."""
+        self._monotonic = monotonic
+        self._clock_ahead = time.time() - monotonic()
         self._refusals_per_minute = settings.unauthenticated_rate_limit
         self._processes = settings.web_processes
         shared = settings.rate_limit_storage.startswith("redis")
@@ -119,6 +126,7 @@ class RequestLimits:
         self._admit(self._count_refusal, _network_bucket(address), self._refusals_per_minute, "refused requests")
 
     def _admit(self, count: Callable[[], None], client: str, per_minute: int, noun: str) -> None:
+        self._forget_a_clock_set_back()
         g.rate_client, g.rate_per_minute = client, per_minute
         try:
             for _ in range(_TRIES):
@@ -141,6 +149,14 @@ class RequestLimits:
                 details={"limit": per_minute, "window_seconds": _WINDOW_SECONDS},
             ) from error
         raise RateLimited("Requests cannot be counted at the moment; try again.", retry_after=1)
+
+    def _forget_a_clock_set_back(self) -> None:
+        """Count anew when the clock was set back: what was counted by the later one would stay until it is over."""
+        before, self._clock_ahead = self._clock_ahead, time.time() - self._monotonic()
+        if before - self._clock_ahead > JUMP.total_seconds():
+            logger.warning("The clock was set back by %.0f s: requests are counted anew.", before - self._clock_ahead)
+            with suppress(StorageError):
+                self._limiter.reset()
 
     def _note_state(self) -> None:
         """Keep how the limit that was just counted is now, unless another one of this request is tighter."""

@@ -68,7 +68,7 @@ class HealthReader:
         """monotonic : seconds since any moment; disk_full : asked at each reading."""
         self._store = store
         self._registry = registry
-        self._disk_full = disk_full
+        self.disk_full = disk_full
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._read_at = float("-inf")
@@ -113,7 +113,7 @@ class HealthReader:
 
     def _query(self) -> Health | ServiceError:
         try:
-            return Health(self._store.counts(), self._registry.alive(), self._disk_full())
+            return Health(self._store.counts(), self._registry.alive(), self.disk_full())
         except ServiceError as error:
             return error
 

@@ -56,6 +56,7 @@ from backend.jobs.models import (
     Submitted,
     Usage,
 )
+from backend.jobs.run_clock import RunClock
 from backend.jobs.schema import jobs
 from backend.jobs.submission import Bounds, failure_values, rows_of
 from backend.storage.database import Database
@@ -77,12 +78,15 @@ class JobStore:
         new_id: Callable[[], str] | None = None,
         observer: QueueObserver | None = None,
         changes: Changes | None = None,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         """Open the job table in a database.
 
         max_attempts : runs that may die before a job fails; new_id : gives ids that sort by age
         observer : counts what no worker is left to report; changes : hears of what this process writes
+        monotonic : as RunClock's
         """
+        self._runs = RunClock(monotonic)
         self._database = NotingDatabase(database, changes or Changes())
         self.files = FileTable(self._database)
         self._clock = clock
@@ -246,8 +250,13 @@ class JobStore:
                 leased = lease_batch_mates(connection, wanted, batch_mates_of, limit)
             else:
                 leased = lease_next(connection, wanted, limit)
+        self._runs.begin(leased)
         self._report_died(died)
         return leased
+
+    def started_at(self, job: Job, now: datetime) -> datetime | None:
+        """Return when the run of a leased job began, as RunClock does."""
+        return self._runs.started_at(job, now)
 
     def upcoming(self, limit: int) -> list[Job]:
         """Return up to limit (≥ 1) jobs that the next lease would give now, and lease none of them.
@@ -387,6 +396,7 @@ class JobStore:
         )
 
     def _end(self, job: Job, status: Status, files: Sequence[NewFile] = (), **values: Any) -> Job:
+        now = self._clock()
         return self._change(
             job,
             files,
@@ -395,7 +405,8 @@ class JobStore:
             eta_seconds=null(),
             lease_owner=null(),
             lease_expires_at=null(),
-            finished_at=self._clock(),
+            started_at=self._runs.started_at(job, now),
+            finished_at=now,
             **values,
         )
 

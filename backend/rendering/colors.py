@@ -35,7 +35,7 @@ _MAP_SIDE = 384
 _PADDING = 0.015
 # An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
 # and its lip's breadth, in shares of the image.
-_OPENING, _RECESS, _WALL, _LIP = 0.12, 0.15, 0.3, 0.025
+_OPENING, _RECESS, _WALL, _LIP = 0.05, 0.15, 0.25, 0.025
 _NORMAL_WEIGHT = 0.15
 _CELLS = 40
 

@@ -5,7 +5,6 @@ This module does not know when a run ends.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backend.jobs.metadata import AccelerationOut, CameraOut, JobMetadata, StageSecondsOut
@@ -80,7 +79,6 @@ def _camera_of(camera: Camera) -> CameraOut:
     )
 
 
-def with_seconds(metadata: JobMetadata, job: Job, now: datetime, **stages: float) -> JobMetadata:
-    """Return the metadata with what the last stages took, and all together until now."""
-    total = None if job.started_at is None else max(0.0, (now - job.started_at).total_seconds())
+def with_seconds(metadata: JobMetadata, total: float | None, **stages: float) -> JobMetadata:
+    """Return the metadata with what the last stages took, and all together."""
     return metadata.model_copy(update={"seconds": metadata.seconds.model_copy(update={**stages, "total": total})})

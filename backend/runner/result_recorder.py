@@ -157,7 +157,7 @@ class ResultRecorder:
             return None
         export = time.perf_counter() - started - finish
         described = with_outputs(metadata, outputs)
-        described = with_seconds(described, run.job, self._clock(), finish=finish, export=export)
+        described = with_seconds(described, self._lasted(run.job, self._clock()), finish=finish, export=export)
         if self._complete(run, files, described) and request.turntable:
             return partial(self._add_turntable, run.job, outputs.shape)
         return None
@@ -229,8 +229,12 @@ class ResultRecorder:
             _log.warning("the late result of job %s was thrown away", run.job.id)
             self._metrics.job_finished(LEASE_LOST)
 
+    def _lasted(self, job: Job, now: datetime) -> float | None:
+        started = self._store.started_at(job, now)
+        return None if started is None else max(0.0, (now - started).total_seconds())
+
     def _log_end(self, job: Job, outcome: str) -> None:
-        seconds = {"seconds": round(_since(job, self._clock()) or 0.0, 1)}
+        seconds = {"seconds": round(self._lasted(job, self._clock()) or 0.0, 1)}
         if outcome == COMPLETED:
             _log.info("job %s is completed", job.id, extra=seconds)
         else:
@@ -278,7 +282,3 @@ def _measured(metadata: JobMetadata, seconds: Mapping[str, float], waited: float
     )
     evaluations = metadata.acceleration.evaluations if metadata.acceleration else None
     return Measured(work, {**seconds, "wait": waited}, max(1, metadata.batch_size or 1), evaluations)
-
-
-def _since(job: Job, now: datetime) -> float | None:
-    return None if job.started_at is None else max(0.0, (now - job.started_at).total_seconds())

@@ -47,7 +47,8 @@ class AgentService:
         self.keys = {name: add_agent(self.settings.agents_file, name) for name in ("ann", "bob")}
         opened = AgentServices.from_settings(self.settings, clock=self.clock, open_processor=lambda: self.fake)
         # What was read is old at once: a test need not wait for a second to be over.
-        fresh = HealthReader(opened.store, opened.registry, monotonic=itertools.count(step=60).__next__)
+        now = itertools.count(step=60).__next__
+        fresh = HealthReader(opened.store, opened.registry, now, opened.health.disk_full)
         self.services = replace(opened, health=fresh)
         self.app = create_app(self.settings, self.services)
         self._nonces = (f"nonce-{k:06d}" for k in itertools.count())

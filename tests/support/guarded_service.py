@@ -79,7 +79,8 @@ class Service:
             return datetime.fromtimestamp(self.now, UTC)
 
         audit = AuditLog(self.settings.audit_log, clock)
-        AgentGuard(self.settings, self.agents, self, self.limits, audit, clock).init_app(app)
+        self.guard = AgentGuard(self.settings, self.agents, self, self.limits, audit, clock)
+        self.guard.init_app(app)
         app.add_url_rule("/generate", "generate", generate, methods=["POST", "GET"])
         app.add_url_rule("/batch", "batch", batch, methods=["POST"])
         app.add_url_rule("/status/<path:name>", "status", status)
@@ -132,9 +133,9 @@ class Service:
 
 
 def render(error: ServiceError) -> tuple[Response, int]:
-    return jsonify(code=error.code, retry_after=getattr(error, "retry_after", None), error=error.message), status_of(
-        error
-    )
+    retry_after = getattr(error, "retry_after", None)
+    answer = jsonify(code=error.code, retry_after=retry_after, error=error.message, details=error.details)
+    return answer, status_of(error)
 
 
 @require_agent_token("generate")
