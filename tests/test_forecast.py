@@ -13,7 +13,7 @@ from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-_SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "export": 1.0}
+_SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "finish": 0.5, "export": 0.5}
 
 
 def worker(owner: str = "w", *, faster: float = 1.0, batch: int = 1, **changes: object) -> WorkerState:

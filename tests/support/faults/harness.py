@@ -23,6 +23,7 @@ from sqlalchemy import func, select
 
 from backend.config import Settings
 from backend.jobs.janitor import Janitor
+from backend.jobs.leases import job_of
 from backend.jobs.models import Job, NewJob, Status
 from backend.jobs.notifier import Notifier, NullNotifier
 from backend.jobs.schema import jobs
@@ -162,7 +163,7 @@ class Yard:
     def jobs(self) -> list[Job]:
         """All of them, as they are now."""
         with self.resources.database.read() as connection:
-            return [Job(**row._mapping) for row in connection.execute(select(*jobs.c).order_by(jobs.c.id))]
+            return [job_of(row) for row in connection.execute(select(*jobs.c).order_by(jobs.c.id))]
 
     def outcomes(self) -> Counter[str]:
         """How many are in each state; of those that failed how many with each code."""
