@@ -18,7 +18,8 @@ from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
-from backend.hunyuan3d.mesh.ops import clean_mesh, decimate, is_watertight
+from backend.hunyuan3d.mesh.ops import clean_mesh, count_parts, is_watertight, keep_largest
+from backend.hunyuan3d.mesh.reduction import reduce_mesh
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
@@ -127,14 +128,19 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
             raise shape.outcome
         with named_memory_errors():
             mesh = closed_mesh(shape.outcome)
+            if metadata.objects == "largest":
+                mesh = keep_largest(mesh)
+            found = len(mesh.faces)
             if metadata.target_faces is not None:
-                mesh = decimate(mesh, metadata.target_faces).mesh
+                mesh = reduce_mesh(mesh, metadata.target_faces).mesh
     except ServiceError as e:
         return ShapeResult(None, without_frames(e), metadata, shape.cutout, shape.view_aligned)
     facts = replace(
         metadata,
         vertices=len(mesh.vertices),
         faces=len(mesh.faces),
+        faces_found=found,
+        parts=count_parts(mesh),
         watertight=is_watertight(mesh),
         evaluated=shape.outcome.evaluated,
     )

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from backend.errors import ServiceError
-from backend.limits import Acceleration
+from backend.limits import Acceleration, Place
 
 Point = tuple[float, float, float]
 Unit = Literal["model", "mm", "m"]
@@ -47,6 +47,45 @@ class AccelerationOut(BaseModel):
     )
 
 
+class PlacementOut(BaseModel):
+    """How the mesh was placed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    place: Place = Field(description="Where it lies, as asked.")
+    turned_degrees: float = Field(description="By how much it was levelled, about the axis that runs to the right.")
+    leveled_by: Literal["under side", "axis"] | None = Field(
+        default=None, description="What it was levelled by; absent where it was not."
+    )
+    pressed: float = Field(
+        default=0, ge=0, description="Height under the foot pressed flat, a share of the longest side."
+    )
+    leans: bool = Field(default=False, description="Whether it should have been levelled and could not.")
+
+
+class PrintOut(BaseModel):
+    """What whoever prints the mesh wants to know, at its size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    volume_cm3: float | None = Field(default=None, description="Volume; absent where the surface is not closed.")
+    thinnest_wall_mm: float | None = Field(default=None, ge=0, description="What 2 % of the surface is thinner than.")
+    overhang_share: float = Field(
+        ge=0, le=1, description="Share of the surface that faces down by more than 45 degrees."
+    )
+    footprint_cm2: float = Field(ge=0, description="What it covers, seen from above.")
+    fits_mm: tuple[float, float, float] = Field(description="Width, depth and height of the room it takes.")
+
+
+class WarningOut(BaseModel):
+    """Something about the mesh that the caller should know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str = Field(description="The warning's name, for programs.")
+    message: str = Field(description="A sentence that says what to do.")
+
+
 class CameraOut(BaseModel):
     """Where the picture was taken from, as the mesh's outline explains it."""
 
@@ -68,6 +107,8 @@ class JobMetadata(BaseModel):
     format: str = Field(description="The file's format: glb, stl, obj or ply.")
     vertices: int | None = Field(default=None, ge=0, description="Vertices of the mesh.")
     faces: int | None = Field(default=None, ge=0, description="Triangles of the mesh, as in the file.")
+    faces_found: int | None = Field(default=None, ge=0, description="Triangles before the mesh was reduced.")
+    parts: int | None = Field(default=None, ge=0, description="Pieces of the mesh that do not touch.")
     target_faces: int | None = Field(default=None, description="The number of triangles that was asked for.")
     watertight: bool | None = Field(default=None, description="Whether every edge has exactly two triangles.")
     bounds: tuple[Point, Point] | None = Field(
@@ -87,6 +128,9 @@ class JobMetadata(BaseModel):
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."
     )
+    placed: PlacementOut | None = Field(default=None, description="How the mesh was placed.")
+    print: PrintOut | None = Field(default=None, description="What whoever prints it wants to know.")
+    warnings: tuple[WarningOut, ...] = Field(default=(), description="What the caller should know of the mesh.")
     notes: tuple[str, ...] = Field(default=(), description="What was left out of the files, and why.")
     seconds: StageSecondsOut = Field(default=StageSecondsOut(), description="Seconds of each stage.")
     file_size: int | None = Field(default=None, ge=0, description="Bytes of the first mesh's file.")

@@ -1,6 +1,6 @@
 """Everything that is made of one shape: colours, meshes in each format, a preview and a thumbnail, and what they show.
 
-The one place where camera, colours, encoding and drawing follow one another, for the service and for the command line.
+The one place where camera, colours, place, encoding and drawing follow one another, for service and command line.
 This module does not know how a shape was made, or where files go.
 """
 
@@ -18,15 +18,22 @@ from backend.errors import PreviewUnavailable
 from backend.hunyuan3d.mesh.export import Unit, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.offered import carried_color
 from backend.hunyuan3d.mesh.ops import Point
+from backend.hunyuan3d.mesh.place import Placement, place_mesh
+from backend.hunyuan3d.mesh.print_facts import PrintFacts, print_facts
+from backend.hunyuan3d.mesh.remarks import Remark, remarks_on
 from backend.limits import (
     DEFAULT_COLOR,
     DEFAULT_COMPRESSION,
+    DEFAULT_PLACE,
     DEFAULT_SCALE_MM,
+    DEFAULT_UPRIGHT,
     PREVIEW_FORMAT,
     ColorMode,
     Compression,
     FileKind,
     MeshFormat,
+    Place,
+    Upright,
 )
 from backend.rendering.camera import find_camera
 from backend.rendering.camera_model import DOUBTFUL_BELOW, Camera
@@ -51,6 +58,8 @@ class OutputOptions:
     scale_mm: float | None = DEFAULT_SCALE_MM
     color: ColorMode = DEFAULT_COLOR
     compress: Compression = DEFAULT_COMPRESSION
+    place: Place = DEFAULT_PLACE
+    upright: Upright = DEFAULT_UPRIGHT
     name: str = "mesh"
     extras: Mapping[str, object] = field(default_factory=dict)
     preview: bool = True
@@ -72,7 +81,8 @@ class Outputs:
 
     files : the meshes in the order in which they were asked for, then the rest
     views : of the mesh, as preview_of takes them; () where none were drawn
-    bounds, unit : of the first mesh's file. camera : None where there is no cut-out to look at
+    bounds, unit : of the first mesh's file. camera : None where there is no cut-out to look at; of the mesh before it
+    was placed. facts : for whoever prints it, at its size; remarks : warnings
     notes : what was left out, and why, in sentences
     """
 
@@ -82,6 +92,9 @@ class Outputs:
     bounds: tuple[Point, Point]
     unit: Unit
     camera: Camera | None
+    placement: Placement
+    facts: PrintFacts
+    remarks: tuple[Remark, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -108,7 +121,10 @@ def make_outputs(
     """
     step = _Steps(2 + len(options.formats), on_step)
     step()
-    camera, shape = _finished(result, options)
+    camera, placement, shape = _finished(result, options)
+    # A mesh without a size of its own is measured as if it had the usual one.
+    scale_mm = options.scale_mm or DEFAULT_SCALE_MM
+    facts = print_facts(shape.mesh, scale_mm)
     files = []
     for format in options.formats:
         step()
@@ -130,12 +146,15 @@ def make_outputs(
         exported_bounds(shape.mesh, first, scale_mm=options.scale_mm),
         exported_unit(first, options.scale_mm),
         camera,
+        placement,
+        facts,
+        remarks_on(result.metadata.parts, placement, facts, scale_mm),
         (*_color_notes(shape, camera, options), *notes),
     )
 
 
-def _finished(result: ShapeResult, options: OutputOptions) -> tuple[Camera | None, FinishedShape]:
-    """Colour the mesh, where there is a cut-out to take colours from."""
+def _finished(result: ShapeResult, options: OutputOptions) -> tuple[Camera | None, Placement, FinishedShape]:
+    """Colour the mesh, where there is a cut-out to take colours from, and place it."""
     mesh, camera, appearance = result.unwrap(), None, None
     if result.cutout is not None:
         camera = find_camera(mesh, np.asarray(result.cutout.getchannel("A")), result.view_aligned)
@@ -148,7 +167,9 @@ def _finished(result: ShapeResult, options: OutputOptions) -> tuple[Camera | Non
         "compress": options.compress,
         "extras": dict(options.extras),
     }
-    return camera, FinishedShape(mesh, appearance, export)
+    # Colours are of vertices, whose order placing leaves; the camera sees the mesh as it was found.
+    mesh, placement = place_mesh(mesh, options.place, options.upright, view_aligned=result.view_aligned)
+    return camera, placement, FinishedShape(mesh, appearance, export)
 
 
 def _color_notes(shape: FinishedShape, camera: Camera | None, options: OutputOptions) -> tuple[str, ...]:

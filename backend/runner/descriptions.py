@@ -5,9 +5,18 @@ This module does not know when a run ends.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from backend.jobs.metadata import AccelerationOut, CameraOut, JobMetadata, StageSecondsOut
+from backend.jobs.metadata import (
+    AccelerationOut,
+    CameraOut,
+    JobMetadata,
+    PlacementOut,
+    PrintOut,
+    StageSecondsOut,
+    WarningOut,
+)
 from backend.jobs.models import Job
 from backend.validation import GenerationRequest
 
@@ -39,6 +48,8 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
     found: dict[str, object] = {
         "vertices": shape.vertices,
         "faces": shape.faces,
+        "faces_found": shape.faces_found,
+        "parts": shape.parts,
         "watertight": shape.watertight,
         "steps": shape.num_inference_steps,
         "guidance_scale": shape.guidance_scale,
@@ -64,6 +75,9 @@ def with_outputs(metadata: JobMetadata, outputs: Outputs) -> JobMetadata:
             "camera": None if outputs.camera is None else _camera_of(outputs.camera),
             "bounds": outputs.bounds,
             "unit": outputs.unit,
+            "placed": PlacementOut(**asdict(outputs.placement)),
+            "print": PrintOut(**asdict(outputs.facts)),
+            "warnings": tuple(WarningOut(**asdict(remark)) for remark in outputs.remarks),
             "notes": outputs.notes,
             "file_size": len(outputs.files[0].data),
         }

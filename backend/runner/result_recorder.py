@@ -259,6 +259,8 @@ def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) 
         scale_mm=request.scale_mm,
         color=request.color,
         compress=request.compress,
+        place=request.place,
+        upright=request.upright,
         name=PurePath(job.filename or "mesh").stem,
         extras=metadata.model_dump(include=_TOLD_IN_FILES, exclude_none=True),
         preview=request.preview,

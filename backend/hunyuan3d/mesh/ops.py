@@ -137,15 +137,33 @@ def clean_mesh(mesh: trimesh.Trimesh, options: CleanOptions | None = None) -> tr
 def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
     """Reduce a mesh to at most `target_faces` faces, a little fewer as a rule; a watertight mesh stays watertight.
 
-    A mesh that already has no more faces is returned as it is. Quadric edge contraction by fast_simplification may
-    leave several sheets on one edge: these are taken apart, and the count and the watertightness that are reported are
-    those of the mesh returned.
-    Raises InvalidTargetFaces below 4, InvalidMesh for an empty or non-finite mesh, DecimationFailed when no attempt
-    comes to at most the target, or the process that contracts a large mesh fails (see decimation.py).
+    A mesh that already has no more faces is returned as it is. Whether it is still the same thing is for whoever asks
+    (reduction.py). Raises InvalidTargetFaces below 4, InvalidMesh for an empty or non-finite mesh, DecimationFailed
+    when no attempt comes to at most the target, or the process that contracts a large mesh fails (see decimation.py).
     """
+    found = try_to_decimate(mesh, check_target_faces(target_faces))
+    if found is None:
+        raise DecimationFailed(
+            f"The mesh could not be reduced to {target_faces} faces, its pieces need more; ask for more faces.",
+            details={"asked": target_faces, "faces": len(mesh.faces)},
+        )
+    return found
+
+
+def check_target_faces(target_faces: int) -> int:
+    """Return the most faces. Raises InvalidTargetFaces unless it is a whole number of at least 4."""
     whole = isinstance(target_faces, int | np.integer) and not isinstance(target_faces, bool)
     if not whole or target_faces < _MIN_FACES:
         raise InvalidTargetFaces(f"The target face count must be a whole number of at least {_MIN_FACES}.")
+    return target_faces
+
+
+def try_to_decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation | None:
+    """Reduce a mesh as `decimate` does; None when no attempt comes to at most the target.
+
+    Quadric edge contraction by fast_simplification may leave several sheets on one edge: these are taken apart, and the
+    count and the watertightness that are reported are those of the mesh returned. Raises InvalidMesh, DecimationFailed.
+    """
     vertices, faces = require_usable(mesh)
     was_watertight = topology.is_closed(faces)
     if len(faces) <= target_faces:
@@ -161,12 +179,32 @@ def decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
             return found
         if best is None or (found.watertight, found.faces_after) > (best.watertight, best.faces_after):
             best = found
-    if best is None:
-        raise DecimationFailed(
-            f"The mesh could not be reduced to {target_faces} faces, its pieces need more; ask for more faces.",
-            details={"asked": target_faces, "faces": len(faces)},
-        )
     return best
+
+
+def keep_largest(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Return the part of the largest volume, with the hollows in it; of an open mesh the one of the largest area.
+
+    A mesh of one part is returned as it is. Raises InvalidMesh.
+    """
+    vertices, faces = require_usable(mesh)
+    label, sizes = _parts(vertices, faces)
+    if len(sizes) == 1:
+        return mesh
+    largest = int(sizes.argmax())
+    keep = np.zeros(len(sizes), np.bool_)
+    keep[largest] = True
+    inside = vertices[faces[label == largest]].reshape(-1, 3)
+    for part in np.flatnonzero(sizes < 0):
+        corners = vertices[faces[label == part]].reshape(-1, 3)
+        keep[part] = (corners > inside.min(axis=0)).all() and (corners < inside.max(axis=0)).all()
+    return _mesh(*topology.drop_unused(vertices, faces[keep[label]]))
+
+
+def count_parts(mesh: trimesh.Trimesh) -> int:
+    """Count the pieces that do not touch; a hollow inside of one is none. Raises InvalidMesh."""
+    _, sizes = _parts(*require_usable(mesh))
+    return int((sizes > 0).sum())
 
 
 def scale_to_mm(mesh: trimesh.Trimesh, longest_side_mm: float) -> trimesh.Trimesh:
@@ -221,6 +259,15 @@ def _areas_and_volumes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Vert
     a, b, c = (vertices[faces[:, k]] - middle for k in range(3))
     areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
     return areas, np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
+
+
+def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
+    """Return each face's part (F,), and each part's volume, negative for a hollow; areas where the mesh is open."""
+    label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
+    label = np.unique(label, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    areas, volumes = _areas_and_volumes(vertices, faces)
+    sizes = volumes if topology.is_closed(faces) else areas
+    return label, np.bincount(label, weights=sizes).astype(np.float64)
 
 
 def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> Faces:
