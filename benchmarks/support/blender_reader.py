@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import bmesh
 import bpy
 import numpy as np
 
@@ -38,6 +37,9 @@ def main() -> None:
 
 def describe() -> dict[str, Any]:
     """Describe the one mesh of the scene."""
+    # It is there only once bpy is.
+    import bmesh
+
     (thing,) = [each for each in bpy.context.scene.objects if each.type == "MESH"]
     mesh = thing.data
     points = np.empty(len(mesh.vertices) * 3)
