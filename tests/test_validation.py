@@ -40,7 +40,6 @@ from backend.validation import (
     GenerateFields,
     GenerationFields,
     GenerationRequest,
-    Resolutions,
     fingerprint,
     read_fields,
     resolve,
@@ -300,10 +299,10 @@ def test_resolution_is_a_third_to_four_thirds_of_the_checkpoints(own: int, most:
 def test_a_resolution_may_be_asked_for_instead_of_a_quality() -> None:
     asked = read(octree_resolution="72", quality="4")
     assert resolve(asked, lambda: 1).octree_resolution == 72
-    Resolutions(most=72).check(asked)
-    Resolutions(most=16).check(read())
+    Resolutions(most=72).check(asked.octree_resolution)
+    Resolutions(most=16).check(None)
     with pytest.raises(InvalidOctreeResolution, match="a whole number from 16 to 71, not '72'") as refused:
-        Resolutions(most=71).check(asked)
+        Resolutions(most=71).check(asked.octree_resolution)
     assert refused.value.details["field"] == "octree_resolution"
 
 

@@ -81,7 +81,7 @@ class Submitter:
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
         resolutions = self._services.resolutions()
-        resolutions.check(fields)
+        resolutions.check(fields.octree_resolution)
         require_offered(fields)
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
