@@ -34,6 +34,7 @@ from backend.errors import (
     UnknownField,
 )
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 from backend.limits import default_target_faces
 from backend.validation import (
