@@ -104,7 +104,7 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview=False,
         turntable=True,
-        **{"async": True},
+        run_async=True,
     )
 
 

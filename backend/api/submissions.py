@@ -18,6 +18,7 @@ from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.services import AgentServices
@@ -25,7 +26,6 @@ from backend.validation import (
     BatchFields,
     GenerateFields,
     GenerationFields,
-    Resolutions,
     fingerprint,
     new_job,
     read_fields,
