@@ -84,6 +84,7 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview="false",
         turntable="true",
+        label="Set 7",
         async_="True",
     )
     assert fields == GenerateFields(
@@ -104,7 +105,8 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview=False,
         turntable=True,
-        run_async=True,
+        label="Set 7",
+        **{"async": True},
     )
 
 
