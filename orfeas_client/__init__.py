@@ -25,6 +25,7 @@ __all__ = [
     "Job",
     "JobPage",
     "LocalFileError",
+    "MeshFile",
     "ServiceRefused",
     "ServiceUnreachable",
     "UnexpectedAnswer",
@@ -41,9 +42,9 @@ if TYPE_CHECKING:
         UnexpectedAnswer,
         WaitedTooLong,
     )
-    from orfeas_client.models import Batch, Fields, Health, Job, JobPage
+    from orfeas_client.models import Batch, Fields, Health, Job, JobPage, MeshFile
 else:
-    _MODELS = ("Batch", "Fields", "Health", "Job", "JobPage")
+    _MODELS = ("Batch", "Fields", "Health", "Job", "JobPage", "MeshFile")
 
     def __getattr__(name: str) -> object:
         """Import a public name's module when the name is first asked for (PEP 562)."""

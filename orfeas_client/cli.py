@@ -28,7 +28,7 @@ COMMAND = "orfeas-client"
 DEFAULT_URL = "http://127.0.0.1:5000"
 MAX_IMAGES = 10
 
-_FORMATS = ("glb", "stl", "obj", "ply")
+_FORMATS = ("glb", "stl", "obj", "ply", "3mf", "usdz")
 _ACCELERATIONS = ("none", "balanced", "fast")
 _FIELDS = (
     "format",
@@ -40,6 +40,13 @@ _FIELDS = (
     "target_faces",
     "remove_background",
     "scale_mm",
+    "octree_resolution",
+    "objects",
+    "color",
+    "place",
+    "upright",
+    "compress",
+    "turntable",
     "label",
 )
 _NOBODY = "nobody"
@@ -104,7 +111,7 @@ def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) 
     else:
         target = _targets([options.image], _folder(output), fields)[0]
     _check_writable(target)
-    return _make(client, [options.image], [target], fields, screen)
+    return _make(client, [options.image], [target], fields, screen, options)
 
 
 def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
@@ -112,7 +119,7 @@ def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> 
     targets = _targets(options.images, _folder(options.output), fields)
     for target in targets:
         _check_writable(target)
-    return _make(client, options.images, targets, fields, screen, accept_partial=options.accept_partial)
+    return _make(client, options.images, targets, fields, screen, options)
 
 
 def _make(
@@ -121,17 +128,16 @@ def _make(
     targets: Sequence[Path],
     fields: Fields,
     screen: Screen,
-    *,
-    accept_partial: bool = False,
+    options: argparse.Namespace,
 ) -> int:
     """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
     results: list[Made] = []
     try:
         for group in _groups(len(images)):
             sent = [images[place] for place in group]
-            finished = _run_jobs(client, sent, fields, screen, accept_partial)
+            finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False))
             for image, place, job in zip(sent, group, finished, strict=True):
-                results.append(_fetched(client, str(image), job, targets[place]))
+                results.append(_fetched(client, str(image), job, targets[place], options.preview))
     finally:
         if results:
             screen.made(results)
@@ -159,19 +165,26 @@ def _waited(client: AgentClient, job_or_batch_id: str, names: Mapping[str, str],
         raise
 
 
-def _fetched(client: AgentClient, image: str, job: Job, target: Path) -> Made:
+def _fetched(client: AgentClient, image: str, job: Job, target: Path, preview: bool) -> Made:
+    """Fetch a job's mesh to the target, its other formats beside it, and its preview where that is wanted."""
     if not job.succeeded or not job.download_url:
         reason = f"{job.error_code}: {job.error}" if job.error_code else job.status
         return Made(image, job, problem=reason)
     size = job.metadata.get("file_size")
     try:
         file = client.download(job.download_url, target, size=size if isinstance(size, int) else None)
+        others = [
+            client.download(other.url, target.with_suffix(f".{other.format}"), size=other.bytes)
+            for other in job.files[1:]
+        ]
+        pictures = {"preview": job.preview_url, "turntable": job.turntable_url} if preview else {}
+        others += [client.download(url, target.with_suffix(f".{kind}.webp")) for kind, url in pictures.items() if url]
     except ServiceRefused as refusal:
         return Made(image, job, problem=str(refusal))
     except ClientError as failure:
         failure.job_id = job.id
         raise
-    return Made(image, job, file)
+    return Made(image, job, file, tuple(others))
 
 
 def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
@@ -183,7 +196,7 @@ def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> i
         screen.state(value)
         return DONE if value.succeeded else REFUSED
     results = [
-        _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}")
+        _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}", options.preview)
         for job in _jobs_of(value)
     ]
     screen.made(results)
@@ -239,7 +252,8 @@ def _targets(images: Sequence[Path], folder: Path, fields: Fields) -> list[Path]
         return free
 
     names = [first_free(image.stem or "picture", take) for image in images]
-    return [folder / f"{name}.{fields.get('format', 'glb')}" for name in names]
+    format = fields.get("format", "glb").partition(",")[0]
+    return [folder / f"{name}.{format}" for name in names]
 
 
 def _folder(path: Path) -> Path:
@@ -255,8 +269,9 @@ def _format_of(output: Path, asked: str | None) -> str:
     suffix = output.suffix[1:].lower()
     if asked is None and suffix not in _FORMATS:
         raise ClientError(f"{output} says no format: end its name in one of {', '.join(_FORMATS)}, or give --format.")
-    if asked is not None and suffix in _FORMATS and suffix != asked:
-        raise ClientError(f"{output} would be called {suffix} and be {asked}: give --format {suffix}, or another name.")
+    first = (asked or "").partition(",")[0]
+    if asked is not None and suffix in _FORMATS and suffix != first:
+        raise ClientError(f"{output} would be called {suffix} and be {first}: give --format {suffix}, or another name.")
     return asked or suffix
 
 
@@ -275,6 +290,8 @@ def _fields(options: argparse.Namespace) -> Fields:
     given: Fields = {}
     for name in _FIELDS:
         value = getattr(options, name)
+        if name == "format" and value is not None:
+            value = ",".join(dict.fromkeys(value))
         if value is not None:
             given[name] = value  # type: ignore[literal-required]  # _FIELDS are its keys, as a test sees to
     return given
@@ -319,6 +336,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     _add_fields(batch)
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
+    wait.add_argument("--preview", action="store_true", help="with -o: fetch the pictures of the meshes as well")
     status, cancel = (
         command("status", _status, "show a job or batch"),
         command("cancel", _cancel, "cancel a job or batch"),
@@ -336,15 +354,35 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     command("health", _health, "how the service is; needs no agent")
 
 
+def _format_names(text: str) -> list[str]:
+    """Take a list of formats apart. Raises ArgumentTypeError."""
+    names = [name.strip().lower() for name in text.split(",")]
+    unknown = next((name for name in names if name not in _FORMATS), None)
+    if unknown is not None:
+        raise argparse.ArgumentTypeError(f"the formats are {', '.join(_FORMATS)}, not {unknown!r}")
+    return names
+
+
 def _add_fields(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-f", "--format", choices=_FORMATS, help="default: the output's suffix, else glb")
+    add(
+        "-f", "--format", action="extend", type=_format_names, metavar="FORMATS",
+        help=f"{', '.join(_FORMATS)}; comma lists, repeats; first the main one (default: the output's suffix, or glb)",
+    )  # fmt: skip
+    add("--preview", action="store_true", help="fetch the picture that the service drew of the mesh as well")
+    add("--turntable", action="store_const", const=True, help="have the mesh drawn as it turns as well")
     add("--quality", type=int, metavar="Q", help="1 to 10 (default: 7)")
     add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")
     add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
     add("--acceleration", choices=_ACCELERATIONS, help="faster, slightly different meshes (default: none)")
     add("--seed", type=int, metavar="S", help="0 to 2^32 - 1 (default: drawn)")
-    add("--target-faces", type=int, metavar="N", help="at most so many faces, 100 to 2 000 000")
+    add("--target-faces", metavar="N", help="at most so many faces, 100 to 2 000 000, or none for all")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
-    add("--scale-mm", type=float, metavar="MM", help="longest side in mm")
+    add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100)")
+    add("--octree-resolution", type=int, metavar="R", help="cells a side, in place of what quality says")
+    add("--objects", choices=("all", "largest"), help="which pieces are kept (default: all)")
+    add("--color", choices=("auto", "none", "vertex", "texture"), help="colours from the picture (default: auto)")
+    add("--place", choices=("ground", "center", "as_is"), help="where the mesh lies (default: ground)")
+    add("--upright", choices=("auto", "off"), help="whether a mesh that leans is levelled (default: auto)")
+    add("--compress", choices=("none", "meshopt", "draco"), help="of GLB files (default: none)")
     add("--label", metavar="TEXT", help="what to call it: `jobs --label TEXT` finds it again")

@@ -25,6 +25,8 @@ from orfeas_client.models import (
     Job,
     JobPage,
     Json,
+    MeshFile,
+    read_files,
     read_health,
     read_page,
     read_status,
@@ -188,6 +190,15 @@ class AgentClient:
         """
         answer = self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_or_batch_id)}"))[0]
         return read_status({"job_id": job_or_batch_id, **answer})
+
+    def add_format(self, job_id: str, format: str) -> dict[str, MeshFile]:
+        """Have a finished job's mesh in one more format, which needs no device; return all its files by format."""
+        body = MultipartBody({"format": format}, [], "image")
+        return {file.format: file for file in read_files(self._post(f"/jobs/{_segment(job_id)}/files", body, None))}
+
+    def delete_files(self, job_id: str) -> None:
+        """Delete a finished job's files and its picture at the service, now and for good."""
+        self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_id)}/files"))
 
     def jobs(
         self,

@@ -21,11 +21,12 @@ from orfeas_client.terminal import ResultRow, Terminal, cell, new_table, standar
 
 @dataclass(frozen=True)
 class Made:
-    """What became of one picture; `problem` says why there is no file."""
+    """What became of one picture: its mesh, and other files beside; `problem` says why there is no file."""
 
     image: str
     job: Job
     file: Path | None = None
+    others: tuple[Path, ...] = ()
     problem: str = ""
 
 
@@ -140,7 +141,7 @@ def _row(result: Made) -> ResultRow:
     faces, watertight, seed = facts.get("faces"), facts.get("watertight"), facts.get("seed")
     return ResultRow(
         result.image,
-        (str(result.file),),
+        tuple(map(str, (result.file, *result.others))),
         None if faces is None else str(faces),
         watertight if isinstance(watertight, bool) else None,
         result.job.processing_time,

@@ -27,10 +27,27 @@ class Fields(TypedDict, total=False):
     guidance_scale: float
     acceleration: str
     seed: int
-    target_faces: int
+    target_faces: int | str
     remove_background: str
     scale_mm: float
+    octree_resolution: int
+    objects: str
+    color: str
+    place: str
+    upright: str
+    compress: str
+    preview: bool
+    turntable: bool
     label: str
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """A mesh in one format; bytes : its size, None where the service does not know."""
+
+    format: str
+    url: str
+    bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,8 @@ class Job:
     index : which of its batch's pictures it is for, from 0, None outside a batch; filename : what that was called
     label : what its agent calls it; request : the fields as the service understood them
     expires_at : when it and its files are removed, as ISO 8601 says; None until it has finished
+    files : its mesh in each format, the one of download_url first
+    preview_url, thumbnail_url, turntable_url, image_url, cutout_url : None where there is none
     """
 
     id: str
@@ -62,6 +81,12 @@ class Job:
     label: str | None = None
     request: Json = field(default_factory=lambda: MappingProxyType({}))
     expires_at: str | None = None
+    files: tuple[MeshFile, ...] = ()
+    preview_url: str | None = None
+    thumbnail_url: str | None = None
+    turntable_url: str | None = None
+    image_url: str | None = None
+    cutout_url: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -186,6 +211,16 @@ def read_job(answer: Json) -> Job:
         _optional(answer, "label", str),
         MappingProxyType(dict(_optional(answer, "request", dict) or {})),
         _optional(answer, "expires_at", str),
+        read_files(answer),
+        *(_optional(answer, f"{kind}_url", str) for kind in ("preview", "thumbnail", "turntable", "image", "cutout")),
+    )
+
+
+def read_files(answer: Json) -> tuple[MeshFile, ...]:
+    """Read the mesh files that an answer lists; a service that knows no lists has one file. Raises UnexpectedAnswer."""
+    listed = [_of(dict, item, "files") for item in _optional(answer, "files", list) or []]
+    return tuple(
+        MeshFile(_need(item, "format", str), _need(item, "url", str), _optional(item, "bytes", int)) for item in listed
     )
 
 

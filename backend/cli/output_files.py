@@ -16,52 +16,66 @@ from backend.cli.console import Outcome
 from backend.cli.output_names import OutputNames
 from backend.errors import ServiceError
 from backend.hunyuan3d.image.open_image import open_image
-from backend.hunyuan3d.mesh.export import write_atomically, write_mesh
-from backend.hunyuan3d.mesh.ops import is_watertight
+from backend.hunyuan3d.mesh.export import write_atomically
 from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
-from backend.rendering.render import RenderOptions, render_views
+from backend.rendering.outputs import OutputOptions, Outputs, make_outputs
+from backend.rendering.previews import turntable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import trimesh
-
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+    from backend.limits import ColorMode, Compression, MeshFormat, Place, Upright
 
 _TILE = 320
 _SHEET_TILE = 200
 
 
-class OutputOptions(Protocol):
+class FileChoices(Protocol):
     """What the command line says about files."""
 
     @property
-    def scale_mm(self) -> float | None: ...
+    def formats(self) -> tuple[MeshFormat, ...]: ...
+    @property
+    def scale_mm(self) -> float: ...
+    @property
+    def color(self) -> ColorMode: ...
+    @property
+    def compress(self) -> Compression: ...
+    @property
+    def place(self) -> Place: ...
+    @property
+    def upright(self) -> Upright: ...
     @property
     def preview(self) -> bool: ...
+    @property
+    def turntable(self) -> bool: ...
     @property
     def contact_sheet(self) -> bool: ...
 
 
 def write_result(
-    output_options: OutputOptions, image: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
+    choices: FileChoices, image: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
 ) -> tuple[Outcome, SheetRow]:
     """Write one result's files; return the outcome for the table and the row for the contact sheet.
 
     A preview that cannot be drawn or written is a note: the mesh is there. A mesh that cannot be written is a problem.
     """
     outcome = Outcome(image)
-    if not isinstance(result, ServiceError):
-        outcome = replace(outcome, seed=result.metadata.seed, note=_shortage(result.metadata))
     started = time.perf_counter()
     try:
-        mesh = _mesh_of(result)
-        files = tuple(write_mesh(mesh, path, scale_mm=output_options.scale_mm) for path in names.meshes)
+        if isinstance(result, ServiceError):
+            raise result
+        outcome = replace(outcome, seed=result.metadata.seed, note=_shortage(result.metadata))
+        outputs = make_outputs(result, _options(choices, image, result.metadata))
+        meshes = [output.data for output in outputs.files if output.kind == "mesh"]
+        files = tuple(write_atomically(data, path) for data, path in zip(meshes, names.meshes, strict=True))
     except ServiceError as failure:
         outcome = replace(outcome, problem=failure.message)
         return outcome, failed_row(outcome)
-    outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
-    outcome, row = draw_preview(output_options, names.preview, mesh, outcome)
+    facts = result.metadata
+    outcome = replace(outcome, files=files, faces=facts.faces, watertight=facts.watertight is True)
+    outcome, row = _drawn(choices, names, outputs, outcome)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
 
 
@@ -70,21 +84,18 @@ def failed_row(outcome: Outcome) -> SheetRow:
     return SheetRow(_thumbnail(outcome.image), (), outcome.image.name, outcome.problem)
 
 
-def draw_preview(
-    output_options: OutputOptions, preview: Path, mesh: trimesh.Trimesh, outcome: Outcome
-) -> tuple[Outcome, SheetRow]:
-    """Draw a mesh that lies in its files already; a preview that cannot be drawn or written is a note."""
-    row = SheetRow(_thumbnail(outcome.image), (), _caption(outcome))
-    if output_options.preview or output_options.contact_sheet:
-        try:
-            row = replace(row, views=render_views(mesh, options=RenderOptions(size=_TILE)))
-            if output_options.preview:
-                write_atomically(png_bytes(contact_sheet([row], tile=_TILE)), preview)
-                outcome = replace(outcome, files=(*outcome.files, preview))
-        except ServiceError as failure:
-            outcome = replace(outcome, note=failure.message)
-            row = replace(row, problem=failure.message)
-    return outcome, row
+def row_of(outcome: Outcome, views: Sequence[Image.Image]) -> SheetRow:
+    """Return the contact sheet's row of an image with its mesh, seen as a preview sees it."""
+    return SheetRow(_thumbnail(outcome.image), views, _caption(outcome))
+
+
+def write_preview(row: SheetRow, path: Path, outcome: Outcome) -> Outcome:
+    """Write a row as a picture of its own; return the outcome with the file, or a note why there is none."""
+    try:
+        write_atomically(png_bytes(contact_sheet([row], tile=_TILE)), path)
+    except ServiceError as failure:
+        return replace(outcome, note=failure.message)
+    return replace(outcome, files=(*outcome.files, path))
 
 
 def write_contact_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
@@ -93,15 +104,48 @@ def write_contact_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
     return write_atomically(png_bytes(sheet), path)
 
 
+def _options(choices: FileChoices, image: Path, facts: ShapeMetadata) -> OutputOptions:
+    return OutputOptions(
+        formats=choices.formats,
+        scale_mm=choices.scale_mm,
+        color=choices.color,
+        compress=choices.compress,
+        place=choices.place,
+        upright=choices.upright,
+        name=image.stem,
+        extras={
+            "seed": facts.seed,
+            "model": facts.model,
+            "steps": facts.num_inference_steps,
+            "guidance_scale": facts.guidance_scale,
+            "octree_resolution": facts.octree_resolution,
+        },
+        preview=choices.preview or choices.contact_sheet,
+        keep=False,
+    )
+
+
+def _drawn(choices: FileChoices, names: OutputNames, outputs: Outputs, outcome: Outcome) -> tuple[Outcome, SheetRow]:
+    """Write what is to be seen of a mesh whose files are there; what was left out is a note."""
+    row = row_of(outcome, outputs.views)
+    if outputs.notes:
+        outcome = replace(outcome, note=" ".join(filter(None, (outcome.note, *outputs.notes))))
+    if (choices.preview or choices.contact_sheet) and not outputs.views:
+        row = replace(row, problem=outcome.note)
+    if choices.preview and outputs.views:
+        outcome = write_preview(row, names.preview, outcome)
+    if choices.turntable:
+        try:
+            write_atomically(turntable_bytes(outputs.shape), names.turntable)
+            outcome = replace(outcome, files=(*outcome.files, names.turntable))
+        except ServiceError as failure:
+            outcome = replace(outcome, note=failure.message)
+    return outcome, row
+
+
 def _shortage(facts: ShapeMetadata) -> str:
     """Say what was done because memory was short; nothing where it was not."""
     return f"memory was short: {', '.join(facts.fallbacks)}" if facts.fallbacks else ""
-
-
-def _mesh_of(result: ShapeResult | ServiceError) -> trimesh.Trimesh:
-    if isinstance(result, ServiceError):
-        raise result
-    return result.unwrap()
 
 
 def _caption(outcome: Outcome) -> str:

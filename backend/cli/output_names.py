@@ -14,10 +14,11 @@ from orfeas_client.file_names import first_free
 
 @dataclass(frozen=True)
 class OutputNames:
-    """The files of one image: one mesh per format, in the formats' order, and the preview."""
+    """The files of one image: one mesh per format, in the formats' order, the preview and the turntable."""
 
     meshes: tuple[Path, ...]
     preview: Path
+    turntable: Path
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str]) -> 
     taken = {_identity(image) for image in images}
 
     def files(stem: str) -> OutputNames:
-        return OutputNames(tuple(output / f"{stem}.{format}" for format in formats), output / f"{stem}.preview.png")
+        meshes = tuple(output / f"{stem}.{format}" for format in formats)
+        return OutputNames(meshes, output / f"{stem}.preview.png", output / f"{stem}.turntable.webp")
 
     def take_image(stem: str) -> bool:
         names = files(stem)
-        return _take(taken, [*names.meshes, names.preview, output / stem])
+        return _take(taken, [*names.meshes, names.preview, names.turntable, output / stem])
 
     plan = tuple(files(first_free(image.stem or "picture", take_image)) for image in images)
     sheet = first_free("contact-sheet", lambda stem: _take(taken, [output / f"{stem}.png"]))

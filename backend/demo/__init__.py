@@ -19,10 +19,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from PIL import Image
+
 from backend.cli.console import Outcome, Terminal
-from backend.cli.output_names import OutputPlan, plan_names
+from backend.cli.output_names import OutputNames, OutputPlan, plan_names
 from backend.demo.local_service import DemoService, ServiceFailed, demo_service
 from backend.errors import ServiceError
+from backend.hunyuan3d.mesh.offered import offered_formats
 from backend.limits import FORMATS, MAX_BATCH_IMAGES, MAX_QUALITY, MIN_BATCH_IMAGES, MIN_QUALITY
 from orfeas_client import AgentClient, Batch, ClientError, Job
 from orfeas_client.console import Screen
@@ -40,23 +43,19 @@ _START_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made of what, and where it goes. The last three : see cli.output_files.OutputOptions."""
+    """What is made of what, and where it goes."""
 
     images: tuple[Path, ...]
     files: OutputPlan
     quality: int
     seed: int
-    preview: bool = True
-    contact_sheet: bool = True
-    scale_mm: float | None = None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The batch's jobs in the images' order, and the first image's in the other formats."""
+    """The batch's jobs in the images' order; the first image's mesh is there in every format that is offered."""
 
     jobs: tuple[Job, ...]
-    others: tuple[Job, ...]
     seconds: float
 
 
@@ -111,27 +110,33 @@ def _made_by_service(plan: Plan, environ: Mapping[str, str], screen: Screen) -> 
 def _sent_and_fetched(client: AgentClient, plan: Plan, screen: Screen) -> Finished:
     began = time.monotonic()
     batch = client.batch(plan.images, format=FORMATS[0], quality=plan.quality, seed=plan.seed)
-    first = plan.images[0]
-    others = [client.generate(first, format=other, quality=plan.quality, seed=plan.seed) for other in FORMATS[1:]]
     names = {job.id: path.name for job, path in zip(batch.jobs, plan.images, strict=True)}
-    names |= {job.id: f"{first.name} as {other}" for job, other in zip(others, FORMATS[1:], strict=True)}
     with screen.bars(names) as bars:
         made = client.wait(batch.id, bars.show)
-        jobs = made.jobs if isinstance(made, Batch) else (made,)
-        rest = [client.wait(job.id, bars.show) for job in others]
-    finished = Finished(jobs, tuple(job for job in rest if isinstance(job, Job)), time.monotonic() - began)
+    jobs = made.jobs if isinstance(made, Batch) else (made,)
+    finished = Finished(jobs, time.monotonic() - began)
     with screen.waiting("Fetching the meshes"):
         for job, files in zip(jobs, plan.files.names, strict=True):
-            _fetch(client, job, files.meshes[0])
-        for job, path in zip(finished.others, plan.files.names[0].meshes[1:], strict=True):
-            _fetch(client, job, path)
+            _fetch(client, job, files)
+        if jobs[0].succeeded:
+            _fetch_other_formats(client, jobs[0], plan.files.names[0])
     return finished
 
 
-def _fetch(client: AgentClient, job: Job, path: Path) -> None:
+def _fetch(client: AgentClient, job: Job, files: OutputNames) -> None:
     if job.download_url:
         size = job.metadata.get("file_size")
-        client.download(job.download_url, path, size=size if isinstance(size, int) else None)
+        client.download(job.download_url, files.meshes[0], size=size if isinstance(size, int) else None)
+    if job.preview_url:
+        client.download(job.preview_url, files.preview)
+
+
+def _fetch_other_formats(client: AgentClient, job: Job, files: OutputNames) -> None:
+    """Have a mesh encoded in every other format, and fetch these: the device is not asked again."""
+    for path in files.meshes[1:]:
+        format = path.suffix[1:]
+        made = client.add_format(job.id, format)
+        client.download(made[format].url, path, size=made[format].bytes)
 
 
 def _gone(service: DemoService, failure: ClientError) -> ServiceFailed:
@@ -140,38 +145,40 @@ def _gone(service: DemoService, failure: ClientError) -> ServiceFailed:
 
 
 def _drawn(plan: Plan, finished: Finished, screen: Screen, terminal: Terminal) -> list[Outcome]:
-    """Draw a preview of each mesh and all of them on one sheet, and show the table."""
+    """Lay out the preview of each mesh and all of them on one sheet, and show the table."""
     from backend.cli.output_files import write_contact_sheet
 
-    with screen.waiting("Drawing previews"):
-        drawn = [_draw(plan, index, job, finished) for index, job in enumerate(finished.jobs)]
-        outcomes, rows = [outcome for outcome, _ in drawn], [row for _, row in drawn]
-        try:
-            extra = [write_contact_sheet(rows, plan.files.contact_sheet)]
-        except ServiceError as failure:
-            screen.note(failure.message)
-            extra = []
+    drawn = [_draw(plan, index, job) for index, job in enumerate(finished.jobs)]
+    outcomes, rows = [outcome for outcome, _ in drawn], [row for _, row in drawn]
+    try:
+        extra = [write_contact_sheet(rows, plan.files.contact_sheet)]
+    except ServiceError as failure:
+        screen.note(failure.message)
+        extra = []
     terminal.report(outcomes, extra)
     return outcomes
 
 
-def _draw(plan: Plan, index: int, job: Job, finished: Finished) -> tuple[Outcome, SheetRow]:
-    import trimesh
-
-    from backend.cli.output_files import draw_preview, failed_row
+def _draw(plan: Plan, index: int, job: Job) -> tuple[Outcome, SheetRow]:
+    """Lay out what the service drew of a mesh; without a preview the outcome notes why there is none."""
+    from backend.cli.output_files import failed_row, row_of, write_preview
+    from backend.rendering.previews import views_of
 
     image, files = plan.images[index], plan.files.names[index]
     outcome = Outcome(image, seconds=job.processing_time, seed=_whole(job, "seed"))
     if not job.succeeded:
         outcome = replace(outcome, problem=f"{job.error_code or job.status}: {job.error}".rstrip(": "))
         return outcome, failed_row(outcome)
-    meshes = [files.meshes[0]]
-    if index == 0:
-        meshes += [path for path, other in zip(files.meshes[1:], finished.others, strict=True) if other.succeeded]
-    mesh = trimesh.load_mesh(files.meshes[0], process=False)
     sealed = job.metadata.get("watertight") is True
-    outcome = replace(outcome, files=tuple(meshes), faces=_whole(job, "faces"), watertight=sealed)
-    return draw_preview(plan, files.preview, mesh, outcome)
+    meshes = files.meshes if index == 0 else files.meshes[:1]
+    outcome = replace(outcome, files=meshes, faces=_whole(job, "faces"), watertight=sealed)
+    if not job.preview_url:
+        notes = job.metadata.get("notes")
+        outcome = replace(outcome, note=" ".join(map(str, notes)) if isinstance(notes, list) else "")
+        return outcome, replace(row_of(outcome, ()), problem=outcome.note)
+    with Image.open(files.preview) as preview:
+        row = row_of(outcome, views_of(preview.convert("RGB")))
+    return write_preview(row, files.preview, outcome), row
 
 
 def _whole(job: Job, name: str) -> int | None:
@@ -188,7 +195,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     if missing:
         raise ValueError(f"There is no file {missing}.")
     options.output.mkdir(parents=True, exist_ok=True)
-    return Plan(images, plan_names(images, options.output, FORMATS), options.quality, options.seed)
+    return Plan(images, plan_names(images, options.output, offered_formats()), options.quality, options.seed)
 
 
 def _from_here(path: Path) -> Path:
@@ -196,7 +203,7 @@ def _from_here(path: Path) -> Path:
 
 
 def _summary(plan: Plan, finished: Finished) -> str:
-    made = sum(job.succeeded for job in (*finished.jobs, *finished.others))
+    made = sum(job.succeeded for job in finished.jobs)
     largest = max((_whole(job, "batch_size") or 1 for job in finished.jobs), default=1)
     return (
         f"{made} meshes of {len(plan.images)} pictures in {finished.seconds:.1f} s, up to {largest} at once, "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from backend.errors import InvalidParameter
-from backend.rendering.render import STANDARD_VIEWS
+from backend.rendering.previews import PREVIEW_VIEWS
 
 _PAPER = (255, 255, 255)
 _CARD = (244, 245, 246)
@@ -42,11 +42,12 @@ def contact_sheet(
     """Lay many rows of (image, views) out on one sheet, RGB.
 
     tile : pixels a side of each image. columns : rows of the list that share a line. labels : a word above each
-    tile, the same for all rows; default 'picture' and the standard views' names. Raises InvalidParameter for no rows.
+    tile, the same for all rows; default 'picture' and the names of a preview's views.
+    Raises InvalidParameter for no rows.
     """
     if not rows or columns < 1 or tile < 16:
         raise InvalidParameter("A contact sheet needs at least one row, one column and tiles of 16 pixels.")
-    labels = ["picture", *(view.name for view in STANDARD_VIEWS)] if labels is None else labels
+    labels = ["picture", *(view.name for view in PREVIEW_VIEWS)] if labels is None else labels
     columns = min(columns, len(rows))
     lines = -(-len(rows) // columns)
     gap = max(tile // 20, 4)

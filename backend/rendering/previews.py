@@ -40,6 +40,13 @@ def preview_of(views: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
+def views_of(preview: Image.Image) -> tuple[Image.Image, ...]:
+    """Take a preview apart into its views again."""
+    width, height = preview.width // len(PREVIEW_VIEWS), preview.height
+    corners = range(0, width * len(PREVIEW_VIEWS), width)
+    return tuple(preview.crop((left, 0, left + width, height)) for left in corners)
+
+
 def thumbnail_of(views: Sequence[Image.Image]) -> Image.Image:
     """Return the view from three quarters, small."""
     view = views[PREVIEW_VIEWS.index(THREE_QUARTER)]
