@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: install demo serve worker test check lint types unit programs faults soak train-demo clean
+.PHONY: install demo serve worker test check lint types unit programs faults soak outside train-demo clean
 
 install: $(VENV)/.runtime
 
@@ -46,6 +46,9 @@ faults: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 FAULTS=long $(BIN)/python -m pytest tests/faults -k soak
+
+outside: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.outside
 
 train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo

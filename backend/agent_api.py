@@ -44,10 +44,11 @@ from backend.api.job_files import add_format, delete_files, open_file, read_form
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
-from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders
-from backend.api.query import check_query, read_cursor, read_filter, read_limit
+from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders, WaitQuery
+from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
+from backend.api.waiting import when_changed
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
@@ -136,13 +137,15 @@ def batch(header: SubmitHeaders) -> Response:
 
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
 @require_agent_token("status")
-def status(path: JobPath) -> Response:
-    """Report how far a job or batch is."""
+def status(path: JobPath, query: WaitQuery) -> Response:
+    """Report how far a job or batch is: now, or as soon as that changes."""
+    seconds = read_wait(query.wait)
     found = find(_services(), path.job_id, g.agent.internal_id)
+    found, waited = when_changed(_services(), found, g.agent.internal_id, seconds)
     answer = _described(found)
     response = json_response(answer)
     if not found.status.finished:
-        tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds)
+        tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds, waited)
     return response
 
 

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
 
 from backend.config import Settings
 from backend.errors import DeviceLost, ServiceError, StorageFull, StoreUnavailable
@@ -37,16 +36,13 @@ from backend.runner.export_pool import ExportPool
 from backend.runner.heartbeat import Ending, Heartbeats, Run
 from backend.runner.look_ahead import LookAhead
 from backend.runner.presence import Presence
-from backend.runner.processor_protocol import PendingShape, ShapeProcessor
+from backend.runner.processor_protocol import PendingShape, Rehearsal, ShapeProcessor
 from backend.runner.result_recorder import ResultRecorder
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
 from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
-
-if TYPE_CHECKING:
-    from backend.hunyuan3d.results import ShapeMetadata
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 1.0
@@ -188,8 +184,8 @@ class BatchProcessor:
             raise
         self._memory.freeze()
         self._times.default_steps = processor.defaults.num_inference_steps
-        for metadata in processor.rehearsals:
-            self._times.note(_rehearsed(metadata))
+        for rehearsal in processor.rehearsals:
+            self._times.note(_rehearsed(rehearsal))
         self._device_times.ready()
         self._presence.ready(processor)
         _log.info("model %s is loaded, ready in %.1f s", processor.name, time.monotonic() - begun)
@@ -396,8 +392,10 @@ class BatchProcessor:
             time.sleep(0.1)
 
 
-def _rehearsed(metadata: ShapeMetadata) -> Measured:
+def _rehearsed(rehearsal: Rehearsal) -> Measured:
     """Return what a warm-up took, of the stages that it went through."""
+    metadata = rehearsal.metadata
     work = Workload(metadata.num_inference_steps or 1, metadata.octree_resolution or 1, metadata.target_faces)
-    taken = {stage: seconds for stage, seconds in asdict(metadata.seconds).items() if seconds > 0}
+    seconds = {**asdict(metadata.seconds), "finish": rehearsal.finish}
+    taken = {stage: spent for stage, spent in seconds.items() if spent > 0}
     return Measured(work, taken, max(1, metadata.batch_size), metadata.evaluations, rehearsed=True)

@@ -163,6 +163,15 @@ class Settings:
             10_000,
         ),
     ] = 1
+    agent_waits: Annotated[
+        int,
+        Meaning(
+            "AGENT_WAITS",
+            "Calls of each agent that may wait at once in a web process (`?wait=`); more are answered at once.",
+            0,
+            10_000,
+        ),
+    ] = 100
     max_active_jobs: Annotated[
         int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
     ] = 20

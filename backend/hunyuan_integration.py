@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,8 @@ from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import PreparedImage
-from backend.hunyuan3d.results import ShapeMetadata
-from backend.limits import BackgroundMode
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+from backend.limits import DEFAULT_FORMAT, BackgroundMode
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
@@ -73,6 +74,14 @@ class ModelChoice:
         )
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run of the warm-up was, and how long its files took to make, seconds; 0 for one that came to nothing."""
+
+    metadata: ShapeMetadata
+    finish: float
+
+
 class Hunyuan3DProcessor:
     """A loaded model on its device. `generate_shape_batch` is there after add_batch_inference_to_processor."""
 
@@ -85,7 +94,7 @@ class Hunyuan3DProcessor:
         # Held by whoever runs a batch, and while the network that runs it is changed.
         self.device_lock = threading.Lock()
         self.compiling: BackgroundCompile | None = None
-        self.rehearsals: Sequence[ShapeMetadata] = ()
+        self.rehearsals: Sequence[Rehearsal] = ()
 
     @property
     def compiled(self) -> bool:
@@ -140,8 +149,22 @@ class Hunyuan3DProcessor:
         self.sizer.costs = measure_costs(self.pipeline, self.memory, resolution)
         self.memory.release()
         export_mesh(draw_ball(), "glb")
-        self.rehearsals = rehearse(self.pipeline, sorted({resolution, self.defaults.octree_resolution}))
+        results = rehearse(self.pipeline, sorted({resolution, self.defaults.octree_resolution}))
+        # The finest shows what its files take; a coarse one's would be of little use beside it.
+        self.rehearsals = [
+            Rehearsal(result.metadata, _finish_seconds(result) if result is results[-1] else 0.0) for result in results
+        ]
         self.memory.release()
+
+
+def _finish_seconds(result: ShapeResult) -> float:
+    """Return how long it takes to make the files that a request gets when it asks for nothing else."""
+    from backend.rendering.outputs import OutputOptions, make_outputs
+
+    started = time.perf_counter()
+    if result.ok:
+        make_outputs(result, OutputOptions((DEFAULT_FORMAT,)))
+    return time.perf_counter() - started if result.ok else 0.0
 
 
 class ProcessorCache:

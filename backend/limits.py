@@ -91,6 +91,9 @@ MAX_BATCH_IMAGES: Final = 10
 
 MAX_LABEL_CHARACTERS: Final = 200
 
+MAX_WAIT_SECONDS: Final = 60
+"""How long a call may wait for its job to change."""
+
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
 

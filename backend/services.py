@@ -17,6 +17,7 @@ from pathlib import Path
 
 from backend.agent_auth import AgentGuard
 from backend.auth.nonces import open_nonce_store
+from backend.auth.wait_slots import WaitSlots
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
@@ -28,6 +29,7 @@ from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
 from backend.jobs.outlook import Outlooks
 from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
+from backend.jobs.watch import JobWatch
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
@@ -71,6 +73,7 @@ class AgentServices:
     watchdog : what bounds the worker's calls, once start() has begun it
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
+    watch : wakes who waits for a job; wait_slots : for how many calls it may
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
@@ -85,6 +88,8 @@ class AgentServices:
     health: HealthReader
     outlooks: Outlooks
     agents_task: PeriodicTask
+    watch: JobWatch
+    wait_slots: WaitSlots
     sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -136,6 +141,8 @@ class AgentServices:
             watchdog=watchdog,
             metrics=metrics,
             health=health,
+            watch=JobWatch(resources.store, changes),
+            wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
@@ -235,15 +242,19 @@ class AgentServices:
             if self.worker is not None:
                 logger.info("No new jobs are taken; what runs has up to %.0f s.", self.settings.drain_seconds)
                 self.worker.finish()
-            self.stopping.set()
+            self._end_waits()
             then()
 
         threading.Thread(target=run, name="drain", daemon=True).start()
 
+    def _end_waits(self) -> None:
+        self.stopping.set()
+        self.watch.stop()
+
     def stop(self) -> None:
         """Let what runs finish within DRAIN_SECONDS or hand it back, and close everything."""
         self.begin_drain()
-        self.stopping.set()
+        self._end_waits()
         if self.worker is not None:
             self.worker.stop()
         self.agents_task.stop()

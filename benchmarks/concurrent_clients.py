@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     samples = itertools.cycle(sorted(Path("samples").glob("*.png")))
-    images = list(itertools.islice(samples, options.images))
+    images = list(itertools.islice(samples, options.pictures))
     shares = [images[k :: options.clients] for k in range(options.clients)]
     fields: Fields = {"quality": options.quality, "steps": options.steps}
     with demo_service(os.environ) as service:

@@ -185,6 +185,57 @@ def test_waiting_job_tells_when_to_look_again(service: AgentService) -> None:
     assert response.headers["Retry-After"] == "20"
 
 
+def test_a_status_is_waited_for_until_it_changes(service: AgentService) -> None:
+    job_id = service.submit()
+    batch_id = service.batch().get_json()["batch_id"]
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(service.get, f"/status/{name}?wait=60") for name in (job_id, batch_id)]
+        eventually(lambda: len(service.services.watch._waiters) == 2)
+        for name in (job_id, batch_id):
+            service.call("DELETE", f"{API}/jobs/{name}")
+        assert [each.result().get_json()["status"] for each in waiting] == ["cancelled"] * 2
+    assert service.get(f"/status/{job_id}?wait=60").get_json()["status"] == "cancelled"
+
+
+def test_a_status_that_does_not_change_is_answered_when_its_time_is_over(service: AgentService) -> None:
+    response = service.get(f"/status/{service.submit()}?wait=1")
+    assert (response.get_json()["status"], response.headers["Retry-After"]) == ("queued", "1")
+
+
+def test_more_waits_than_an_agent_may_have_are_answered_at_once(tmp_path: Path) -> None:
+    with agent_service(tmp_path, agent_waits=0) as service:
+        assert service.get(f"/status/{service.submit()}?wait=60").get_json()["status"] == "queued"
+
+
+@pytest.mark.parametrize("text", ["0", "61", "-1", "", "2.5", "ten", "1e1", "0060"])
+def test_a_wait_is_a_whole_number_of_seconds(service: AgentService, text: str) -> None:
+    assert refused(service.get(f"/status/{UNKNOWN}?wait={text}")) == (400, "INVALID_WAIT")
+
+
+@pytest.mark.parametrize("path", ["/status/{}", "/jobs", "/me"])
+def test_a_guarded_answer_says_what_is_left_of_the_minute(tmp_path: Path, path: str) -> None:
+    with agent_service(tmp_path, rate_limit=3) as service:
+        seen = [service.get(path.format(UNKNOWN)).headers for _ in range(4)]
+    assert [headers["RateLimit-Limit"] for headers in seen] == ["3"] * 4
+    assert [headers["RateLimit-Remaining"] for headers in seen] == ["2", "1", "0", "0"]
+    assert all(0 <= int(headers["RateLimit-Reset"]) <= 60 for headers in seen)
+    assert "Retry-After" in seen[-1]
+
+
+def test_what_is_refused_before_it_counts_says_what_is_left_for_its_address(tmp_path: Path) -> None:
+    with agent_service(tmp_path, unauthenticated_rate_limit=2) as service:
+        client = service.app.test_client()
+        seen = [client.get(f"{API}/jobs") for _ in range(3)]
+    assert [answer.status_code for answer in seen] == [401, 401, 429]
+    assert [answer.headers["RateLimit-Remaining"] for answer in seen] == ["1", "0", "0"]
+
+
+def test_of_a_batch_the_tighter_limit_is_said(tmp_path: Path) -> None:
+    with agent_service(tmp_path, rate_limit=100, batch_rate_limit=2) as service:
+        headers = service.batch().headers
+    assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("2", "1")
+
+
 @pytest.mark.parametrize("name", [UNKNOWN, "0" * 31, "%2e%2e", "a%20b", "\u00e9", "A" * 32])
 def test_unknown_id_is_not_found(service: AgentService, name: str) -> None:
     quoted = name.replace("\u00e9", "%C3%A9")

@@ -6,11 +6,12 @@ import io
 import json
 import logging
 import os
+import re
 import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from backend.auth.agents_file import (
 )
 from backend.auth.cli import run
 from backend.errors import AgentExists, AgentNotFound, AgentsFileError
+from tests.support.running import REPOSITORY
 
 KEY = "secret-key-0123456789abcdef"
 
@@ -118,6 +120,14 @@ def test_format_1_is_read_and_becomes_format_2_with_the_first_change(path: Path)
     assert json.loads(path.read_text())["format"] == 2
     assert load_agents(path)["a1"] == before
     assert load_agents(path)["a2"].internal_id not in ("a1", "a2")
+
+
+def test_the_documented_way_back_takes_out_what_format_1_does_not_know() -> None:
+    text = (REPOSITORY / "docs" / "operations.md").read_text()
+    (command,) = re.findall(r"jq '(.*?)' agents\.json", text, re.DOTALL)
+    taken_out = set(re.findall(r"\.(\w+)[,)]", command.partition("del(")[2]))
+    known = {"agent_id", "api_keys", "name", "operations", "allowed_ips", "enabled", *vars(AgentDefaults())}
+    assert taken_out == {field.name for field in fields(AgentConfig)} - known
 
 
 def test_two_agents_never_own_the_same_jobs(path: Path) -> None:

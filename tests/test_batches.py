@@ -32,6 +32,7 @@ from tests.support.workshop import eventually
 
 CUT = good_png()[:-30]
 PARTIAL = field("accept_partial", "true")
+PLAIN = (field("preview", "false"), field("color", "none"))
 
 
 @pytest.fixture
@@ -122,7 +123,8 @@ def test_after_a_bad_image_nothing_more_is_stored(service: AgentService, monkeyp
 
 
 def test_good_images_run_beside_bad_ones_when_that_was_asked(running: AgentService) -> None:
-    response = running.batch(named(CUT, "bad.png"), named(good_png(), "good.png"), named(b"GIF8", "x.gif"), PARTIAL)
+    parts = (named(CUT, "bad.png"), named(good_png(), "good.png"), named(b"GIF8", "x.gif"))
+    response = running.batch(*parts, PARTIAL, *PLAIN)
     assert response.status_code == 202
     answer = response.get_json()
     assert (answer["total_images"], len(answer["job_ids"])) == (3, 3)
@@ -148,7 +150,7 @@ def test_good_images_run_beside_bad_ones_when_that_was_asked(running: AgentServi
     assert (first["started_at"], first["processing_time"], first["metadata"]) == (None, None, None)
     assert first["finished_at"] == first["created_at"]
     assert len(running.fake.calls) == 1
-    assert running.images() == []
+    assert len(running.images()) == 1  # the good one, until its job expires
 
 
 def test_a_batch_waits_until_a_good_image_runs(service: AgentService) -> None:
@@ -232,7 +234,7 @@ def test_a_batch_is_cancelled_by_its_id(service: AgentService) -> None:
 
 
 def test_what_of_a_batch_has_finished_stays(running: AgentService) -> None:
-    answer = running.batch().get_json()
+    answer = running.batch(image("images"), image("images"), *PLAIN).get_json()
     before = finished(running, answer)
     after = running.call("DELETE", f"{API}/jobs/{answer['batch_id']}").get_json()
     assert after == before
@@ -251,6 +253,7 @@ def test_nobody_else_cancels_a_batch(service: AgentService) -> None:
 
 def test_what_was_sent_with_a_job_is_said_of_it(service: AgentService) -> None:
     parts = (named(good_png(), "a/cüp.png"), named(good_png(), ""), field("label", "Set 7, Ärger"), field("seed", "5"))
+    parts = (*parts, field("format", "glb,stl"))
     answer = service.batch(*parts).get_json()
     batch = status_of_batch(service, answer)
     assert [(item["index"], item["filename"], item["label"]) for item in batch["items"]] == [
@@ -258,7 +261,7 @@ def test_what_was_sent_with_a_job_is_said_of_it(service: AgentService) -> None:
         (1, None, "Set 7, Ärger"),
     ]
     request = batch["items"][0]["request"]
-    assert (request["format"], request["quality"], request["seed"], request["steps"]) == ("glb", 7, 5, None)
+    assert (request["format"], request["quality"], request["seed"], request["steps"]) == ("glb,stl", 7, 5, None)
     single = service.get(f"/status/{service.submit()}").get_json()
     assert (single["index"], single["filename"], single["label"]) == (None, "cat.png", None)
     assert isinstance(single["request"]["seed"], int)
@@ -286,10 +289,10 @@ def test_a_label_is_kept_as_it_came(service: AgentService, label: str, shown: st
 
 
 def test_a_finished_job_says_when_it_expires(running: AgentService) -> None:
-    job = running.get(f"/status/{running.made()['job_id']}").get_json()
+    job = running.get(f"/status/{running.made(*PLAIN)['job_id']}").get_json()
     ended = datetime.fromisoformat(job["finished_at"])
     assert datetime.fromisoformat(job["expires_at"]) == ended + timedelta(hours=24)
-    answer = running.batch().get_json()
+    answer = running.batch(image("images"), image("images"), *PLAIN).get_json()
     batch = finished(running, answer)
     assert batch["expires_at"] == min(item["expires_at"] for item in batch["items"])
 
@@ -315,10 +318,10 @@ def test_all_of_a_batch_is_one_zip(running: AgentService) -> None:
     parts = [
         named(good_png(), name) for name in ("Mug.png", "mug.PNG", "../../etc/pass:wd", "con.png", "", ".hidden.gif")
     ]
-    answer = running.batch(
-        *parts, named(CUT, "bad.png"), PARTIAL, field("format", "stl"), field("label", "Set 7")
-    ).get_json()
+    fields = (PARTIAL, *PLAIN, field("format", "stl,ply"), field("label", "Set 7"))
+    answer = running.batch(*parts, named(CUT, "bad.png"), *fields).get_json()
     batch = finished(running, answer)
+    stems = ("Mug", "mug-2", "pass_wd", "_con", "image-5", "hidden")
     assert batch["download_url"] == f"{API}/download/{answer['batch_id']}.zip"
     response = running.call("GET", batch["download_url"])
     assert (response.status_code, response.mimetype) == (200, "application/zip")
@@ -327,19 +330,23 @@ def test_all_of_a_batch_is_one_zip(running: AgentService) -> None:
     with zipfile.ZipFile(io.BytesIO(response.data)) as archive:
         assert archive.testzip() is None
         names = archive.namelist()
-        assert names == ["batch.json", "Mug.stl", "mug-2.stl", "pass_wd.stl", "_con.stl", "image-5.stl", "hidden.stl"]
-        meshes = [archive.read(name) for name in names[1:]]
+        meshes = [archive.read(f"{stem}.stl") for stem in stems]
         manifest = json.loads(archive.read("batch.json"))
+    assert names[0] == "batch.json"
+    for ending in (".stl", ".ply", "-image.png"):
+        assert [name for name in names if name.endswith(ending)] == [stem + ending for stem in stems]
+    assert len({name.casefold() for name in names}) == len(names)
     assert meshes == [running.call("GET", item["download_url"]).data for item in batch["items"][:6]]
     assert manifest["batch_id"] == answer["batch_id"]
-    assert [image["files"] for image in manifest["images"]] == [[name] for name in names[1:]] + [[]]
+    assert [name for image in manifest["images"] for name in image["files"]] == names[1:]
+    assert [bool(image["files"]) for image in manifest["images"]] == [True] * 6 + [False]
     last = manifest["images"][-1]
     assert (last["index"], last["filename"], last["status"], last["label"]) == (6, "bad.png", "failed", "Set 7")
     assert last["error"]["code"] == "INVALID_IMAGE"
 
 
 def test_a_zip_is_fetched_in_parts_and_asked_for_by_head(running: AgentService) -> None:
-    url = finished(running, running.batch().get_json())["download_url"]
+    url = finished(running, running.batch(image("images"), image("images"), *PLAIN).get_json())["download_url"]
     whole = running.call("GET", url)
     head = running.call("HEAD", url)
     assert (head.status_code, head.content_length, head.data) == (200, len(whole.data), b"")
@@ -367,20 +374,61 @@ def test_a_batch_that_is_not_finished_has_no_zip_yet(service: AgentService) -> N
 
 
 def test_nobody_else_gets_a_zip(running: AgentService) -> None:
-    url = finished(running, running.batch().get_json())["download_url"]
+    url = finished(running, running.batch(image("images"), image("images"), *PLAIN).get_json())["download_url"]
     assert refused(running.call("GET", url, agent="bob")) == (404, "FILE_NOT_FOUND")
-    job_id = running.made()["job_id"]
+    job_id = running.made(*PLAIN)["job_id"]
     assert refused(running.call("GET", f"{API}/download/{job_id}.zip")) == (404, "FILE_NOT_FOUND")
 
 
 def test_a_mesh_that_the_janitor_has_just_removed_has_expired(running: AgentService) -> None:
-    batch = finished(running, running.batch().get_json())
+    batch = finished(running, running.batch(image("images"), image("images"), *PLAIN).get_json())
     url = batch["items"][0]["download_url"]
     running.services.artifacts.delete(url.rpartition("/")[2])
     assert refused(running.call("GET", url)) == (404, "FILE_NOT_FOUND")
     running.clock.advance(24 * 3600)
     assert refused(running.call("GET", url)) == (410, "EXPIRED")
     assert refused(running.call("GET", batch["download_url"])) == (410, "EXPIRED")
+
+
+# What an error says of what was expected
+
+
+def test_an_image_of_another_kind_learns_which_there_are(service: AgentService) -> None:
+    response = service.generate(image(content=b"GIF89a"), field("async", "true"))
+    assert refused(response) == (415, "UNSUPPORTED_IMAGE")
+    assert response.get_json()["details"] == {"field": "image", "image": 1, "allowed": ["PNG", "JPEG", "WebP"]}
+    batch = service.batch(named(b"GIF89a", "a.gif"), image("images")).get_json()
+    assert batch["details"]["allowed"] == ["PNG", "JPEG", "WebP"]
+
+
+@pytest.mark.parametrize(("path", "name"), [("/generate-3d", "image"), ("/batch", "images")])
+def test_what_is_no_form_learns_what_is(service: AgentService, path: str, name: str) -> None:
+    response = service.call("POST", API + path, b"{}", Content_Type="text/plain")
+    assert refused(response) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    details = response.get_json()["details"]
+    assert details == {"field": name, "header": "Content-Type", "allowed": ["multipart/form-data"], "docs": "/docs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("quality", "11", {"minimum": 1, "maximum": 10}),
+        ("steps", "x", {"minimum": 10, "maximum": 100}),
+        ("acceleration", "x", {"enum": ["none", "balanced", "fast"]}),
+        ("label", "x" * 201, {"maxLength": 200}),
+    ],
+)
+def test_a_bad_field_learns_its_bounds(service: AgentService, name: str, value: str, expected: object) -> None:
+    response = service.generate(image(), field(name, value))
+    details = response.get_json()["details"]
+    assert details.pop("field") == name
+    assert details.pop("allowed")
+    assert {key: details[key] for key in details if key in ("minimum", "maximum", "enum", "maxLength")} == expected
+
+
+def test_a_bad_key_learns_its_form(service: AgentService) -> None:
+    response = service.generate(Idempotency_Key="two words")
+    assert response.get_json()["details"]["header"] == "Idempotency-Key"
 
 
 # Lists
@@ -506,8 +554,8 @@ def expire(service: AgentService) -> None:
 
 
 def test_an_expired_job_is_gone_for_its_agent_and_unknown_to_others(running: AgentService) -> None:
-    answer = running.made()
-    batch = running.batch().get_json()
+    answer = running.made(*PLAIN)
+    batch = running.batch(image("images"), image("images"), *PLAIN).get_json()
     finished(running, batch)
     expire(running)
     for method, target in (
@@ -528,7 +576,7 @@ def test_an_expired_job_is_gone_for_its_agent_and_unknown_to_others(running: Age
 
 
 def test_what_is_left_is_forgotten_after_a_week(running: AgentService) -> None:
-    answer = running.made()
+    answer = running.made(*PLAIN)
     expire(running)
     running.clock.advance(7 * 86400 - 1)
     assert refused(running.get(f"/status/{answer['job_id']}")) == (410, "EXPIRED")

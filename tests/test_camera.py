@@ -41,10 +41,10 @@ def test_axes_are_those_of_the_renderer() -> None:
 def test_points_fall_where_they_are_seen() -> None:
     points = np.array([[0.0, 0.0, 0.0], [0.5, 0.25, 0.0], [0.0, 0.0, 0.5]])
     pixels, near = Camera().project(points, 100)
-    np.testing.assert_allclose(pixels, [[50, 50], [75, 37.5], [50, 50]])
+    np.testing.assert_allclose(pixels, np.array([[50, 50], [75, 37.5], [50, 50]]))
     np.testing.assert_allclose(near, [0, 0, 0.5])
     pixels, near = Camera(azimuth=90.0).project(points, 100)
-    np.testing.assert_allclose(pixels, [[50, 50], [50, 37.5], [25, 50]], atol=1e-4)
+    np.testing.assert_allclose(pixels, np.array([[50, 50], [50, 37.5], [25, 50]]), atol=1e-4)
     np.testing.assert_allclose(near, [0, 0.5, 0], atol=1e-6)
 
 

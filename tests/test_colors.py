@@ -170,3 +170,39 @@ def test_an_empty_cutout_colors_without_failing() -> None:
 def test_a_mesh_without_faces_is_refused() -> None:
     with pytest.raises(InvalidMesh):
         color_mesh(trimesh.Trimesh(), beach_ball(), Camera(), texture=False)
+
+
+def van() -> trimesh.Trimesh:
+    """Return a thing that is the same left and right: a body and a cabin on its front."""
+    body = trimesh.creation.box((0.7, 0.6, 1.6))
+    cabin = trimesh.creation.box((0.6, 0.3, 0.6)).apply_translation((0, 0.4, 0.3))
+    van = trimesh.util.concatenate([body, cabin])
+    for _ in range(5):
+        van = van.subdivide()
+    return van
+
+
+def painted_van(camera: Camera, side: int = 256) -> Image.Image:
+    """Take a picture of it: flanks red with a white lower half, the front blue."""
+    mesh = van()
+    pixels, near = camera.project(np.asarray(mesh.vertices), side)
+    front = rasterize(pixels, near, np.asarray(mesh.faces), side)
+    face = np.maximum(front.face, 0)
+    normal, middle = np.asarray(mesh.face_normals)[face], np.asarray(mesh.triangles_center)[face]
+    flank = np.abs(normal[..., 0]) > 0.9
+    image = np.where(flank[..., None], (200, 30, 30), (30, 30, 200))
+    image[flank & (middle[..., 1] < -0.1)] = (240, 240, 240)
+    return Image.fromarray(np.dstack([image.astype(np.uint8), front.covered.astype(np.uint8) * 255]))
+
+
+def test_seen_aslant_the_other_side_is_the_object_s_mirror_image() -> None:
+    mesh, camera = van(), Camera(azimuth=40.0, elevation=15.0, scale=0.8)
+    appearance = color_mesh(mesh, painted_van(camera), camera, texture=True)
+    pixels, covered = seen(mesh, appearance, View("other side", -90.0, 0.0))
+    rows = np.flatnonzero(covered.any(axis=1))
+    low = pixels[rows[-1] - 10, 40:88]
+    high = pixels[rows[-1] - 38, 40:88]
+    assert np.median(low, axis=0) == pytest.approx([240, 240, 240], abs=8)
+    assert np.median(high, axis=0) == pytest.approx([200, 30, 30], abs=8)
+    assert appearance.texture is not None
+    np.testing.assert_array_equal(appearance.texture.vertex[appearance.texture.faces], mesh.faces)

@@ -13,7 +13,7 @@ from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-_SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "export": 1.0}
+_SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "finish": 0.5, "export": 0.5}
 
 
 def worker(owner: str = "w", *, faster: float = 1.0, batch: int = 1, **changes: object) -> WorkerState:
@@ -121,6 +121,10 @@ def test_behind_those_that_were_played_the_pace_goes_on() -> None:
     assert forecast.beyond(8) == pytest.approx(2 * forecast.remaining[job(4).id])
 
 
-def test_it_is_known_what_is_newest_in_front_of_each() -> None:
-    forecast = look([job(3), job(2), job(5)], [worker()], [running(1, "encode", 1.0)])
-    assert forecast.newest_before == {job(3).id: job(1).id, job(2).id: job(3).id, job(5).id: job(3).id}
+def test_it_is_known_what_is_newest_before_and_beside_each() -> None:
+    jobs = [job(3, "a"), job(2, "b"), job(5, "b"), job(6, "a")]
+    forecast = look(jobs, [worker(batch=2)], [running(1, "encode", 1.0)])
+    assert forecast.newest_before == {jobs[0].id: job(6).id, **dict.fromkeys((job(k).id for k in (2, 5, 6)), job(6).id)}
+    assert forecast.newest == job(6).id
+    alone = look(jobs, [worker()], [running(1, "encode", 1.0)])
+    assert alone.newest_before == {job(k).id: job(newest).id for k, newest in ((3, 3), (2, 3), (5, 5), (6, 6))}

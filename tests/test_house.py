@@ -138,6 +138,11 @@ def test_a_test_file_is_called_what_it_tests() -> None:
     assert sorted(BEHAVIOURS.keys() - called) == []
 
 
+def test_a_worker_imports_no_torch_before_its_model_does() -> None:
+    """Tests start dozens of workers whose model is a fake: each would take seconds more."""
+    assert printed("import sys, tests.support.faults.fake_worker; print('torch' in sys.modules)").strip() == "False"
+
+
 def test_the_app_imports_no_torch() -> None:
     program = "import sys, backend.main; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     assert printed(program).strip() == "[]"

@@ -11,8 +11,8 @@ import pytest
 from backend.api.me import Operation
 from backend.auth.agents import OPERATIONS
 from backend.auth.agents_file import update_agent
+from backend.hunyuan3d.mesh.offered import offered_formats
 from backend.jobs.worker_registry import WorkerStatus
-from backend.limits import FORMATS
 from tests.support.agent_service import API, AgentService, agent_service, image, refused, report_worker
 
 
@@ -74,7 +74,9 @@ def test_an_agent_without_any_operation_may_ask(service: AgentService) -> None:
 
 def test_capabilities_are_what_the_service_does(service: AgentService) -> None:
     capabilities = service.get("/me").get_json()["capabilities"]
-    assert capabilities["formats"] == list(FORMATS)
+    assert capabilities["formats"] == list(offered_formats())
+    # The demo checkpoint's own, known before a worker says so.
+    assert (capabilities["default_resolution"], capabilities["max_octree_resolution"]) == (128, 512)
     assert [capabilities[name] for name in ("prompt", "views", "image_urls")] == [False, False, False]
     assert capabilities["model"] == "demo"
     report_worker(service, WorkerStatus.READY)

@@ -11,7 +11,7 @@ import pytest
 import schemathesis
 
 from backend import errors
-from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, LIVE, READY, STATUS
+from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, LIVE, ME, READY, STATUS
 from backend.api.statuses import status_of
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
@@ -24,6 +24,7 @@ CALLS = {
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
     ("/api/agent/download/{filename}", "get"): (DOWNLOAD, "200"),
+    ("/api/agent/me", "get"): (ME, "200"),
     ("/api/agent/health", "get"): (HEALTH, "200"),
     ("/api/agent/health/live", "get"): (LIVE, "200"),
     ("/api/agent/health/ready", "get"): (READY, "200"),
@@ -90,7 +91,18 @@ def test_every_call_says_how_it_may_end(document: dict[str, Any], path: str, met
 
 def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
-    assert sorted(names) == ["batch", "cancel", "download", "generate", "health", "jobs", "live", "ready", "status"]
+    assert sorted(names) == [
+        "batch",
+        "cancel",
+        "download",
+        "generate",
+        "health",
+        "jobs",
+        "live",
+        "me",
+        "ready",
+        "status",
+    ]
 
 
 def test_every_call_stands_under_a_heading_that_is_explained(document: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ from backend.jobs.stage_times import Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.storage.database import Database
-from tests.support.store_backends import ManualClock, submit
+from tests.support.store_backends import ManualClock, mesh_file, submit
 
-_STAGES = {"preprocess": 0.0, "encode": 0.0, "sample": 8.0, "decode": 1.0, "mesh": 0.5, "export": 0.5}
+_STAGES = {"preprocess": 0.0, "encode": 0.0, "sample": 8.0, "decode": 1.0, "mesh": 0.5, "finish": 0.3, "export": 0.2}
 
 
 class Scene:
@@ -116,8 +116,9 @@ def test_a_running_job_is_as_its_worker_reported_less_the_time_since(scene: Scen
 def test_nothing_is_foreseen_of_what_has_finished(scene: Scene) -> None:
     submit(scene.store, "ann", 1)
     (leased,) = scene.store.lease("w", 1, 60)
-    scene.store.complete(leased, "mesh.glb", "{}")
-    assert scene.of(leased.id) == [Outlook()]
+    scene.store.complete(leased, mesh_file("mesh.glb"), "{}")
+    (outlook,) = scene.of(leased.id)
+    assert (outlook.queue_position, outlook.eta_seconds) == (None, None)
     assert scene.read == 0
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from backend.jobs.progress import STAGES, Reached, StagePlan, batch_eta, stage_of
 
-PLAN = StagePlan((1.0, 1.0, 6.0, 1.0, 0.5, 0.5), measured=True)
-"""Of preprocess, encode, sample, decode, mesh and export: 10 s."""
+PLAN = StagePlan((1.0, 1.0, 6.0, 1.0, 0.5, 0.25, 0.25), measured=True)
+"""Of preprocess, encode, sample, decode, mesh, finish and export: 10 s."""
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_progress_rises_through_all_stages_before_anything_was_measured() -> Non
     assert Reached.now(plan, "sample", 1, 2, at=0.0).remaining(0.0) is None
 
 
-@pytest.mark.parametrize("seconds", [(1.0,), (0.0,) * 6, (-1.0, 1.0, 1.0, 1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("seconds", [(1.0,), (0.0,) * 7, (-1.0, *(1.0,) * 6)])
 def test_a_plan_without_sense_is_refused(seconds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="a plan has one time"):
         StagePlan(seconds, measured=True)

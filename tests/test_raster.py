@@ -7,12 +7,12 @@ import pytest
 import trimesh
 
 from backend.rendering import raster
-from backend.rendering.raster import overlap, rasterize
+from backend.rendering.raster import Floats, overlap, rasterize
 
 SIDE = 48
 
 
-def placed(mesh: trimesh.Trimesh) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]], ...]:
+def placed(mesh: trimesh.Trimesh) -> tuple[Floats, Floats]:
     """Return where the vertices fall in an image that spans -1 to 1, seen along -Z, and how near they are."""
     x, y, z = np.asarray(mesh.vertices, np.float32).T
     return np.stack([(x + 1) * SIDE / 2, (1 - y) * SIDE / 2], axis=1), z

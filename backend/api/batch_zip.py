@@ -104,8 +104,9 @@ def _files(services: AgentServices, batch: Batch) -> Iterator[_File]:
 
         stem = first_free(safe_stem(job.filename, index), take)
         for file, ending in zip(stored, endings, strict=True):
-            size = file.bytes if file.bytes is not None else _size(services, file)
-            yield _File(stem + ending, file, size, job)
+            # As it is now: a file that is gone is found out here, not in the middle of an answer.
+            store = services.images if file.kind == "image" else services.artifacts
+            yield _File(stem + ending, file, store.size(file.name), job)
 
 
 def _ending(file: JobFile) -> str:
@@ -113,13 +114,6 @@ def _ending(file: JobFile) -> str:
     number = f"-{file.candidate + 1}" if file.candidate else ""
     kind = "" if file.kind == "mesh" else f"-{file.kind}"
     return f"{number}{kind}.{file.format}"
-
-
-def _size(services: AgentServices, file: JobFile) -> int:
-    """Return the size of a file that an earlier version did not note."""
-    opened = open_file(services, file)
-    opened.stream.close()
-    return opened.size
 
 
 def _manifest(batch: Batch, files: Sequence[_File]) -> bytes:

@@ -83,6 +83,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_STATUS": f"{_FIELD}.",
     "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
     "INVALID_LIMIT": "Ask for 1 to 100.",
+    "INVALID_WAIT": "Ask for 1 to 60, or leave it out.",
     "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
     "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch.",

@@ -13,8 +13,9 @@ from backend.api.health import model_name
 from backend.api.responses import Answer, Success
 from backend.auth.agents import AgentConfig
 from backend.auth.rate_limits import RateState
+from backend.hunyuan3d.mesh.offered import offered_formats
 from backend.jobs.models import Usage
-from backend.limits import DEFAULT_QUALITY, FORMATS, MeshFormat
+from backend.limits import DEFAULT_QUALITY, MeshFormat
 from backend.services import AgentServices
 
 Operation = Literal["generate", "batch", "status", "download", "admin"]
@@ -88,7 +89,7 @@ def answer_me(services: AgentServices, agent: AgentConfig) -> MeAnswer:
 
 def _capabilities(services: AgentServices) -> Capabilities:
     return Capabilities(
-        formats=FORMATS,
+        formats=offered_formats(),
         prompt=False,
         views=False,
         image_urls=False,

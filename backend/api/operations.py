@@ -151,7 +151,7 @@ BATCH: Call = {
 STATUS: Call = {
     "tags": [_FOLLOW],
     "responses": {
-        **refusals(*_JOB),
+        **refusals(*_JOB, errors.InvalidWait),
         200: answered(
             job_answers.JobAnswer,
             batch_answers.BatchAnswer,

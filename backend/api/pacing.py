@@ -34,8 +34,14 @@ def poll_after(eta_seconds: float | None, asked_for: int, rate: RateState | None
     return max(_SOONEST, math.ceil(wanted))
 
 
-def tell_when(response: Response, services: AgentServices, agent_id: str, eta_seconds: float | None) -> Response:
-    """Put into an answer after how many seconds its caller is to ask again."""
-    seconds = poll_after(eta_seconds, services.store.unfinished(agent_id), rate_state())
-    response.headers["Retry-After"] = str(seconds)
+def tell_when(
+    response: Response, services: AgentServices, agent_id: str, eta_seconds: float | None, waited: float = 0.0
+) -> Response:
+    """Put into an answer after how many seconds its caller is to ask again.
+
+    waited : seconds that the caller has waited for it; it may wait for the next one as soon as its minute allows that
+    """
+    expected = None if waited else eta_seconds
+    seconds = poll_after(expected, services.store.unfinished(agent_id), rate_state()) - waited
+    response.headers["Retry-After"] = str(max(_SOONEST, math.ceil(seconds)))
     return response

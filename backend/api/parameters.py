@@ -14,7 +14,14 @@ from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
 from backend.jobs.models import Status
-from backend.limits import MAX_BATCH_IMAGES, MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MIN_BATCH_IMAGES, MeshFormat
+from backend.limits import (
+    MAX_BATCH_IMAGES,
+    MAX_LABEL_CHARACTERS,
+    MAX_PAGE_JOBS,
+    MAX_WAIT_SECONDS,
+    MIN_BATCH_IMAGES,
+    MeshFormat,
+)
 from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
@@ -95,7 +102,27 @@ class PageQuery(BaseModel):
     ) = Field(default=None, json_schema_extra=without_default)
 
 
-QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery}
+class WaitQuery(BaseModel):
+    """How long to wait for something new."""
+
+    wait: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": MAX_WAIT_SECONDS,
+                    "description": "Answer as soon as something changes, at the latest after so many seconds: a change "
+                    "of status at once, of progress or step when the agent's minute leaves room for another call.",
+                }
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+
+
+QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery}
 """What each call's query may have, by the name of its view; one that is not named here takes none."""
 
 

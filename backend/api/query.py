@@ -18,12 +18,13 @@ from backend.errors import (
     InvalidLimit,
     InvalidParameter,
     InvalidStatus,
+    InvalidWait,
     UnknownField,
 )
 from backend.field_texts import MOST_SHOWN, shown
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import JobFilter, Status
-from backend.limits import MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS
+from backend.limits import MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MAX_WAIT_SECONDS
 from backend.validation import LABEL_PATTERN
 
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
@@ -31,10 +32,12 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "limit": InvalidLimit,
     "status": InvalidStatus,
     "label": InvalidLabel,
+    "wait": InvalidWait,
 }
 _EXPECTED: Mapping[str, Mapping[str, Any]] = {
     "cursor": {"allowed": "a next_cursor as a page gave it"},
     "limit": {"allowed": f"a whole number from 1 to {MAX_PAGE_JOBS}", "minimum": 1, "maximum": MAX_PAGE_JOBS},
+    "wait": {"allowed": f"a whole number from 1 to {MAX_WAIT_SECONDS}", "minimum": 1, "maximum": MAX_WAIT_SECONDS},
     "status": {
         "allowed": "states with commas between, each one of " + ", ".join(state.value for state in Status),
         "enum": [state.value for state in Status],
@@ -79,9 +82,12 @@ def read_cursor(text: str | None) -> str | None:
 
 def read_limit(text: str) -> int:
     """Return how many jobs a page may have. Raises InvalidLimit."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= MAX_PAGE_JOBS):
-        raise invalid("limit")
-    return int(text)
+    return _read_whole("limit", text, MAX_PAGE_JOBS)
+
+
+def read_wait(text: str | None) -> int:
+    """Return how many seconds the caller wants to wait, 0 where it does not say. Raises InvalidWait."""
+    return 0 if text is None else _read_whole("wait", text, MAX_WAIT_SECONDS)
 
 
 def read_filter(states: str | None, label: str | None) -> JobFilter:
@@ -91,3 +97,10 @@ def read_filter(states: str | None, label: str | None) -> JobFilter:
     if label is not None and not (1 <= len(label) <= MAX_LABEL_CHARACTERS and re.fullmatch(LABEL_PATTERN, label)):
         raise invalid("label")
     return JobFilter(tuple(Status(state) for state in states.split(",")) if states else (), label or "")
+
+
+def _read_whole(name: str, text: str, most: int) -> int:
+    """Return a whole number from 1 to `most`, which has three digits at most."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 3 and 1 <= int(text) <= most):
+        raise invalid(name)
+    return int(text)

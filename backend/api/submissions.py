@@ -37,7 +37,7 @@ Operation = Literal["generate", "batch"]
 # Without a comma: a server joins two headers of one name with it.
 _KEY = re.compile(r"[!-+\--~]{1,128}")
 _FIELDS: dict[Operation, type[GenerationFields]] = {"generate": GenerateFields, "batch": BatchFields}
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.25
+_LOOK_SECONDS, _AWAY_SECONDS = 1.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,17 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
         return _read_job(services, job_id, agent_id)
     try:
         deadline = time.monotonic() + services.settings.sync_wait_seconds
-        pause = _FIRST_PAUSE
         while True:
             job = _read_job(services, job_id, agent_id)
             left = deadline - time.monotonic()
             if left <= 0 or services.stopping.is_set() or (job is not None and job.status.finished):
                 return job
             with waiting():
-                services.stopping.wait(min(pause, left))
-            pause = min(1.5 * pause, _LONGEST_PAUSE)
+                if job is None:
+                    services.stopping.wait(min(_AWAY_SECONDS, left))
+                else:
+                    # Its steps are nothing to this caller.
+                    services.watch.wait([job], min(_LOOK_SECONDS, left), calm_seconds=left)
     finally:
         services.sync_slots.release()
 

@@ -137,6 +137,12 @@ class InvalidAcceptPartial(InvalidParameter):
     code = "INVALID_ACCEPT_PARTIAL"
 
 
+class InvalidWait(InvalidParameter):
+    """The seconds to wait must be a whole number from 1 to 60."""
+
+    code = "INVALID_WAIT"
+
+
 class InvalidStatus(InvalidParameter):
     """The status must be one or more of queued, processing, completed, failed, cancelled, with commas between."""
 

@@ -1,6 +1,6 @@
 """What comes out of the pipeline: a mesh or a named error for every image, and what was done.
 
-Knows nothing of networks or of how a mesh is written.
+Knows nothing of networks or of how a mesh is written, and imports no torch.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
 import trimesh
 from PIL import Image
 
 from backend.errors import ServiceError
 from backend.limits import DEFAULT_OBJECTS, Acceleration, ObjectChoice
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,9 @@ class Stopwatch:
         started = self._clock()
         yield
         if self._device.type == "cuda":
+            # Here, because results are read where no model is: torch takes seconds to import.
+            import torch
+
             torch.cuda.current_stream(self._device).synchronize()
         self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
 

@@ -1,4 +1,4 @@
-"""'Something in the job table has changed': from whoever writes in this process to whoever waits in it.
+"""'Something in the job table has changed': from whoever writes in this process to whoever wants to know.
 
 What other processes write is not heard here. This module does not know what changed.
 """
@@ -6,7 +6,7 @@ What other processes write is not heard here. This module does not know what cha
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection
@@ -15,28 +15,28 @@ from backend.storage.database import Database
 
 
 class Changes:
-    """A number that grows with every write of this process; any thread may wait for it to grow."""
+    """A number that grows with every write of this process, and those who are told of each; any thread may use it."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
         self._count = 0
+        self._listeners: list[Callable[[], None]] = []
 
     @property
     def count(self) -> int:
         """How many writes there have been."""
         return self._count
 
-    def note(self) -> None:
-        """Take in that something was written, and wake those who wait."""
-        with self._changed:
-            self._count += 1
-            self._changed.notify_all()
+    def listen(self, then: Callable[[], None]) -> None:
+        """Call this after every write from now on, on the thread that wrote: it must return at once, and not raise."""
+        self._listeners.append(then)
 
-    def wait(self, seen: int, timeout: float) -> int:
-        """Return the count once it is above `seen`, or after timeout seconds as it is."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._count > seen, timeout)
-            return self._count
+    def note(self) -> None:
+        """Take in that something may have been written."""
+        with self._lock:
+            self._count += 1
+        for then in self._listeners:
+            then()
 
 
 class NotingDatabase:

@@ -9,7 +9,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
 
 from backend.jobs.models import ISOLATE_AFTER_DEATHS, Job, Line
 from backend.jobs.progress import STAGES, StagePlan, stage_of
@@ -27,12 +26,13 @@ class Forecast:
     """What is foreseen.
 
     positions : of the waiting jobs, from 1; remaining : seconds until a job has finished, of those known
-    newest_before : of each waiting job the largest id of those in front of it, running ones too
+    newest_before : of each waiting job the largest id of all that run before it or beside it; newest : of all there are
     """
 
     positions: Mapping[str, int]
     remaining: Mapping[str, float]
     newest_before: Mapping[str, str]
+    newest: str
 
     def beyond(self, position: int) -> float | None:
         """Return the seconds for a position past those that were played, at the pace of the last of them."""
@@ -67,13 +67,17 @@ def foresee(line: Line, workers: Sequence[WorkerState], workload_of: WorkloadOf,
         for state in workers
         if state.status is WorkerStatus.READY and state.owner in known
     ]
-    remaining |= _play(line.waiting, devices, workload_of)
+    ends, batches = _play(line.waiting, devices, workload_of)
     running = max((job.id for job in line.running), default="")
-    newest = accumulate((job.id for job in line.waiting), max, initial=running)
+    newest_before, newest = {}, running
+    for batch in batches:
+        newest = max(newest, *batch)
+        newest_before.update(dict.fromkeys(batch, newest))
     return Forecast(
         positions={job.id: index for index, job in enumerate(line.waiting, start=1)},
-        remaining=remaining,
-        newest_before=dict(zip((job.id for job in line.waiting), newest, strict=False)),
+        remaining=remaining | ends,
+        newest_before=newest_before,
+        newest=max((job.id for job in line.waiting), default=running),
     )
 
 
@@ -96,11 +100,17 @@ def _device_left(job: Job, left: float, plan: StagePlan | None) -> float:
     return max(0.0, left - (plan.total - plan.device))
 
 
-def _play(waiting: Sequence[Job], devices: Sequence[_Device], workload_of: WorkloadOf) -> dict[str, float]:
-    """Return the seconds until each job has finished; the device that is free first takes whose turn it is."""
+def _play(
+    waiting: Sequence[Job], devices: Sequence[_Device], workload_of: WorkloadOf
+) -> tuple[dict[str, float], list[list[str]]]:
+    """Return the seconds until each job has finished, and the ids of those that run together, in order.
+
+    The device that is free first takes whose turn it is.
+    """
     ends: dict[str, float] = {}
+    batches: list[list[str]] = []
     if not devices:
-        return ends
+        return ends, batches
     mates: dict[str, deque[Job]] = defaultdict(deque)
     for job in waiting:
         if job.attempts < ISOLATE_AFTER_DEATHS:
@@ -117,12 +127,13 @@ def _play(waiting: Sequence[Job], devices: Sequence[_Device], workload_of: Workl
             if mate.id not in taken and mate.id != first.id:
                 batch.append(mate)
         taken.update(job.id for job in batch)
+        batches.append([job.id for job in batch])
         plans = [_plan(job, device.times, workload_of, len(batch), index) for index, job in enumerate(batch)]
         for job, plan in zip(batch, plans, strict=True):
             if plan is not None and plan.measured:
                 ends[job.id] = device.free_in + plan.total
         device.free_in += max((plan.device for plan in plans if plan is not None and plan.measured), default=0.0)
-    return ends
+    return ends, batches
 
 
 def _plan(job: Job, times: StageTimes | None, workload_of: WorkloadOf, together: int, index: int) -> StagePlan | None:

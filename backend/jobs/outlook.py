@@ -46,16 +46,19 @@ class _Taken:
 
 @dataclass(frozen=True)
 class _Promise:
-    """The least that was said of a job, and of what: which run, behind which newest id, by how many workers."""
+    """The least that was said of a job, and of what: which run, knowing of which newest job, by how many workers."""
 
     lowest: float
     run: int
-    newest_before: str
+    newest: str
     ready: int
 
-    def is_kept_by(self, other: _Promise) -> bool:
-        """Return whether nothing has come since then that may put the job off."""
-        return other.run == self.run and other.newest_before <= self.newest_before and other.ready >= self.ready
+    def is_kept_by(self, other: _Promise, newest_before: str) -> bool:
+        """Return whether nothing has come since then that may put the job off.
+
+        newest_before : the newest job that runs before it or beside it now
+        """
+        return other.run == self.run and newest_before <= self.newest and other.ready >= self.ready
 
 
 class Outlooks:
@@ -149,10 +152,9 @@ class _Promises:
             before = self._said.get(job.id)
             if left is None:
                 return None
-            newest = forecast.newest_before.get(job.id) or (before.newest_before if before else "")
             # A run's number is its fence; one that waits is to have the next.
-            now = _Promise(left, job.fence + (job.status is Status.QUEUED), newest, ready)
-            if before is not None and before.is_kept_by(now):
+            now = _Promise(left, job.fence + (job.status is Status.QUEUED), forecast.newest, ready)
+            if before is not None and before.is_kept_by(now, forecast.newest_before.get(job.id, "")):
                 left = min(left, _MOST_RISE * before.lowest)
                 now = replace(now, lowest=min(left, before.lowest))
             self._said[job.id] = now

@@ -105,7 +105,7 @@ class _Judge:
         """Return the points (2, N) as they fall at scale 1 without a shift, y upwards."""
         turned = camera.axes().astype(np.float32) @ self._points.T
         if not camera.field_of_view:
-            return turned[:2]
+            return np.asarray(turned[:2])
         return np.asarray(turned[:2] * (camera.distance / (camera.distance - turned[2])), dtype=np.float32)
 
 

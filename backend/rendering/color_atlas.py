@@ -33,6 +33,7 @@ def paint_texture(seen: Seen, images: tuple[Floats, Floats, Floats], colors: Flo
     for layer, (image, x, y) in parts.items():
         atlas[y : y + len(image), x : x + image.shape[1]] = np.rint(image).clip(0, 255).astype(np.uint8)
         places[layer] = (x, y, len(image))
+    places[Layer.MIRRORED] = places[Layer.NEAR]
     return _laid(seen, Image.fromarray(atlas), places)
 
 
@@ -46,7 +47,10 @@ def _laid(seen: Seen, image: Image.Image, places: Floats) -> Texture:
     number = np.zeros(len(used), np.int64)
     number[kept] = np.arange(len(kept))
     layer, vertex = np.divmod(kept, count)
-    share = (seen.pixels[vertex] / len(seen.facing_front)).clip(0.0, 1.0)
+    pixels = seen.pixels[vertex]
+    if seen.mirrored is not None:
+        pixels = np.where((layer == Layer.MIRRORED)[:, None], seen.mirrored[vertex], pixels)
+    share = (pixels / len(seen.facing_front)).clip(0.0, 1.0)
     place = places[layer]
     uv = (place[:, :2] + share * place[:, 2:]) / np.array(image.size, np.float32)
     return Texture(image, vertex, number[key], uv.astype(np.float32))

@@ -33,7 +33,7 @@ def fill_image(image: Floats, known: Floats) -> Floats:
         size = max(1, (weight.shape[1] + 1) // 2), max(1, (weight.shape[0] + 1) // 2)
         levels.append((_resized(total, size), _resized(weight, size)))
     total, weight = levels[-1]
-    filled = total / np.maximum(weight, 1e-6)[..., None]
+    filled = np.asarray(total / np.maximum(weight, 1e-6)[..., None], np.float32)
     for total, weight in reversed(levels[1:-1]):
         # A coarse pixel of which a quarter is known says as much of its place as one that is known wholly.
         sure = np.minimum(weight * 4.0, 1.0)[..., None]
@@ -56,7 +56,7 @@ def carry_outwards(image: Floats, known: NDArray[np.bool_]) -> Floats:
     _, label = cv2.distanceTransformWithLabels(unknown, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     source = np.zeros(int(label.max()) + 1, np.int64)
     source[label[known]] = np.flatnonzero(known)
-    return image.reshape(-1, image.shape[2])[source[label]]
+    return np.asarray(image.reshape(-1, image.shape[2])[source[label]], np.float32)
 
 
 def fill_points(features: Floats, colors: Floats, wanted: Floats) -> Floats:

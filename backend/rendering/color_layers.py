@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,13 +27,17 @@ _HIDDEN = 0.012
 
 
 class Layer(IntEnum):
-    """The layers; HIDDEN_NEAR looks towards the camera, HIDDEN_FAR away from it."""
+    """The layers; HIDDEN_NEAR looks towards the camera, HIDDEN_FAR away from it.
+
+    MIRRORED shows NEAR's image at the place of the mirrored point.
+    """
 
     NEAR = 0
     FLANK = 1
     FAR = 2
     HIDDEN_NEAR = 3
     HIDDEN_FAR = 4
+    MIRRORED = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +45,9 @@ class Seen:
     """A mesh as a camera sees it, in an image of side x side pixels that holds all of it.
 
     vertices (V, 3), faces (F, 3) : the mesh's own. pixels : (V, 2), near : (V,), facing : (V,) the cosine between
-    normal and view. normals : (V, 3). vertex_layer : (V,), face_layer : (F,) int8. front, back : what a ray meets first
-    and last. facing_front, facing_back : (side, side), the cosine there, 0 where there is nothing.
+    normal and view. normals : (V, 3). vertex_layer : (V,), face_layer : (F,) int8. front, back : what a ray meets
+    first and last. facing_front, facing_back : (side, side), the cosine there, 0 where there is nothing. mirrored :
+    (V, 2), as pixels, of the points mirrored through the object's plane; None where that was not asked.
     """
 
     vertices: Vertices
@@ -56,6 +62,7 @@ class Seen:
     back: Raster
     facing_front: Floats
     facing_back: Floats
+    mirrored: Floats | None = None
 
 
 def see(mesh: trimesh.Trimesh, camera: Camera, window: tuple[float, float, float], side: int) -> Seen:
@@ -71,36 +78,49 @@ def see(mesh: trimesh.Trimesh, camera: Camera, window: tuple[float, float, float
     facing = np.einsum("ij,ij->i", normals, camera.towards(vertices)).astype(np.float32)
     front = rasterize(pixels, near, faces, side, face_facing > 0)
     back = rasterize(pixels, -near, faces, side, face_facing < 0)
-    size = float(np.ptp(vertices, axis=0).max())
-    pixel = size / max(float(np.ptp(pixels, axis=0).max()), 1.0)
-    shown = _shown(pixels, near, facing, front.near, (_HIDDEN * size, pixel))
-    reached = _shown(pixels, -near, -facing, back.near, (_HIDDEN * size, pixel))
+    size = extent_of(vertices)
+    pixel = size / max(extent_of(pixels), 1.0)
+    shown = visible(pixels, near, facing, front.near, (_HIDDEN * size, pixel))
+    reached = visible(pixels, -near, -facing, back.near, (_HIDDEN * size, pixel))
     vertex_layer = _layers(facing, shown, reached)
-    own = (face_facing + facing[faces].mean(axis=1)) / 2
-    face_layer = _layers(own, shown[faces].sum(axis=1) >= 2, reached[faces].sum(axis=1) >= 2)
+    own = np.asarray((face_facing + _over_corners(facing, faces) / 3) / 2, np.float32)
+    face_layer = _layers(own, _over_corners(shown, faces) >= 2, _over_corners(reached, faces) >= 2)
     facing_front, facing_back = front.of_corners(facing, faces), -back.of_corners(facing, faces)
     return Seen(
         vertices, faces, pixels, near, facing, normals, vertex_layer, face_layer, front, back, facing_front, facing_back
     )
 
 
+def extent_of(points: NDArray[np.floating[Any]]) -> float:
+    """Return the longest side of the bounds of points (N, k)."""
+    # Each axis by itself: numpy takes many times as long for all at once.
+    return max(float(np.ptp(axis)) for axis in points.T)
+
+
+def _over_corners(values: NDArray[Any], faces: Faces) -> Floats:
+    """Sum values (V,) over each face's corners, (F,)."""
+    return np.asarray(sum(values[faces[:, k]].astype(np.float32) for k in range(3)), np.float32)
+
+
 def _normals(vertices: Vertices, faces: Faces, camera: Camera) -> tuple[Floats, Floats]:
     """Return the vertices' normals (V, 3), weighted by area, and each face's cosine to the view (F,)."""
-    points = vertices.astype(np.float32)
-    a, b, c = (points[faces[:, k]] for k in range(3))
-    normal = np.cross(b - a, c - a)
-    towards = np.asarray(camera.towards((a + b + c) / 3), np.float32)
-    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-20)
-    total = np.zeros_like(points)
-    for axis in range(3):
-        weight = normal[:, axis]
-        total[:, axis] = sum(np.bincount(faces[:, k], weight, len(points)) for k in range(3))
-    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
-    return total, np.asarray(np.einsum("ij,ij->i", normal, towards) / length, dtype=np.float32)
+    points = np.ascontiguousarray(vertices.T, np.float32)
+    corners = [np.ascontiguousarray(faces[:, k]) for k in range(3)]
+    a, b, c = (points[:, corner] for corner in corners)
+    (ux, uy, uz), (vx, vy, vz) = b - a, c - a
+    normal = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    length = np.maximum(np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2), 1e-20)
+    towards = np.asarray(camera.towards(((a + b + c) / 3).T), np.float32).T
+    facing = (normal[0] * towards[0] + normal[1] * towards[1] + normal[2] * towards[2]) / length
+    total = np.stack(
+        [sum(np.bincount(corner, part, points.shape[1]) for corner in corners) for part in normal], axis=1
+    ).astype(np.float32)
+    total /= np.maximum(np.sqrt(np.einsum("ij,ij->i", total, total)), 1e-20)[:, None]
+    return total, np.asarray(facing, dtype=np.float32)
 
 
-def _shown(pixels: Floats, near: Floats, facing: Floats, nearest: Floats, tolerance: tuple[float, float]) -> Bools:
-    """Return which vertices (V,) nothing hides.
+def visible(pixels: Floats, near: Floats, facing: Floats, nearest: Floats, tolerance: tuple[float, float]) -> Bools:
+    """Return which points (V,) nothing hides.
 
     nearest : (side, side), how near the surface is. tolerance : the depth that is no difference, and a pixel's width.
     A steep surface may hide behind the edge of its own pixel: for it, the deepest of the pixels around counts.

@@ -101,4 +101,4 @@ def _shrunk(rgb: Floats, known: Floats, size: tuple[int, int]) -> tuple[Floats, 
     """Return the means of what is known in each pixel of the smaller size, and where anything is known."""
     weight = np.asarray(cv2.resize(known, size, interpolation=cv2.INTER_AREA), np.float32)
     total = np.asarray(cv2.resize(rgb * known[..., None], size, interpolation=cv2.INTER_AREA), np.float32)
-    return total / np.maximum(weight, 1e-6)[..., None], weight > 1e-3
+    return np.asarray(total / np.maximum(weight, 1e-6)[..., None], np.float32), np.asarray(weight > 1e-3)

@@ -2,8 +2,9 @@
 
 What the camera sees gets the image's own colours, at the image's own sharpness. Flanks get the colours a little inside
 the outline, softened, so that no edge is drawn out into streaks. The far side is the image mirrored, or without what
-does not reach the outline (far_side.py), where the mesh's far side really is its near side's counterpart. What neither
-side shows takes the colours of the surface nearby. Where layers meet they fade into one another.
+does not reach the outline (far_side.py), except behind an opening. What was taken from aslant has its other side
+mirrored through the object's own plane where that agrees (color_mirror.py). What neither side shows takes the colours
+of the surface nearby. Where layers meet they fade into one another.
 
 The texture is these layers side by side, its coordinates are projections, and vertices are split where the layer
 changes: nothing is unwrapped, whatever the number of faces.
@@ -25,13 +26,14 @@ from backend.hunyuan3d.mesh.ops import require_usable
 from backend.rendering.camera_model import Camera
 from backend.rendering.color_atlas import paint_texture, splat
 from backend.rendering.color_fill import Floats, fill_points
-from backend.rendering.color_layers import FLANK, SHEER, Layer, Seen, see
+from backend.rendering.color_layers import FLANK, SHEER, Layer, Seen, extent_of, see
+from backend.rendering.color_mirror import aslant, with_mirrored
 from backend.rendering.color_sources import color_sources
 from backend.rendering.far_side import far_side
 from backend.rendering.surface_colors import sample
 
 _LEAST_SIDE, _MOST_SIDE = 384, 1024
-_MAP_SIDE = 384
+_MAP_SIDE = 336
 _PADDING = 0.015
 # An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
 # and its lip's breadth, in shares of the image.
@@ -62,7 +64,9 @@ def color_mesh(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera, *, te
     rgba = _through(cutout, window)
     left, top, extent = (edge / cutout.width for edge in window)
     seen = see(mesh, camera, (left, top, extent), min(_MAP_SIDE, len(rgba)))
-    images = _images(rgba, seen)
+    images = _images(rgba, seen, aslant=aslant(camera))
+    if aslant(camera):
+        seen = with_mirrored(seen, camera, (left, top, extent), images.near)
     colors, guessed = _vertex_colors(seen, images)
     painted = None
     if texture:
@@ -80,8 +84,9 @@ def _window(mesh: trimesh.Trimesh, cutout: Image.Image, camera: Camera) -> tuple
     pixels, _ = camera.project(vertices[used], size)
     shown = np.array(cutout.getchannel("A").getbbox() or (0, 0, size, size), np.float64).reshape(2, 2)
     # A camera that is far off must not ask for an endless image.
-    low = np.clip(np.minimum(pixels.min(axis=0), shown[0]), -size / 2, size) - _PADDING * size
-    high = np.clip(np.maximum(pixels.max(axis=0), shown[1]), 0.0, 1.5 * size) + _PADDING * size
+    least, most = (np.array([edge(axis) for axis in pixels.T]) for edge in (np.min, np.max))
+    low = np.clip(np.minimum(least, shown[0]), -size / 2, size) - _PADDING * size
+    high = np.clip(np.maximum(most, shown[1]), 0.0, 1.5 * size) + _PADDING * size
     extent = math.ceil(float((high - low).max())) + 1
     left, top = np.floor((low + high - extent) / 2).astype(int).tolist()
     return left, top, extent
@@ -100,15 +105,16 @@ def _through(cutout: Image.Image, window: tuple[int, int, int]) -> NDArray[np.ui
     resized = cv2.resize(premultiplied, (side, side), interpolation=how)
     # Divided by the alpha as it overshoots, colours do not.
     straight = resized[..., :3] / np.maximum(resized[..., 3:], 1e-3)
-    return np.rint(np.concatenate([straight, resized[..., 3:] * 255], axis=2)).clip(0, 255).astype(np.uint8)
+    whole = np.concatenate([straight, resized[..., 3:] * 255], axis=2)
+    return np.asarray(np.rint(whole).clip(0, 255), np.uint8)
 
 
-def _images(rgba: NDArray[np.uint8], seen: Seen) -> _Images:
+def _images(rgba: NDArray[np.uint8], seen: Seen, *, aslant: bool) -> _Images:
     """Make the layers' images and let near and far fade into the flanks where the surface turns away."""
     sources = color_sources(rgba)
     whole = (rgba.shape[1], rgba.shape[0])
     flank = cv2.resize(sources.flank, whole, interpolation=cv2.INTER_LINEAR)
-    proposal = far_side(sources.seen, sources.known)
+    proposal = far_side(sources.seen, sources.known, aslant=aslant)
     known = cv2.resize(_counterpart(seen), whole, interpolation=cv2.INTER_LINEAR)
     near = _faded(sources.seen, flank, seen.facing_front, seen.front.covered)
     far = _faded(proposal.image, flank, seen.facing_back, seen.back.covered)
@@ -148,7 +154,9 @@ def _counterpart(seen: Seen) -> Floats:
     depth = float(np.percentile(first, 98) - np.percentile(last, 2))
     recess = np.where(both, walls - near, 0) / max(depth, 1e-9)
     low = np.zeros_like(both)
-    low[both] = (_off_the_plane((first + last) / 2, both) > _OPENING * depth) & (first - last < _WALL * depth)
+    low[both] = (_off_the_plane(np.asarray((first + last) / 2, np.float32), both) > _OPENING * depth) & (
+        first - last < _WALL * depth
+    )
     _, labels = cv2.connectedComponents((recess > _RECESS / 4).astype(np.uint8))
     deep = np.bincount(labels[low & (recess > _RECESS)], minlength=int(labels.max()) + 1)
     whole = np.bincount(labels.ravel(), minlength=len(deep))
@@ -166,13 +174,13 @@ def _off_the_plane(middle: Floats, both: NDArray[np.bool_]) -> Floats:
     """
     rows, columns = np.nonzero(both)
     plane = np.stack([columns, rows, np.full(len(rows), len(both))], axis=1).astype(np.float32) / len(both)
-    weight = np.ones(len(middle), np.float32)
+    weight: Floats = np.ones(len(middle), np.float32)
     off = weight
     for _ in range(5):
         squared = (weight**2)[:, None] * plane
         fit = np.linalg.solve(plane.T @ squared + 1e-6 * np.eye(3, dtype=np.float32), squared.T @ middle)
-        off = np.abs(middle - plane @ fit)
-        weight = 1 / (1 + (off / max(float(np.median(off)), 1e-6)) ** 2)
+        off = np.asarray(np.abs(middle - plane @ fit), np.float32)
+        weight = np.asarray(1 / (1 + (off / max(float(np.median(off)), 1e-6)) ** 2), np.float32)
     return off
 
 
@@ -186,10 +194,13 @@ def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool
     for layer, image in ((Layer.NEAR, images.near), (Layer.FLANK, images.flank), (Layer.FAR, images.far)):
         mine = seen.vertex_layer == layer
         colors[mine] = sample(image, uv[mine])
+    if seen.mirrored is not None:
+        mine = seen.vertex_layer == Layer.MIRRORED
+        colors[mine] = sample(images.near, seen.mirrored[mine] / len(seen.facing_front))
     far = seen.vertex_layer == Layer.FAR
     guessed = far.copy()
     guessed[far] = sample(images.far_known, uv[far])[:, 0] < 0.9
-    hidden = seen.vertex_layer >= Layer.HIDDEN_NEAR
+    hidden = (seen.vertex_layer == Layer.HIDDEN_NEAR) | (seen.vertex_layer == Layer.HIDDEN_FAR)
     turned = far & ~guessed
     if guessed.any() and turned.any():
         found = _from_nearby(seen, colors, turned, guessed)
@@ -201,7 +212,7 @@ def _vertex_colors(seen: Seen, images: _Images) -> tuple[Floats, NDArray[np.bool
 
 def _from_nearby(seen: Seen, colors: Floats, sources: NDArray[np.bool_], unknown: NDArray[np.bool_]) -> Floats:
     """Return the colours of the unknown vertices, from sources that lie near and look the same way."""
-    size = float(np.ptp(seen.vertices, axis=0).max())
+    size = extent_of(seen.vertices)
     features = np.concatenate([seen.vertices / size, _NORMAL_WEIGHT * seen.normals], axis=1).astype(np.float32)
     wanted = features[unknown]
     # Neighbours share an answer: a cell of the grid has one for each side that it looks to.

@@ -50,10 +50,11 @@ class _Islands:
     centroids: NDArray[np.float64]
 
 
-def far_side(seen: Floats, known: Floats) -> FarSide:
+def far_side(seen: Floats, known: Floats, *, aslant: bool = False) -> FarSide:
     """Propose the far side, seen through the object as it were: not turned over.
 
-    seen : (h, w, 3) 0 to 255, without holes; known : (h, w), 1 inside the object.
+    seen : (h, w, 3) 0 to 255, without holes; known : (h, w), 1 inside the object. aslant : neither front nor side was
+    seen straight on: then a detail of the near side is not on the far one.
     """
     factor = _SIDE / max(known.shape)
     size = (max(8, round(known.shape[1] * factor)), max(8, round(known.shape[0] * factor)))
@@ -63,7 +64,8 @@ def far_side(seen: Floats, known: Floats) -> FarSide:
         return FarSide(False, seen)
     bare = without_islands(small, inside)
     islands = _islands(small, bare, inside)
-    plain = _has_eyes(small, bare, islands, inside) and not _is_pattern(small, islands, inside)
+    plain = aslant or _has_eyes(small, bare, islands, inside)
+    plain = plain and not _is_pattern(small, islands, inside)
     return FarSide(plain, _replaced(seen, islands, inside) if plain else seen)
 
 

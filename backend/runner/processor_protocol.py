@@ -53,6 +53,18 @@ class DeviceFacts(Protocol):
         """Bytes that are free now."""
 
 
+class Rehearsal(Protocol):
+    """A picture that was taken through all stages before there were jobs."""
+
+    @property
+    def metadata(self) -> ShapeMetadata:
+        """What was done, with each stage's seconds."""
+
+    @property
+    def finish(self) -> float:
+        """Seconds that its files took to make, 0 where none were."""
+
+
 class PendingShape(Protocol):
     """A shape the device is done with; its mesh is still to be made."""
 
@@ -76,8 +88,8 @@ class ShapeProcessor(Protocol):
         """Whether batches run compiled: they also run before that, slower."""
 
     @property
-    def rehearsals(self) -> Sequence[ShapeMetadata]:
-        """What was done to warm up, with each stage's seconds, so that the first job's end can be foreseen."""
+    def rehearsals(self) -> Sequence[Rehearsal]:
+        """What was done to warm up, and how long it took, so that the first job's end can be foreseen."""
 
     def device_state(self) -> DeviceFacts:
         """Return the device as it is now; raises when it no longer answers. Called on any thread, at any time."""

@@ -103,10 +103,14 @@ def test_an_unknown_agent_and_a_wrong_key_are_answered_alike(waiting: WatchedSer
     wrong = waiting.get("/jobs", agent=Agent(waiting.agent.agent_id, "k" * 43))
     unknown = waiting.get("/jobs", agent=Agent("nobody", waiting.agent.api_key))
     assert wrong.refusal == unknown.refusal == (401, "AUTH_INVALID")
-    answers = [
-        {name: text for name, text in answer.json().items() if name != "request_id"} for answer in (wrong, unknown)
+    answers = [answer.json() for answer in (wrong, unknown)]
+    # Each is shown the text of its own request.
+    texts = [answer.pop("details") for answer in answers]
+    assert [[*text, text["canonical_text"].split("\n")[4]] for text in texts] == [
+        ["canonical_text", waiting.agent.agent_id],
+        ["canonical_text", "nobody"],
     ]
-    assert answers[0] == answers[1]
+    assert answers[0] | {"request_id": ""} == answers[1] | {"request_id": ""}
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,27 @@ from typing import Any
 
 import pytest
 
+from backend.auth.agents import load_agents
 from backend.auth.agents_file import remove_agent, rotate_agent, set_enabled
 from backend.jobs.models import Job, Status
 from backend.jobs.store import JobStore
 from tests.support.hostile_pictures import good_png
-from tests.support.running import API, running_service
+from tests.support.running import API, Agent, running_service
 from tests.support.watched import WatchedService, sample
 
 QUICK: dict[str, Any] = {"quality": 1, "steps": 10}
 LONG: dict[str, Any] = {"quality": 1, "steps": 100}
 
 
-def job_of(service: WatchedService, job_id: str) -> Job:
-    """Return a job as the table has it, whether or not the service runs."""
+def job_of(service: WatchedService, job_id: str, owner: str = "") -> Job:
+    """Return a job as the table has it, whether or not the service runs; owner : the service's agent's internal id."""
+    owner = owner or internal_id(service, service.agent)
     with service.database() as database:
-        return JobStore(database, lambda: datetime.now(UTC)).get(job_id, service.agent.agent_id)
+        return JobStore(database, lambda: datetime.now(UTC)).get(job_id, owner)
+
+
+def internal_id(service: WatchedService, agent: Agent) -> str:
+    return load_agents(service.agents_file)[agent.agent_id].internal_id
 
 
 def test_a_change_of_the_agents_holds_at_once(waiting: WatchedService) -> None:
@@ -36,6 +42,15 @@ def test_a_change_of_the_agents_holds_at_once(waiting: WatchedService) -> None:
     assert waiting.get("/jobs", agent=agent).refusal == (401, "AUTH_INVALID")
     remove_agent(waiting.agents_file, agent.agent_id)
     assert waiting.get("/jobs", agent=agent).refusal == (401, "AUTH_INVALID")
+
+
+def test_a_removed_agent_s_jobs_are_cancelled_while_the_service_runs(waiting: WatchedService) -> None:
+    agent = waiting.add_agent()
+    owner = internal_id(waiting, agent)
+    job_id = waiting.generate(good_png(), agent=agent, async_="true").json()["job_id"]
+    assert job_of(waiting, job_id, owner).status is Status.QUEUED
+    remove_agent(waiting.agents_file, agent.agent_id)
+    waiting.wait_until(lambda: job_of(waiting, job_id, owner).status is Status.CANCELLED)
 
 
 def test_agents_stay_as_they_were_while_their_file_is_damaged(tmp_path: Path) -> None:

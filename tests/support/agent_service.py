@@ -18,6 +18,7 @@ from typing import Any
 import jsonschema_rs
 from werkzeug.test import TestResponse
 
+from backend.auth.agents import load_agents
 from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import digest_body, sign_request
 from backend.config import Settings
@@ -57,6 +58,10 @@ class AgentService:
     def document(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.app.test_client().get("/openapi.json").data)
         return document
+
+    def owner(self, agent: str) -> str:
+        """Return the internal id that an agent's jobs belong to."""
+        return load_agents(self.settings.agents_file)[agent].internal_id
 
     def headers(self, method: str, target: str, body: bytes = b"", agent: str = "ann") -> dict[str, str]:
         """Return the signing headers of a request."""

@@ -13,7 +13,7 @@ from backend.errors import ServiceError
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 from backend.limits import Acceleration
-from backend.runner.processor_protocol import ShapeProgress
+from backend.runner.processor_protocol import Rehearsal, ShapeProgress
 
 GIB = 1 << 30
 
@@ -113,7 +113,7 @@ class FakeProcessor:
     lost: bool = False
     prepares_ahead: bool = True
     compiled: bool = False
-    rehearsals: Sequence[ShapeMetadata] = ()
+    rehearsals: Sequence[Rehearsal] = ()
     before_preparing: Callable[[list[bytes]], object] = nothing
     prepared: list[bytes] = field(default_factory=list)
     used_prepared: list[bytes] = field(default_factory=list)

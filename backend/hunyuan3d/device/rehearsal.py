@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from backend.errors import ServiceError
 from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from backend.hunyuan3d.results import ShapeMetadata
+from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 
 _STEPS = 2
 _LONGEST_SECONDS = 2.0
@@ -21,25 +21,25 @@ _LONGEST_SECONDS = 2.0
 _SIZE = (640, 480)
 
 
-def rehearse(pipeline: Hunyuan3DShapePipeline, resolutions: Sequence[int]) -> list[ShapeMetadata]:
-    """Return what was done for the picture at each of these octree resolutions, with each stage's seconds.
+def rehearse(pipeline: Hunyuan3DShapePipeline, resolutions: Sequence[int]) -> list[ShapeResult]:
+    """Return what comes of the picture at each of these octree resolutions; its metadata have each stage's seconds.
 
     resolutions : from coarse to fine; the run ends before one that would take long, or at the first that cannot be
     """
-    done: list[ShapeMetadata] = []
+    done: list[ShapeResult] = []
     with suppress(ServiceError):
         for resolution in resolutions:
-            if done and _expected(done[-1], resolution) > _LONGEST_SECONDS:
+            if done and _expected(done[-1].metadata, resolution) > _LONGEST_SECONDS:
                 break
             done.append(_run(pipeline, resolution))
     return done
 
 
-def _run(pipeline: Hunyuan3DShapePipeline, resolution: int) -> ShapeMetadata:
+def _run(pipeline: Hunyuan3DShapePipeline, resolution: int) -> ShapeResult:
     options = pipeline.options(_STEPS, octree_resolution=resolution)
     prepared = pipeline.prepare_shapes([_photograph()], image_options(options, 1, seeds=0, remove_background="always"))
     (pending,) = pipeline.decode_shapes(pipeline.sample_shapes(prepared, options), options)
-    return pending.build_mesh().metadata
+    return pending.build_mesh()
 
 
 def _expected(before: ShapeMetadata, resolution: int) -> float:

@@ -151,14 +151,16 @@ def _blocks_bytes(blocks: Bytes) -> bytes:
     size = sizes[mode, np.arange(len(groups))].reshape(-1, per_column)
     heads = np.zeros((count * stride, -(-per_column // 4) * 4), np.uint8)
     heads[:, :per_column] = mode.reshape(-1, per_column)
-    heads = _in_bytes(heads.reshape(-1, 4), (0, 2, 4, 6)).reshape(count * stride, -1)
+    heads = _in_bytes(heads.reshape(-1, 4), (0, 2, 4, 6)).reshape(count * stride, -(-per_column // 4))
     begin = np.concatenate([[0], np.cumsum(heads.shape[1] + size.sum(axis=1))])
     packed = np.zeros(int(begin[-1]), np.uint8)
     packed[begin[:-1, None] + np.arange(heads.shape[1])] = heads
     start = (begin[:-1, None] + heads.shape[1] + np.cumsum(size, axis=1) - size).reshape(-1)
     for kind, sentinel, shifts in ((1, 3, (6, 4, 2, 0)), (2, 15, (4, 0))):
         chosen = groups[mode == kind]
-        low = _in_bytes(np.minimum(chosen, sentinel).reshape(-1, len(shifts)), shifts).reshape(len(chosen), -1)
+        low = _in_bytes(np.minimum(chosen, sentinel).reshape(-1, len(shifts)), shifts).reshape(
+            -1, _GROUP // len(shifts)
+        )
         at = start[mode == kind, None]
         packed[at + np.arange(low.shape[1])] = low
         large = chosen >= sentinel

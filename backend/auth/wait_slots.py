@@ -1,0 +1,36 @@
+"""How many calls may wait at once: of each agent, and of all together.
+
+A call that finds no slot is answered at once, as if nobody had asked to wait. This module does not know for what they
+wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class WaitSlots:
+    """The slots of one process; any thread may use it."""
+
+    def __init__(self, per_agent: int, together: int) -> None:
+        self._per_agent = per_agent
+        self._together = together
+        self._lock = threading.Lock()
+        self._taken: Counter[str] = Counter()
+
+    @contextmanager
+    def one_of(self, agent_id: str) -> Iterator[bool]:
+        """Give whether there is a slot for the agent, and keep it while the block runs."""
+        with self._lock:
+            is_free = self._taken[agent_id] < self._per_agent and self._taken.total() < self._together
+            self._taken[agent_id] += is_free
+        try:
+            yield is_free
+        finally:
+            with self._lock:
+                self._taken[agent_id] -= is_free
+                if not self._taken[agent_id]:
+                    del self._taken[agent_id]
