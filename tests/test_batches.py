@@ -252,15 +252,15 @@ def test_nobody_else_cancels_a_batch(service: AgentService) -> None:
 
 
 def test_what_was_sent_with_a_job_is_said_of_it(service: AgentService) -> None:
-    parts = (named(good_png(), "a/cüp.png"), named(good_png(), ""), field("label", "Set 7, Ärger"), field("seed", "5"))
-    answer = service.batch(*parts).get_json()
+    fields = (field("label", "Set 7, Ärger"), field("seed", "5"), field("format", "glb,stl"))
+    answer = service.batch(named(good_png(), "a/cüp.png"), named(good_png(), ""), *fields).get_json()
     batch = status_of_batch(service, answer)
     assert [(item["index"], item["filename"], item["label"]) for item in batch["items"]] == [
         (0, "cüp.png", "Set 7, Ärger"),
         (1, None, "Set 7, Ärger"),
     ]
     request = batch["items"][0]["request"]
-    assert (request["format"], request["quality"], request["seed"], request["steps"]) == ("glb", 7, 5, None)
+    assert (request["format"], request["quality"], request["seed"], request["steps"]) == ("glb,stl", 7, 5, None)
     single = service.get(f"/status/{service.submit()}").get_json()
     assert (single["index"], single["filename"], single["label"]) == (None, "cat.png", None)
     assert isinstance(single["request"]["seed"], int)
@@ -387,6 +387,47 @@ def test_a_mesh_that_the_janitor_has_just_removed_has_expired(running: AgentServ
     running.clock.advance(24 * 3600)
     assert refused(running.call("GET", url)) == (410, "EXPIRED")
     assert refused(running.call("GET", batch["download_url"])) == (410, "EXPIRED")
+
+
+# What an error says of what was expected
+
+
+def test_an_image_of_another_kind_learns_which_there_are(service: AgentService) -> None:
+    response = service.generate(image(content=b"GIF89a"), field("async", "true"))
+    assert refused(response) == (415, "UNSUPPORTED_IMAGE")
+    assert response.get_json()["details"] == {"field": "image", "image": 1, "allowed": ["PNG", "JPEG", "WebP"]}
+    batch = service.batch(named(b"GIF89a", "a.gif"), image("images")).get_json()
+    assert batch["details"]["allowed"] == ["PNG", "JPEG", "WebP"]
+
+
+@pytest.mark.parametrize(("path", "name"), [("/generate-3d", "image"), ("/batch", "images")])
+def test_what_is_no_form_learns_what_is(service: AgentService, path: str, name: str) -> None:
+    response = service.call("POST", API + path, b"{}", Content_Type="text/plain")
+    assert refused(response) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    details = response.get_json()["details"]
+    assert details == {"field": name, "header": "Content-Type", "allowed": ["multipart/form-data"], "docs": "/docs"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("quality", "11", {"minimum": 1, "maximum": 10}),
+        ("steps", "x", {"minimum": 10, "maximum": 100}),
+        ("acceleration", "x", {"enum": ["none", "balanced", "fast"]}),
+        ("label", "x" * 201, {"maxLength": 200}),
+    ],
+)
+def test_a_bad_field_learns_its_bounds(service: AgentService, name: str, value: str, expected: object) -> None:
+    response = service.generate(image(), field(name, value))
+    details = response.get_json()["details"]
+    assert details.pop("field") == name
+    assert details.pop("allowed")
+    assert {key: details[key] for key in details if key in ("minimum", "maximum", "enum", "maxLength")} == expected
+
+
+def test_a_bad_key_learns_its_form(service: AgentService) -> None:
+    response = service.generate(Idempotency_Key="two words")
+    assert response.get_json()["details"]["header"] == "Idempotency-Key"
 
 
 # Lists

@@ -147,3 +147,35 @@ def test_one_image_or_many() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="image processor"):
         ImageProcessor(**settings)  # type: ignore[arg-type]
+
+
+def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
+    image = disc(400, shift=60)
+    cutout = PROCESSOR.cutout(image)
+    # A disc of 200 pixels fills 85 % of a square of 235.
+    assert cutout.size == (234, 234)
+    alpha = np.asarray(cutout)[..., 3]
+    frame = PROCESSOR.recentre(np.asarray(image))[..., 3]
+    for axis in (0, 1):
+        lit, wanted = np.flatnonzero(alpha.any(axis=axis)), np.flatnonzero(frame.any(axis=axis))
+        assert (lit[0] + lit[-1] + 1) / 2 / len(alpha) == pytest.approx(
+            (wanted[0] + wanted[-1] + 1) / 2 / 400, abs=5e-3
+        )
+        assert len(lit) / len(alpha) == pytest.approx(0.85, abs=0.01)
+
+
+def test_a_large_cutout_comes_down_and_no_hidden_color_comes_in() -> None:
+    rgba = np.array(disc(3000))
+    rgba[rgba[..., 3] == 0] = (0, 255, 0, 0)
+    cutout = np.asarray(PROCESSOR.cutout(Image.fromarray(rgba)))
+    assert cutout.shape == (1024, 1024, 4)
+    shown = cutout[cutout[..., 3] > 0][:, :3].astype(int)
+    np.testing.assert_allclose(shown, np.broadcast_to((200, 40, 40), shown.shape), atol=2)
+    assert (cutout[cutout[..., 3] == 0] == 0).all()
+
+
+def test_a_hair_s_cutout_is_not_empty() -> None:
+    cutout = PROCESSOR.cutout(one_visible(slice(3, 27), slice(10, 12)))
+    assert np.asarray(cutout)[..., 3].any()
+    with pytest.raises(NoForeground):
+        PROCESSOR.cutout(Image.new("RGBA", (8, 8)))

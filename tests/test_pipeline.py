@@ -86,6 +86,14 @@ def test_one_image_gives_one_mesh_and_says_what_was_done(tiny: Hunyuan3DShapePip
     json.dumps(asdict(facts))
 
 
+def test_a_result_carries_its_cutout_and_how_it_is_turned(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
+    for result, image in zip(tiny(images[:2], seeds=7, **QUICK), images, strict=False):
+        assert result.cutout is not None
+        expected = tiny.image_processor.cutout(Image.open(image))
+        np.testing.assert_array_equal(np.asarray(result.cutout), np.asarray(expected))
+        assert result.view_aligned is tiny.config.defaults.view_aligned is False
+
+
 def test_a_result_does_not_depend_on_its_batch(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     together = tiny(images, seeds=[3, 4, 5], **QUICK)
     assert [r.metadata.seed for r in together] == [3, 4, 5]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 16
 _FILE_BUFFER_BYTES = 1 << 18
+_MEDIA_TYPE = "multipart/form-data"
 _MAX_BOUNDARY = 70
 # Blanks that may follow a boundary on its line (RFC 2046, 5.1.1).
 _MAX_PADDING = 64
@@ -107,6 +108,9 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under another name than limits.file_field),
     TooManyImages. How large a file may be is for others to say, who may want to name several.
     """
+    if not _is_form(content_type):
+        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE], "docs": "/docs"}
+        raise UnsupportedMediaType(details={"field": limits.file_field, **expected} if limits.file_field else expected)
     files: list[Part] = []
     texts: list[Part] = []
     for part in read_parts(stream, content_type, limits.max_head_bytes):
@@ -121,7 +125,9 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
             part.max_bytes = limits.max_field_bytes
             texts.append(part)
             if len(texts) > limits.max_fields:
-                raise InvalidForm(f"The form has more than {limits.max_fields} fields.")
+                raise InvalidForm(
+                    f"The form has more than {limits.max_fields} fields.", details={"max_fields": limits.max_fields}
+                )
     fields: dict[str, tuple[str, ...]] = {}
     for part in texts:
         fields[part.name] = (*fields.get(part.name, ()), _text(stream, part, limits.max_field_bytes))
@@ -253,12 +259,17 @@ class _Section(io.RawIOBase):
 
 def _text(stream: BinaryIO, part: Part, most: int) -> str:
     if part.size > most:
-        raise InvalidForm(f"A field's value is longer than the {most} bytes that are taken here.")
+        raise InvalidForm(
+            f"The value of the field {_shown(part.name)!r} is longer than the {most} bytes that are taken here.",
+            details={"field": part.name[:_SHOWN_NAME], "max_bytes": most},
+        )
     stream.seek(part.start)
     try:
         return stream.read(part.size).decode()
     except UnicodeDecodeError as error:
-        raise InvalidForm("A field's value is not UTF-8.") from error
+        raise InvalidForm(
+            f"The value of the field {_shown(part.name)!r} is not UTF-8.", details={"field": part.name[:_SHOWN_NAME]}
+        ) from error
 
 
 def _misplaced(part: Part, file_field: str) -> UnknownField:
@@ -291,10 +302,14 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def _is_form(content_type: str) -> bool:
+    return parse_options_header(content_type)[0].lower() == _MEDIA_TYPE
+
+
 def _boundary(content_type: str) -> bytes:
-    media_type, options = parse_options_header(content_type)
-    if media_type.lower() != "multipart/form-data":
+    if not _is_form(content_type):
         raise UnsupportedMediaType
+    options = parse_options_header(content_type)[1]
     boundary = options.get("boundary", "")
     if len(boundary) > _MAX_BOUNDARY or not _BOUNDARY.fullmatch(boundary):
         raise InvalidForm(f"The Content-Type must name a boundary of 1 to {_MAX_BOUNDARY} printable characters.")

@@ -1,7 +1,7 @@
 """The side that a camera aslant does not see, mirrored through the object's own plane, as a car's far doors are.
 
-The plane is upright and faces the world's X, as the released checkpoints turn what they make. It counts where the mesh
-is its own mirror image and the colours of what is seen on both sides agree.
+The plane is taken to be upright and to face the world's X. It counts only where the mesh is its own mirror image and
+the colours of what is seen on both sides agree.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Everything that is made of one shape: colours, meshes in each format, a preview and a thumbnail, and what they show.
 
-The one place where camera, colours, place, encoding and drawing follow one another, for the service and for the command line.
+The one place where camera, colours, place, encoding and drawing follow one another, for service and command line.
 This module does not know how a shape was made, or where files go.
 """
 

@@ -82,7 +82,7 @@ def test_good_pictures_run_beside_bad_ones_and_come_as_one_zip(service: WatchedS
     assert isinstance(named, list)
     assert [(bad["index"], bad["filename"]) for bad in named] == [(1, "cut.png")]
 
-    sent = client.batch(images, accept_partial=True, quality=1, steps=10, label="Client's Set", preview=False)
+    sent = client.batch(images, accept_partial=True, quality=1, steps=10, label="Client's Set")
     assert [job.status for job in sent.jobs] == ["queued", "failed", "queued"]
     assert (sent.jobs[1].error_code, sent.jobs[1].filename) == ("INVALID_IMAGE", "cut.png")
     batch = client.wait(sent.id)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import trimesh
+from PIL import Image, ImageDraw
 
 from backend.errors import ServiceError
 from backend.hunyuan3d.options import ImageOptions
@@ -81,7 +82,7 @@ class FakePending:
             return ShapeResult(None, error, metadata)
         mesh = sphere(self.metadata.target_faces)
         counted = replace(metadata, vertices=len(mesh.vertices), faces=len(mesh.faces), watertight=True)
-        return ShapeResult(mesh, None, counted)
+        return ShapeResult(mesh, None, counted, self.processor.cutout, view_aligned=True)
 
 
 def nothing(*_: object) -> None:
@@ -92,8 +93,8 @@ def nothing(*_: object) -> None:
 class FakeProcessor:
     """before_call, at_step, before_finish, before_preparing : what to do then.
 
-    errors : a picture's own failure, by its bytes; bad : one that is known before the device is used. prepared : what
-    was prepared ahead; used_prepared : and then run.
+    cutout : what every image is taken for. errors : a picture's own failure, by its bytes; bad : one that is known
+    before the device is used. prepared : what was prepared ahead; used_prepared : and then run.
 
     failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
     """
@@ -108,6 +109,7 @@ class FakeProcessor:
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     bad: dict[bytes, ServiceError] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    cutout: Image.Image | None = None
     lost: bool = False
     prepares_ahead: bool = True
     compiled: bool = False
@@ -202,3 +204,13 @@ def sphere(target_faces: int | None) -> trimesh.Trimesh:
     """Return a watertight ball of 320 faces, fewer when that was asked, longer in X than in Y than in Z."""
     ball = trimesh.creation.icosphere(subdivisions=1 if target_faces is not None and target_faces < 320 else 2)
     return trimesh.Trimesh(ball.vertices * (0.9, 0.6, 0.3) + (0.05, 0.1, 0.2), ball.faces, process=False)
+
+
+def ball_cutout(side: int = 128) -> Image.Image:
+    """Return a cut-out of the ball as it is seen from the front: red on the left, blue on the right."""
+    image = Image.new("RGBA", (side, side))
+    pen = ImageDraw.Draw(image)
+    left, top, right, bottom = side * 0.05, side * 0.2, side * 0.95, side * 0.8
+    pen.ellipse((left, top, right, bottom), fill=(200, 30, 30, 255))
+    pen.pieslice((left, top, right, bottom), -90, 90, fill=(30, 30, 200, 255))
+    return image

@@ -96,7 +96,7 @@ class ImageProcessor:
             if size == crop.shape[1::-1]
             else cv2.resize(premultiplied, size, interpolation=cv2.INTER_AREA)
         )
-        straight = resized[..., :3] * (255 / np.maximum(resized[..., 3:], 1.0))
+        straight = resized[..., :3] * (255 / np.maximum(resized[..., 3:], 1e-3))
         x, y = round(left * side / frame), round(top * side / frame)
         x, y = min(x, side - size[0]), min(y, side - size[1])
         canvas = np.zeros((side, side, 4), np.uint8)

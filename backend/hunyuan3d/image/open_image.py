@@ -151,7 +151,9 @@ def _from_stream(stream: BinaryIO, limits: ImageLimits, label: str) -> Image.Ima
         raise InvalidImage(f"{label}: it is larger than {limits.max_bytes} bytes.")
     form = _recognise(head)
     if form is None:
-        raise UnsupportedImage(f"{label}: its content is not a PNG, JPEG or WebP picture.")
+        raise UnsupportedImage(
+            f"{label}: its content is not a PNG, JPEG or WebP picture.", details={"allowed": list(_READERS)}
+        )
     if form == "WebP":
         # Its reader lays out the whole canvas when opened, so it must be measured before.
         _check_size(_webp_size(head, size, label), limits, label)
