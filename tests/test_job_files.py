@@ -133,7 +133,7 @@ def test_one_more_format_is_the_file_that_would_have_been_made_at_first(running:
 def shape_of(service: AgentService, answer: dict[str, Any]) -> FinishedShape:
     """Return the shape that was kept of a job."""
     store = service.services.store
-    (kept,) = (file for file in store.files.of(store.get(answer["job_id"], "ann")) if file.kind == "shape")
+    (kept,) = (file for file in store.files.of(store.get(answer["job_id"], service.owner("ann"))) if file.kind == "shape")
     return read_shape(service.services.artifacts.read(kept.name))
 
 
@@ -192,7 +192,7 @@ def test_files_that_are_deleted_are_gone_at_once_and_for_good(running: AgentServ
     assert (status["status"], status["download_url"], status["files"]) == ("completed", None, [])
     assert refused(add(running, job_id, field("format", "ply"))) == (410, "EXPIRED")
     assert delete(running, job_id).status_code == 200
-    job = running.services.store.get(job_id, "ann")
+    job = running.services.store.get(job_id, running.owner("ann"))
     with pytest.raises(FilesExpired):
         running.services.store.files.add(job, NewFile("turntable", "webp", f"{'a' * 32}.webp", 1))
 
