@@ -116,7 +116,7 @@ def main() -> None:
         "quality 1, GLB": GenerationFields(quality=1, steps=10),
         "quality 4, GLB": GenerationFields(quality=4, steps=10),
         "quality 4, OBJ, at most 20,000 faces": GenerationFields(
-            quality=4, steps=10, format="obj", target_faces=20_000
+            quality=4, steps=10, format=("obj",), target_faces=20_000
         ),
     }
     found = {name: measure(arguments.jobs, arguments.rounds, fields) for name, fields in cases.items()}

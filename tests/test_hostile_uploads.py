@@ -27,7 +27,7 @@ LIMITS = {
     "generate": UploadLimits(FormLimits("image", 1), 1, ImageLimits(max_bytes=MAX_BYTES)),
     "batch": UploadLimits(FormLimits("images", 10), 2, ImageLimits(max_bytes=MAX_BYTES)),
 }
-FIELDS = {"generate": GenerateFields, "batch": BatchFields}
+FIELDS: dict[str, type[GenerateFields | BatchFields]] = {"generate": GenerateFields, "batch": BatchFields}
 UPLOADS = hostile_uploads(MAX_BYTES)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _ONE_PATH = ("os.mkdir", "os.remove", "os.rmdir", "os.symlink", "os.truncate", "os.chmod")

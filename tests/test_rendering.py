@@ -129,7 +129,7 @@ def test_unusable_mesh_is_refused(vertices: np.ndarray[tuple[int, ...], np.dtype
 @pytest.mark.parametrize("wrong", [{"size": 2}, {"samples": 0}, {"occlusion_rays": 0}, {"margin": 1.0}])
 def test_senseless_options_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidParameter):
-        RenderOptions(**wrong)
+        RenderOptions(**wrong)  # type: ignore[arg-type]
 
 
 def test_missing_ray_caster_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
