@@ -72,7 +72,10 @@ def test_the_newest_request_s_time_is_written_once_a_second_and_never_set_back(d
 
     def noted() -> datetime:
         with database.read() as connection:
-            return connection.execute(select(nonces.c.expires_at).where(nonces.c.agent_id == "")).scalar_one()
+            found: datetime = connection.execute(
+                select(nonces.c.expires_at).where(nonces.c.agent_id == "")
+            ).scalar_one()
+        return found
 
     for k, seconds in enumerate((0, 0.9, 1, -60, 1.5, 2)):
         assert store.remember("ann", f"nonce-{k}", START + timedelta(seconds=seconds), TTL)

@@ -11,7 +11,7 @@ import pytest
 from backend.jobs.run_clock import RunClock
 from backend.jobs.store import JobStore
 from backend.storage.database import Database
-from tests.support.store_backends import START, ManualClock, submit
+from tests.support.store_backends import START, ManualClock, mesh_file, submit
 
 HOUR = 3600
 
@@ -31,7 +31,7 @@ def test_processing_time_is_what_really_passed(
     (leased,) = store.lease("worker", 1, 10 * HOUR)
     clock.advance(18 + jump)
     seconds.now += 18
-    done = store.complete(leased, "a.glb", "{}")
+    done = store.complete(leased, mesh_file("a.glb"), "{}")
     assert done.finished_at == clock.now
     assert done.started_at is not None
     # A clock that is half a second off was set little by little: its word is kept.
@@ -45,7 +45,7 @@ def test_a_run_that_began_elsewhere_is_timed_by_its_row(database: Database, cloc
     submit(here, "ann")
     (leased,) = here.lease("worker", 1, HOUR)
     clock.advance(5)
-    done = elsewhere.complete(leased, "a.glb", "{}")
+    done = elsewhere.complete(leased, mesh_file("a.glb"), "{}")
     assert (done.started_at, done.finished_at) == (START, START + timedelta(seconds=5))
 
 
