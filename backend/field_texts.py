@@ -16,6 +16,7 @@ NOT_READ: Final = object()
 MOST_SHOWN: Final = 40
 """Characters of a caller's text in a message."""
 
+_BOUNDS = ("enum", "minimum", "maximum", "maxLength")
 # Only what JSON would take as a number: int() and float() also take spaces, underscores and other scripts' digits.
 _WHOLE = re.compile(r"-?[0-9]{1,15}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -45,6 +46,12 @@ def allowed_by(schema: Mapping[str, Any]) -> str:
     kind = "a whole number" if schema["type"] == "integer" else "a number"
     high = f"{schema['maximum']:g}" if schema["type"] == "number" else str(schema["maximum"])
     return f"{kind} from {schema['minimum']:g} to {high}"
+
+
+def expected_by(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a field takes, for an error's details: in words, and as its schema has it for programs."""
+    bounds = {name: schema[name] for name in _BOUNDS if name in schema}
+    return {"allowed": allowed_by(schema), **bounds}
 
 
 def shown(text: str) -> str:

@@ -22,6 +22,7 @@ from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
 from backend.hunyuan3d.checkpoint.defaults import configured_resolution
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
@@ -40,7 +41,7 @@ from backend.storage.database import Database
 from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
-from backend.validation import Resolutions, workload_of
+from backend.validation import workload_of
 
 _AGENTS_SECONDS = 5.0
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -43,13 +41,13 @@ from backend.errors import (
     ServiceError,
     UnknownField,
 )
-from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, read_text, shown
+from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, expected_by, read_text, shown
 from backend.hunyuan3d.mesh.offered import require_compression, require_format
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
 from backend.jobs.models import NewJob
 from backend.jobs.stage_times import Workload
 from backend.limits import (
-    CHECKPOINT_RESOLUTION,
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_COLOR,
@@ -333,32 +331,6 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         raise _refusal(name, values[name][0], known[name]) from error
 
 
-@dataclass(frozen=True)
-class Resolutions:
-    """Octree resolutions, cells a side: what the checkpoint is for, and the finest that a request may have."""
-
-    own: int = CHECKPOINT_RESOLUTION
-    most: int = 512
-
-    def of_quality(self, quality: int) -> int:
-        """Return the cells a side for a quality from 1 to 10: a third of the checkpoint's own to four thirds.
-
-        To the nearest multiple of 16, and within what a request may have.
-        """
-        exact = self.own * (1 / 3 + (quality - 1) / 9)
-        return min(max(MIN_REQUEST_RESOLUTION, 16 * math.floor(exact / 16 + 0.5)), self.most)
-
-    def check(self, fields: GenerationFields) -> None:
-        """Refuse what is finer than a request may ask for. Raises InvalidOctreeResolution."""
-        asked = fields.octree_resolution
-        if asked is not None and asked > self.most:
-            allowed = f"a whole number from {MIN_REQUEST_RESOLUTION} to {self.most}"
-            raise InvalidOctreeResolution(
-                f"octree_resolution must be {allowed}, not '{asked}'.",
-                details={"field": "octree_resolution", "allowed": allowed},
-            )
-
-
 def require_offered(fields: GenerationFields) -> None:
     """Refuse what needs a package that is not installed here. Raises InvalidFormat, InvalidCompress."""
     for format in fields.formats:
@@ -457,7 +429,7 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
     if not texts or (len(texts) > 1 and not several):
         raise _ERRORS[name](
             f"{name} must be given once, not {len(texts)} times.",
-            details={"field": name, **_expected(schema)},
+            details={"field": name, **expected_by(schema)},
         )
     text = ",".join(texts)
     value = read_text(text, schema)
@@ -468,13 +440,4 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
 
 def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
     message = f"{name} must be {allowed_by(schema)}, not {shown(text)}."
-    return _ERRORS[name](message, details={"field": name, **_expected(schema)})
-
-
-def _expected(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a field takes, for an error's details: in words, and as its schema has it for programs."""
-    bounds = {name: schema[name] for name in _BOUNDS if name in schema}
-    return {"allowed": allowed_by(schema), **bounds}
-
-
-_BOUNDS = ("enum", "minimum", "maximum", "maxLength")
+    return _ERRORS[name](message, details={"field": name, **expected_by(schema)})

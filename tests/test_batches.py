@@ -252,9 +252,8 @@ def test_nobody_else_cancels_a_batch(service: AgentService) -> None:
 
 
 def test_what_was_sent_with_a_job_is_said_of_it(service: AgentService) -> None:
-    parts = (named(good_png(), "a/cüp.png"), named(good_png(), ""), field("label", "Set 7, Ärger"), field("seed", "5"))
-    parts = (*parts, field("format", "glb,stl"))
-    answer = service.batch(*parts).get_json()
+    fields = (field("label", "Set 7, Ärger"), field("seed", "5"), field("format", "glb,stl"))
+    answer = service.batch(named(good_png(), "a/cüp.png"), named(good_png(), ""), *fields).get_json()
     batch = status_of_batch(service, answer)
     assert [(item["index"], item["filename"], item["label"]) for item in batch["items"]] == [
         (0, "cüp.png", "Set 7, Ärger"),

@@ -28,7 +28,7 @@ URLS = ("preview_url", "thumbnail_url", "turntable_url", "image_url", "cutout_ur
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[AgentService]:
     """Give a service whose worker runs, and whose every picture is a ball."""
-    with agent_service(tmp_path, running=True) as made:
+    with agent_service(tmp_path, running=True, sync_wait_seconds=120.0) as made:
         made.fake.cutout = ball_cutout()
         yield made
 
@@ -46,6 +46,11 @@ def add(service: AgentService, job_id: str, *parts: Part, agent: str = "ann") ->
 
 def delete(service: AgentService, job_id: str, agent: str = "ann") -> TestResponse:
     return service.call("DELETE", f"{API}/jobs/{job_id}/files", agent=agent)
+
+
+def plain(service: AgentService, *parts: Part) -> dict[str, Any]:
+    """Return the answer for a mesh without pictures of it, which take time."""
+    return service.made(field("preview", "false"), *parts)
 
 
 def addresses(answer: dict[str, Any]) -> list[str]:
@@ -105,7 +110,7 @@ def test_pictures_of_a_mesh_are_what_they_say(running: AgentService) -> None:
 
 
 def test_what_the_shape_is_kept_as_is_nobodys_to_fetch(running: AgentService) -> None:
-    running.made()
+    plain(running)
     (shape,) = (name for name in stored(running) if name.endswith(".npz"))
     assert refused(running.get(f"/download/{shape}")) == (404, "FILE_NOT_FOUND")
 
@@ -113,9 +118,9 @@ def test_what_the_shape_is_kept_as_is_nobodys_to_fetch(running: AgentService) ->
 @pytest.mark.parametrize("format", ["glb", "stl", "obj", "ply", "3mf"])
 def test_one_more_format_is_the_file_that_would_have_been_made_at_first(running: AgentService, format: str) -> None:
     other = "glb" if format == "stl" else "stl"
-    whole = running.made(field("format", f"{other},{format}"), field("seed", "5"))
+    whole = plain(running, field("format", f"{other},{format}"), field("seed", "5"))
     assert encode(shape_of(running, whole), format) == running.call("GET", whole["files"][1]["url"]).data
-    lone = running.made(field("format", other), field("seed", "5"))
+    lone = plain(running, field("format", other), field("seed", "5"))
     answer = add(running, lone["job_id"], field("format", format)).get_json()
     assert {file["format"] for file in answer["files"]} == {other, format}
     assert answer["download_url"] == lone["download_url"]
@@ -133,7 +138,7 @@ def shape_of(service: AgentService, answer: dict[str, Any]) -> FinishedShape:
 
 
 def test_many_who_ask_for_one_format_at_once_get_one_file(running: AgentService) -> None:
-    job_id = running.made()["job_id"]
+    job_id = plain(running)["job_id"]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: add(running, job_id, field("format", "ply")), range(4)))
     assert {answer.status_code for answer in answers} == {200}
@@ -175,7 +180,7 @@ def test_a_job_without_a_mesh_has_no_other_format(running: AgentService) -> None
 
 
 def test_files_that_are_deleted_are_gone_at_once_and_for_good(running: AgentService) -> None:
-    answer = running.made(field("format", "glb,stl"))
+    answer = plain(running, field("format", "glb,stl"))
     job_id = answer["job_id"]
     gone = delete(running, job_id).get_json()
     assert (gone["files"], gone["download_url"], gone["image_url"]) == ([], None, None)
@@ -208,7 +213,7 @@ def _png() -> bytes:
 def test_what_storage_does_not_let_go_of_is_out_of_reach_and_goes_later(
     running: AgentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = running.made()
+    answer = plain(running)
 
     def away(*_: object) -> None:
         raise ArtifactStoreUnavailable
@@ -222,18 +227,18 @@ def test_what_storage_does_not_let_go_of_is_out_of_reach_and_goes_later(
 
 
 def test_a_file_that_vanished_is_not_found(running: AgentService) -> None:
-    answer = running.made()
+    answer = plain(running)
     name = answer["download_url"].rpartition("/")[2]
     (running.settings.data_dir / "artifacts" / name).unlink()
     assert refused(running.call("GET", answer["download_url"])) == (404, "FILE_NOT_FOUND")
-    assert running.call("GET", answer["preview_url"]).status_code == 200
+    assert running.call("GET", answer["cutout_url"]).status_code == 200
     for kept in (running.settings.data_dir / "artifacts").glob("*.npz"):
         kept.unlink()
     assert refused(add(running, answer["job_id"], field("format", "stl"))) == (410, "EXPIRED")
 
 
 def test_a_turntable_comes_when_the_job_is_done(running: AgentService) -> None:
-    job_id = running.made(field("turntable", "true"))["job_id"]
+    job_id = plain(running, field("turntable", "true"))["job_id"]
     eventually(lambda: running.get(f"/status/{job_id}").get_json()["turntable_url"] is not None)
     address = running.get(f"/status/{job_id}").get_json()["turntable_url"]
     with Image.open(io.BytesIO(running.call("GET", address).data)) as turning:
@@ -241,7 +246,7 @@ def test_a_turntable_comes_when_the_job_is_done(running: AgentService) -> None:
 
 
 def test_without_a_preview_there_is_none(running: AgentService) -> None:
-    answer = running.made(field("preview", "false"))
+    answer = plain(running)
     assert (answer["preview_url"], answer["thumbnail_url"]) == (None, None)
     assert "notes" not in answer["metadata"] or not answer["metadata"]["notes"]
 

@@ -34,13 +34,13 @@ from backend.errors import (
     UnknownField,
 )
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import GenerationOptions, ImageOptions
 from backend.limits import default_target_faces
 from backend.validation import (
     GenerateFields,
     GenerationFields,
     GenerationRequest,
-    Resolutions,
     fingerprint,
     read_fields,
     resolve,
@@ -84,6 +84,7 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview="false",
         turntable="true",
+        label="Set 7",
         async_="True",
     )
     assert fields == GenerateFields(
@@ -104,6 +105,7 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview=False,
         turntable=True,
+        label="Set 7",
         **{"async": True},
     )
 
@@ -300,10 +302,10 @@ def test_resolution_is_a_third_to_four_thirds_of_the_checkpoints(own: int, most:
 def test_a_resolution_may_be_asked_for_instead_of_a_quality() -> None:
     asked = read(octree_resolution="72", quality="4")
     assert resolve(asked, lambda: 1).octree_resolution == 72
-    Resolutions(most=72).check(asked)
-    Resolutions(most=16).check(read())
+    Resolutions(most=72).check(asked.octree_resolution)
+    Resolutions(most=16).check(None)
     with pytest.raises(InvalidOctreeResolution, match="a whole number from 16 to 71, not '72'") as refused:
-        Resolutions(most=71).check(asked)
+        Resolutions(most=71).check(asked.octree_resolution)
     assert refused.value.details["field"] == "octree_resolution"
 
 

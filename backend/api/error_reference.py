@@ -98,6 +98,7 @@ REQUESTS: Mapping[str, str] = {
     "BATCH_UNFINISHED": "Ask for the zip again once the batch's status is final; each mesh is there as soon as it "
     "is done.",
     "RANGE_NOT_SATISFIABLE": "Begin the download again, without `Range`.",
+    "JOB_UNFINISHED": "Wait until its status is completed, failed or cancelled; `DELETE /jobs/<id>` cancels it.",
     "PRECONDITION_FAILED": "Begin the download again, without `If-Match`.",
     "INTERNAL_ERROR": f"{_REPORT}.",
 }

@@ -45,8 +45,8 @@ class JobItem(FileFields):
     status_url: str
     download_url: str | None = Field(description="Where its mesh is, once it is completed.")
     processing_time: float | None = Field(ge=0, description="Seconds from the start of its run to its end.")
-    request: GenerationRequest | None = Field(
-        description="The fields as they were understood; null where another version of the service wrote them."
+    request: dict[str, Any] | None = Field(
+        description="The form's fields as they were understood, by their names; null where another version wrote them."
     )
     metadata: JobMetadata | None = Field(description="What was really done.")
     error: JobError | None = Field(description="Why it failed.")
@@ -142,11 +142,13 @@ def _job_values(job: Job, links: Links, outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _request(job: Job) -> GenerationRequest | None:
+def _request(job: Job) -> dict[str, Any] | None:
     try:
-        return GenerationRequest.from_json(job.request)
+        fields = GenerationRequest.from_json(job.request).model_dump(mode="json")
     except RequestUnreadable:
         return None
+    # As a form has them: a list is a text with commas, and no bound is a word.
+    return {"format": ",".join(fields.pop("formats")), **fields, "target_faces": fields["target_faces"] or "none"}
 
 
 def _error(job: Job) -> JobError | None:

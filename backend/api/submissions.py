@@ -18,6 +18,7 @@ from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.services import AgentServices
@@ -25,7 +26,6 @@ from backend.validation import (
     BatchFields,
     GenerateFields,
     GenerationFields,
-    Resolutions,
     fingerprint,
     new_job,
     read_fields,
@@ -81,7 +81,7 @@ class Submitter:
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
         resolutions = self._services.resolutions()
-        resolutions.check(fields)
+        resolutions.check(fields.octree_resolution)
         require_offered(fields)
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async

@@ -11,7 +11,6 @@ import resource
 import selectors
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -33,6 +32,7 @@ from backend.periodic import endless_retries
 from backend.serve.connections import LINGER, Connection, Stage
 from backend.serve.exchange import answer, is_small
 from backend.serve.refusals import as_response, check_request, check_start, refusal
+from backend.serve.threads import SpareThreads
 from backend.serve.turns import Turns
 
 _HEAD_SECONDS = 5.0
@@ -60,7 +60,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         self._waiting: dict[Connection, None] = {}
         self._lingering: dict[Connection, None] = {}
         self._looked = 0.0
-        self._turns = Turns(max(2, self.cfg.threads // 2))
+        self._turns = Turns(max(2, self.cfg.threads // 8))
         self._stop_at: float | None = None
 
     def load_wsgi(self) -> None:
@@ -92,7 +92,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         self.worker_connections = max(64, min(self.worker_connections, soft - _SPARE_FILES))
-        self._room = threading.BoundedSemaphore(self.most_waiting)
+        self._spare = SpareThreads(self.most_waiting)
         super().init_process()
 
     # On the loop
@@ -219,7 +219,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             self.alive = False
         if is_small(request):
             self.tpool.submit(self._serve, connection, parser, request, None)
-        elif not self._serve_aside(connection, parser, request):
+        elif not self._spare.run(partial(self._serve, connection, parser, request, self._turns)):
             self._refuse(connection, TooManyRequestsAtOnce())
 
     def _refuse(self, connection: Connection, error: BaseException) -> None:
@@ -278,24 +278,6 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         self._unwait(connection)
         self.nr_conns -= 1
         connection.close()
-
-    def _serve_aside(self, connection: Connection, parser: Any, request: Any) -> bool:
-        """Answer a request on a thread of its own; return whether there is one."""
-        if not self._room.acquire(blocking=False):
-            return False
-
-        def serve() -> None:
-            try:
-                self._serve(connection, parser, request, self._turns)
-            finally:
-                self._room.release()
-
-        try:
-            threading.Thread(target=serve, name="request", daemon=True).start()
-        except RuntimeError:
-            self._room.release()
-            return False
-        return True
 
     # On a thread
 

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import stat
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -36,8 +37,8 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._reader = engine
         self._writer = engine.execution_options(immediate=True)
-        # SQLite lets waiting writers sleep and try again; within a process a lock wakes the next one at once.
-        self._turn = threading.Lock() if self.is_sqlite else None
+        # SQLite lets waiting writers sleep and try again; within a process they queue up.
+        self._turn = _WritersQueue() if self.is_sqlite else None
 
     @classmethod
     def open(cls, url: str, session_name: str = SESSION_NAME) -> Database:
@@ -93,6 +94,32 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self._reader.dispose()
+
+
+class _WritersQueue:
+    """A lock that is handed to who has waited longest: a plain one may go to others again and again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_taken = False
+        self._waiting: deque[threading.Lock] = deque()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._is_taken:
+                self._is_taken = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        turn.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._is_taken = False
 
 
 @contextmanager

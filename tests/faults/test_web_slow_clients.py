@@ -125,16 +125,23 @@ def test_idle_connections_that_are_kept(service: RunningService) -> None:
 
 @pytest.mark.slow
 def test_many_calls_that_wait(service: RunningService) -> None:
-    job = service.call("POST", GENERATE, one_image(good_png()), headers={"Content-Type": FORM}).json()["job_id"]
-    target = f"{API}/status/{job}?wait=60"
+    agents = [service.add_agent() for _ in range(20)]
+    jobs = [
+        service.call("POST", GENERATE, one_image(good_png()), agent=agent, headers={"Content-Type": FORM}).json()
+        for agent in agents
+    ]
+    callers = []
+    for agent, job in zip(agents, jobs, strict=True):
+        target = f"{API}/status/{job['job_id']}?wait=60"
+        callers += [Caller(head("GET", target, service.sign("GET", target, agent=agent))) for _ in range(20)]
     (process,) = service.web_processes()
     before = process.memory_info().rss
-    callers = [Caller(head("GET", target, service.sign("GET", target))) for _ in range(400)]
     with Herd(service.port, callers) as herd, ordinary_calls(service, "400 calls of ?wait=60") as found:
         time.sleep(SECONDS)
         assert set(herd.statuses) == {0}
         grown = process.memory_info().rss - before
-        assert service.call("DELETE", f"{API}/jobs/{job}").status == 200
+        for agent, job in zip(agents, jobs, strict=True):
+            assert service.call("DELETE", f"{API}/jobs/{job['job_id']}", agent=agent).status == 200
         herd.wait(lambda caller: caller.status == 200, 30)
     expect_served(found)
     report_stamina("400 calls of ?wait=60: memory", f"{grown / 2**20:.1f} MiB more")

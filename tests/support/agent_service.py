@@ -87,13 +87,13 @@ class AgentService:
 
     def generate(self, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
         """Ask for one mesh; without parts of a good picture, asynchronously."""
-        parts = parts or (Part("async", b"true"), image())
+        parts = _without_preview(parts or (Part("async", b"true"), image()))
         sent = {"Content_Type": FORM, **headers}
         return self.call("POST", f"{API}/generate-3d", encode_form(*parts), agent=agent, **sent)
 
     def batch(self, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
         """Ask for several meshes; without parts of two good pictures."""
-        parts = parts or (image("images"), image("images"))
+        parts = _without_preview(parts or (image("images"), image("images")))
         sent = {"Content_Type": FORM, **headers}
         return self.call("POST", f"{API}/batch", encode_form(*parts), agent=agent, **sent)
 
@@ -138,6 +138,11 @@ class AgentService:
                 operation: dict[str, Any] | None = item.get({"HEAD": "get"}.get(method, method.lower()))
                 return operation
         return None
+
+
+def _without_preview(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Leave the preview away unless it is asked for: it takes longer than everything else."""
+    return parts if any(part.name == "preview" for part in parts) else (*parts, field("preview", "false"))
 
 
 def image(field: str = "image", content: bytes | None = None) -> Part:

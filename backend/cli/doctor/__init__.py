@@ -40,6 +40,7 @@ def checks(read: ReadSettings) -> list[Check]:
         Check("torch", partial(machine.look_at_torch, settings), _TORCH_SECONDS),
         Check("device", partial(machine.look_at_device, settings), _TORCH_SECONDS),
         Check("checkpoint", partial(machine.look_at_checkpoint, settings), _TORCH_SECONDS),
+        Check("previews", machine.look_at_previews),
         Check("memory", machine.look_at_memory),
         Check("disk", partial(machine.look_at_disk, settings)),
         Check("data folder", partial(stores.look_at_data_folder, settings)),

@@ -10,6 +10,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,13 @@ def look_at_device(settings: Settings) -> str:
             raise WrongError("DEVICE=mps, but torch sees no Apple GPU: set DEVICE=auto.")
         return "Apple's GPU (mps)."
     return f"CPU with {os.cpu_count()} cores: fit for the demo checkpoint; the released ones want a GPU."
+
+
+def look_at_previews(find: Callable[[str], object] = find_spec) -> str:
+    """Say whether previews can be drawn; a service without them makes meshes all the same."""
+    if find("embreex") is None:
+        return "Meshes are made without previews: embreex is not installed (pip install embreex)."
+    return "Previews and turntables can be drawn."
 
 
 def look_at_memory(free: int | None = None) -> str:

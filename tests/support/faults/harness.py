@@ -191,7 +191,7 @@ class Yard:
         self.kills.append(time.time())
 
     def expect_whole(self) -> None:
-        """None was lost, none finished twice; after the janitor each completed job has its files and nobody else any."""
+        """None was lost, none finished twice; after the janitor each completed job has its files, and nobody else."""
         found = self.jobs()
         assert sorted(self.submitted) == [job.id for job in found]
         assert {job.status.finished for job in found} == {True}
