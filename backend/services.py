@@ -116,11 +116,6 @@ class AgentServices:
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
-
-        def tend_agents() -> None:
-            guard.write_audit_sums()
-            cancel_jobs(resources.store, resources.images, guard.removed_agents())
-
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -144,7 +139,7 @@ class AgentServices:
             watch=JobWatch(resources.store, changes),
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
-            agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
+            agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -260,6 +255,16 @@ class AgentServices:
         self.agents_task.stop()
         self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
+
+
+def _agents_task(guard: AgentGuard, resources: Resources, seconds: float) -> PeriodicTask:
+    """Return what follows the agents: the jobs of those that were removed, and what the audit log has summed."""
+
+    def tend() -> None:
+        guard.write_audit_sums()
+        cancel_jobs(resources.store, resources.images, guard.removed_agents())
+
+    return PeriodicTask("agents", seconds, tend)
 
 
 def end_this_process() -> None:
