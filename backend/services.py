@@ -10,9 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from backend.agent_auth import AgentGuard
@@ -113,8 +113,7 @@ class AgentServices:
         metrics = ServiceMetrics()
         changes = Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
-        folders = _folders(settings)
-        health = HealthReader(resources.store, resources.registry, disk_full=lambda: full_folder(folders) is not None)
+        health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
 
@@ -272,6 +271,10 @@ def _folders(settings: Settings) -> list[Path]:
     """Return where this process writes: what lies in an object store is not on a disk of ours."""
     files = Path(settings.files_url)
     return [settings.data_dir, files] if files.is_dir() else [settings.data_dir]
+
+
+def _disk_is_full(folders: Sequence[Path]) -> bool:
+    return full_folder(folders) is not None
 
 
 def _notifier(settings: Settings, own: Notifier) -> Notifier:

@@ -81,3 +81,33 @@ def test_work_that_fails_is_logged_and_makes_room(caplog: pytest.LogCaptureFixtu
         assert pool.join(20)
     pool.stop()
     assert len(caplog.records) == 2
+
+
+def test_deferred_work_lets_everything_else_go_first() -> None:
+    pool = ExportPool(1, 8)
+    go, order = threading.Event(), list[str]()
+
+    def first() -> None:
+        assert go.wait(20)
+        pool.defer(lambda: order.append("deferred"))
+        order.append("first")
+
+    pool.submit(first, never)
+    for k in range(3):
+        pool.submit(lambda k=k: order.append(f"next {k}"), never)  # type: ignore[misc]
+    go.set()
+    assert pool.join(20)
+    pool.stop()
+    assert order == ["first", "next 0", "next 1", "next 2", "deferred"]
+
+
+def test_what_is_deferred_beyond_the_bound_runs_at_once() -> None:
+    pool = ExportPool(1, 1)
+    go, order = threading.Event(), list[str]()
+    pool.submit(lambda: order.append(str(go.wait(20))), never)
+    pool.defer(lambda: order.append("later"))
+    pool.defer(lambda: order.append("at once"))
+    go.set()
+    assert pool.join(20)
+    pool.stop()
+    assert order == ["at once", "True", "later"]

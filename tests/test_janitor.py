@@ -16,7 +16,7 @@ import pytest
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import ArtifactStoreUnavailable, JobNotFound, ServiceError
 from backend.jobs.janitor import Janitor, Swept
-from backend.jobs.models import IdempotencyKey, Job, NewJob, Status
+from backend.jobs.models import IdempotencyKey, Job, NewFile, NewJob, Status
 from backend.jobs.store import JobStore
 from backend.periodic import PeriodicTask
 from backend.storage.artifacts import ArtifactStore
@@ -112,6 +112,27 @@ def test_a_finished_job_goes_with_its_files_exactly_when_its_time_is_over(house:
     assert house.files() == set()
     with pytest.raises(JobNotFound):
         house.store.get(job.id, "ann")
+
+
+def test_all_files_of_a_job_go_together_and_leave_their_names(house: House) -> None:
+    house.submit()
+    running = house.run_one()
+    files = [NewFile("mesh", end, house.artifacts.write(b"mesh", end), 4) for end in ("glb", "stl")]
+    files += [NewFile("image", "png", running.image_name, 7), NewFile("shape", "npz", f"{'0' * 32}.npz", 1)]
+    job = house.store.complete(running, files, "{}")
+    house.clock.advance(TTL.total_seconds())
+    assert house.janitor().sweep() == Swept(expired=1)
+    assert (house.files(), house.store.files.of(job)) == (set(), ())
+    told = [house.store.expired_at(file.name, "ann") is not None for file in files]
+    assert told == [True, True, True, False]
+
+
+def test_a_deletion_that_broke_off_is_ended(house: House) -> None:
+    job = house.finish_one()
+    assert [file.name for file in house.store.files.begin_deletion(job)] == [job.artifact]
+    assert house.janitor().sweep() == Swept(deleted=1)
+    assert house.files() == {job.image_name}
+    assert house.janitor().sweep() == Swept()
 
 
 def test_the_time_runs_from_the_end_of_a_job(house: House) -> None:

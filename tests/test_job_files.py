@@ -48,11 +48,6 @@ def delete(service: AgentService, job_id: str, agent: str = "ann") -> TestRespon
     return service.call("DELETE", f"{API}/jobs/{job_id}/files", agent=agent)
 
 
-def plain(service: AgentService, *parts: Part) -> dict[str, Any]:
-    """Return the answer for a mesh without pictures of it, which take time."""
-    return service.made(field("preview", "false"), *parts)
-
-
 def addresses(answer: dict[str, Any]) -> list[str]:
     """Every address of a file that an answer has."""
     return [file["url"] for file in answer["files"]] + [answer[name] for name in URLS if answer[name]]
@@ -63,7 +58,7 @@ def stored(service: AgentService) -> set[str]:
 
 
 def test_all_that_was_made_is_listed_and_fetched_by_its_owner_alone(running: AgentService) -> None:
-    answer = running.made(field("format", "glb,ply"))
+    answer = running.made(field("format", "glb,ply"), field("preview", "true"))
     job_id = answer["job_id"]
     listed = running.get("/jobs").get_json()["jobs"][0]
     status = running.get(f"/status/{job_id}").get_json()
@@ -88,7 +83,7 @@ def test_all_that_was_made_is_listed_and_fetched_by_its_owner_alone(running: Age
 
 
 def test_pictures_of_a_mesh_are_what_they_say(running: AgentService) -> None:
-    answer = running.made()
+    answer = running.made(field("preview", "true"))
     seen = {name: running.call("GET", answer[name]) for name in URLS if answer[name]}
     assert {name: got.mimetype for name, got in seen.items()} == {
         "preview_url": "image/webp",
@@ -110,7 +105,7 @@ def test_pictures_of_a_mesh_are_what_they_say(running: AgentService) -> None:
 
 
 def test_what_the_shape_is_kept_as_is_nobodys_to_fetch(running: AgentService) -> None:
-    plain(running)
+    running.made()
     (shape,) = (name for name in stored(running) if name.endswith(".npz"))
     assert refused(running.get(f"/download/{shape}")) == (404, "FILE_NOT_FOUND")
 
@@ -118,9 +113,9 @@ def test_what_the_shape_is_kept_as_is_nobodys_to_fetch(running: AgentService) ->
 @pytest.mark.parametrize("format", ["glb", "stl", "obj", "ply", "3mf"])
 def test_one_more_format_is_the_file_that_would_have_been_made_at_first(running: AgentService, format: str) -> None:
     other = "glb" if format == "stl" else "stl"
-    whole = plain(running, field("format", f"{other},{format}"), field("seed", "5"))
+    whole = running.made(field("format", f"{other},{format}"), field("seed", "5"))
     assert encode(shape_of(running, whole), format) == running.call("GET", whole["files"][1]["url"]).data
-    lone = plain(running, field("format", other), field("seed", "5"))
+    lone = running.made(field("format", other), field("seed", "5"))
     answer = add(running, lone["job_id"], field("format", format)).get_json()
     assert {file["format"] for file in answer["files"]} == {other, format}
     assert answer["download_url"] == lone["download_url"]
@@ -133,12 +128,13 @@ def test_one_more_format_is_the_file_that_would_have_been_made_at_first(running:
 def shape_of(service: AgentService, answer: dict[str, Any]) -> FinishedShape:
     """Return the shape that was kept of a job."""
     store = service.services.store
-    (kept,) = (file for file in store.files.of(store.get(answer["job_id"], "ann")) if file.kind == "shape")
+    job = store.get(answer["job_id"], service.owner("ann"))
+    (kept,) = (file for file in store.files.of(job) if file.kind == "shape")
     return read_shape(service.services.artifacts.read(kept.name))
 
 
 def test_many_who_ask_for_one_format_at_once_get_one_file(running: AgentService) -> None:
-    job_id = plain(running)["job_id"]
+    job_id = running.made()["job_id"]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: add(running, job_id, field("format", "ply")), range(4)))
     assert {answer.status_code for answer in answers} == {200}
@@ -163,10 +159,13 @@ def test_what_is_no_format_is_refused(service: AgentService, parts: tuple[Part, 
 def test_files_are_a_finished_jobs_own(service: AgentService) -> None:
     job_id = service.submit()
     batch_id = service.batch().get_json()["batch_id"]
-    for call in (lambda *given: add(service, *given, field("format", "stl")), lambda *given: delete(service, *given)):
-        assert refused(call(job_id)) == (409, "JOB_UNFINISHED")
-        assert refused(call(batch_id)) == (404, "JOB_NOT_FOUND")
-        assert refused(call("f" * 32)) == (404, "JOB_NOT_FOUND")
+    for wrong, refusal in (
+        (job_id, (409, "JOB_UNFINISHED")),
+        (batch_id, (404, "JOB_NOT_FOUND")),
+        ("f" * 32, (404, "JOB_NOT_FOUND")),
+    ):
+        assert refused(add(service, wrong, field("format", "stl"))) == refusal
+        assert refused(delete(service, wrong)) == refusal
     assert refused(add(service, job_id, field("format", "stl"), agent="bob")) == (404, "JOB_NOT_FOUND")
     assert refused(delete(service, job_id, agent="bob")) == (404, "JOB_NOT_FOUND")
 
@@ -180,7 +179,7 @@ def test_a_job_without_a_mesh_has_no_other_format(running: AgentService) -> None
 
 
 def test_files_that_are_deleted_are_gone_at_once_and_for_good(running: AgentService) -> None:
-    answer = plain(running, field("format", "glb,stl"))
+    answer = running.made(field("format", "glb,stl"))
     job_id = answer["job_id"]
     gone = delete(running, job_id).get_json()
     assert (gone["files"], gone["download_url"], gone["image_url"]) == ([], None, None)
@@ -192,7 +191,7 @@ def test_files_that_are_deleted_are_gone_at_once_and_for_good(running: AgentServ
     assert (status["status"], status["download_url"], status["files"]) == ("completed", None, [])
     assert refused(add(running, job_id, field("format", "ply"))) == (410, "EXPIRED")
     assert delete(running, job_id).status_code == 200
-    job = running.services.store.get(job_id, "ann")
+    job = running.services.store.get(job_id, running.owner("ann"))
     with pytest.raises(FilesExpired):
         running.services.store.files.add(job, NewFile("turntable", "webp", f"{'a' * 32}.webp", 1))
 
@@ -213,7 +212,7 @@ def _png() -> bytes:
 def test_what_storage_does_not_let_go_of_is_out_of_reach_and_goes_later(
     running: AgentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = plain(running)
+    answer = running.made()
 
     def away(*_: object) -> None:
         raise ArtifactStoreUnavailable
@@ -227,7 +226,7 @@ def test_what_storage_does_not_let_go_of_is_out_of_reach_and_goes_later(
 
 
 def test_a_file_that_vanished_is_not_found(running: AgentService) -> None:
-    answer = plain(running)
+    answer = running.made()
     name = answer["download_url"].rpartition("/")[2]
     (running.settings.data_dir / "artifacts" / name).unlink()
     assert refused(running.call("GET", answer["download_url"])) == (404, "FILE_NOT_FOUND")
@@ -238,7 +237,7 @@ def test_a_file_that_vanished_is_not_found(running: AgentService) -> None:
 
 
 def test_a_turntable_comes_when_the_job_is_done(running: AgentService) -> None:
-    job_id = plain(running, field("turntable", "true"))["job_id"]
+    job_id = running.made(field("turntable", "true"))["job_id"]
     eventually(lambda: running.get(f"/status/{job_id}").get_json()["turntable_url"] is not None)
     address = running.get(f"/status/{job_id}").get_json()["turntable_url"]
     with Image.open(io.BytesIO(running.call("GET", address).data)) as turning:
@@ -246,14 +245,14 @@ def test_a_turntable_comes_when_the_job_is_done(running: AgentService) -> None:
 
 
 def test_without_a_preview_there_is_none(running: AgentService) -> None:
-    answer = plain(running)
+    answer = running.made()
     assert (answer["preview_url"], answer["thumbnail_url"]) == (None, None)
     assert "notes" not in answer["metadata"] or not answer["metadata"]["notes"]
 
 
 def test_a_preview_that_cannot_be_drawn_is_noted(running: AgentService, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)
-    answer = running.made(field("turntable", "true"))
+    answer = running.made(field("preview", "true"))
     assert answer["preview_url"] is None
     assert any("embreex" in note for note in answer["metadata"]["notes"])
     assert running.call("GET", answer["download_url"]).status_code == 200

@@ -175,6 +175,22 @@ def test_a_database_of_the_first_release_keeps_its_rows(old: str) -> None:
             assert rows_of(connection, table) == ([{"version": 2}] if table == "schema_version" else expected)
 
 
+def test_the_mesh_of_a_completed_job_becomes_the_first_of_its_files(old: str) -> None:
+    write(old, """UPDATE jobs SET metadata = '{"file_size": 34}' WHERE artifact IS NOT NULL""")
+    migrate(old)
+    with connected(old) as connection:
+        (file,) = rows_of(connection, "files")
+    assert file == {
+        "name": "mesh.glb",
+        "job_id": f"{2:032x}",
+        "kind": "mesh",
+        "format": "glb",
+        "candidate": 0,
+        "bytes": 34,
+        "state": "kept",
+    }
+
+
 def test_an_old_database_becomes_the_same_as_a_fresh_one(
     old: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

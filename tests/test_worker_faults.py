@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -125,6 +126,46 @@ def test_a_full_disk_fails_the_job_by_name_and_leaves_no_file(shop: Workshop) ->
     second = shop.submit()
     worker.run_once()
     assert shop.job(second).status is Status.COMPLETED
+
+
+class FillsUp(LocalFiles):
+    """A folder whose disk is full from the second file of a job on."""
+
+    written = 0
+
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
+        self.written += 1
+        if self.written == 2:
+            raise StorageFull
+        super().put(name, data)
+
+
+def test_a_disk_that_fills_between_two_formats_leaves_neither(shop: Workshop) -> None:
+    job_id = shop.submit(formats=("glb", "stl"))
+    shop.worker(artifacts=ArtifactStore(FillsUp(shop.folder / "artifacts"))).run_once()
+    assert (shop.job(job_id).status, shop.job(job_id).error_code) == (Status.FAILED, "STORAGE_FULL")
+    assert (shop.files("artifacts"), shop.kept(job_id)) == ([], [])
+
+
+class Cancels(LocalFiles):
+    """A folder whose job is cancelled while the second of its files is written."""
+
+    shop: Workshop
+    job_id = ""
+
+    def put(self, name: str, data: bytes | BinaryIO) -> None:
+        super().put(name, data)
+        if name.endswith(".stl"):
+            self.shop.store.cancel(self.job_id, "ann")
+            eventually(lambda: self.shop.job(self.job_id).status is Status.CANCELLED)
+
+
+def test_a_job_cancelled_between_two_files_leaves_none(shop: Workshop) -> None:
+    files = Cancels(shop.folder / "artifacts")
+    files.shop, files.job_id = shop, shop.submit(formats=("glb", "stl", "ply"))
+    shop.worker(artifacts=ArtifactStore(files)).run_once()
+    assert shop.job(files.job_id).status is Status.CANCELLED
+    assert shop.files("artifacts") == shop.files("inputs") == []
 
 
 def test_a_file_is_written_when_its_storage_is_back(shop: Workshop) -> None:
