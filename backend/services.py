@@ -110,8 +110,7 @@ class AgentServices:
         """
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
-        metrics = ServiceMetrics()
-        changes = Changes()
+        metrics, changes = ServiceMetrics(), Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
