@@ -10,9 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from backend.agent_auth import AgentGuard
@@ -113,15 +113,9 @@ class AgentServices:
         metrics = ServiceMetrics()
         changes = Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
-        folders = _folders(settings)
-        health = HealthReader(resources.store, resources.registry, disk_full=lambda: full_folder(folders) is not None)
+        health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
-
-        def tend_agents() -> None:
-            guard.write_audit_sums()
-            cancel_jobs(resources.store, resources.images, guard.removed_agents())
-
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -145,7 +139,7 @@ class AgentServices:
             watch=JobWatch(resources.store, changes),
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
-            agents_task=PeriodicTask("agents", min(_AGENTS_SECONDS, settings.sweep_seconds), tend_agents),
+            agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
             sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
@@ -263,6 +257,16 @@ class AgentServices:
         self.resources.stop()
 
 
+def _agents_task(guard: AgentGuard, resources: Resources, seconds: float) -> PeriodicTask:
+    """Return what follows the agents: the jobs of those that were removed, and what the audit log has summed."""
+
+    def tend() -> None:
+        guard.write_audit_sums()
+        cancel_jobs(resources.store, resources.images, guard.removed_agents())
+
+    return PeriodicTask("agents", seconds, tend)
+
+
 def end_this_process() -> None:
     """Ask this process to end in good order, so that whoever watches it starts a new one."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -272,6 +276,10 @@ def _folders(settings: Settings) -> list[Path]:
     """Return where this process writes: what lies in an object store is not on a disk of ours."""
     files = Path(settings.files_url)
     return [settings.data_dir, files] if files.is_dir() else [settings.data_dir]
+
+
+def _disk_is_full(folders: Sequence[Path]) -> bool:
+    return full_folder(folders) is not None
 
 
 def _notifier(settings: Settings, own: Notifier) -> Notifier:

@@ -16,7 +16,7 @@ import random
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -76,9 +76,10 @@ class Pending:
     seconds: float
 
     def build_mesh(self) -> ShapeResult:
+        entered = time.monotonic()
         time.sleep(self.seconds)
-        spent = replace(self.metadata.seconds, mesh=self.seconds)
         mesh = trimesh.creation.icosphere(subdivisions=3)
+        spent = replace(self.metadata.seconds, mesh=time.monotonic() - entered)
         return ShapeResult(mesh, None, replace(self.metadata, faces=len(mesh.faces), seconds=spent))
 
 
@@ -97,17 +98,32 @@ class SleepingModel:
 
     @property
     def rehearsals(self) -> list[Any]:
-        """As the warm-up measures them: two steps, a middling and the default resolution."""
+        """Measure two steps at a middling and at the default resolution, as the warm-up does."""
         found = []
         for resolution in (256, 384):
             generation = SimpleNamespace(num_inference_steps=2, octree_resolution=resolution)
             options: Any = SimpleNamespace(generation=generation, target_faces=None)
-            seconds = StageSeconds(**self.pace.stages([options]), mesh=self.pace.mesh(options))
+            taken = self._spend(self.pace.stages([options]), 2, lambda *_: None)
+            seconds = StageSeconds(**taken, mesh=self.pace.mesh(options))
             metadata = ShapeMetadata(
                 self.name, 1, num_inference_steps=2, octree_resolution=resolution, evaluations=2, seconds=seconds
             )
             found.append(SimpleNamespace(metadata=metadata, finish=0.05))
         return found
+
+    def _spend(
+        self, seconds: Mapping[str, float], steps: int, report: Callable[[str, int, int], None]
+    ) -> dict[str, float]:
+        """Sleep through the stages on the device; return what each took."""
+        taken, units = {}, {"preprocess": 1, "encode": 1, "sample": steps, "decode": 4}
+        for stage, spent in seconds.items():
+            entered = time.monotonic()
+            for done in range(1, units[stage] + 1):
+                # A level of a decoding takes three times as long as the one before.
+                time.sleep(spent * (3 ** (done - 1) / 40 if stage == "decode" else 1 / units[stage]))
+                report(stage, done, units[stage])
+            taken[stage] = time.monotonic() - entered
+        return taken
 
     def device_state(self) -> Any:
         return SimpleNamespace(type="cpu", name="none", memory_total=1, memory_free=1)
@@ -127,15 +143,12 @@ class SleepingModel:
         **_: Any,
     ) -> list[Pending]:
         begun = time.monotonic()
-        seconds, indices = self.pace.stages(options), tuple(range(len(images)))
-        steps = options[0].generation.num_inference_steps
-        units = {"preprocess": 1, "encode": 1, "sample": steps, "decode": 4}
-        for stage, spent in seconds.items():
-            for done in range(1, units[stage] + 1):
-                # A level of a decoding takes three times as long as the one before.
-                share = 3 ** (done - 1) / 40 if stage == "decode" else 1 / units[stage]
-                time.sleep(spent * share)
-                on_progress(SimpleNamespace(stage=stage, done=done, total=units[stage], indices=indices))
+        indices, steps = tuple(range(len(images))), options[0].generation.num_inference_steps
+
+        def report(stage: str, done: int, total: int) -> None:
+            on_progress(SimpleNamespace(stage=stage, done=done, total=total, indices=indices))
+
+        taken = self._spend(self.pace.stages(options), steps, report)
         took = (time.monotonic() - begun) / len(images)
         self.mean = took if self.mean is None else self.mean + _NEWEST * (took - self.mean)
         return [
@@ -149,7 +162,7 @@ class SleepingModel:
                     octree_resolution=own.generation.octree_resolution,
                     evaluations=steps,
                     target_faces=own.target_faces,
-                    seconds=StageSeconds(**seconds),
+                    seconds=StageSeconds(**taken),
                 ),
                 self.pace.mesh(own),
             )

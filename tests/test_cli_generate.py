@@ -363,7 +363,8 @@ def test_real_checkpoint_from_end_to_end(shell: Shell) -> None:
         mesh = trimesh.load(shell.output / f"image0.{format}", force="mesh")
         mesh.merge_vertices(merge_norm=True)
         assert mesh.is_watertight
-        assert 0 < len(mesh.faces) <= 2000
+        # Random weights make a sponge, which does not stay the same thing at 2000 faces.
+        assert 0 < len(mesh.faces) <= 32 * 2000
 
 
 def test_missing_checkpoint_folder_from_end_to_end(shell: Shell) -> None:

@@ -73,6 +73,18 @@ def test_a_job_whose_runs_died_runs_by_itself() -> None:
     assert ends(look(jobs, [worker(batch=3)]), jobs) == pytest.approx([14.0, 38.0, 38.0])
 
 
+def test_agents_take_turns_as_they_do_when_jobs_are_leased() -> None:
+    """Whoever ran beside another has had a turn, too; of two that had it together, the older job is first."""
+    jobs = [
+        job(1, "a", agent_id="ann"), job(2, "a", agent_id="bob"), job(3, "b", agent_id="cat"),
+        job(4, "b", agent_id="ann"), job(5, "c", agent_id="bob"), job(6, "d", agent_id="cat"),
+    ]  # fmt: skip
+    turns = {"ann": None, "bob": NOW - timedelta(seconds=9), "cat": NOW - timedelta(seconds=1)}
+    forecast = foresee(Line((), tuple(jobs), turns), [worker(batch=2)], steps_of, NOW)
+    # ann's with bob's, then cat's with ann's, then bob, who waited longer, then cat.
+    assert [round(forecast.remaining[job(k).id]) for k in (1, 2, 3, 4, 5, 6)] == [26, 26, 50, 50, 62, 74]
+
+
 def test_workers_share_the_queue_by_their_speed() -> None:
     jobs = [job(k) for k in range(1, 5)]
     forecast = look(jobs, [worker("slow"), worker("fast", faster=3.0)])

@@ -54,9 +54,17 @@ def test_shards_are_passed_over_for_the_next_larger_count(monkeypatch: pytest.Mo
 
 def test_what_never_holds_is_a_named_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reduction, "try_to_decimate", broken)
-    with pytest.raises(DecimationFailed, match="to 200 faces, nor to 1600") as failed:
-        reduce_mesh(icosphere(4), 200)
-    assert failed.value.details == {"asked": 200, "faces": 5120}
+    with pytest.raises(DecimationFailed, match="to 100 faces, nor to 800") as failed:
+        reduce_mesh(icosphere(4), 100)
+    assert failed.value.details == {"asked": 100, "faces": 5120}
+
+
+def test_what_never_holds_and_is_not_much_larger_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reduction, "try_to_decimate", broken)
+    ball = icosphere(4)
+    result = reduce_mesh(ball, 160)
+    assert result.mesh is ball
+    assert (result.target_faces, result.faces_after, result.watertight, result.changed) == (160, 5120, True, False)
 
 
 def test_what_is_little_larger_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_before_anything_was_measured_there_are_only_proportions() -> None:
 def test_a_job_as_one_before_takes_as_long() -> None:
     plan = times_with(Measured(WORK, {**STAGES, "queued": 9.0, "total": 2.3})).plan(WORK)
     assert plan.measured
-    assert plan.seconds == pytest.approx((0.2, 0.1, 1.0, 0.4, 0.1, 0.1, 0.4))
+    assert plan.seconds == pytest.approx((0.5, 0.1, 1.0, 0.4, 0.1, 0.1, 0.1))
 
 
 def test_what_a_job_asks_for_decides() -> None:

@@ -17,6 +17,7 @@ from backend.cli.output_names import OutputNames
 from backend.errors import ServiceError
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.mesh.export import write_atomically
+from backend.hunyuan3d.mesh.ops import is_watertight
 from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
 from backend.rendering.outputs import OutputOptions, Outputs, make_outputs
 from backend.rendering.previews import turntable_bytes
@@ -73,8 +74,8 @@ def write_result(
     except ServiceError as failure:
         outcome = replace(outcome, problem=failure.message)
         return outcome, failed_row(outcome)
-    facts = result.metadata
-    outcome = replace(outcome, files=files, faces=facts.faces, watertight=facts.watertight is True)
+    mesh = outputs.shape.mesh
+    outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
     outcome, row = _drawn(choices, names, outputs, outcome)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
 

@@ -5,10 +5,11 @@ A calculation on values, which reads nothing. This module does not know where th
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from heapq import nsmallest
 
 from backend.jobs.models import ISOLATE_AFTER_DEATHS, Job, Line
 from backend.jobs.progress import STAGES, StagePlan, stage_of
@@ -18,6 +19,7 @@ from backend.jobs.worker_registry import WorkerState, WorkerStatus
 WorkloadOf = Callable[[str, int], Workload | None]
 """Reads a request's JSON text, for a checkpoint that takes so many steps by itself; None when it cannot be read."""
 
+_NEVER = float("-inf")
 _ON_DEVICE = STAGES[: STAGES.index("mesh")]
 
 
@@ -67,7 +69,7 @@ def foresee(line: Line, workers: Sequence[WorkerState], workload_of: WorkloadOf,
         for state in workers
         if state.status is WorkerStatus.READY and state.owner in known
     ]
-    ends, batches = _play(line.waiting, devices, workload_of)
+    ends, batches = _play(line, devices, workload_of, now)
     running = max((job.id for job in line.running), default="")
     newest_before, newest = {}, running
     for batch in batches:
@@ -77,7 +79,7 @@ def foresee(line: Line, workers: Sequence[WorkerState], workload_of: WorkloadOf,
         positions={job.id: index for index, job in enumerate(line.waiting, start=1)},
         remaining=remaining | ends,
         newest_before=newest_before,
-        newest=max((job.id for job in line.waiting), default=running),
+        newest=max((running, *(job.id for job in line.waiting))),
     )
 
 
@@ -100,8 +102,43 @@ def _device_left(job: Job, left: float, plan: StagePlan | None) -> float:
     return max(0.0, left - (plan.total - plan.device))
 
 
+class _Waiting:
+    """Those who wait, taken as jobs/leases.py takes them: agents in turn, each with its oldest job."""
+
+    def __init__(self, line: Line) -> None:
+        self._turns = {agent: _NEVER if at is None else at.timestamp() for agent, at in line.turns.items()}
+        self._by_agent: dict[str, list[Job]] = defaultdict(list)
+        for job in line.waiting:
+            self._by_agent[job.agent_id].append(job)
+
+    def take(self, most: int, at: float) -> list[Job]:
+        """Take whose turn it is and, up to `most` together, who may run with it, at a time; [] when all are gone."""
+        if not self._by_agent:
+            return []
+        first = min((held[0] for held in self._by_agent.values()), key=lambda job: (self._turn(job), job.id))
+        mates = [] if first.isolated else nsmallest(most - 1, self._mates_of(first))
+        taken = [first, *(job for *_, job in mates)]
+        for job in taken:
+            held = self._by_agent[job.agent_id]
+            held.remove(job)
+            self._turns[job.agent_id] = at
+            if not held:
+                del self._by_agent[job.agent_id]
+        return taken
+
+    def _mates_of(self, first: Job) -> Iterator[tuple[int, float, str, Job]]:
+        for held in self._by_agent.values():
+            alike = (job for job in held if job.batch_key == first.batch_key)
+            for round, job in enumerate(alike):
+                if job.id != first.id and job.attempts < ISOLATE_AFTER_DEATHS:
+                    yield round, self._turn(job), job.id, job
+
+    def _turn(self, job: Job) -> float:
+        return self._turns.get(job.agent_id, _NEVER)
+
+
 def _play(
-    waiting: Sequence[Job], devices: Sequence[_Device], workload_of: WorkloadOf
+    line: Line, devices: Sequence[_Device], workload_of: WorkloadOf, now: datetime
 ) -> tuple[dict[str, float], list[list[str]]]:
     """Return the seconds until each job has finished, and the ids of those that run together, in order.
 
@@ -109,24 +146,12 @@ def _play(
     """
     ends: dict[str, float] = {}
     batches: list[list[str]] = []
-    if not devices:
-        return ends, batches
-    mates: dict[str, deque[Job]] = defaultdict(deque)
-    for job in waiting:
-        if job.attempts < ISOLATE_AFTER_DEATHS:
-            mates[job.batch_key].append(job)
-    taken: set[str] = set()
-    for first in waiting:
-        if first.id in taken:
-            continue
+    waiting = _Waiting(line)
+    while devices:
         device = min(devices, key=lambda each: each.free_in)
-        batch = [first]
-        alike = mates[first.batch_key]
-        while not first.isolated and alike and len(batch) < device.times.batch_size:
-            mate = alike.popleft()
-            if mate.id not in taken and mate.id != first.id:
-                batch.append(mate)
-        taken.update(job.id for job in batch)
+        batch = waiting.take(device.times.batch_size, now.timestamp() + device.free_in)
+        if not batch:
+            break
         batches.append([job.id for job in batch])
         plans = [_plan(job, device.times, workload_of, len(batch), index) for index, job in enumerate(batch)]
         for job, plan in zip(batch, plans, strict=True):

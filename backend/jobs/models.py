@@ -6,8 +6,8 @@ what a request means: requests and metadata pass through as JSON text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Protocol
@@ -265,10 +265,14 @@ class QueueCounts:
 
 @dataclass(frozen=True)
 class Line:
-    """The jobs that run, and those that wait for a worker, in the order of leasing."""
+    """The jobs that run, and those that wait for a worker, in the order of leasing.
+
+    turns : when each agent's latest run began, of the agents that wait
+    """
 
     running: tuple[Job, ...]
     waiting: tuple[Job, ...]
+    turns: Mapping[str, datetime | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

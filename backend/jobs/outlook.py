@@ -20,7 +20,7 @@ from backend.jobs.store import JobStore
 
 _FRESH_SECONDS = 1.0
 _MOMENT_SECONDS = 0.05
-_PLAYED = 1000
+_PLAYED = 250
 """Jobs of the queue that are played forward; those behind them are reckoned by their position."""
 _REMEMBERED = 10_000
 _MOST_RISE = 1.1

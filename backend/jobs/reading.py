@@ -97,6 +97,12 @@ def running(connection: Connection) -> tuple[Job, ...]:
     return tuple(map(job_of, connection.execute(query)))
 
 
+def turns(connection: Connection, agent_ids: Collection[str]) -> dict[str, datetime | None]:
+    """Return when the latest run of each of some agents began."""
+    latest = select(jobs.c.agent_id, func.max(jobs.c.started_at)).where(jobs.c.agent_id.in_(agent_ids))
+    return {row[0]: row[1] for row in connection.execute(latest.group_by(jobs.c.agent_id))}
+
+
 def states(connection: Connection, ids: Sequence[str]) -> dict[str, JobState]:
     """Return how far some jobs are, by id; those that are gone are missing."""
     columns = (jobs.c.status, jobs.c.cancel_requested, jobs.c.progress, jobs.c.current_step)

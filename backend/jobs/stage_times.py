@@ -195,13 +195,14 @@ class StageTimes:
         evaluations = work.steps * self._evaluated.get(work.acceleration, 1.0)
         meshes = ("mesh", "decimated mesh") if work.target_faces is None else ("decimated mesh", "mesh")
         own, other = (self._curves[name].at(work.octree_resolution) for name in meshes)
-        yield at("preprocess", together)
+        # What no stage accounts for passes mostly before them: a lease, the reading of images.
+        yield at("preprocess", together) + at("rest", 1)
         yield at("encode", together)
         yield at("sample", together) * evaluations
         yield at("decode", work.octree_resolution) * together
         yield own or other or 0.0
         yield at("finish", _rounded(work.faces))
-        yield at("export", _rounded(work.faces)) + at("rest", 1)
+        yield at("export", _rounded(work.faces))
 
 
 @lru_cache(maxsize=256)

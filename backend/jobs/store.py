@@ -178,7 +178,10 @@ class JobStore:
     def line(self, limit: int) -> Line:
         """Return the jobs that run, and the first of those that wait, up to limit, in the order of leasing."""
         with self._database.read() as connection:
-            return Line(reading.running(connection), waiting(connection, limit))
+            queued = waiting(connection, limit)
+            return Line(
+                reading.running(connection), queued, reading.turns(connection, {job.agent_id for job in queued})
+            )
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         """Return how far some jobs are, by id; those that are gone are missing."""

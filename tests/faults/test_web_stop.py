@@ -24,6 +24,12 @@ from tests.support.running import API, Answer, RunningService, running_service
 WAITERS, UPLOADS = 6, 6
 
 
+class SlowService(RunningService):
+    """A service whose model is a fake that takes its time."""
+
+    command = FAKE_SERVICE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_stopping_web_processes_promise_what_they_cannot_wait_for(tmp_path: Path, processes: int) -> None:
@@ -46,7 +52,8 @@ def test_stopping_web_processes_promise_what_they_cannot_wait_for(tmp_path: Path
 
 @pytest.mark.slow
 def test_stopping_service_finishes_its_batch_and_keeps_the_rest(tmp_path: Path) -> None:
-    with web_service(tmp_path, DRAIN_SECONDS=60, MAX_BATCH_SIZE=1) as service, behind(service) as found:
+    settings: dict[str, Any] = {"DRAIN_SECONDS": 60, "MAX_BATCH_SIZE": 1, "FAKE_STEP_SECONDS": 0.3}
+    with running_service(tmp_path, SlowService, **settings) as service, behind(service) as found:
         promised = stop_under_way(service, lambda: len(found.rows()) >= WAITERS and found.counts()["processing"] > 0)
         counts = found.counts()
         assert set(found.rows()) == promised
@@ -57,12 +64,6 @@ def test_stopping_service_finishes_its_batch_and_keeps_the_rest(tmp_path: Path) 
             service.start()
             found.wait_until_done()
             assert found.counts() == {"completed": len(promised)}
-
-
-class SlowService(RunningService):
-    """A service whose model is a fake that takes its time."""
-
-    command = FAKE_SERVICE
 
 
 @pytest.mark.slow

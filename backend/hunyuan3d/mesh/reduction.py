@@ -15,10 +15,18 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from backend.errors import DecimationFailed
-from backend.hunyuan3d.mesh.ops import Decimation, MeshFacts, check_target_faces, mesh_facts, try_to_decimate
+from backend.hunyuan3d.mesh.ops import (
+    Decimation,
+    MeshFacts,
+    check_target_faces,
+    is_watertight,
+    mesh_facts,
+    try_to_decimate,
+)
 from backend.hunyuan3d.mesh.sampling import spread_points
 
 _LARGER = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
+_LEFT_ALONE = 32
 _BOUNDS, _VOLUME, _DISTANCE = 0.02, 0.1, 0.02
 _POINTS = 20_000
 
@@ -26,7 +34,7 @@ _POINTS = 20_000
 def reduce_mesh(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
     """Reduce a mesh to at most `target_faces` faces, or to the next larger count at which it is still the same thing.
 
-    Counts up to eight times the target are tried; a mesh that has no more faces than that count stays as it is.
+    Counts up to eight times the target are tried. Where none holds, a mesh of up to 32 times as many stays as it is.
     Raises InvalidTargetFaces, InvalidMesh, DecimationFailed where none holds.
     """
     check_target_faces(target_faces)
@@ -42,6 +50,8 @@ def reduce_mesh(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
         reference = reference or _Reference.of(mesh)
         if reference.holds(found.mesh):
             return Decimation(found.mesh, target_faces, before, found.faces_after, found.watertight, changed=True)
+    if before <= _LEFT_ALONE * target_faces:
+        return Decimation(mesh, target_faces, before, before, is_watertight(mesh), changed=False)
     most = round(target_faces * _LARGER[-1])
     raise DecimationFailed(
         f"The mesh cannot be reduced to {target_faces} faces, nor to {most}, and keep its shape; ask for more.",

@@ -27,9 +27,9 @@ _STAMINA_HEAD = """# Stamina, measured
 
 Written by `make faults FAULTS=long` (tests/faults): what an ordinary caller, who asks for /health and GET /jobs in turn
 and gives up after 8 s, gets from one process while others do this. *Before* is the release before connections were
-handled by one loop.
+handled by one loop. The callers run on the same machine; in November 2026 seven other test runs shared its two cores.
 
-| load | before | after | when |
+| load | before | after | when, where |
 |---|---|---|---|
 """
 
@@ -39,8 +39,7 @@ def report(fault: str, made: str, figure: str) -> None:
 
     made : how much of it; fault and made together name the line
     """
-    where = f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {_processor()}"
-    _replace(RESULTS, _HEAD, f"| {fault} | {made} |", f" {figure} | {where} |")
+    _replace(RESULTS, _HEAD, f"| {fault} | {made} |", f" {figure} | {_where()} |")
 
 
 def report_stamina(load: str, figure: str) -> None:
@@ -55,7 +54,7 @@ def report_stamina(load: str, figure: str) -> None:
         if line.startswith(f"| {load} |"):
             old = [cell.strip() for cell in line.split("|")[2:4]]
     old[column == "after"] = figure
-    _replace(path, _STAMINA_HEAD, f"| {load} |", f" {old[0]} | {old[1]} | {datetime.now(UTC):%Y-%m-%d} |")
+    _replace(path, _STAMINA_HEAD, f"| {load} |", f" {old[0]} | {old[1]} | {_where()} |")
 
 
 def _replace(path: Path, head: str, start: str, rest: str) -> None:
@@ -66,6 +65,10 @@ def _replace(path: Path, head: str, start: str, rest: str) -> None:
         kept = [line for line in lines if not line.startswith(start)]
         path.write_text(head + "\n".join(sorted([*kept, start + rest])) + "\n", "utf-8")
     Path(f"{path}.lock").unlink(missing_ok=True)
+
+
+def _where() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {_processor()}"
 
 
 def _processor() -> str:
