@@ -46,6 +46,7 @@ _FIELDS = (
     "place",
     "upright",
     "compress",
+    "preview",
     "turntable",
     "label",
 )
@@ -137,7 +138,7 @@ def _make(
             sent = [images[place] for place in group]
             finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False))
             for image, place, job in zip(sent, group, finished, strict=True):
-                results.append(_fetched(client, str(image), job, targets[place], options.preview))
+                results.append(_fetched(client, str(image), job, targets[place], bool(options.preview)))
     finally:
         if results:
             screen.made(results)
@@ -196,7 +197,7 @@ def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> i
         screen.state(value)
         return DONE if value.succeeded else REFUSED
     results = [
-        _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}", options.preview)
+        _fetched(client, job.id, job, folder / f"{job.id}.{job.metadata.get('format', 'glb')}", bool(options.preview))
         for job in _jobs_of(value)
     ]
     screen.made(results)
@@ -369,7 +370,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         "-f", "--format", action="extend", type=_format_names, metavar="FORMATS",
         help=f"{', '.join(_FORMATS)}; comma lists, repeats; first the main one (default: the output's suffix, or glb)",
     )  # fmt: skip
-    add("--preview", action="store_true", help="fetch the picture that the service drew of the mesh as well")
+    add("--preview", action="store_const", const=True, help="fetch the picture that the service draws of the mesh too")
     add("--turntable", action="store_const", const=True, help="have the mesh drawn as it turns as well")
     add("--quality", type=int, metavar="Q", help="1 to 10 (default: 7)")
     add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +21,7 @@ from backend.cli.console import Terminal
 from backend.cli.output_names import plan_names
 from backend.demo import Finished, Plan, _drawn, main
 from backend.demo.local_service import ServiceFailed, demo_service
+from backend.hunyuan3d.mesh.offered import offered_formats
 from backend.limits import FORMATS
 from orfeas_client.console import Screen
 from orfeas_client.models import Job
@@ -63,7 +63,8 @@ def test_demonstration_leaves_meshes_and_images_of_them(tmp_path: Path, monkeypa
     assert person.run(*images, "-o", "out", "--quality", "1", DATABASE_URL=f"sqlite:///{elsewhere}") == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {
-        *("mug.glb", "mug.stl", "mug.obj", "mug.ply", "mug.preview.png"),
+        *(f"mug.{format}" for format in offered_formats()),
+        "mug.preview.png",
         *("star.glb", "star.preview.png", "contact-sheet.png"),
     }
     assert (
@@ -74,7 +75,7 @@ def test_demonstration_leaves_meshes_and_images_of_them(tmp_path: Path, monkeypa
     for name in ("mug", "star"):
         faces = len(trimesh.load_mesh(tmp_path / "out" / f"{name}.glb").faces)
         assert f"{faces:,}".replace(",", " ") in person.out.getvalue()
-    assert "5 meshes of 2 pictures" in person.err.getvalue()
+    assert "2 meshes of 2 pictures" in person.err.getvalue()
     assert "the service has stopped" in person.err.getvalue()
     assert not elsewhere.exists()
     assert list(temporary.iterdir()) == []
@@ -86,12 +87,11 @@ def test_image_that_failed_is_in_the_table_and_on_the_sheet(tmp_path: Path) -> N
     plan = Plan(images, plan_names(images, tmp_path, FORMATS), quality=1, seed=7)
     trimesh.creation.box().export(tmp_path / "mug.glb")
     made = Job("1", "completed", metadata={"faces": 12, "watertight": True, "seed": 7, "batch_size": 2})
-    others = tuple(replace(made, id=str(k), status="completed" if k == 3 else "failed") for k in (2, 3, 4))
     failed = Job("5", "failed", error_code="NO_FOREGROUND", error="No object was found.")
     person = Person()
     screen, terminal = person.views()
-    outcomes = _drawn(plan, Finished((made, failed), others, 1.0), screen, terminal)
-    assert outcomes[0].files == tuple(tmp_path / f"mug.{end}" for end in ("glb", "obj", "preview.png"))
+    outcomes = _drawn(plan, Finished((made, failed), 1.0), screen, terminal)
+    assert outcomes[0].files == tuple(tmp_path / f"mug.{end}" for end in FORMATS)
     assert (outcomes[1].files, outcomes[1].problem) == ((), "NO_FOREGROUND: No object was found.")
     assert "No object was found." in person.out.getvalue()
     assert (tmp_path / "contact-sheet.png").exists()
