@@ -11,7 +11,20 @@ import pytest
 import schemathesis
 
 from backend import errors
-from backend.api.operations import BATCH, CANCEL, DOWNLOAD, GENERATE, HEALTH, JOBS, LIVE, ME, READY, STATUS
+from backend.api.operations import (
+    ADD_FILE,
+    BATCH,
+    CANCEL,
+    DELETE_FILES,
+    DOWNLOAD,
+    GENERATE,
+    HEALTH,
+    JOBS,
+    LIVE,
+    ME,
+    READY,
+    STATUS,
+)
 from backend.api.statuses import status_of
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
@@ -23,6 +36,8 @@ CALLS = {
     ("/api/agent/status/{job_id}", "get"): (STATUS, "200"),
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
+    ("/api/agent/jobs/{job_id}/files", "post"): (ADD_FILE, "200"),
+    ("/api/agent/jobs/{job_id}/files", "delete"): (DELETE_FILES, "200"),
     ("/api/agent/download/{filename}", "get"): (DOWNLOAD, "200"),
     ("/api/agent/me", "get"): (ME, "200"),
     ("/api/agent/health", "get"): (HEALTH, "200"),
@@ -92,6 +107,7 @@ def test_every_call_says_how_it_may_end(document: dict[str, Any], path: str, met
 def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
     assert sorted(names) == [
+        "add_file",
         "batch",
         "cancel",
         "download",
@@ -101,6 +117,7 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
         "live",
         "me",
         "ready",
+        "remove_files",
         "status",
     ]
 
