@@ -20,9 +20,12 @@ from tests.support.running import API, Agent, Answer, RunningService
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
 PATHS = (
     "/status/{}",
+    "/status/{}?wait=1",
     "/download/{}",
     "/download/{}.glb",
+    "/download/{}.zip",
     "/jobs/{}",
+    "/jobs/{}/files",
     "/jobs?cursor={}",
     "/jobs?cursor={}&limit=100",
     "/batch/{}",
