@@ -21,7 +21,7 @@ TURNTABLE_FRAMES = 24
 
 _TILE = THUMBNAIL_SIZE
 # 2.25 samples a pixel, which is enough for smooth edges, and light from few directions, which neighbours share.
-_DRAWN = RenderOptions(size=_TILE * 3 // 2, samples=1, occlusion_rays=1)
+_DRAWN = RenderOptions(size=_TILE * 3 // 2, samples=1, occlusion_rays=2, light_step=2)
 _FRAME = 256
 _FRAME_MILLISECONDS = 1000 // 12
 _TURN_ELEVATION = 16.0
