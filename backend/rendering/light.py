@@ -24,9 +24,9 @@ _BOUNCE = 0.55 * np.array([1.0, 0.96, 0.90], np.float32)
 # What a ray brings back that the mesh itself stops: a little of its clay's color.
 _STOPPED = 0.10 * np.array([0.70, 0.62, 0.54], np.float32)
 _KEY_SPREAD = 0.16
-_FLOOR_POINTS = 48
+_FLOOR_POINTS = 36
 _FLOOR_RAYS = 16
-_FLOOR_SQUARE = 4
+_FLOOR_SQUARE = 3
 
 
 @dataclass(frozen=True, eq=False)
