@@ -12,6 +12,7 @@ from PIL import Image
 
 from backend.errors import InvalidMesh, InvalidParameter, PreviewUnavailable
 from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
+from backend.rendering.previews import PREVIEW_VIEWS
 from backend.rendering.render import FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
 
 SMALL = RenderOptions(size=96, samples=2, occlusion_rays=2)
@@ -92,6 +93,19 @@ def test_what_is_hidden_from_the_light_is_darker() -> None:
     assert grey[48, 48] < grey[48, 20] - 40
 
 
+@pytest.mark.parametrize("size", [96, 97])
+def test_light_that_is_looked_for_in_few_places_looks_like_that_from_all(size: int) -> None:
+    thin = trimesh.creation.cylinder(radius=0.01, height=2.0).apply_translation((0.9, 0, 0))
+    both = trimesh.util.concatenate([trimesh.creation.icosphere(subdivisions=4, radius=0.7), pointer(), thin])
+    full, few = (
+        render_views(both, (FRONT,), RenderOptions(size=size, samples=1, occlusion_rays=8, light_step=step))[0]
+        for step in (1, 2)
+    )
+    off = np.abs(np.asarray(full).astype(np.int64) - np.asarray(few))
+    assert off.mean() < 0.6
+    assert np.percentile(off, 99) < 12
+
+
 def test_edges_are_smoothed_by_supersampling() -> None:
     ball = trimesh.creation.icosphere(subdivisions=4)
     rough, fine = (
@@ -126,7 +140,9 @@ def test_unusable_mesh_is_refused(vertices: np.ndarray[tuple[int, ...], np.dtype
         render_views(trimesh.Trimesh(vertices, faces, process=False), options=SMALL)
 
 
-@pytest.mark.parametrize("wrong", [{"size": 2}, {"samples": 0}, {"occlusion_rays": 0}, {"margin": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 2}, {"samples": 0}, {"occlusion_rays": 0}, {"light_step": 0}, {"margin": 1.0}]
+)
 def test_senseless_options_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidParameter):
         RenderOptions(**wrong)  # type: ignore[arg-type]
@@ -145,18 +161,18 @@ def test_missing_ray_caster_is_a_named_error(monkeypatch: pytest.MonkeyPatch) ->
         render_views(pointer(), options=SMALL)
 
 
-def test_preview_shows_the_image_beside_three_views() -> None:
+def test_sheet_shows_the_image_beside_the_views_of_a_preview() -> None:
     red = Image.new("RGB", (200, 100), (200, 20, 20))
-    row = SheetRow(red, render_views(pointer(), options=SMALL), "red.png")
+    row = SheetRow(red, render_views(pointer(), PREVIEW_VIEWS, SMALL), "red.png")
     image = contact_sheet([row], tile=SMALL.size)
     assert image.mode == "RGB"
-    assert image.width == pytest.approx(4 * 96, rel=0.1)
+    assert image.width == pytest.approx(5 * 96, rel=0.1)
     pixels = np.asarray(image).astype(np.int64)
     reddish = (pixels[..., 0] > 180) & (pixels[..., 1] < 60)
     rows, columns = np.flatnonzero(reddish.any(axis=1)), np.flatnonzero(reddish.any(axis=0))
     assert np.ptp(columns) + 1 == pytest.approx(96, abs=2)
     assert np.ptp(rows) + 1 == pytest.approx(48, abs=2)
-    assert columns.max() < image.width / 4 + 4
+    assert columns.max() < image.width / 5 + 4
 
 
 def test_see_through_image_lies_on_a_light_card() -> None:

@@ -21,7 +21,7 @@ TURNTABLE_FRAMES = 24
 
 _TILE = THUMBNAIL_SIZE
 # 2.25 samples a pixel, which is enough for smooth edges, and light from few directions, which neighbours share.
-_DRAWN = RenderOptions(size=_TILE * 3 // 2, samples=1, occlusion_rays=1)
+_DRAWN = RenderOptions(size=_TILE * 3 // 2, samples=1, occlusion_rays=2, light_step=2)
 _FRAME = 256
 _FRAME_MILLISECONDS = 1000 // 12
 _TURN_ELEVATION = 16.0
@@ -66,7 +66,7 @@ def turntable_bytes(shape: FinishedShape) -> bytes:
     """Return an endless animation of the shape as it turns once, WebP. Raises InvalidMesh, PreviewUnavailable."""
     turn = 360.0 / TURNTABLE_FRAMES
     around = tuple(View(f"turn {k}", k * turn, _TURN_ELEVATION) for k in range(TURNTABLE_FRAMES))
-    options = RenderOptions(size=_FRAME, samples=1, occlusion_rays=2)
+    options = RenderOptions(size=_FRAME, samples=1, occlusion_rays=3, light_step=2)
     frames = render_views(shape.mesh, around, options, appearance=shape.appearance)
     buffer = io.BytesIO()
     frames[0].save(

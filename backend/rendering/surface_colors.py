@@ -34,7 +34,7 @@ class SurfaceColors:
 
     def at(self, face: NDArray[np.integer], u: Floats, v: Floats) -> Floats:
         """Return the linear base colour (n, 3), 0 to 1, at u, v (n, 1) of the second and third corner."""
-        corners = self.corners[face]
+        corners = np.take(self.corners, face, axis=0)
         value = (1 - u - v) * corners[:, 0] + u * corners[:, 1] + v * corners[:, 2]
         srgb = value if self.texture is None else sample(self.texture, value)
         return np.asarray((srgb / 255) ** GAMMA, dtype=np.float32)
@@ -45,7 +45,7 @@ def surface_colors(appearance: Appearance, faces: Faces) -> SurfaceColors:
     texture = appearance.texture
     if texture is None:
         return SurfaceColors(appearance.vertex_colors[faces].astype(np.float32), None)
-    return SurfaceColors(texture.uv[texture.faces], np.asarray(texture.image.convert("RGB")))
+    return SurfaceColors(np.take(texture.uv, texture.faces, axis=0), np.asarray(texture.image.convert("RGB")))
 
 
 def sample(image: NDArray[np.uint8] | Floats, uv: Floats) -> Floats:
