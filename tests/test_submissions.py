@@ -243,4 +243,6 @@ def test_quality_follows_the_model_that_a_worker_runs(service: AgentService) -> 
 def made_resolution(service: AgentService) -> int:
     """Return the octree resolution of a job that is submitted without one."""
     job_id = service.submit()
-    return GenerationRequest.from_json(service.services.store.get(job_id, service.owner("ann")).request).octree_resolution
+    return GenerationRequest.from_json(
+        service.services.store.get(job_id, service.owner("ann")).request
+    ).octree_resolution

@@ -23,6 +23,9 @@ _LEAST_SECONDS = 0.05
 _IDLE_SECONDS = 30.0
 """After so long without a waiter the thread ends; the next one begins another."""
 
+_STOP_SECONDS = 5.0
+"""How long stopping waits for a look at the store that is under way."""
+
 
 @dataclass(eq=False)
 class _Waiter:
@@ -99,7 +102,11 @@ class JobWatch:
             for waiter in self._waiters:
                 waiter.woken.set()
             self._lock.notify_all()
+            thread = self._thread
         self._due.set()
+        if thread is not None:
+            # It may be reading: whoever closes the store next would have it open a connection anew.
+            thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         while True:
