@@ -163,8 +163,9 @@ def test_a_batch_of_bad_images_is_a_batch_of_errors(tiny: Hunyuan3DShapePipeline
 def test_what_fewer_faces_cannot_show_keeps_its_own(tiny: Hunyuan3DShapePipeline, images: list[Path]) -> None:
     (full, fewer) = (tiny(images[0], seeds=1, target_faces=n, **QUICK)[0] for n in (None, 1200))
     # What random weights make is a sponge: with a quarter of its faces it would have other holes.
-    assert full.metadata.faces == len(full.unwrap().faces) == fewer.metadata.faces_found
-    assert 1200 < len(fewer.unwrap().faces) == fewer.metadata.faces <= len(full.unwrap().faces)
+    found, kept = len(full.unwrap().faces), len(fewer.unwrap().faces)
+    assert (full.metadata.faces, fewer.metadata.faces_found, fewer.metadata.faces) == (found, found, kept)
+    assert 1200 < kept <= found
     assert fewer.metadata.target_faces == 1200
 
 
