@@ -99,7 +99,7 @@ def test_unforeseen_error_tells_nothing(service: AgentService, monkeypatch: pyte
     def break_down(*_: object) -> None:
         raise RuntimeError("the secret lies in /srv/secret")
 
-    monkeypatch.setattr(service.services.store, "get", break_down)
+    monkeypatch.setattr(service.services.store, "find", break_down)
     response = service.get(f"/status/{UNKNOWN}")
     assert refused(response) == (500, "INTERNAL_ERROR")
     assert "secret" not in response.text
@@ -110,7 +110,7 @@ def test_own_fault_of_the_service_tells_nothing(service: AgentService, monkeypat
     def break_down(*_: object) -> None:
         raise ServiceError("The file /srv/secret is damaged.", details={"path": "/srv/secret"})
 
-    monkeypatch.setattr(service.services.store, "get", break_down)
+    monkeypatch.setattr(service.services.store, "find", break_down)
     response = service.get(f"/status/{UNKNOWN}")
     assert refused(response) == (500, "INTERNAL_ERROR")
     assert "secret" not in response.text
@@ -216,6 +216,9 @@ def test_metrics_are_for_nobody_when_no_address_is_named(tmp_path: Path) -> None
 
 def test_signed_request_reaches_a_form_that_is_spooled(service: AgentService) -> None:
     body = encode_form(Part("async", b"true"), image())
+    # The signature covers a query as it was sent; that the call takes none is told after it.
     response = service.call("POST", f"{API}/generate-3d?trace=1&a=%20b", body, Content_Type=FORM)
+    assert refused(response) == (400, "UNKNOWN_FIELD")
+    response = service.call("POST", f"{API}/generate-3d", body, Content_Type=FORM)
     assert response.status_code == 202
     assert list(service.settings.spool_dir.iterdir()) == []

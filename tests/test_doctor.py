@@ -76,7 +76,7 @@ def test_a_machine_that_is_well_is_told_so_in_lines(tmp_path: Path) -> None:
     code, told = run({"ORFEAS_DATA_DIR": str(tmp_path / "data"), "PORT": "0", "DEVICE": "cpu"})
     lines = told.splitlines()
     assert (code, lines[-1]) == (0, "All is well.")
-    names = "settings python torch device checkpoint memory disk data agents database files port metrics clock"
+    names = "settings python torch device checkpoint previews memory disk data agents database files port metrics clock"
     assert [line.split()[1] for line in lines[:-2]] == names.split()
     assert {line.split()[0] for line in lines[:-2]} == {"ok"}
     assert not (tmp_path / "data").exists()

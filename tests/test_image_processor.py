@@ -152,8 +152,8 @@ def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
 def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
     image = disc(400, shift=60)
     cutout = PROCESSOR.cutout(image)
-    # A disc of 200 pixels fills 85 % of a square of 235.
-    assert cutout.size == (234, 234)
+    # 198 pixels of the disc, whose last row and column are cut, fill 85 % of a square of 233.
+    assert cutout.size == (233, 233)
     alpha = np.asarray(cutout)[..., 3]
     frame = PROCESSOR.recentre(np.asarray(image))[..., 3]
     for axis in (0, 1):

@@ -201,8 +201,9 @@ def test_a_key_is_free_again_after_a_day(store: JobStore, database: Database, cl
 
 
 def test_a_refused_submission_leaves_its_key_free(store: JobStore) -> None:
+    store.submit("bob", new_jobs(1), **WIDE)
     with pytest.raises(QueueFull):
-        store.submit("ann", new_jobs(1), idempotency=FIRST, queue_limit=0, agent_limit=9)
+        store.submit("ann", new_jobs(1), idempotency=FIRST, queue_limit=1, agent_limit=9)
     assert store.recall("ann", FIRST) is None
     assert not store.submit("ann", new_jobs(1), idempotency=FIRST, **WIDE).replayed
 

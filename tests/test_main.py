@@ -22,8 +22,12 @@ ROUTES = {
     "/api/agent/status/<job_id>",
     "/api/agent/jobs",
     "/api/agent/jobs/<job_id>",
+    "/api/agent/jobs/<job_id>/files",
+    "/api/agent/me",
     "/api/agent/download/<filename>",
     "/api/agent/health",
+    "/api/agent/health/live",
+    "/api/agent/health/ready",
     "/openapi.json",
     "/docs",
     "/docs/<name>",
@@ -66,8 +70,9 @@ def test_two_apps_of_one_process_have_nothing_in_common(tmp_path: Path) -> None:
     assert first.get(f"/status/{job_id}").status_code == 200
     second.keys = first.keys
     assert second.get(f"/status/{job_id}").status_code == 401
-    assert b'route="/api/agent/generate-3d"' in first.services.metrics.exposition()
-    assert b'route="/api/agent/generate-3d"' not in second.services.metrics.exposition()
+    accepted = b'orfeas_requests_total{code="",method="POST",route="/api/agent/generate-3d",status="202"}'
+    assert accepted in first.services.metrics.exposition()
+    assert accepted not in second.services.metrics.exposition()
     first.services.stop()
     second.services.stop()
 
@@ -76,7 +81,11 @@ def test_development_server_serves_and_stops(tmp_path: Path) -> None:
     key = add_agent(tmp_path / "agents.json", "ann")
     with ServerProcess(DEVELOPMENT, tmp_path) as server:
         assert server.ask(raw_request("GET", "/api/agent/health", {})).refusal == (503, "GPU_BUSY")
-        for target in ("/api/agent/jobs?x=%2F&y=a%20b", "/api/agent/%6Aobs", "/api/agent/jobs?x=%C3%A9"):
+        for target in (
+            "/api/agent/jobs?label=%2F&limit=5",
+            "/api/agent/%6Aobs?label=a%20b",
+            "/api/agent/jobs?label=%C3%A9",
+        ):
             assert server.ask(raw_request("GET", target, signed(key, target))).status == 200
         assert server.ask(raw_request("GET", "/", {})).refusal == (404, "NOT_FOUND")
         server.process.terminate()

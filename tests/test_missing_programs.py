@@ -12,7 +12,11 @@ import pytest
 from benchmarks.support.programs import ProgramsMissing, require
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = [ROOT / "benchmarks" / "support" / "install.sh", ROOT / "tests" / "support" / "install-recipe-tools.sh"]
+SCRIPTS = [
+    ROOT / "benchmarks" / "support" / "install.sh",
+    ROOT / "benchmarks" / "support" / "install-readers.sh",
+    ROOT / "tests" / "support" / "install-recipe-tools.sh",
+]
 TEST = """
 import pytest
 from pathlib import Path
@@ -55,7 +59,7 @@ def test_a_run_of_all_tests_says_so_at_once(poor_machine: dict[str, str], ci: st
     done = subprocess.run(command, env={**poor_machine, "CI": ci}, capture_output=True, text=True, check=False)  # noqa: S603
     lines = done.stderr.splitlines()
     assert done.returncode == status
-    assert [line.partition(":")[0] for line in lines[:-1]] == ["Missing on this machine"] * 2
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["Missing on this machine"] * len(SCRIPTS)
     left_out, fails = "The tests that need them are left out", "CI is set, so nothing may be left out."
     assert lines[-1].startswith(fails if ci else left_out)
 

@@ -221,8 +221,8 @@ def test_two_keys_are_refused_whatever_they_are(service: AgentService) -> None:
 
 def test_key_outlives_its_job(service: AgentService) -> None:
     service.generate(Idempotency_Key="key-1")
-    (waiting,) = service.services.store.list_jobs("ann", None, 1).jobs
-    job = service.services.store.cancel(waiting.id, "ann")
+    (waiting,) = service.services.store.list_jobs(service.owner("ann"), None, 1).jobs
+    job = service.services.store.cancel(waiting.id, service.owner("ann"))
     service.services.store.remove([job])
     response = service.generate(Idempotency_Key="key-1")
     assert refused(response) == (410, "EXPIRED")
@@ -243,4 +243,4 @@ def test_quality_follows_the_model_that_a_worker_runs(service: AgentService) -> 
 def made_resolution(service: AgentService) -> int:
     """Return the octree resolution of a job that is submitted without one."""
     job_id = service.submit()
-    return GenerationRequest.from_json(service.services.store.get(job_id, "ann").request).octree_resolution
+    return GenerationRequest.from_json(service.services.store.get(job_id, service.owner("ann")).request).octree_resolution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support.faults.report import report
-from tests.support.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, web_service
+from tests.support.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, until, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import encode, good_png
 from tests.support.redis_backend import redis_server
@@ -20,7 +21,10 @@ from tests.support.small_disk import small_disk
 
 FULL = (507, "STORAGE_FULL")
 UNNOTED = (503, "AUTH_UNAVAILABLE")
+HEALTHY, UNHEALTHY = (200, ""), (503, "STORAGE_FULL")
 KILOBYTE = 1024
+# Of a disk as small as this one, the part that must be free for the service to call itself healthy.
+FREE_SHARE = 0.02
 
 
 def noise_png(side: int = 600) -> bytes:
@@ -32,6 +36,17 @@ def noise_png(side: int = 600) -> bytes:
 def upload(service: RunningService, body: bytes, path: str) -> Answer:
     headers = {"Content-Type": FORM, "Idempotency-Key": secrets.token_hex(8)}
     return service.call("POST", API + path, body, headers=headers)
+
+
+def health(service: RunningService) -> tuple[int, str]:
+    """Return what the service says of itself, as it was at most a second ago."""
+    return service.send("GET", f"{API}/health", {}).refusal
+
+
+def health_with(disk: Path) -> tuple[int, str]:
+    """Return what it has to say with what is free on its disk."""
+    usage = shutil.disk_usage(disk)
+    return UNHEALTHY if usage.free < FREE_SHARE * usage.total else HEALTHY
 
 
 def expect_nothing_partial(found: Behind, accepted: int) -> None:
@@ -57,7 +72,7 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonce
         web_service(disk / "service", works=False, **settings) as service,
         behind(service) as found,
     ):
-        accepted, seen = 0, Counter[tuple[int, str]]()
+        accepted, seen, healths = 0, Counter[tuple[int, str]](), set[tuple[int, str]]()
         steps = sized(12, 120)
         for step in range(steps):
             # From no room at all to room for everything: each stage of an upload meets the end in some step.
@@ -66,12 +81,14 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonce
                 answer = upload(service, body, path)
                 seen[answer.refusal] += 1
                 accepted += count if answer.status == 202 else 0
-            health = service.send("GET", f"{API}/health", {})
-            assert health.status == 200
+            until(lambda: health(service) == health_with(disk), "health says how the disk is")
+            healths.add(health_with(disk))
             ballast.unlink()
             expect_nothing_partial(found, accepted)
             assert upload(service, bodies[2][1], bodies[2][0]).refusal == (202, "")
             accepted += 1
+        assert UNHEALTHY in healths
+        until(lambda: health(service) == HEALTHY, "healthy again")
         assert set(seen) - {(202, "")} == ({FULL} if nonces == "redis" else {FULL, UNNOTED})
         assert seen[FULL] >= steps
     figure = f"{seen[FULL]} times STORAGE_FULL, no partial file; then each time service again"

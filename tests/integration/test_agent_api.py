@@ -287,7 +287,7 @@ def test_a_full_queue_and_floods_and_a_missing_worker(tmp_path: Path) -> None:
 def test_health_is_told_to_anyone(service: WatchedService) -> None:
     answer = service.send("GET", f"{API}/health", {})
     said = made(answer)
-    assert (said["status"], said["model"]) == ("ok", {"name": "demo", "loaded": True})
+    assert (said["status"], said["model"]) == ("ok", {"name": "demo", "loaded": True, "compiled": False})
     assert said["device"]["type"] == "cpu"
     assert 0 < said["device"]["memory_free"] <= said["device"]["memory_total"]
     assert {"version", "queue_size", "active_jobs"} <= set(said)
@@ -372,7 +372,7 @@ def test_a_value_at_either_end_is_taken(queue: WatchedService, field: str, value
     assert queue.generate(good_png(), async_="True", **{field: value}).refusal == TAKEN
 
 
-@pytest.mark.parametrize("field", ["colour", "Quality", "octree_resolution", "images", "quality[]"])
+@pytest.mark.parametrize("field", ["colour", "Quality", "octree", "images", "quality[]"])
 def test_an_unknown_field_is_refused(waiting: WatchedService, field: str) -> None:
     fields: dict[str, Any] = {field: "7"}
     assert waiting.generate(good_png(), **fields).refusal == (400, "UNKNOWN_FIELD")
@@ -551,10 +551,10 @@ def test_a_picture_becomes_a_mesh_while_its_caller_waits(service: WatchedService
     assert (mug["success"], mug["status"]) == (True, "completed")
     assert mug["processing_time"] > 0
     metadata = mug["metadata"]
-    asked = {"format": "glb", "seed": 7, "steps": 10, "quality": 1, "octree_resolution": 128, "target_faces": None}
+    asked = {"format": "glb", "seed": 7, "steps": 10, "quality": 1, "octree_resolution": 48, "target_faces": 10_000}
     assert {name: metadata[name] for name in asked} == asked
     assert (metadata["model"], metadata["batch_size"], metadata["fallbacks"]) == ("demo", 1, [])
-    assert metadata["unit"] == "model"
+    assert metadata["unit"] == "m"
     stages = ("queued", "preprocess", "encode", "sample", "decode", "mesh", "export", "total")
     assert all(metadata["seconds"][stage] >= 0 for stage in stages)
     job = service.status(mug["job_id"])
@@ -580,22 +580,28 @@ MEDIA = {"glb": "model/gltf-binary", "stl": "model/stl", "obj": "model/obj", "pl
 
 @pytest.mark.parametrize("form", MEDIA)
 def test_a_file_holds_the_mesh_that_its_metadata_names(service: WatchedService, form: str) -> None:
-    said = made(service.generate(sample("mug"), format=form, target_faces=3000, scale_mm=50, **QUICK))
+    said = made(service.generate(sample("mug"), seed=7, format=form, target_faces=3000, scale_mm=50, **QUICK))
     metadata = said["metadata"]
     answer = service.call("GET", said["download_url"])
     assert answer.headers["Content-Type"] == MEDIA[form]
     assert len(answer.body) == metadata["file_size"] == int(answer.headers["Content-Length"])
     mesh = trimesh.load_mesh(io.BytesIO(answer.body), file_type=form)
     assert len(mesh.faces) == metadata["faces"] <= 3000
+    # A texture splits vertices where it has a seam.
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
     assert mesh.is_watertight is metadata["watertight"] is True
-    assert (metadata["target_faces"], metadata["unit"]) == (3000, "mm")
-    assert mesh.extents.max() == pytest.approx(50, abs=1e-3)
-    assert mesh.bounds == pytest.approx(np.array(metadata["bounds"]), abs=1e-3)
+    unit, longest = ("m", 0.05) if form == "glb" else ("mm", 50)
+    assert (metadata["target_faces"], metadata["unit"]) == (3000, unit)
+    assert mesh.extents.max() == pytest.approx(longest, rel=2e-5)
+    assert mesh.bounds == pytest.approx(np.array(metadata["bounds"]), abs=2e-5 * longest)
 
 
-def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: WatchedService, mug: dict[str, Any]) -> None:
+def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: WatchedService) -> None:
     names = ("mug", "car", "star")
-    accepted = service.batch(*map(sample, names), seed=7, **QUICK).json()
+    # As the surface was found: fewer faces and a level foot are choices that a rounding may turn.
+    fields = {**QUICK, "seed": 7, "target_faces": "none", "place": "as_is", "upright": "off", "color": "none"}
+    mug = made(service.generate(sample("mug"), **fields))
+    accepted = service.batch(*map(sample, names), **fields).json()
     batch = service.wait(accepted["batch_id"])
     assert (batch["status"], batch["progress"], batch["total_images"]) == ("completed", 100, 3)
     assert [item["job_id"] for item in batch["items"]] == accepted["job_ids"]
@@ -611,7 +617,7 @@ def test_a_batch_runs_together_and_each_picture_gets_its_own_mesh(service: Watch
     assert len(together.faces) == len(alone.faces)
     # By place, not by number: a lattice value that is a rounding away from zero lends its vertex to another edge.
     for one, other in ((alone, together), (together, alone)):
-        assert cKDTree(one.vertices).query(other.vertices)[0].max() < 1e-3
+        assert cKDTree(one.vertices).query(other.vertices)[0].max() < 5e-4 * alone.extents.max()
 
 
 def test_a_picture_of_nothing_fails_with_its_reason(service: WatchedService) -> None:
