@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -124,20 +125,21 @@ def make_outputs(
     camera, placement, shape = _finished(result, options)
     # A mesh without a size of its own is measured as if it had the usual one.
     scale_mm = options.scale_mm or DEFAULT_SCALE_MM
-    facts = print_facts(shape.mesh, scale_mm)
-    files = []
-    for format in options.formats:
+    # Drawing and encoding do not need one another; much of both lets other threads run.
+    with ThreadPoolExecutor(1, "draw") as beside:
+        drawn = beside.submit(_views, shape, options)
+        facts = print_facts(shape.mesh, scale_mm)
+        files = []
+        for format in options.formats:
+            step()
+            files.append(Output("mesh", format, encode(shape, format)))
+        kept = _kept(result, shape) if options.keep else []
         step()
-        files.append(Output("mesh", format, encode(shape, format)))
-    step()
-    views, notes = _views(shape, options)
+        views, notes = drawn.result()
     if views:
         files.append(Output("preview", PREVIEW_FORMAT, webp_bytes(preview_of(views))))
         files.append(Output("thumbnail", PREVIEW_FORMAT, webp_bytes(thumbnail_of(views))))
-    if options.keep:
-        if result.cutout is not None:
-            files.append(Output("cutout", "png", _png_bytes(result.cutout)))
-        files.append(Output("shape", SHAPE_FORMAT, shape_bytes(shape)))
+    files += kept
     first = options.formats[0]
     return Outputs(
         tuple(files),
@@ -184,6 +186,14 @@ def _color_notes(shape: FinishedShape, camera: Camera | None, options: OutputOpt
     if camera is not None and shape.appearance is not None and camera.score < DOUBTFUL_BELOW:
         notes.append(f"The mesh's outline agrees with the picture's by {camera.score:.0%} only; colours may be off.")
     return tuple(notes)
+
+
+def _kept(result: ShapeResult, shape: FinishedShape) -> list[Output]:
+    """Make what is kept beside the meshes."""
+    kept = [Output("shape", SHAPE_FORMAT, shape_bytes(shape))]
+    if result.cutout is not None:
+        kept.insert(0, Output("cutout", "png", _png_bytes(result.cutout)))
+    return kept
 
 
 def _views(shape: FinishedShape, options: OutputOptions) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]:
