@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,8 @@ def make_outputs(
     scale_mm = options.scale_mm or DEFAULT_SCALE_MM
     # Drawing and encoding do not need one another; much of both lets other threads run.
     with ThreadPoolExecutor(1, "draw") as beside:
-        drawn = beside.submit(_views, shape, options)
+        # What is logged there is about this job, too.
+        drawn = beside.submit(copy_context().run, _views, shape, options)
         facts = print_facts(shape.mesh, scale_mm)
         files = []
         for format in options.formats:
