@@ -1,8 +1,8 @@
 """What nobody asked to change: a mesh's vertices and faces, bit for bit, against hashes stored before there was colour.
 
 Meshes of stored fields need only sums, products and square roots, which IEEE 754 settles. The whole way from a picture
-also needs matrix products: those run in a process that is held to the instructions that every x86-64 has, on one
-thread, so that no newer processor sums in another order.
+also needs matrix products: those run in a process that is held to older instructions, on one thread, so that no newer
+processor sums in another order.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ _PLAIN_INSTRUCTIONS = {
     "MKL_CBWR": "COMPATIBLE",
     "ATEN_CPU_CAPABILITY": "default",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
+    # What cuts the picture out: OpenCV, NumPy and its linear algebra, none of them beyond AVX2.
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    "OPENCV_CPU_DISABLE": "AVX512_COMMON,AVX512_SKX,AVX512_CNL,AVX512_CLX,AVX512_ICL",
+    "OPENCV_IPP": "avx2",
 }
 
 
