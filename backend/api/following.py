@@ -54,7 +54,7 @@ def why_lost(services: AgentServices, finished_at: datetime | None, lost: Artifa
     expires_at = links().expiry(finished_at)
     if expires_at is None or expires_at > services.clock():
         return lost
-    return Expired(details={"expired_at": expires_at.isoformat()})
+    return _expired(expires_at)
 
 
 def missing(
@@ -62,7 +62,11 @@ def missing(
 ) -> ServiceError:
     """Return why the agent's job, batch or file of this name is not there: Expired, or the error for a name unknown."""
     expired_at = services.store.expired_at(name, agent_id)
-    return unknown() if expired_at is None else Expired(details={"expired_at": expired_at.isoformat()})
+    return unknown() if expired_at is None else _expired(expired_at)
+
+
+def _expired(at: datetime) -> Expired:
+    return Expired(details={"expired_at": at.isoformat()})
 
 
 def outlook_of(services: AgentServices, job: Job) -> Outlook:

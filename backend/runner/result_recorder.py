@@ -94,7 +94,7 @@ class ResultRecorder:
         """
         metadata = known_metadata(run.job, request)
         try:
-            self._begin(run, "mesh")
+            run.begin("mesh")
             if run.over:
                 return None
             with self._watchdog.bounded():
@@ -143,12 +143,12 @@ class ResultRecorder:
         """Make everything of a shape, store that, and complete the job."""
         from backend.rendering.outputs import make_outputs
 
-        self._begin(run, "finish")
+        run.begin("finish")
         started = time.perf_counter()
         with self._watchdog.bounded():
             outputs = make_outputs(result, output_options(run.job, request, metadata), partial(self._note_step, run))
         finish = time.perf_counter() - started
-        self._begin(run, "export")
+        run.begin("export")
         try:
             files = self._files.write(run.job, outputs.files, partial(self.retry, run), lambda: run.over)
         except ArtifactStoreUnavailable:
@@ -239,9 +239,6 @@ class ResultRecorder:
             _log.info("job %s is completed", job.id, extra=seconds)
         else:
             _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
-
-    def _begin(self, run: Run, stage: str) -> None:
-        run.begin(stage)
 
     def _delete_image(self, job: Job) -> None:
         try:
