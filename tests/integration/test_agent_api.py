@@ -75,7 +75,7 @@ def test_a_signed_request_is_let_in(waiting: WatchedService) -> None:
 def test_a_request_without_a_signing_header_is_refused(waiting: WatchedService, header: str) -> None:
     answer = waiting.get("/jobs", headers={header: None})
     assert answer.refusal == (401, "AUTH_MISSING")
-    assert answer.json()["details"] == {"header": header}
+    assert answer.json()["details"] == {"header": header, "docs": "/docs"}
 
 
 @pytest.mark.parametrize(
