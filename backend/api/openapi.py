@@ -7,7 +7,8 @@ This module does not know which calls there are, or what they do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -163,7 +164,7 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
     _describe_limits(document)
     document["servers"] = [{"url": "/"}]
     document["components"] = {
-        "schemas": _schemas(requests, answers),
+        "schemas": _schemas(tuple(requests), tuple(answers)),
         "headers": _HEADERS,
         "securitySchemes": {
             name: {"type": "apiKey", "in": "header", "name": name, "description": text}
@@ -207,7 +208,8 @@ def document_pages(document: bytes) -> Blueprint:
     return pages
 
 
-def _schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseModel]]) -> dict[str, Any]:
+@cache
+def _schemas(requests: tuple[type[BaseModel], ...], answers: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     # An answer's schema says what is sent, where fields with a default are always there.
     taken = models_json_schema([(model, "validation") for model in requests], ref_template=OPENAPI3_REF_TEMPLATE)
     given = models_json_schema([(model, "serialization") for model in answers], ref_template=OPENAPI3_REF_TEMPLATE)
