@@ -221,6 +221,8 @@ ADD_FILE: Call = {
             errors.UnsupportedMediaType,
             errors.UnknownField,
             errors.InvalidFormat,
+            errors.InvalidIdempotencyKey,
+            errors.IdempotencyConflict,
             errors.JobUnfinished,
             errors.Expired,
             errors.ArtifactNotFound,

@@ -127,7 +127,7 @@ QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery
 
 
 class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
+    """Headers of a POST, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default

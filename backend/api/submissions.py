@@ -75,8 +75,7 @@ class Submitter:
         TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
         read_fields, images_of and taken raise; nothing of the form is kept then.
         """
-        if key is not None and not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+        require_key(key)
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
@@ -120,6 +119,12 @@ class Submitter:
             filename=image.file.filename,
             refusal=image.refusal,
         )
+
+
+def require_key(key: str | None) -> None:
+    """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
