@@ -139,10 +139,29 @@ def _clutter(rng: Generator, side: int) -> Array:
     return np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(1.5, 9)), np.float32)
 
 
+def _leaves(rng: Generator, side: int) -> Array:
+    """Foliage, gravel or rubble: small shapes that lie over one another, of many sizes, in colours of one family."""
+    first, spread = random_colour(rng), rng.uniform(10, 60)
+    if rng.random() < 0.4:
+        first = np.array([65, 105, 45], np.float32) * np.float32(rng.uniform(0.5, 1.6))
+    out = np.ascontiguousarray(np.broadcast_to(first * np.float32(0.6), (side, side, 3)), np.float32)
+    count = int(rng.integers(250, 600))
+    sizes = side * np.float32(rng.uniform(0.018, 0.045)) * rng.uniform(0.5, 1.4, count)
+    places = rng.integers(0, side, (count, 2))
+    shades = first * rng.uniform(0.6, 1.3, (count, 1)) + rng.normal(0, spread, (count, 3))
+    turns, squashes = rng.uniform(0, 180, count), rng.uniform(0.3, 1.0, count)
+    for size, place, shade, turn, squash in zip(sizes, places, shades, turns, squashes, strict=True):
+        axes = (max(int(size), 1), max(int(size * squash), 1))
+        cv2.ellipse(out, (int(place[0]), int(place[1])), axes, float(turn), 0, 360, tuple(map(float, shade)), -1)
+    if rng.random() < 0.5:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), np.exp(rng.uniform(-0.7, 1.5)) * side / 320), np.float32)
+    return np.asarray(out + fractal(rng, side, 4, 3) * rng.uniform(0, 60), np.float32)
+
+
 _SURFACES: tuple[tuple[float, Callable[[Generator, int], Array]], ...] = (
-    (0.17, _plain),
+    (0.14, _plain),
     (0.12, _white),
-    (0.17, _gradient),
+    (0.15, _gradient),
     (0.11, _stone),
     (0.09, _wood),
     (0.08, _tiles),
@@ -150,6 +169,7 @@ _SURFACES: tuple[tuple[float, Callable[[Generator, int], Array]], ...] = (
     (0.06, _grass),
     (0.06, _bokeh),
     (0.06, _clutter),
+    (0.09, _leaves),
 )
 _CUMULATIVE = np.cumsum([share for share, _ in _SURFACES])
 

@@ -29,11 +29,18 @@ HELD_OUT_FIRST_SEED = 1_000_000_000
 HELD_OUT = 96
 
 
+HELD_OUT_SIDE = 256
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How the network is trained. side : pixels; minutes : of training, evaluations and loading not counted."""
+    """How the network is trained.
 
-    side: int = 320
+    stages : until which share of the minutes composites have which side, in pixels: most of what is to be learnt is
+    learnt as well from small ones, for a fraction of the time. minutes : of training, evaluations not counted.
+    """
+
+    stages: tuple[tuple[float, int], ...] = ((0.4, 128), (0.8, 192), (1.0, 256))
     batch: int = 16
     minutes: float = 120.0
     rate: float = 2e-3
@@ -92,6 +99,8 @@ class Trainer:
         self.recipe, self._objects, self._folder = recipe, objects, state
         state.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
+        # Values too small to matter make a processor's arithmetic many times slower.
+        torch.set_flush_denormal(True)
         self.network = CutoutNetwork().to(memory_format=torch.channels_last)
         if start is not None:
             self.network.load_state_dict(torch.load(start, weights_only=True)["average"])
@@ -104,20 +113,31 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the minutes are used."""
-        data = Composites(self._objects, self.recipe.side, first=self.step * self.recipe.batch)
-        loader = DataLoader(data, batch_size=self.recipe.batch, num_workers=1, prefetch_factor=3)
+        for until, side in self.recipe.stages:
+            if self.minutes < until * self.recipe.minutes:
+                self._train(until * self.recipe.minutes, side)
+        self._report()
+
+    def _train(self, until: float, side: int) -> None:
+        """Train with composites of one side until so many minutes of the run are used."""
+        data = Composites(self._objects, side, first=self.step * self.recipe.batch)
+        loader = DataLoader(data, batch_size=self.recipe.batch, num_workers=1, prefetch_factor=4)
+        began = time.monotonic()
         for image, mask in loader:
-            began = time.monotonic()
             loss = self._learn(image, mask)
             self.minutes += (time.monotonic() - began) / 60
-            over = self.minutes >= self.recipe.minutes
             if self.step % 50 == 0:
-                self._log({"step": self.step, "minutes": self.minutes, "loss": loss})
-            if self.step % self.recipe.evaluate_every == 0 or over:
-                self._save()
-                self._log({"step": self.step, "minutes": self.minutes, **self.evaluate()})
-            if over:
+                self._log({"step": self.step, "side": side, "minutes": self.minutes, "loss": loss})
+            if self.step % self.recipe.evaluate_every == 0:
+                self._report()
+            if self.minutes >= until:
                 return
+            began = time.monotonic()
+
+    def _report(self) -> None:
+        """Save the state and log how the network does."""
+        self._save()
+        self._log({"step": self.step, "minutes": self.minutes, **self.evaluate()})
 
     def evaluate(self) -> dict[str, float]:
         """Return the averaged network's mean IoU on held-out composites, and the share of them below 0.9."""
@@ -148,10 +168,10 @@ class Trainer:
                 else:
                     self.average[name].copy_(value)
         self.step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def _draw_held_out(self) -> list[tuple[Tensor, Tensor]]:
-        data = iter(Composites(self._objects, self.recipe.side, HELD_OUT_FIRST_SEED))
+        data = iter(Composites(self._objects, HELD_OUT_SIDE, HELD_OUT_FIRST_SEED))
         return [next(data) for _ in range(HELD_OUT)]
 
     def _resume(self, path: Path) -> None:
@@ -186,11 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, required=True, help="where the run's state and log are kept")
     parser.add_argument("--start", type=Path, help="a state whose averaged weights to begin with")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)
-    parser.add_argument("--side", type=int, default=Recipe.side)
+    parser.add_argument("--side", type=int, help="one side for the whole run instead of growing ones")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     chosen = parser.parse_args(arguments)
-    recipe = Recipe(side=chosen.side, batch=chosen.batch, minutes=chosen.minutes, rate=chosen.rate)
+    stages = Recipe.stages if chosen.side is None else ((1.0, chosen.side),)
+    recipe = Recipe(stages, batch=chosen.batch, minutes=chosen.minutes, rate=chosen.rate)
     Trainer(chosen.objects, chosen.state, recipe, chosen.start).run()
 
 
