@@ -44,7 +44,7 @@ from backend.api.job_files import add_format, delete_files, open_file, read_form
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
-from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders, WaitQuery
+from backend.api.parameters import FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
 from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
@@ -174,8 +174,8 @@ def cancel(path: JobPath) -> Response:
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
-@require_agent_token("download")
-def download(path: FilePath) -> Response:
+@require_agent_token("download", link="filename")
+def download(path: FilePath, query: LinkParameters) -> Response:  # noqa: ARG001  the guard has read it
     """Send a file of a job, or all of a batch as a zip, with ETag and ranges."""
     services = _services()
     batch_id = batch_id_of(path.filename)

@@ -33,7 +33,9 @@ The signed text is these eight, joined by line feeds, without one at the end: `v
 percent-encoded strings as they are sent. The signature is the lower-case hex HMAC-SHA256 of that text; its key is the
 agent's API key as UTF-8.
 
-Requests may be signed by RFC 9421 instead, with `hmac-sha256` and RFC 9530's `Content-Digest`.
+Requests may be signed by RFC 9421 instead, with `hmac-sha256` and RFC 9530's `Content-Digest`. Where the operator has
+set BEARER_TOKENS a token may stand in place of all that, over https. Files are also fetched by links, `signed_url` in
+answers, which need no header.
 """
 _SIGNING_HEADERS: Mapping[str, str] = {
     signing.HEADER_AGENT: "The agent's id.",
@@ -46,10 +48,27 @@ _STANDARD_HEADERS: Mapping[str, str] = {
     message_signatures.HEADER_INPUT: "What the signature covers (RFC 9421).",
     message_signatures.HEADER_SIGNATURE: "The signature by `hmac-sha256` (RFC 9421).",
 }
+_OTHER_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `orfeas agents token`, where BEARER_TOKENS is true; over https, or on one machine.",
+    },
+    "link": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "signature",
+        "description": "With `expires`, as `signed_url` has them.",
+    },
+}
 SIGNED: list[dict[str, list[str]]] = [
-    {name: [] for name in headers} for headers in (_SIGNING_HEADERS, _STANDARD_HEADERS)
+    *({name: [] for name in headers} for headers in (_SIGNING_HEADERS, _STANDARD_HEADERS)),
+    {"token": []},
 ]
-"""Either scheme's headers, all of them."""
+"""Either scheme's headers, all of them, or a token."""
+
+LINKED: list[dict[str, list[str]]] = [*SIGNED, {"link": []}]
+"""The same, or a link."""
 
 _HEADERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-ID": {
@@ -168,7 +187,8 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
         "securitySchemes": {
             name: {"type": "apiKey", "in": "header", "name": name, "description": text}
             for name, text in {**_SIGNING_HEADERS, **_STANDARD_HEADERS}.items()
-        },
+        }
+        | dict(_OTHER_SCHEMES),
     }
     return json.dumps(document, ensure_ascii=False).encode()
 

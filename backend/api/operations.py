@@ -11,7 +11,7 @@ from flask_openapi3.models.tag import Tag
 
 from backend import errors
 from backend.api import batch_answers, file_answers, health_answers, job_answers, me
-from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
+from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
@@ -22,7 +22,7 @@ Call = dict[str, Any]
 
 _ASK = Tag(name="Ask for meshes", description="Pictures in; signed.")
 _FOLLOW = Tag(name="Follow jobs", description="What becomes of them; signed.")
-_FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
+_FETCH = Tag(name="Fetch meshes", description="Files out; signed, or by a link.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -61,6 +61,7 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.HttpsRequired,
     errors.BadFraming,
     errors.RequestTooSlow,
     errors.LengthRequired,
@@ -193,6 +194,8 @@ DOWNLOAD: Call = {
     "responses": {
         **refusals(
             *_SIGNED,
+            errors.LinkInvalid,
+            errors.LinkExpired,
             errors.EndpointNotFound,
             errors.ArtifactNotFound,
             errors.Expired,
@@ -209,7 +212,7 @@ DOWNLOAD: Call = {
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
     },
-    "security": SIGNED,
+    "security": LINKED,
 }
 ADD_FILE: Call = {
     "tags": [_FETCH],

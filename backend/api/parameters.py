@@ -122,7 +122,28 @@ class WaitQuery(BaseModel):
     ) = Field(default=None, json_schema_extra=without_default)
 
 
-QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery}
+class LinkParameters(BaseModel):
+    """What makes an address a link, as signed_url has it: both or neither."""
+
+    expires: (
+        Annotated[
+            str,
+            WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,11}$", "description": "Unix seconds."}),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+    signature: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The service's own, of path and end."}
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+
+
+QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery, "download": LinkParameters}
 """What each call's query may have, by the name of its view; one that is not named here takes none."""
 
 
