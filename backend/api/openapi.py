@@ -62,8 +62,7 @@ _OTHER_SCHEMES: Mapping[str, Mapping[str, str]] = {
     },
 }
 SIGNED: list[dict[str, list[str]]] = [
-    *({name: [] for name in headers} for headers in (_SIGNING_HEADERS, _STANDARD_HEADERS)),
-    {"token": []},
+    {name: [] for name in names} for names in (_SIGNING_HEADERS, _STANDARD_HEADERS, ("token",))
 ]
 """Either scheme's headers, all of them, or a token."""
 
@@ -166,12 +165,12 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[str, Any]:
-    """Return the request body of a call that takes a form, for `openapi_extensions`."""
+def form_body(model: type[BaseModel], image_field: str | None = None, *, required: bool = True) -> dict[str, Any]:
+    """Return the request body of a call that takes a form, for `openapi_extensions`; required : it must be there."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
     if image_field is not None:
         content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+    return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
 
 
 def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:

@@ -12,7 +12,7 @@ from flask_openapi3.models.tag import Tag
 from backend import errors
 from backend.api import batch_answers, file_answers, health_answers, job_answers, me
 from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, FormatForm, GenerateForm
+from backend.api.parameters import AgainForm, BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
 from backend.storage.artifacts import MEDIA_TYPES
@@ -28,7 +28,7 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm, AgainForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -148,6 +148,21 @@ BATCH: Call = {
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
+}
+AGAIN: Call = {
+    "tags": [_ASK],
+    "responses": {
+        **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.EndpointNotFound, errors.JobNotFound),
+        200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
+        202: answered(
+            job_answers.AcceptedAnswer,
+            description="The new job waits or runs: `async` was true, or it outlasts the server's wait.",
+            job_id="job_id",
+            accepted=True,
+        ),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(AgainForm, required=False),
 }
 STATUS: Call = {
     "tags": [_FOLLOW],

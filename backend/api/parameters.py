@@ -7,9 +7,9 @@ This module does not know what a call does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
@@ -167,6 +167,19 @@ class GenerateForm(GenerateFields):
     """The form of a request for one mesh."""
 
     image: bytes = Field(description="A PNG, JPEG or WebP.")
+
+
+def _as_they_were(schema: dict[str, Any]) -> None:
+    """Take the fields' defaults out of a schema: what is left out is as it was. Only `async` is this request's own."""
+    for name, field in schema["properties"].items():
+        if name != "async":
+            field.pop("default", None)
+
+
+class AgainForm(GenerateFields):
+    """The form of a request for an earlier job's mesh anew; what is left out is as it was."""
+
+    model_config = ConfigDict(json_schema_extra=_as_they_were)
 
 
 class BatchForm(BatchFields):

@@ -1,4 +1,4 @@
-"""`orfeas agents`: the operator's way to add, list, update, rotate, disable, enable and remove agents, and their tokens.
+"""`orfeas agents`: the operator's way to add, list, update, rotate, disable, enable and remove agents, and tokens.
 
 This module does not know how a request is checked.
 """
@@ -73,14 +73,14 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) ->
 def _act(options: argparse.Namespace, path: Path, settings: Settings) -> str:
     command = options.command
     agent_id: str = getattr(options, "agent_id", None) or f"agent-{secrets.token_hex(4)}"
-    if command == "add":
-        return _add(options, path, agent_id)
-    if command == "list":
-        return _list_agents(path, settings, as_json=options.json)
-    if command == "update":
-        return _update(options, path, agent_id)
-    if command == "token":
-        return _token(options, path, settings)
+    longer: Mapping[str, Callable[[], str]] = {
+        "add": lambda: _add(options, path, agent_id),
+        "list": lambda: _list_agents(path, settings, as_json=options.json),
+        "update": lambda: _update(options, path, agent_id),
+        "token": lambda: _token(options, path, settings),
+    }
+    if command in longer:
+        return longer[command]()
     if command == "rotate":
         return _shown_once(agent_id, rotate_agent(path, agent_id, options.keep))
     if command == "remove":
@@ -172,7 +172,8 @@ def _description(agent: AgentConfig) -> dict[str, Any]:
         "allowed_ips": list(map(str, agent.allowed_ips)),
         "webhook_prefixes": list(agent.webhook_prefixes),
         "webhook_secret": bool(agent.webhook_secret),
-        "tokens": [name_of(token_hash) for token_hash in agent.token_hashes],
+        "tokens": len(agent.token_hashes),
+        "token_names": [name_of(token_hash) for token_hash in agent.token_hashes],
     }
 
 
