@@ -17,6 +17,7 @@ from backend.api.multipart import read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of
 from backend.auth.agents import AgentConfig
+from backend.config import Settings
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
@@ -56,7 +57,7 @@ class Submitter:
         settings = services.settings
         self._services = services
         self._resources = services.resources
-        self._model = f"{settings.model_path} {settings.model_subfolder}"
+        self._model = model_of(settings)
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
@@ -75,8 +76,7 @@ class Submitter:
         TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
         read_fields, images_of and taken raise; nothing of the form is kept then.
         """
-        if key is not None and not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+        require_key(key)
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
@@ -120,6 +120,17 @@ class Submitter:
             filename=image.file.filename,
             refusal=image.refusal,
         )
+
+
+def require_key(key: str | None) -> None:
+    """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+
+
+def model_of(settings: Settings) -> str:
+    """Return what the settings have workers run: jobs for one model are no batch mates of another's."""
+    return f"{settings.model_path} {settings.model_subfolder}"
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
