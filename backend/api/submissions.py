@@ -136,13 +136,11 @@ def model_of(settings: Settings) -> str:
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
     """Return the job when it has finished, or as it is once nobody may wait any longer; None when it could not be read.
 
-    Waits up to SYNC_WAIT, not at all when half of the web threads are waiting already, and only until the service
-    stops: the job goes on by itself. Raises JobNotFound.
+    Waits up to SYNC_WAIT, not at all when as many calls wait already as may, and only until the service stops: the job
+    goes on by itself. Raises JobNotFound.
     """
-    if not services.sync_slots.acquire(blocking=False):
-        return _read_job(services, job_id, agent_id)
-    try:
-        deadline = time.monotonic() + services.settings.sync_wait_seconds
+    with services.wait_slots.one_of(agent_id) as is_free:
+        deadline = time.monotonic() + (services.settings.sync_wait_seconds if is_free else 0.0)
         while True:
             job = _read_job(services, job_id, agent_id)
             left = deadline - time.monotonic()
@@ -154,8 +152,6 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
                 else:
                     # Its steps are nothing to this caller.
                     services.watch.wait([job], min(_LOOK_SECONDS, left), calm_seconds=left)
-    finally:
-        services.sync_slots.release()
 
 
 def _read_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
