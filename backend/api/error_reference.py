@@ -91,7 +91,8 @@ REQUESTS: Mapping[str, str] = {
     "TOO_MANY_IMAGES": "Send up to ten in a batch, and one to `/generate-3d`.",
     "INVALID_IMAGE": "The message says which picture and why: save it again, or scale it down. "
     "`details.images` names every bad one of a batch; with `accept_partial=true` the others run.",
-    "UNSUPPORTED_IMAGE": "Save the picture as PNG, JPEG or WebP; its name does not matter, its content does.",
+    "UNSUPPORTED_IMAGE": "Save the picture as one of `details.allowed`; its name does not matter, its content does. "
+    "HEIC is among them where the service has `orfeas[heic]`.",
     "FILE_TOO_LARGE": "Scale the picture down, or compress it.",
     "JOB_NOT_FOUND": "See `/jobs`: ids of other agents, and of jobs that expired a week ago, are not found either.",
     "FILE_NOT_FOUND": "Take `download_url` as it is; a file is kept for a day unless the operator chose otherwise.",

@@ -78,6 +78,7 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 60},
     },
 }
+_IMAGE_TYPES = ", ".join(f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif", "bmp", "tiff", "heic"))
 _COUNTED = tuple(name for name in _HEADERS if name.startswith("RateLimit-"))
 _PAGE = """\
 <!doctype html>
@@ -151,7 +152,7 @@ def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[st
     """Return the request body of a call that takes a form, for `openapi_extensions`."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
     if image_field is not None:
-        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
+        content["encoding"] = {image_field: {"contentType": _IMAGE_TYPES}}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 

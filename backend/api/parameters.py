@@ -15,6 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 from backend.api.responses import ID_PATTERN
 from backend.jobs.models import Status
 from backend.limits import (
+    IMAGE_FORMATS,
     MAX_BATCH_IMAGES,
     MAX_LABEL_CHARACTERS,
     MAX_PAGE_JOBS,
@@ -26,6 +27,7 @@ from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateField
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)
+_PICTURES = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}; HEIC where the service has the package for it"
 STATUSES_PATTERN = f"^({_STATES})(,({_STATES}))*$"
 
 _KEY_SCHEMA = {
@@ -145,7 +147,7 @@ class FormatForm(BaseModel):
 class GenerateForm(GenerateFields):
     """The form of a request for one mesh."""
 
-    image: bytes = Field(description="A PNG, JPEG or WebP.")
+    image: bytes = Field(description=f"A picture: {_PICTURES}.")
 
 
 class BatchForm(BatchFields):
@@ -154,5 +156,5 @@ class BatchForm(BatchFields):
     images: list[bytes] = Field(
         min_length=MIN_BATCH_IMAGES,
         max_length=MAX_BATCH_IMAGES,
-        description="PNG, JPEG or WebP, one part of this name for each.",
+        description=f"Pictures, one part of this name for each: {_PICTURES}.",
     )

@@ -204,7 +204,7 @@ class InvalidImage(InvalidParameter):
 
 
 class UnsupportedImage(ServiceError):
-    """The picture's format is not supported; send PNG, JPEG or WebP."""
+    """The picture's format is not supported; send PNG, JPEG, MPO, WebP, AVIF, GIF, BMP or TIFF."""
 
     code = "UNSUPPORTED_IMAGE"
 
