@@ -97,6 +97,10 @@ MAX_WAIT_SECONDS: Final = 60
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
 
+ViewName = Literal["front", "left", "back", "right"]
+VIEWS: Final[tuple[ViewName, ...]] = get_args(ViewName)
+"""From where an object may be shown in a picture of its own, in the order of the model's view indices."""
+
 IMAGE_FORMATS: Final = ("PNG", "JPEG", "MPO", "WebP", "AVIF", "GIF", "BMP", "TIFF")
 """File formats of images that are taken; an MPO is read as the JPEG that it starts with."""
 

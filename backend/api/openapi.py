@@ -148,11 +148,11 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[str, Any]:
+def form_body(model: type[BaseModel], *image_fields: str) -> dict[str, Any]:
     """Return the request body of a call that takes a form, for `openapi_extensions`."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
-    if image_field is not None:
-        content["encoding"] = {image_field: {"contentType": _IMAGE_TYPES}}
+    if image_fields:
+        content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 

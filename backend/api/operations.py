@@ -14,6 +14,7 @@ from backend.api import batch_answers, file_answers, health_answers, job_answers
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
+from backend.api.uploads import VIEW_FIELDS
 from backend.errors import ServiceError
 from backend.storage.artifacts import MEDIA_TYPES
 
@@ -106,6 +107,7 @@ _FORM = (
     errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
+_VIEWS = (errors.ConflictingInputs, errors.ViewsUnsupported)
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,
@@ -122,7 +124,7 @@ _OUTCOMES = (
 GENERATE: Call = {
     "tags": [_ASK],
     "responses": {
-        **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.JobNotFound),
+        **refusals(*_FORM, *_OUTCOMES, *_VIEWS, errors.InvalidAsync, errors.JobNotFound),
         200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
         202: answered(
             job_answers.AcceptedAnswer,
@@ -132,7 +134,7 @@ GENERATE: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(GenerateForm, "image"),
+    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS),
 }
 BATCH: Call = {
     "tags": [_ASK],

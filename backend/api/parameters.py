@@ -7,9 +7,9 @@ This module does not know what a call does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
@@ -21,6 +21,7 @@ from backend.limits import (
     MAX_PAGE_JOBS,
     MAX_WAIT_SECONDS,
     MIN_BATCH_IMAGES,
+    VIEWS,
     MeshFormat,
 )
 from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
@@ -144,10 +145,25 @@ class FormatForm(BaseModel):
     format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
 
 
-class GenerateForm(GenerateFields):
-    """The form of a request for one mesh."""
+def _picture(description: str) -> Any:
+    return Field(default=None, description=description, json_schema_extra=without_default)
 
-    image: bytes = Field(description=f"A picture: {_PICTURES}.")
+
+class GenerateForm(GenerateFields):
+    """The form of a request for one mesh: of one image, or of several views where the model takes them."""
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "oneOf": [{"required": ["image"]}, {"anyOf": [{"required": [f"view_{view}"]} for view in VIEWS]}]
+        },
+    )
+
+    image: bytes | SkipJsonSchema[None] = _picture(f"A picture: {_PICTURES}.")
+    view_front: bytes | SkipJsonSchema[None] = _picture("The object from the front, in place of `image`.")
+    view_left: bytes | SkipJsonSchema[None] = _picture("The object's left, from 90 degrees beside `view_front`.")
+    view_back: bytes | SkipJsonSchema[None] = _picture("The object from behind.")
+    view_right: bytes | SkipJsonSchema[None] = _picture("The object's right.")
 
 
 class BatchForm(BatchFields):

@@ -47,6 +47,7 @@ from backend.errors.model import (
     WorkerDied,
 )
 from backend.errors.parameters import (
+    ConflictingInputs,
     FileTooLarge,
     InvalidAcceleration,
     InvalidAcceptPartial,
@@ -84,6 +85,7 @@ from backend.errors.parameters import (
     UnknownField,
     UnsupportedImage,
     UnsupportedMediaType,
+    ViewsUnsupported,
 )
 from backend.errors.service import (
     ArtifactNotFound,
@@ -149,6 +151,7 @@ __all__ = [
     "CheckpointUnreadable",
     "CheckpointValueError",
     "ConfigurationError",
+    "ConflictingInputs",
     "DatabaseDamaged",
     "DatabaseUrlError",
     "DecimationFailed",
@@ -231,6 +234,7 @@ __all__ = [
     "UnsupportedCoding",
     "UnsupportedImage",
     "UnsupportedMediaType",
+    "ViewsUnsupported",
     "WorkerDied",
     "WorkerStopped",
 ]

@@ -197,6 +197,18 @@ class TooManyImages(InvalidParameter):
     code = "TOO_MANY_IMAGES"
 
 
+class ConflictingInputs(InvalidParameter):
+    """One object is made of exactly one of these: one image, or several views."""
+
+    code = "CONFLICTING_INPUTS"
+
+
+class ViewsUnsupported(InvalidParameter):
+    """The model takes one picture of an object, not several views of it."""
+
+    code = "VIEWS_UNSUPPORTED"
+
+
 class InvalidImage(InvalidParameter):
     """The file is not a readable picture."""
 
