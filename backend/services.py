@@ -24,7 +24,7 @@ from backend.auth.wait_slots import WaitSlots
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
-from backend.hunyuan3d.checkpoint.defaults import configured_resolution
+from backend.hunyuan3d.checkpoint.defaults import configured_resolution, configured_views
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.changes import Changes
 from backend.jobs.health import HealthReader
@@ -182,6 +182,18 @@ class AgentServices:
         """
         own = self.health.read().octree_resolution or self._configured_resolution
         return Resolutions(own, self.settings.max_octree_resolution)
+
+    def takes_views(self) -> bool:
+        """Return whether the model takes several views of an object, as `resolutions` knows it.
+
+        Raises StoreUnavailable.
+        """
+        found = self.health.read().takes_views
+        return self._configured_views if found is None else found
+
+    @cached_property
+    def _configured_views(self) -> bool:
+        return configured_views(self.settings.model_path, self.settings.model_subfolder)
 
     @cached_property
     def _configured_resolution(self) -> int:

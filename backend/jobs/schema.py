@@ -196,6 +196,7 @@ workers = Table(
     Column("stage_times", Text),
     Column("process", Text),
     Column("octree_resolution", Integer),
+    Column("takes_views", Boolean),
     Index("workers_by_expiry", "expires_at"),
 )
 
