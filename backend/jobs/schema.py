@@ -172,6 +172,14 @@ nonces = Table(
     Index("nonces_by_expiry", "expires_at"),
 )
 
+link_keys = Table(
+    "link_keys",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,
@@ -188,6 +196,7 @@ workers = Table(
     Column("stage_times", Text),
     Column("process", Text),
     Column("octree_resolution", Integer),
+    Column("takes_views", Boolean),
     Index("workers_by_expiry", "expires_at"),
 )
 

@@ -72,6 +72,7 @@ class SleepingModel:
     pace: Pace
     name: str = "sleeping"
     compiled: bool = False
+    takes_views: bool = False
     prepares_ahead: bool = False
     mean: float | None = None
     defaults: Any = field(
