@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
 from backend.agent_auth import AgentGuard
+from backend.auth.link_keys import SqlLinkKeys
+from backend.auth.links import SignedLinks
 from backend.auth.nonces import open_nonce_store
 from backend.auth.wait_slots import WaitSlots
 from backend.batch_processor import BatchProcessor
@@ -82,6 +85,7 @@ class AgentServices:
     settings: Settings
     resources: Resources
     guard: AgentGuard
+    links: SignedLinks
     notifier: Notifier
     worker: BatchProcessor | None
     watchdog: Watchdog
@@ -114,7 +118,8 @@ class AgentServices:
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
-        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+        links = _links(settings, resources)
+        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -130,6 +135,7 @@ class AgentServices:
             settings=settings,
             resources=resources,
             guard=guard,
+            links=links,
             notifier=notifier,
             worker=worker,
             watchdog=watchdog,
@@ -266,6 +272,12 @@ class AgentServices:
         self.agents_task.stop()
         self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
+
+
+def _links(settings: Settings, resources: Resources) -> SignedLinks:
+    keys = SqlLinkKeys(resources.database, resources.clock)
+    lifetime = timedelta(seconds=settings.link_ttl_seconds)
+    return SignedLinks(keys, resources.store.files.owner_of, resources.clock, lifetime)
 
 
 def _agents_task(guard: AgentGuard, resources: Resources, seconds: float) -> PeriodicTask:

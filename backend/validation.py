@@ -416,10 +416,10 @@ def _target_faces(fields: GenerationFields) -> int | None:
     return None if asked == "none" else asked
 
 
-def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
+def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
     """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
-    fields : those that were given count; digests : of the images' bytes as they came, in order
+    fields : those that were given count; digests : of the images' bytes as they came, in order, or the job it is about
     """
     given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
     parts = [operation, given, list(digests)]

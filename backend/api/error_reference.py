@@ -33,6 +33,10 @@ REQUESTS: Mapping[str, str] = {
     "AGENT_DISABLED": f"{_OPERATOR} to enable the agent.",
     "IP_NOT_ALLOWED": f"Call from an address that the agent may use, or: {_OPERATOR.lower()}.",
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
+    "LINK_INVALID": "Take `signed_url` as it is, from a new answer about the job; a link is good for GET and HEAD.",
+    "LINK_EXPIRED": "Ask for the job's status: its `signed_url` is a new one.",
+    "HTTPS_REQUIRED": f"Call over https, or sign the request. {_OPERATOR}: the proxy that ends TLS belongs into "
+    "TRUSTED_PROXIES and sends `X-Forwarded-Proto`.",
     "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
     "TOO_MANY_JOBS": "Send fewer at once; `details` names the bound.",
     "RATE_LIMITED": "Wait `Retry-After` seconds; send several pictures as one batch. With too many unfinished jobs, "

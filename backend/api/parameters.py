@@ -125,12 +125,33 @@ class WaitQuery(BaseModel):
     ) = Field(default=None, json_schema_extra=without_default)
 
 
-QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery}
+class LinkParameters(BaseModel):
+    """What makes an address a link, as signed_url has it: both or neither."""
+
+    expires: (
+        Annotated[
+            str,
+            WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,11}$", "description": "Unix seconds."}),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+    signature: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The service's own, of path and end."}
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+
+
+QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery, "download": LinkParameters}
 """What each call's query may have, by the name of its view; one that is not named here takes none."""
 
 
 class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
+    """Headers of a POST, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default
@@ -164,6 +185,19 @@ class GenerateForm(GenerateFields):
     view_left: bytes | SkipJsonSchema[None] = _picture("The object's left, from 90 degrees beside `view_front`.")
     view_back: bytes | SkipJsonSchema[None] = _picture("The object from behind.")
     view_right: bytes | SkipJsonSchema[None] = _picture("The object's right.")
+
+
+def _as_they_were(schema: dict[str, Any]) -> None:
+    """Take the fields' defaults out of a schema: what is left out is as it was. Only `async` is this request's own."""
+    for name, field in schema["properties"].items():
+        if name != "async":
+            field.pop("default", None)
+
+
+class AgainForm(GenerateFields):
+    """The form of a request for an earlier job's mesh anew; what is left out is as it was."""
+
+    model_config = ConfigDict(json_schema_extra=_as_they_were)
 
 
 class BatchForm(BatchFields):

@@ -18,6 +18,7 @@ from backend.api.multipart import FormFile, read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
 from backend.auth.agents import AgentConfig
+from backend.config import Settings
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable, ViewsUnsupported
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
@@ -58,7 +59,7 @@ class Submitter:
         settings = services.settings
         self._services = services
         self._resources = services.resources
-        self._model = f"{settings.model_path} {settings.model_subfolder}"
+        self._model = model_of(settings)
         self._limits = {operation: UploadLimits.from_settings(settings, operation) for operation in _FIELDS}
 
     def submit(
@@ -77,8 +78,7 @@ class Submitter:
         TooManyActiveJobs, QuotaExceeded, ViewsUnsupported, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and
         what read_form, read_fields, views_of, images_of and taken raise; nothing of the form is kept then.
         """
-        if key is not None and not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+        require_key(key)
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
@@ -86,8 +86,7 @@ class Submitter:
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
         views = views_of(form)
-        if views and not self._services.takes_views():
-            raise ViewsUnsupported(details={"fields": [file.field for file in views.values()]})
+        require_views_taken(self._services, tuple(views))
         uploaded = tuple(views.values()) or images_of(
             form, limits.form.file_field, limits.fewest, limits.form.max_files
         )
@@ -142,6 +141,23 @@ def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -
     if views:
         return [f"{view} {file.digest()}" for view, file in views.items()]
     return [file.digest() for file in uploaded]
+
+
+def require_views_taken(services: AgentServices, views: Sequence[ViewName]) -> None:
+    """Raise ViewsUnsupported where there are views and the model takes none, StoreUnavailable."""
+    if views and not services.takes_views():
+        raise ViewsUnsupported(details={"fields": [f"view_{view}" for view in views]})
+
+
+def require_key(key: str | None) -> None:
+    """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+
+
+def model_of(settings: Settings) -> str:
+    """Return what the settings have workers run: jobs for one model are no batch mates of another's."""
+    return f"{settings.model_path} {settings.model_subfolder}"
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:

@@ -170,6 +170,14 @@ nonces = Table(
     Index("nonces_by_expiry", "expires_at"),
 )
 
+link_keys = Table(
+    "link_keys",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,

@@ -32,7 +32,7 @@ from backend.services import AgentServices
 from tests.support.fake_gpu import FakeCall, FakeProcessor
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
-from tests.support.store_backends import ManualClock
+from tests.support.store_backends import ManualClock, make_file
 
 API = "/api/agent"
 __all__ = ["API", "BOUNDARY", "FORM", "AgentService", "Part", "agent_service", "encode_form", "good_png"]
@@ -52,6 +52,9 @@ class AgentService:
             name: known[name].api_keys[0] if name in known else add_agent(self.settings.agents_file, name)
             for name in ("ann", "bob")
         }
+        database = folder / "orfeas.sqlite3"
+        if self.settings.database_url == f"sqlite:///{database}" and not database.exists():
+            make_file(database)
         opened = AgentServices.from_settings(
             self.settings, clock=self.clock, open_processor=lambda: processor or self.fake
         )
