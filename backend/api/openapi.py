@@ -97,6 +97,7 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 60},
     },
 }
+_IMAGE_TYPES = ", ".join(f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif", "bmp", "tiff", "heic"))
 _COUNTED = tuple(name for name in _HEADERS if name.startswith("RateLimit-"))
 _PAGE = """\
 <!doctype html>
@@ -166,11 +167,11 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str | None = None, *, required: bool = True) -> dict[str, Any]:
+def form_body(model: type[BaseModel], *image_fields: str, required: bool = True) -> dict[str, Any]:
     """Return the request body of a call that takes a form, for `openapi_extensions`; required : it must be there."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
-    if image_field is not None:
-        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
+    if image_fields:
+        content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
     return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
 
 
