@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from werkzeug.test import TestResponse
 
-from backend.auth import links
 from backend.auth.agents_file import add_agent, remove_agent, set_enabled, update_agent
+from backend.auth.hmac_signing import hmac_hex
 from backend.auth.link_keys import SqlLinkKeys
 from backend.errors import StoreUnavailable
 from backend.jobs.janitor import Janitor
@@ -261,13 +261,12 @@ def test_a_wrong_link_costs_as_much_whatever_is_wrong(
     service: AgentService, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    hmac_hex = links.hmac_hex
 
     def counted(key: str, text: bytes) -> str:
         made.append(len(text))
         return hmac_hex(key, text)
 
-    monkeypatch.setattr(links, "hmac_hex", counted)
+    monkeypatch.setattr("backend.auth.links.hmac_hex", counted)
     path, expires, signature = parts(url)
     costs = set()
     for name in (path, f"{API}/download/{'0' * 32}.glb"):
