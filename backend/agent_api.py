@@ -41,7 +41,7 @@ from backend.api.job_answers import (
     describe_job,
     job_failure,
 )
-from backend.api.job_files import add_format, delete_files, open_file, read_format
+from backend.api.job_files import add_format_once, delete_files, open_file, read_format
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
@@ -199,11 +199,11 @@ def download(path: FilePath, query: LinkParameters) -> Response:  # noqa: ARG001
 
 @api.post("/jobs/<job_id>/files", provide_automatic_options=False, **calls.ADD_FILE)
 @require_agent_token("download")
-def add_file(path: JobPath) -> Response:
+def add_file(path: JobPath, header: SubmitHeaders) -> Response:
     """Make one more format of a finished mesh."""
-    format = read_format(g.body, request.headers.get("Content-Type", ""))
+    form = read_format(g.body, request.headers.get("Content-Type", ""))
     job = _find_job(path.job_id)
-    add_format(_services(), job, format)
+    add_format_once(_services(), job, form, header.idempotency_key)
     return json_response(answer_files(job, _services().store.files.of(job), links()))
 
 

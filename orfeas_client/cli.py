@@ -346,7 +346,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
-    generate.add_argument("image", metavar="PICTURE", type=Path, help="PNG, JPEG or WebP file with one object on it")
+    generate.add_argument("image", metavar="PICTURE", type=Path, help="picture file with one object on it")
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     _add_fields(generate)
     again = command("again", _again, "make an earlier picture's mesh anew, with the options that are given changed")

@@ -150,7 +150,11 @@ def _request(job: Job) -> dict[str, Any] | None:
     except RequestUnreadable:
         return None
     # As a form has them: a list is a text with commas, and no bound is a word.
-    return {"format": ",".join(fields.pop("formats")), **fields, "target_faces": fields["target_faces"] or "none"}
+    listed = {"format": ",".join(fields.pop("formats")), "views": ",".join(fields.pop("views"))}
+    return {name: value for name, value in listed.items() if value} | {
+        **fields,
+        "target_faces": fields["target_faces"] or "none",
+    }
 
 
 def _error(job: Job) -> JobError | None:

@@ -7,7 +7,8 @@ This module does not know which calls there are, or what they do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -96,6 +97,7 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 60},
     },
 }
+_IMAGE_TYPES = ", ".join(f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif", "bmp", "tiff", "heic"))
 _COUNTED = tuple(name for name in _HEADERS if name.startswith("RateLimit-"))
 _PAGE = """\
 <!doctype html>
@@ -165,11 +167,11 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str | None = None, *, required: bool = True) -> dict[str, Any]:
+def form_body(model: type[BaseModel], *image_fields: str, required: bool = True) -> dict[str, Any]:
     """Return the request body of a call that takes a form, for `openapi_extensions`; required : it must be there."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
-    if image_field is not None:
-        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
+    if image_fields:
+        content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
     return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
 
 
@@ -181,7 +183,7 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
     _describe_limits(document)
     document["servers"] = [{"url": "/"}]
     document["components"] = {
-        "schemas": _schemas(requests, answers),
+        "schemas": _schemas(tuple(requests), tuple(answers)),
         "headers": _HEADERS,
         "securitySchemes": {
             name: {"type": "apiKey", "in": "header", "name": name, "description": text}
@@ -226,7 +228,8 @@ def document_pages(document: bytes) -> Blueprint:
     return pages
 
 
-def _schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseModel]]) -> dict[str, Any]:
+@cache
+def _schemas(requests: tuple[type[BaseModel], ...], answers: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     # An answer's schema says what is sent, where fields with a default are always there.
     taken = models_json_schema([(model, "validation") for model in requests], ref_template=OPENAPI3_REF_TEMPLATE)
     given = models_json_schema([(model, "serialization") for model in answers], ref_template=OPENAPI3_REF_TEMPLATE)

@@ -14,6 +14,7 @@ from backend.api import batch_answers, file_answers, health_answers, job_answers
 from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import AgainForm, BatchForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
+from backend.api.uploads import VIEW_FIELDS
 from backend.errors import ServiceError
 from backend.storage.artifacts import MEDIA_TYPES
 
@@ -107,6 +108,7 @@ _FORM = (
     errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
+_VIEWS = (errors.ConflictingInputs, errors.ViewsUnsupported)
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,
@@ -123,7 +125,7 @@ _OUTCOMES = (
 GENERATE: Call = {
     "tags": [_ASK],
     "responses": {
-        **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.JobNotFound),
+        **refusals(*_FORM, *_OUTCOMES, *_VIEWS, errors.InvalidAsync, errors.JobNotFound),
         200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
         202: answered(
             job_answers.AcceptedAnswer,
@@ -133,7 +135,7 @@ GENERATE: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(GenerateForm, "image"),
+    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS),
 }
 BATCH: Call = {
     "tags": [_ASK],
@@ -239,6 +241,8 @@ ADD_FILE: Call = {
             errors.UnsupportedMediaType,
             errors.UnknownField,
             errors.InvalidFormat,
+            errors.InvalidIdempotencyKey,
+            errors.IdempotencyConflict,
             errors.JobUnfinished,
             errors.Expired,
             errors.ArtifactNotFound,

@@ -15,17 +15,20 @@ from pydantic.json_schema import SkipJsonSchema
 from backend.api.responses import ID_PATTERN
 from backend.jobs.models import Status
 from backend.limits import (
+    IMAGE_FORMATS,
     MAX_BATCH_IMAGES,
     MAX_LABEL_CHARACTERS,
     MAX_PAGE_JOBS,
     MAX_WAIT_SECONDS,
     MIN_BATCH_IMAGES,
+    VIEWS,
     MeshFormat,
 )
 from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)
+_PICTURES = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}; HEIC where the service has the package for it"
 STATUSES_PATTERN = f"^({_STATES})(,({_STATES}))*$"
 
 _KEY_SCHEMA = {
@@ -148,7 +151,7 @@ QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery
 
 
 class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
+    """Headers of a POST, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default
@@ -163,10 +166,25 @@ class FormatForm(BaseModel):
     format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
 
 
-class GenerateForm(GenerateFields):
-    """The form of a request for one mesh."""
+def _picture(description: str) -> Any:
+    return Field(default=None, description=description, json_schema_extra=without_default)
 
-    image: bytes = Field(description="A PNG, JPEG or WebP.")
+
+class GenerateForm(GenerateFields):
+    """The form of a request for one mesh: of one image, or of several views where the model takes them."""
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "oneOf": [{"required": ["image"]}, {"anyOf": [{"required": [f"view_{view}"]} for view in VIEWS]}]
+        },
+    )
+
+    image: bytes | SkipJsonSchema[None] = _picture(f"A picture: {_PICTURES}.")
+    view_front: bytes | SkipJsonSchema[None] = _picture("The object from the front, in place of `image`.")
+    view_left: bytes | SkipJsonSchema[None] = _picture("The object's left, from 90 degrees beside `view_front`.")
+    view_back: bytes | SkipJsonSchema[None] = _picture("The object from behind.")
+    view_right: bytes | SkipJsonSchema[None] = _picture("The object's right.")
 
 
 def _as_they_were(schema: dict[str, Any]) -> None:
@@ -188,5 +206,5 @@ class BatchForm(BatchFields):
     images: list[bytes] = Field(
         min_length=MIN_BATCH_IMAGES,
         max_length=MAX_BATCH_IMAGES,
-        description="PNG, JPEG or WebP, one part of this name for each.",
+        description=f"Pictures, one part of this name for each: {_PICTURES}.",
     )

@@ -50,6 +50,7 @@ from backend.errors.model import (
     WorkerDied,
 )
 from backend.errors.parameters import (
+    ConflictingInputs,
     FileTooLarge,
     InvalidAcceleration,
     InvalidAcceptPartial,
@@ -87,6 +88,7 @@ from backend.errors.parameters import (
     UnknownField,
     UnsupportedImage,
     UnsupportedMediaType,
+    ViewsUnsupported,
 )
 from backend.errors.service import (
     ArtifactNotFound,
@@ -152,6 +154,7 @@ __all__ = [
     "CheckpointUnreadable",
     "CheckpointValueError",
     "ConfigurationError",
+    "ConflictingInputs",
     "DatabaseDamaged",
     "DatabaseUrlError",
     "DecimationFailed",
@@ -237,6 +240,7 @@ __all__ = [
     "UnsupportedCoding",
     "UnsupportedImage",
     "UnsupportedMediaType",
+    "ViewsUnsupported",
     "WorkerDied",
     "WorkerStopped",
 ]

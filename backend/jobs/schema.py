@@ -158,7 +158,9 @@ tombstones = Table(
     Column("name", String(255), primary_key=True),
     Column("agent_id", String(128), nullable=False),
     Column("expired_at", UtcTime, nullable=False),
+    Column("submitted_at", UtcTime),
     Index("tombstones_by_expiry", "expired_at"),
+    Index("tombstones_by_submission", "agent_id", "submitted_at"),
 )
 
 nonces = Table(
@@ -194,6 +196,7 @@ workers = Table(
     Column("stage_times", Text),
     Column("process", Text),
     Column("octree_resolution", Integer),
+    Column("takes_views", Boolean),
     Index("workers_by_expiry", "expires_at"),
 )
 
