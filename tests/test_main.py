@@ -22,6 +22,7 @@ ROUTES = {
     "/api/agent/status/<job_id>",
     "/api/agent/jobs",
     "/api/agent/jobs/<job_id>",
+    "/api/agent/jobs/<job_id>/again",
     "/api/agent/jobs/<job_id>/files",
     "/api/agent/me",
     "/api/agent/download/<filename>",

@@ -209,7 +209,7 @@ def test_an_agent_may_be_bound_to_addresses(waiting: WatchedService) -> None:
 
 
 CALLS = {
-    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}")],
+    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}"), ("POST", f"/jobs/{UNKNOWN}/again")],
     "batch": [("POST", "/batch")],
     "status": [("GET", f"/status/{UNKNOWN}"), ("GET", "/jobs")],
     "download": [("GET", f"/download/{UNKNOWN}.glb")],
