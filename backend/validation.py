@@ -180,7 +180,8 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     objects: ObjectChoice = Field(
-        default=DEFAULT_OBJECTS, description="Whether all pieces of the mesh are kept, or the largest alone."
+        default=DEFAULT_OBJECTS,
+        description="Whether all objects of the picture and pieces of the mesh are kept, or the largest.",
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
@@ -408,7 +409,7 @@ def _target_faces(fields: GenerationFields) -> int | None:
     return None if asked == "none" else asked
 
 
-def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
+def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
     """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
     fields : those that were given count; digests : of the images' bytes as they came, in order

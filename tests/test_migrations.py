@@ -37,7 +37,7 @@ from tests.support.first_release import ROWS, make_first_release, rows_of
 from tests.support.running import REPOSITORY
 from tests.support.store_backends import BACKENDS, fresh_database, open_database
 
-ALL = ("0001", "0002", "0003", "0004", "0005")
+ALL = ("0001", "0002", "0003", "0004", "0005", "0006")
 RENAMED = {"jobs": {"input_path": "image_name"}, "workers": {"condition": "status"}}
 ADDED: dict[str, dict[str, Any]] = {
     "jobs": dict.fromkeys(("label", "label_folded", "filename", "batch_index", "error_details")),

@@ -14,6 +14,7 @@ from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import FormatForm
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
 from backend.hunyuan3d.mesh.offered import require_format
+from backend.jobs.cutouts import Cutout
 from backend.jobs.models import Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
@@ -70,9 +71,9 @@ def delete_files(services: AgentServices, job: Job) -> None:
         services.store.files.end_deletion([file])
 
 
-def open_file(services: AgentServices, file: JobFile) -> Artifact:
+def open_file(services: AgentServices, file: JobFile | Cutout) -> Artifact:
     """Open a file to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-    if file.kind == "image":
+    if isinstance(file, JobFile) and file.kind == "image":
         return open_artifact(services.images, file.name)
     return services.artifacts.open(file.name)
 

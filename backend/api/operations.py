@@ -10,9 +10,9 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, file_answers, health_answers, job_answers, me
+from backend.api import batch_answers, cutouts, file_answers, health_answers, job_answers, me
 from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, FormatForm, GenerateForm
+from backend.api.parameters import BatchForm, CutoutForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.errors import ServiceError
 from backend.storage.artifacts import MEDIA_TYPES
@@ -28,7 +28,7 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -39,6 +39,7 @@ ANSWER_MODELS = (
     job_answers.JobsAnswer,
     me.MeAnswer,
     file_answers.FilesAnswer,
+    cutouts.CutoutAnswer,
     health_answers.HealthAnswer,
     health_answers.LiveAnswer,
     health_answers.ReadyAnswer,
@@ -147,6 +148,31 @@ BATCH: Call = {
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
+}
+CUTOUT: Call = {
+    "tags": [_ASK],
+    "responses": {
+        **refusals(
+            *_SIGNED,
+            errors.InvalidForm,
+            errors.InvalidBackgroundMode,
+            errors.InvalidObjects,
+            errors.InvalidIdempotencyKey,
+            errors.MissingImage,
+            errors.TooManyImages,
+            errors.InvalidImage,
+            errors.UnsupportedImage,
+            errors.UnsupportedMediaType,
+            errors.IdempotencyConflict,
+            errors.NoForeground,
+            errors.ArtifactNotFound,
+            errors.Expired,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(cutouts.CutoutAnswer, description="The cut-out, and what is to be said of it."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(CutoutForm, "image"),
 }
 STATUS: Call = {
     "tags": [_FOLLOW],

@@ -15,12 +15,16 @@ from pydantic.json_schema import SkipJsonSchema
 from backend.api.responses import ID_PATTERN
 from backend.jobs.models import Status
 from backend.limits import (
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_OBJECTS,
     MAX_BATCH_IMAGES,
     MAX_LABEL_CHARACTERS,
     MAX_PAGE_JOBS,
     MAX_WAIT_SECONDS,
     MIN_BATCH_IMAGES,
+    BackgroundMode,
     MeshFormat,
+    ObjectChoice,
 )
 from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
 
@@ -127,7 +131,7 @@ QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery
 
 
 class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
+    """Headers of a call that makes something, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default
@@ -140,6 +144,26 @@ class FormatForm(BaseModel):
     model_config = STRICT
 
     format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
+
+
+class CutoutFields(BaseModel):
+    """The form fields of a request for a cut-out alone."""
+
+    model_config = STRICT
+
+    remove_background: BackgroundMode = Field(
+        default=DEFAULT_BACKGROUND_MODE,
+        description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
+    )
+    objects: ObjectChoice = Field(
+        default=DEFAULT_OBJECTS, description="Whether all objects of the picture are kept, or the largest alone."
+    )
+
+
+class CutoutForm(CutoutFields):
+    """The form of a request for a cut-out alone."""
+
+    image: bytes = Field(description="A PNG, JPEG or WebP.")
 
 
 class GenerateForm(GenerateFields):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -75,8 +76,7 @@ class Submitter:
         TooManyActiveJobs, QuotaExceeded, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and what read_form,
         read_fields, images_of and taken raise; nothing of the form is kept then.
         """
-        if key is not None and not _KEY.fullmatch(key):
-            raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+        require_key(key)
         limits = self._limits[operation]
         form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
@@ -86,9 +86,10 @@ class Submitter:
         uploaded = images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
-        idempotency = None
-        if key is not None:
-            idempotency = IdempotencyKey(key, fingerprint(operation, fields, [image.digest() for image in uploaded]))
+        idempotency = idempotency_key(
+            key, lambda: fingerprint(operation, fields, [image.digest() for image in uploaded])
+        )
+        if idempotency is not None:
             first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
@@ -120,6 +121,18 @@ class Submitter:
             filename=image.file.filename,
             refusal=image.refusal,
         )
+
+
+def require_key(key: str | None) -> None:
+    """See that an Idempotency-Key header is fit to be one. Raises InvalidIdempotencyKey."""
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+
+
+def idempotency_key(key: str | None, digest: Callable[[], str]) -> IdempotencyKey | None:
+    """Return a request's key with its fingerprint, which is only made where there is a key. Raises as require_key."""
+    require_key(key)
+    return None if key is None else IdempotencyKey(key, digest())
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:

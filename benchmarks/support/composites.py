@@ -1,4 +1,4 @@
-"""Photographs put together: an object with an exact mask before ordinary surroundings, through a worse or better camera.
+"""Photographs put together: an object with an exact mask in ordinary surroundings, through a better or worse camera.
 
 A kind says where the object stands and what the picture holds beside it; KINDS names those that tuning may look at and
 those kept for the report. This module does not know how an object is cut out again.
@@ -38,7 +38,7 @@ class Composite:
 
 @dataclass(eq=False)
 class Stage:
-    """A picture in the making: image (h, w, 3) in 0..1; cover (h, w) and colours (h, w, 3) of the object in its place."""
+    """A picture in the making: image (h, w, 3) in 0..1; cover (h, w), colours (h, w, 3) of the object in its place."""
 
     random: Random
     image: Array
@@ -182,7 +182,9 @@ def _on(surface: s.Surface, *, shadow: bool = False, fill: tuple[float, float] =
     return draw
 
 
-def _shaded(surface: s.Surface, shadow: Callable[[Stage, float, float], None], strength: float, softness: float) -> Kind:
+def _shaded(
+    surface: s.Surface, shadow: Callable[[Stage, float, float], None], strength: float, softness: float
+) -> Kind:
     def draw(random: Random, cutout: Cutout) -> Stage:
         stage = _set(random, surface, cutout, (0.45, 0.7), 0.55)
         shadow(stage, strength * random.uniform(0.85, 1.15), softness * min(stage.cover.shape))
@@ -262,9 +264,7 @@ def _cut_by(sides: Sequence[str]) -> Kind:
         zoom = 1.5 if len(sides) > 1 else 1.0
         move_y = 0.3 * h if "bottom" in sides else 0.0
         move_x = 0.35 * w if sides == ("right",) else 0.0
-        matrix = np.array(
-            [[zoom, 0, move_x + (1 - zoom) * w / 2], [0, zoom, move_y + (1 - zoom) * h / 2]], np.float32
-        )
+        matrix = np.array([[zoom, 0, move_x + (1 - zoom) * w / 2], [0, zoom, move_y + (1 - zoom) * h / 2]], np.float32)
         premultiplied = np.dstack([stage.colour * stage.cover[..., None], stage.cover])
         moved = cv2.warpAffine(premultiplied, matrix, (w, h), flags=cv2.INTER_LINEAR)
         stage.cover = moved[..., 3]
@@ -354,16 +354,17 @@ def compose(kind: str, part: Literal["tuning", "held out"], cutout: Cutout, seed
 
 def _shoot(stage: Stage) -> tuple[Pixels, Array]:
     """Take the picture: vignette, blur, noise and JPEG loss, each as often as not."""
-    random, image, mask = stage.random, stage.image * 255, stage.cover
+    random, mask = stage.random, stage.cover
+    image: Array = stage.image * 255
     h, w = mask.shape
     if random.random() < 0.3:
-        y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)  # type: ignore[misc]
+        y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)
         image = image * (1 - random.uniform(0.05, 0.25) * (x**2 + y**2) / 2)[..., None]
     if random.random() < 0.4:
         sigma = random.uniform(0.4, 1.3)
         image, mask = cv2.GaussianBlur(image, (0, 0), sigma), cv2.GaussianBlur(mask, (0, 0), sigma)
-    image = image + random.normal(0, random.uniform(0, 5) if random.random() < 0.5 else 0.5, image.shape)
-    pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    noisy = image + random.normal(0, random.uniform(0, 5) if random.random() < 0.5 else 0.5, image.shape)
+    pixels = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     if random.random() < 0.5:
         coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(random.uniform(55, 95))])[1]
         pixels = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)[..., ::-1]

@@ -79,7 +79,7 @@ def _enlarged(rgba: Pixels, times: int) -> Pixels:
     large = cv2.resize(premultiplied, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC).clip(0, 1)
     alpha = np.clip((large[..., 3] - 0.5) * times + 0.5, 0, 1)
     colour = large[..., :3] / np.maximum(large[..., 3:], 1e-3)
-    return np.rint(np.dstack([colour.clip(0, 1), alpha]) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.dstack([colour.clip(0, 1), alpha]) * 255), dtype=np.uint8)
 
 
 def _cropped(rgba: Pixels) -> Pixels:
@@ -114,7 +114,7 @@ class _Canvas:
         full = np.dstack([self.colour * self.cover[..., None], self.cover])
         small = cv2.resize(full, (self.side, self.side), interpolation=cv2.INTER_AREA)
         straight = small[..., :3] / np.maximum(small[..., 3:], 1e-3)
-        return np.rint(np.dstack([straight.clip(0, 1), small[..., 3]]) * 255).astype(np.uint8)
+        return np.asarray(np.rint(np.dstack([straight.clip(0, 1), small[..., 3]]) * 255), dtype=np.uint8)
 
     def ball(self, x: float, y: float, radius: float) -> tuple[Array, Array]:
         """Return the cover and the light, 0..1, of a ball lit from the upper left."""

@@ -26,7 +26,7 @@ _SEEDS: dict[Part, int] = {"tuning": 1, "held out": 7001}
 
 @dataclass(frozen=True)
 class Cut:
-    """What a cutter gave: alpha (H, W), None where it refused; codes of its warnings; its score, 0..1, if it has one."""
+    """What a cutter gave: alpha (H, W), None where it refused; its warnings' codes; its score, 0..1, if it has one."""
 
     alpha: Pixels | None
     warnings: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ def gradient(random: Random, h: int, w: int) -> Array:
 
 def spot(random: Random, h: int, w: int) -> Array:
     """Draw a studio backdrop: light in the middle, darker to the corners."""
-    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]  # type: ignore[misc]
+    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
     away = np.hypot(x - random.uniform(-0.3, 0.3), y - random.uniform(-0.3, 0.3))
     colour = random.uniform(0.55, 0.95) * np.array([1, 1, 1]) * random.uniform(0.93, 1, 3)
     return _float(colour * (1 - random.uniform(0.2, 0.45) * np.clip(away, 0, 1.5)[..., None] / 1.5))

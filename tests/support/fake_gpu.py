@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from backend.errors import ServiceError
+from backend.hunyuan3d.facts import BackgroundFacts
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 from backend.limits import Acceleration
@@ -128,8 +129,10 @@ class FakeProcessor:
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return self.capacity
 
-    def prepare_images(self, images: Sequence[bytes], remove_background: Sequence[str]) -> list[FakePrepared | None]:
-        assert len(images) == len(remove_background)
+    def prepare_images(
+        self, images: Sequence[bytes], remove_background: Sequence[str], objects: Sequence[str]
+    ) -> list[FakePrepared | None]:
+        assert len(images) == len(remove_background) == len(objects)
         self.before_preparing(list(images))
         self.prepared += images
         return [FakePrepared(image) for image in images]
@@ -192,7 +195,7 @@ class FakeProcessor:
             guidance_scale=call.guidance,
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
-            background="alpha",
+            background=BackgroundFacts("alpha", 1.0, 0.0, 1),
             acceleration=call.acceleration,
             evaluations=2,
             evaluations_needed=3,
