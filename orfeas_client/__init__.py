@@ -27,6 +27,7 @@ __all__ = [
     "JobPage",
     "LocalFileError",
     "MeshFile",
+    "NothingToLink",
     "ServiceRefused",
     "ServiceUnreachable",
     "UnexpectedAnswer",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from orfeas_client.errors import (
         ClientError,
         LocalFileError,
+        NothingToLink,
         ServiceRefused,
         ServiceUnreachable,
         UnexpectedAnswer,

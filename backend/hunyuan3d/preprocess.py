@@ -18,12 +18,12 @@ from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.device.transfer import Upload
 from backend.hunyuan3d.facts import BackgroundFacts, Remark, of_several
 from backend.hunyuan3d.image.background import BackgroundResult, remove_background
-from backend.hunyuan3d.image.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
+from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata
-from backend.limits import DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
+from backend.limits import DEFAULT_OBJECTS, VIEWS, BackgroundMode, ObjectChoice
 
 ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
