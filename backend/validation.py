@@ -182,7 +182,8 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     objects: ObjectChoice = Field(
-        default=DEFAULT_OBJECTS, description="Whether all pieces of the mesh are kept, or the largest alone."
+        default=DEFAULT_OBJECTS,
+        description="Whether all objects of the picture and pieces of the mesh are kept, or the largest.",
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,

@@ -19,6 +19,7 @@ from tests.support.server_process import DEVELOPMENT, REPOSITORY, ServerProcess,
 ROUTES = {
     "/api/agent/generate-3d",
     "/api/agent/batch",
+    "/api/agent/cutout",
     "/api/agent/status/<job_id>",
     "/api/agent/jobs",
     "/api/agent/jobs/<job_id>",

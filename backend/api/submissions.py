@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -92,9 +92,8 @@ class Submitter:
         )
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
-        idempotency = None
-        if key is not None:
-            idempotency = IdempotencyKey(key, fingerprint(operation, fields, _digests(uploaded, views)))
+        idempotency = idempotency_key(key, lambda: fingerprint(operation, fields, _digests(uploaded, views)))
+        if idempotency is not None:
             first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
@@ -153,6 +152,12 @@ def require_key(key: str | None) -> None:
     """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
+
+
+def idempotency_key(key: str | None, digest: Callable[[], str]) -> IdempotencyKey | None:
+    """Return a request's key with its fingerprint, which is only made where there is a key. Raises as require_key."""
+    require_key(key)
+    return None if key is None else IdempotencyKey(key, digest())
 
 
 def model_of(settings: Settings) -> str:
