@@ -35,9 +35,7 @@ def remarks_on(parts: int | None, placement: Placement, facts: PrintFacts, scale
         )
     elif placement.leveled_by == "axis":
         found.append(
-            Remark(
-                "LEANS", "The mesh may lean by some degrees: with no flat under side it was levelled by its axis."
-            )
+            Remark("LEANS", "The mesh may lean by some degrees: with no flat under side it was levelled by its axis.")
         )
     if facts.thin_walls and facts.thinnest_wall_mm is not None:
         enough = math.ceil(scale_mm * THINNEST_PRINTABLE_MM / max(facts.thinnest_wall_mm, 1e-3) - 0.01)
