@@ -14,6 +14,7 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
+from backend.api.again import submit_again
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.downloads import send_artifact
@@ -44,7 +45,7 @@ from backend.api.job_files import add_format_once, delete_files, open_file, read
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
-from backend.api.parameters import FilePath, JobPath, PageQuery, SubmitHeaders, WaitQuery
+from backend.api.parameters import FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
 from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
@@ -113,7 +114,21 @@ def services_of(app: Flask) -> AgentServices:
 @require_agent_token("generate")
 def generate(header: SubmitHeaders) -> Response:
     """Make a mesh of one image."""
-    submission = _submit("generate", header)
+    return _generated(_submit("generate", header))
+
+
+@api.post("/jobs/<job_id>/again", provide_automatic_options=False, **calls.AGAIN)
+@require_agent_token("generate")
+def again(path: JobPath, header: SubmitHeaders) -> Response:
+    """Make a mesh of an earlier job's picture, with the fields that are given changed."""
+    content_type, key = request.headers.get("Content-Type", ""), header.idempotency_key
+    submission = submit_again(_services(), g.agent, path.job_id, g.body, content_type, key, g.request_began)
+    log_jobs(*submission.submitted.job_ids)
+    return _generated(submission)
+
+
+def _generated(submission: Submission) -> Response:
+    """Return the answer for the one job of a submission: its mesh, or that it was taken on."""
     waits, (job_id,) = submission.waits, submission.submitted.job_ids
     job = _follow(job_id, waits) if waits or submission.submitted.replayed else None
     if not waits or job is None or not job.status.finished:
@@ -174,8 +189,8 @@ def cancel(path: JobPath) -> Response:
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
-@require_agent_token("download")
-def download(path: FilePath) -> Response:
+@require_agent_token("download", link="filename")
+def download(path: FilePath, query: LinkParameters) -> Response:  # noqa: ARG001  the guard has read it
     """Send a file of a job, or all of a batch as a zip, with ETag and ranges."""
     services = _services()
     batch_id = batch_id_of(path.filename)

@@ -72,6 +72,7 @@ from backend.limits import (
     MIN_STEPS,
     MIN_TARGET_FACES,
     SEED_LIMIT,
+    VIEWS,
     Acceleration,
     BackgroundMode,
     ColorMode,
@@ -80,6 +81,7 @@ from backend.limits import (
     ObjectChoice,
     Place,
     Upright,
+    ViewName,
     default_target_faces,
 )
 
@@ -231,7 +233,8 @@ class GenerationRequest(BaseModel):
     """What one job is to make; kept with the job as JSON text.
 
     formats : the first is what download_url names. octree_resolution : cells a side, as quality or the caller said.
-    steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all.
+    steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all. views : of an object that
+    is shown in several images, in the order in which they are stored; none where there is one image.
     What has a default is not named by jobs that an earlier version queued.
     """
 
@@ -254,6 +257,7 @@ class GenerationRequest(BaseModel):
     compress: Compression = DEFAULT_COMPRESSION
     preview: bool = True
     turntable: bool = False
+    views: tuple[ViewName, ...] = ()
 
     @property
     def format(self) -> MeshFormat:
@@ -277,7 +281,9 @@ class GenerationRequest(BaseModel):
         steps = f"quality {self.quality}" if self.steps is None else str(self.steps)
         guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
         faster = "" if self.acceleration == DEFAULT_ACCELERATION else f", acceleration {self.acceleration}"
-        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}, model {model}"
+        # The front alone is what a single image is taken for.
+        seen = "" if self.views in ((), (VIEWS[0],)) else f", views {' '.join(self.views)}"
+        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}{seen}, model {model}"
 
     def options(self, defaults: Defaults) -> ImageOptions:
         """Return what the model is to do; where the request says nothing, what its checkpoint says.
@@ -345,15 +351,17 @@ def new_job(
     draw_bits: Callable[[int], int],
     resolutions: Resolutions,
     *,
+    views: tuple[ViewName, ...] = (),
     filename: str | None = None,
     refusal: ServiceError | None = None,
 ) -> NewJob:
     """Return the job of one image of a form.
 
     image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    views : which are stored under that name, where it is not one image
     filename, refusal : as NewJob's
     """
-    request = resolve(fields, lambda: draw_bits(32), resolutions)
+    request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
     return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
 

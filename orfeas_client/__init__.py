@@ -26,6 +26,7 @@ __all__ = [
     "JobPage",
     "LocalFileError",
     "MeshFile",
+    "NothingToLink",
     "ServiceRefused",
     "ServiceUnreachable",
     "UnexpectedAnswer",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from orfeas_client.errors import (
         ClientError,
         LocalFileError,
+        NothingToLink,
         ServiceRefused,
         ServiceUnreachable,
         UnexpectedAnswer,

@@ -122,6 +122,14 @@ class Screen(Terminal):
         else:
             self._out.print(Text(str(path)))
 
+    def link(self, address: str) -> None:
+        """Where a file may be fetched by anybody."""
+        if self._as_json:
+            self._json({"signed_url": address})
+        else:
+            # Whole, to be copied.
+            self._out.print(Text(address), soft_wrap=True)
+
     def _jobs(self, jobs: Sequence[Job]) -> None:
         table = new_table("job", "picture or label", "status", "done>", "step", "seconds left>", "download or problem")
         for job in jobs:

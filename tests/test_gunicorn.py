@@ -20,6 +20,7 @@ from backend.periodic import utc_now
 from backend.storage.database import Database
 from tests.support.hostile import FORM, Part, encode_form, image_form
 from tests.support.hostile_pictures import good_png
+from tests.support.own_process import printed
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
 from tests.support.workshop import eventually
 
@@ -289,3 +290,14 @@ def test_server_that_cannot_start_says_why(
         assert server.ended() != 0
         assert sentence in server.output
         assert "Traceback" not in server.output
+
+
+def test_what_is_served_is_imported_before_its_processes_are_made() -> None:
+    """They share its memory; a thread would not live on in them."""
+    program = (
+        "import sys, threading; from types import SimpleNamespace; from backend.serve import gunicorn_conf\n"
+        "app = SimpleNamespace(app_uri='backend.main:create_app()')\n"
+        "print('backend.main' in sys.modules); gunicorn_conf.when_ready(SimpleNamespace(app=app))\n"
+        "print('backend.main' in sys.modules, 'torch' in sys.modules, threading.active_count())"
+    )
+    assert printed(program) == "False\nTrue False 1\n"

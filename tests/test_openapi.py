@@ -26,6 +26,7 @@ from backend.api.operations import (
     STATUS,
 )
 from backend.api.statuses import status_of
+from backend.api.uploads import VIEW_FIELDS
 from backend.errors import ServiceError
 from backend.validation import GenerateFields
 from tests.support.agent_service import AgentService, agent_service
@@ -131,7 +132,8 @@ def test_every_call_stands_under_a_heading_that_is_explained(document: dict[str,
 
 def test_form_is_the_one_that_is_validated(document: dict[str, Any]) -> None:
     properties = dict(document["components"]["schemas"]["GenerateForm"]["properties"])
-    assert properties.pop("image")["format"] == "binary"
+    for field in ("image", *VIEW_FIELDS):
+        assert properties.pop(field)["format"] == "binary"
     assert properties == GenerateFields.model_json_schema(by_alias=True)["properties"]
     assert "async" not in document["components"]["schemas"]["BatchForm"]["properties"]
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.device.transfer import Upload
 from backend.hunyuan3d.image.background import remove_background
-from backend.hunyuan3d.image.image_processor import VIEWS, ImageBatch, ImageInput, ImageProcessor
+from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata
-from backend.limits import BackgroundMode
+from backend.limits import VIEWS, BackgroundMode
 
 ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 

@@ -158,7 +158,9 @@ tombstones = Table(
     Column("name", String(255), primary_key=True),
     Column("agent_id", String(128), nullable=False),
     Column("expired_at", UtcTime, nullable=False),
+    Column("submitted_at", UtcTime),
     Index("tombstones_by_expiry", "expired_at"),
+    Index("tombstones_by_submission", "agent_id", "submitted_at"),
 )
 
 nonces = Table(
@@ -168,6 +170,14 @@ nonces = Table(
     Column("nonce", String(128), primary_key=True),
     Column("expires_at", UtcTime, nullable=False),
     Index("nonces_by_expiry", "expires_at"),
+)
+
+link_keys = Table(
+    "link_keys",
+    metadata,
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
 )
 
 workers = Table(
@@ -186,6 +196,7 @@ workers = Table(
     Column("stage_times", Text),
     Column("process", Text),
     Column("octree_resolution", Integer),
+    Column("takes_views", Boolean),
     Index("workers_by_expiry", "expires_at"),
 )
 

@@ -418,7 +418,7 @@ def test_a_batch_has_two_to_ten_pictures(queue: WatchedService, count: int, refu
     [
         (b"", (400, "INVALID_IMAGE")),
         (good_png()[:60], (400, "INVALID_IMAGE")),
-        (b"GIF89a" + bytes(100), (415, "UNSUPPORTED_IMAGE")),
+        (b"GIF89a" + bytes(100), (400, "INVALID_IMAGE")),
         (b"%PDF-1.7", (415, "UNSUPPORTED_IMAGE")),
         (good_png() + bytes(12_000_000), (413, "FILE_TOO_LARGE")),
     ],

@@ -1,17 +1,16 @@
 """Background removal: any picture in, the object on transparency out.
 
-An alpha channel that really cuts something out is used as it is. Else `rembg` does it where installed; else the
-classical method: on a near-uniform border a flood that knows lamps and soft shadows (backdrop.flood_backdrop), on a
-busy one GrabCut with a central prior (backdrop.cut_busy), and in both the edge is solved as a mixture of two colours
-(matting). benchmarks/results/background_removal.md holds the measurements behind this choice. This module does not know
-where pictures come from (open_image.py) or what the model wants of them (image_processor.py).
+An alpha channel that really cuts something out is used as it is. Else rembg does it where it and a model of its are
+there (rembg_cutter.py); else the classical method: on a near-uniform border a flood that knows lamps and soft shadows
+(backdrop.flood_backdrop), on a busy one GrabCut with a central prior (backdrop.cut_busy), and in both the edge is
+solved as a mixture of two colours (matting). benchmarks/results/background_removal.md holds the measurements behind
+this choice. This module does not know where pictures come from (open_image.py) or what the model wants of them
+(image_processor.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal
 
 import cv2
@@ -22,9 +21,8 @@ from PIL import Image
 from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Pixels, cut_busy, flood_backdrop
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
+from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.limits import BACKGROUND_MODES, BackgroundMode
-
-Cutter = Callable[[Image.Image], Image.Image]
 
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
 _DUST = 12
@@ -85,17 +83,6 @@ def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
     """
     empty = float((alpha <= _DUST).mean())
     return _LEAST_EMPTY <= empty <= 1 - _LEAST_SHOWN
-
-
-def installed_cutter() -> Cutter | None:
-    """Return rembg's remove, or None where rembg or its runtime is not installed. Importing it takes seconds."""
-    if find_spec("rembg") is None:
-        return None
-    try:
-        from rembg import remove
-    except (ImportError, SystemExit):  # rembg exits the interpreter when onnxruntime is missing
-        return None
-    return lambda image: _as_image(remove(image))
 
 
 def _as_image(answer: object) -> Image.Image:
