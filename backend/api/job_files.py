@@ -15,6 +15,7 @@ from backend.api.parameters import FormatForm
 from backend.api.submissions import require_key
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
 from backend.hunyuan3d.mesh.offered import require_format
+from backend.jobs.cutouts import Cutout
 from backend.jobs.models import IdempotencyKey, Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
@@ -89,9 +90,9 @@ def delete_files(services: AgentServices, job: Job) -> None:
         services.store.files.end_deletion([file])
 
 
-def open_file(services: AgentServices, file: JobFile) -> Artifact:
+def open_file(services: AgentServices, file: JobFile | Cutout) -> Artifact:
     """Open a file to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-    if file.kind == "image":
+    if isinstance(file, JobFile) and file.kind == "image":
         return open_artifact(services.images, file.name)
     return services.artifacts.open(file.name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
@@ -87,16 +87,14 @@ class Submitter:
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
         views = views_of(form)
-        if views and not self._services.takes_views():
-            raise ViewsUnsupported(details={"fields": [file.field for file in views.values()]})
+        require_views_taken(self._services, tuple(views))
         uploaded = tuple(views.values()) or images_of(
             form, limits.form.file_field, limits.fewest, limits.form.max_files
         )
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
-        idempotency = None
-        if key is not None:
-            idempotency = IdempotencyKey(key, fingerprint(operation, fields, _digests(uploaded, views)))
+        idempotency = idempotency_key(key, lambda: fingerprint(operation, fields, _digests(uploaded, views)))
+        if idempotency is not None:
             first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
@@ -138,22 +136,34 @@ class Submitter:
         )
 
 
+def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:
+    """Return what stands for each image in a request's fingerprint."""
+    if views:
+        return [f"{view} {file.digest()}" for view, file in views.items()]
+    return [file.digest() for file in uploaded]
+
+
+def require_views_taken(services: AgentServices, views: Sequence[ViewName]) -> None:
+    """Raise ViewsUnsupported where there are views and the model takes none, StoreUnavailable."""
+    if views and not services.takes_views():
+        raise ViewsUnsupported(details={"fields": [f"view_{view}" for view in views]})
+
+
 def require_key(key: str | None) -> None:
     """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
 
 
+def idempotency_key(key: str | None, digest: Callable[[], str]) -> IdempotencyKey | None:
+    """Return a request's key with its fingerprint, which is only made where there is a key. Raises as require_key."""
+    require_key(key)
+    return None if key is None else IdempotencyKey(key, digest())
+
+
 def model_of(settings: Settings) -> str:
     """Return what the settings have workers run: jobs for one model are no batch mates of another's."""
     return f"{settings.model_path} {settings.model_subfolder}"
-
-
-def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:
-    """Return what stands for each image in a request's fingerprint."""
-    if views:
-        return [f"{view} {file.digest()}" for view, file in views.items()]
-    return [file.digest() for file in uploaded]
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:

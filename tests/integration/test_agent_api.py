@@ -75,7 +75,7 @@ def test_a_signed_request_is_let_in(waiting: WatchedService) -> None:
 def test_a_request_without_a_signing_header_is_refused(waiting: WatchedService, header: str) -> None:
     answer = waiting.get("/jobs", headers={header: None})
     assert answer.refusal == (401, "AUTH_MISSING")
-    assert answer.json()["details"] == {"header": header}
+    assert answer.json()["details"] == {"header": header, "docs": "/docs"}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_agent_may_be_bound_to_addresses(waiting: WatchedService) -> None:
 
 
 CALLS = {
-    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}")],
+    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}"), ("POST", f"/jobs/{UNKNOWN}/again")],
     "batch": [("POST", "/batch")],
     "status": [("GET", f"/status/{UNKNOWN}"), ("GET", "/jobs")],
     "download": [("GET", f"/download/{UNKNOWN}.glb")],
