@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from backend.api.following import find
-from backend.api.intake import discard_images
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import AgainForm
@@ -29,7 +28,7 @@ from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import Batch, IdempotencyKey, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
-from backend.storage.files import put_new
+from backend.storage.files import discard, put_new
 from backend.validation import (
     GenerateFields,
     GenerationRequest,
@@ -136,7 +135,7 @@ def _copied(services: AgentServices, job: Job) -> Iterator[str]:
         # The connection may have broken just after the job was kept; the janitor knows whether it was.
         raise
     except BaseException:
-        discard_images([name], services.images)
+        discard(services.images, name)
         raise
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from backend.api.intake import TakenImage, discard_images, taken, taken_views
+from backend.api.intake import TakenImage, taken, taken_views
 from backend.api.multipart import FormFile, read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
@@ -25,6 +25,7 @@ from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.limits import ViewName
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.validation import (
     BatchFields,
     GenerateFields,
@@ -148,7 +149,7 @@ def put_in_queue(
         idempotency=idempotency,
     )
     if submitted.replayed:
-        discard_images([job.image_name for job in jobs], services.images)
+        discard(services.images, *(job.image_name for job in jobs))
     services.notifier.notify()
     return Submission(submitted, waits, is_partial)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from training.cutout.objects import ObjectPictures, Pixels, random_colour
 from training.cutout.surfaces import Array, Generator, draw_surroundings
@@ -47,9 +46,7 @@ def draw_composite(seed: int, objects: ObjectPictures, side: int) -> Composite:
     return Composite(np.ascontiguousarray(image), np.ascontiguousarray(mask))
 
 
-def _placed(
-    rng: Generator, picture: Pixels, side: int, horizon: float | None, taken: Array
-) -> tuple[Array, Array]:
+def _placed(rng: Generator, picture: Pixels, side: int, horizon: float | None, taken: Array) -> tuple[Array, Array]:
     """Return an object's colours (side, side, 3) and alpha (side, side) in the photograph's frame."""
     size = float(rng.uniform(0.3, 0.95)) * (1.0 if not taken.any() else 0.6)
     scale = size * side / max(picture.shape[:2])

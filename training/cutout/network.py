@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 WIDTHS = (16, 32, 64, 96, 128, 144)
 STRIDE = 2 ** len(WIDTHS)

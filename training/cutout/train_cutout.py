@@ -17,11 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from backend.hunyuan3d.image.cutout_network import CutoutNetwork
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from backend.hunyuan3d.image.cutout_network import CutoutNetwork
 from training.cutout.composites import draw_composite
 from training.cutout.objects import ObjectPictures
 
