@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backend.api.multipart import FormFile
-from backend.api.uploads import UploadLimits, check, check_and_store
+from backend.api.uploads import UploadLimits, add_view, check, check_and_store
 from backend.errors import FileTooLarge, InvalidImage, ServiceError, StoreUnavailable, UnsupportedImage
-from backend.storage.files import FileStore
+from backend.hunyuan3d.image.view_pages import VIEWS_FORMAT, ViewPages
+from backend.storage.files import FileStore, put_new
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,30 @@ def taken(
         raise
     except BaseException:
         discard_images([image.name for image in found], images)
+        raise
+
+
+@contextmanager
+def taken_views(files: Sequence[FormFile], images: FileStore, limits: UploadLimits) -> Iterator[list[TakenImage]]:
+    """Check the views of one object and store them as one file, which counts as one image, called as the first is.
+
+    Raises what taken raises, for all bad views at once; then nothing is stored.
+    """
+    pages, refused = ViewPages(), list[TakenImage]()
+    for file in files:
+        try:
+            add_view(file, pages, limits.image)
+        except (InvalidImage, UnsupportedImage, FileTooLarge) as error:
+            refused.append(TakenImage(file, refusal=error))
+    if refused:
+        raise _refusal_of(refused, is_batch=len(files) > 1)
+    name = put_new(images, VIEWS_FORMAT, pages.finish())
+    try:
+        yield [TakenImage(files[0], name)]
+    except StoreUnavailable:
+        raise
+    except BaseException:
+        discard_images([name], images)
         raise
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from tests.support.faults.report import report
 from tests.support.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, until, web_service
 from tests.support.hostile import FORM
-from tests.support.hostile_pictures import encode, good_png
+from tests.support.hostile_pictures import good_png
+from tests.support.picture_files import encode
 from tests.support.redis_backend import redis_server
 from tests.support.running import API, Answer, RunningService
 from tests.support.small_disk import small_disk

@@ -14,7 +14,8 @@ from PIL import Image
 from tests.support.faults.report import report
 from tests.support.faults.web_harness import behind, fake_worker, images, one_image, web_service
 from tests.support.hostile import FORM
-from tests.support.hostile_pictures import encode, good_png
+from tests.support.hostile_pictures import good_png
+from tests.support.picture_files import encode
 from tests.support.running import API, Agent, Answer, RunningService
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "QUERY")
