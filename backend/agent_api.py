@@ -49,6 +49,7 @@ from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
 from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
+from backend.api.responses import DOCS_PAGE
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.api.waiting import when_changed
 from backend.auth.loopback import Caller, MetricsReaders
@@ -61,7 +62,7 @@ from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
 _SUBMITTER = "agent_submitter"
-_OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
+_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics")
 
 api = APIBlueprint(
     "agent_api",

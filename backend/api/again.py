@@ -16,7 +16,7 @@ from backend.api.intake import discard_images
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import AgainForm
-from backend.api.submissions import Submission, model_of, require_key
+from backend.api.submissions import Submission, model_of, require_key, require_views_taken
 from backend.auth.agents import AgentConfig
 from backend.errors import ArtifactNotFound, FilesExpired, JobNotFound, RequestUnreadable, StoreUnavailable
 from backend.hunyuan3d.octree_resolutions import Resolutions
@@ -64,9 +64,19 @@ def submit_again(
     fields = changed(job, given, resolutions)
     resolutions.check(fields.octree_resolution)
     require_offered(fields)
+    views = GenerationRequest.from_json(job.request).views
+    require_views_taken(services, views)
     services.require_worker(began)
     with _copied(services, job) as image:
-        new = new_job(fields, image, model_of(services.settings), secrets.randbits, resolutions, filename=job.filename)
+        new = new_job(
+            fields,
+            image,
+            model_of(services.settings),
+            secrets.randbits,
+            resolutions,
+            views=views,
+            filename=job.filename,
+        )
         submitted = services.store.submit(
             agent.internal_id,
             [new],

@@ -22,7 +22,7 @@ _CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
 _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
-    "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
+    "AUTH_MISSING": f"{_SIGN}, and the service's own page (`details.docs`); `details.header` names the header.",
     "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your "
     "request (of an RFC 9421 signature `details.components`), and your code with the known answer in "
     f"[signing.md](signing.md). {_OPERATOR} for a new key when it was rotated.",

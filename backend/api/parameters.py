@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
+from backend.field_types import LABEL_PATTERN, STRICT
 from backend.jobs.models import Status
 from backend.limits import (
     DEFAULT_BACKGROUND_MODE,
@@ -28,7 +29,7 @@ from backend.limits import (
     MeshFormat,
     ObjectChoice,
 )
-from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
+from backend.validation import BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)

@@ -86,8 +86,7 @@ class Submitter:
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
         views = views_of(form)
-        if views and not self._services.takes_views():
-            raise ViewsUnsupported(details={"fields": [file.field for file in views.values()]})
+        require_views_taken(self._services, tuple(views))
         uploaded = tuple(views.values()) or images_of(
             form, limits.form.file_field, limits.fewest, limits.form.max_files
         )
@@ -136,6 +135,19 @@ class Submitter:
         )
 
 
+def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:
+    """Return what stands for each image in a request's fingerprint."""
+    if views:
+        return [f"{view} {file.digest()}" for view, file in views.items()]
+    return [file.digest() for file in uploaded]
+
+
+def require_views_taken(services: AgentServices, views: Sequence[ViewName]) -> None:
+    """Raise ViewsUnsupported where there are views and the model takes none, StoreUnavailable."""
+    if views and not services.takes_views():
+        raise ViewsUnsupported(details={"fields": [f"view_{view}" for view in views]})
+
+
 def require_key(key: str | None) -> None:
     """Raise InvalidIdempotencyKey for a header that is there and is no Idempotency-Key."""
     if key is not None and not _KEY.fullmatch(key):
@@ -151,13 +163,6 @@ def idempotency_key(key: str | None, digest: Callable[[], str]) -> IdempotencyKe
 def model_of(settings: Settings) -> str:
     """Return what the settings have workers run: jobs for one model are no batch mates of another's."""
     return f"{settings.model_path} {settings.model_subfolder}"
-
-
-def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:
-    """Return what stands for each image in a request's fingerprint."""
-    if views:
-        return [f"{view} {file.digest()}" for view, file in views.items()]
-    return [file.digest() for file in uploaded]
 
 
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:

@@ -23,7 +23,8 @@ from schemathesis import checks
 from backend.agent_api import api
 from backend.api.openapi import make_document
 from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
+from orfeas_client.signing import digest_body
 from tests.support.hostile_pictures import good_png
 from tests.support.running import Agent
 from tests.support.watched import WatchedService, sample

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import select
 
-from backend.auth.hmac_signing import EMPTY_DIGEST, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
 from backend.jobs.janitor import Janitor
 from backend.jobs.schema import idempotency_keys, jobs
@@ -30,6 +30,7 @@ from backend.periodic import utc_now
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, is_temporary
+from orfeas_client.signing import EMPTY_DIGEST
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.running import API, Agent, Answer, RunningService, running_service
 
