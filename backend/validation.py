@@ -155,8 +155,7 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     objects: ObjectChoice = Field(
-        default=DEFAULT_OBJECTS,
-        description="Whether all objects of the picture and pieces of the mesh are kept, or the largest.",
+        default=DEFAULT_OBJECTS, description="Whether all objects of image and mesh are kept, or the largest alone."
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
