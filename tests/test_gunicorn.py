@@ -13,11 +13,12 @@ import psutil
 import pytest
 
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.periodic import utc_now
 from backend.storage.database import Database
+from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form, image_form
 from tests.support.hostile_pictures import good_png
 from tests.support.own_process import printed

@@ -22,9 +22,9 @@ from pydantic.json_schema import models_json_schema
 from backend import __version__
 from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
-from backend.auth import hmac_signing as signing
 from backend.auth import rfc9421 as message_signatures
 from backend.errors import EndpointNotFound, RetryLater, ServiceError
+from orfeas_client import signing
 
 _DESCRIPTION = """\
 Pictures in, 3D meshes out. Every call but `/health` is signed.

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from backend.jobs.schema import nonces
 from tests.support.fake_gpu import FakeProcessor
-from tests.support.faults.web_harness import PATIENCE_SECONDS, behind, fake_worker, one_image, until, web_service
+from tests.support.faults.web_harness import TIMEOUT_SECONDS, fake_worker, one_image, records_of, until, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
 from tests.support.redis_backend import redis_server
@@ -27,7 +27,7 @@ HEARD_WITHIN = 40.0
 @pytest.mark.slow
 def test_who_waits_in_one_process_hears_of_what_the_worker_of_another_did(tmp_path: Path) -> None:
     released = threading.Event()
-    model = FakeProcessor(before_call=lambda _call: released.wait(PATIENCE_SECONDS))
+    model = FakeProcessor(before_call=lambda _call: released.wait(TIMEOUT_SECONDS))
     settings = {
         "DATABASE_URL": empty_database("postgresql", tmp_path),
         "RATE_LIMIT_STORAGE_URL": redis_server().url,
@@ -37,7 +37,7 @@ def test_who_waits_in_one_process_hears_of_what_the_worker_of_another_did(tmp_pa
     }
     with (
         web_service(tmp_path / "service", processes=2, works=False, **settings) as service,
-        behind(service) as found,
+        records_of(service) as found,
         fake_worker(service, model),
         ThreadPoolExecutor(CALLERS + 1) as pool,
     ):

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from backend.auth.agents_file import rotate_agent, set_enabled
-from backend.auth.hmac_signing import digest_body
+from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.running import API, Agent, Answer, running_service
@@ -209,7 +209,7 @@ def test_an_agent_may_be_bound_to_addresses(waiting: WatchedService) -> None:
 
 
 CALLS = {
-    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}")],
+    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}"), ("POST", f"/jobs/{UNKNOWN}/again")],
     "batch": [("POST", "/batch")],
     "status": [("GET", f"/status/{UNKNOWN}"), ("GET", "/jobs")],
     "download": [("GET", f"/download/{UNKNOWN}.glb")],
