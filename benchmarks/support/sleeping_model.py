@@ -74,6 +74,7 @@ class SleepingModel:
     compiled: bool = False
     takes_views: bool = False
     prepares_ahead: bool = False
+    takes_views: bool = False
     mean: float | None = None
     defaults: Any = field(
         default_factory=lambda: SimpleNamespace(num_inference_steps=_STEPS, guidance_scale=5.0, octree_resolution=384)
