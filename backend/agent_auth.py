@@ -15,22 +15,18 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
 from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
 from backend.auth.audit_log import AuditEntry, AuditLog
+from backend.auth.bearer_tokens import CHALLENGE, HEADER, TOKEN_MARK, has_token, hash_of, read_token, require_safe_way
 from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import (
-    HEADER_AGENT,
-    HEADER_SIGNATURE,
-    Signed,
-    read_signed_request,
-    sign_request,
-    signature_matches,
-)
+from backend.auth.hmac_signing import Signed, read_signed_request, sign_request, signature_matches, split_target
+from backend.auth.links import EXPIRES, SIGNATURE, LinkQuery, SignedLinks
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RateState, RequestLimits
@@ -44,14 +40,15 @@ from backend.errors import (
     AuthInvalid,
     AuthMissing,
     AuthReplayed,
-    AuthUnavailable,
     ConfigurationError,
     IpNotAllowed,
     OperationNotAllowed,
+    RetryLater,
     ServiceError,
 )
 from backend.jobs.models import Clock
 from backend.telemetry.logs import logged_jobs
+from orfeas_client.signing import HEADER_AGENT, HEADER_SIGNATURE
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 
@@ -61,19 +58,25 @@ LOCAL_AGENT_ID = "local"
 ANY_OPERATION = "any"
 """What a view asks for that every agent may call."""
 
+SIGNED, TOKEN, LINK = "signature", "token", "link"
+"""By what a request may be admitted."""
+
+_SIGNING_HEADERS = (HEADER_AGENT, HEADER_SIGNATURE, HEADER_INPUT, HEADER_MESSAGE_SIGNATURE)
 _FOLLOWING_METHODS = ("GET", "HEAD", "DELETE")
 """Methods that make nothing: they follow, fetch or cancel."""
 
 _EXTENSION = "agent_guard"
-_MARK = "agent_operation"
+_MARK, _LINK_MARK = "agent_operation", "agent_link"
 _Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
 
 
 def require_agent_token(
-    operation: str,
+    operation: str, *, link: str = ""
 ) -> Callable[[Callable[_Arguments, _Answer]], Callable[_Arguments, _Answer]]:
     """Let a view be called only by agents that were granted the operation; ANY_OPERATION is granted to all.
+
+    link : the view's argument that names a file, where a signed link to that does in place of the agent's headers
 
     The view finds the agent in `g.agent` and the verified body in `g.body` (a binary file, at its start);
     `request.stream` reads the same file. The guard runs before any other decorator of the view, as long as those keep
@@ -87,10 +90,11 @@ def require_agent_token(
         def guarded(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
             # A view that is called otherwise than by its route was not seen before the request.
             if g.get("agent_operation") != operation:
-                _current_guard().admit(operation)
+                _current_guard().admit(operation, link)
             return view(*args, **kwargs)
 
         setattr(guarded, _MARK, operation)
+        setattr(guarded, _LINK_MARK, link)
         return guarded
 
     return decorate
@@ -121,6 +125,7 @@ class _Visit:
 
     operation: str
     address: IPAddress | None
+    credential: str
     agent_id: str = ""
     verified: bool = False
     outcome: str = ServiceError.code
@@ -138,6 +143,7 @@ class AgentGuard:
         limits: RequestLimits,
         audit: AuditLog,
         clock: Clock,
+        links: SignedLinks | None = None,
     ) -> None:
         if settings.auth_enabled and registry is None:
             raise ConfigurationError("A guard that checks signatures needs a registry of agents.")
@@ -147,6 +153,7 @@ class AgentGuard:
         self._limits = limits
         self._audit = audit
         self._clock = clock
+        self._links = links
         self._spool_dir = settings.spool_dir
         self._bodies = BodySlots()
         self._max_body_bytes = {name: settings.max_body_bytes(name) for name in (*OPERATIONS, ANY_OPERATION)}
@@ -158,20 +165,28 @@ class AgentGuard:
         )
 
     @classmethod
-    def from_settings(cls, settings: Settings, nonces: NonceStore, clock: Clock) -> AgentGuard:
-        """Return the guard that the settings describe. Raises AgentsFileError without a usable agents file."""
+    def from_settings(
+        cls, settings: Settings, nonces: NonceStore, clock: Clock, links: SignedLinks | None = None
+    ) -> AgentGuard:
+        """Return the guard that the settings describe; links : what makes those that are honoured, None for none.
+
+        Raises AgentsFileError without a usable agents file.
+        """
         defaults = AgentDefaults(settings.rate_limit, settings.batch_rate_limit, settings.max_active_jobs)
         registry = AgentRegistry(settings.agents_file, defaults) if settings.auth_enabled else None
         audit = AuditLog(settings.audit_log, clock)
-        return cls(settings, registry, nonces, RequestLimits(settings), audit, clock)
+        return cls(settings, registry, nonces, RequestLimits(settings), audit, clock, links)
 
     def removed_agents(self) -> frozenset[str]:
         """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
         return self._registry.removed() if self._registry else frozenset()
 
     def is_signed(self) -> bool:
-        """Return whether the request at hand is one that an agent signs, by either scheme, and is to be checked."""
-        return self._settings.auth_enabled and any(name in request.headers for name in (HEADER_AGENT, HEADER_INPUT))
+        """Return whether the request at hand is meant to be an agent's, by either scheme or a token, to be checked."""
+        signed = any(name in request.headers for name in (HEADER_AGENT, HEADER_INPUT))
+        # Others have tokens of their own.
+        is_ours = self._settings.bearer_tokens and f" {TOKEN_MARK}" in request.headers.get(HEADER, "")
+        return self._settings.auth_enabled and (signed or is_ours)
 
     def rate_states(self, agent: AgentConfig) -> dict[str, RateState]:
         """Return what is left of an agent's rate limits, by their names; nothing of the local agent, which has none."""
@@ -186,13 +201,13 @@ class AgentGuard:
         app.extensions[_EXTENSION] = self
         self._limits.init_app(app)
         app.before_request(self._admit_marked)
-        app.after_request(_note_status)
+        app.after_request(self._note_answer)
         app.teardown_request(self._leave)
 
-    def admit(self, operation: str) -> None:
+    def admit(self, operation: str, link: str = "") -> None:
         """Check the request at hand in api.md's order and fill `g`; later calls check the operation alone.
 
-        Raises the error of the first check that fails.
+        link : as require_agent_token's. Raises the error of the first check that fails.
         """
         if "agent" in g:
             _require_operation(g.agent, operation)
@@ -202,26 +217,45 @@ class AgentGuard:
             request.headers.get("X-Forwarded-For", ""),
             self._settings.trusted_proxies,
         )
-        visit = g.agent_visit = _Visit(operation, address)
+        visit = g.agent_visit = _Visit(operation, address, self._credential(link))
         try:
-            agent = self._check_signed(visit) if self._settings.auth_enabled else self._check_local(visit)
+            agent = self._check(visit, link) if self._settings.auth_enabled else self._check_local(visit, link)
         except ServiceError as error:
             visit.outcome = error.code
             raise
         visit.outcome = "admitted"
         g.agent, g.agent_operation = agent, operation
 
-    def _check_signed(self, visit: _Visit) -> AgentConfig:
+    def _credential(self, link: str) -> str:
+        """Return by what the request at hand is to be admitted: one thing alone."""
+        if link and self._links is not None and _link_query().is_one:
+            return LINK
+        if not self._settings.auth_enabled:
+            return ""
+        by_token = self._settings.bearer_tokens and has_token(request.headers.get(HEADER))
+        return TOKEN if by_token else SIGNED
+
+    def _check(self, visit: _Visit, link: str) -> AgentConfig:
+        digest: str | None = None
         try:
-            signed, agent = self._vouch(visit)
-        except AuthUnavailable:
+            if visit.credential == LINK:
+                agent = self._vouch_for_link(visit, link, self._registered)
+            elif visit.credential == TOKEN:
+                agent = self._vouch_for_token(visit)
+            else:
+                signed, agent = self._vouch(visit)
+                digest = signed.body_digest
+        except RetryLater:
             raise
         except ServiceError:
             self._limits.admit_refusal(str(visit.address or ""))
             raise
-        self._limits.admit_agent(agent, visit.operation, follows=request.method in _FOLLOWING_METHODS)
+        if visit.credential == LINK:
+            self._limits.admit_link(agent, str(visit.address or ""))
+        else:
+            self._limits.admit_agent(agent, visit.operation, follows=request.method in _FOLLOWING_METHODS)
         with self._bodies.one(agent.agent_id) if has_body(request.environ) else nullcontext():
-            self._take_body(visit.operation, signed.body_digest)
+            self._take_body(visit.operation, digest)
         return agent
 
     def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
@@ -231,18 +265,52 @@ class AgentGuard:
         # An id that nobody has is not written down: it may be a key in the wrong header.
         visit.agent_id = known.agent_id if known else ""
         agent = verify(signed, known, now, self._settings.timestamp_tolerance, self._dummy_keys)
+        self._require_admissible(visit, agent)
+        signed_at = SignedAt(datetime.fromtimestamp(int(signed.timestamp), UTC), self._tolerance)
+        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl, signed_at):
+            raise AuthReplayed
+        return signed, agent
+
+    def _vouch_for_token(self, visit: _Visit) -> AgentConfig:
+        header, environ, proxies = request.headers.get, request.environ, self._settings.trusted_proxies
+        require_safe_way(environ["wsgi.url_scheme"], Caller.of(environ, header), header, proxies)
+        signed = next((name for name in _SIGNING_HEADERS if header(name) is not None), None)
+        if signed is not None:
+            raise AuthMissing(
+                f"Send a token or a signature, not both: {HEADER} or {signed}.", details={"header": signed}
+            )
+        token = read_token(header(HEADER, ""))
+        agent = self._registry.get_by_token(hash_of(token)) if self._registry else None
+        if agent is None:
+            raise AuthInvalid("This token is not an agent's: it was mistyped, or revoked.")
+        visit.agent_id = agent.agent_id
+        self._require_admissible(visit, agent)
+        return agent
+
+    def _vouch_for_link(self, visit: _Visit, link: str, agent_of: Callable[[str], AgentConfig | None]) -> AgentConfig:
+        assert self._links is not None  # noqa: S101
+        path, _ = split_target(_target(request.environ))
+        filename = str((request.view_args or {}).get(link, ""))
+        agent = self._links.check(path, filename, _link_query(), agent_of)
+        visit.agent_id = agent.agent_id
+        self._require_admissible(visit, agent)
+        return agent
+
+    def _registered(self, internal_id: str) -> AgentConfig | None:
+        return self._registry.get_by_internal_id(internal_id) if self._registry else None
+
+    def _require_admissible(self, visit: _Visit, agent: AgentConfig) -> None:
+        """See that an agent that was made out may do what is asked, from where it is."""
         visit.verified = True
         if not agent.enabled:
             raise AgentDisabled
         if agent.allowed_ips and not is_allowed(visit.address, agent.allowed_ips):
             raise IpNotAllowed
         _require_operation(agent, visit.operation)
-        signed_at = SignedAt(datetime.fromtimestamp(int(signed.timestamp), UTC), self._tolerance)
-        if not self._nonces.remember(agent.agent_id, signed.nonce, now, self._nonce_ttl, signed_at):
-            raise AuthReplayed
-        return signed, agent
 
-    def _check_local(self, visit: _Visit) -> AgentConfig:
+    def _check_local(self, visit: _Visit, link: str) -> AgentConfig:
+        if visit.credential == LINK:
+            self._vouch_for_link(visit, link, {self._local.internal_id: self._local}.get)
         visit.agent_id = LOCAL_AGENT_ID
         # A server may have been bound elsewhere than the settings say.
         if not is_from_here(Caller.of(request.environ, request.headers.get), self._settings.trusted_proxies):
@@ -264,9 +332,17 @@ class AgentGuard:
         # Flask answers OPTIONS by itself, without the view.
         if request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False):
             return
-        operation = getattr(current_app.view_functions[request.endpoint], _MARK, None)
+        view = current_app.view_functions[request.endpoint]
+        operation = getattr(view, _MARK, None)
         if operation is not None:
-            self.admit(operation)
+            self.admit(operation, getattr(view, _LINK_MARK, ""))
+
+    def _note_answer(self, response: Response) -> Response:
+        if "agent_visit" in g:
+            g.agent_visit.status = response.status_code
+            if response.status_code == HTTPStatus.UNAUTHORIZED and self._settings.bearer_tokens:
+                response.headers.add("WWW-Authenticate", CHALLENGE)
+        return response
 
     def _leave(self, _error: BaseException | None) -> None:
         visit: _Visit | None = g.pop("agent_visit", None)
@@ -289,14 +365,9 @@ class AgentGuard:
                     method=request.method,
                     path=request.path,
                     job_ids=logged_jobs(),
+                    credential=visit.credential,
                 )
             )
-
-
-def _note_status(response: Response) -> Response:
-    if "agent_visit" in g:
-        g.agent_visit.status = response.status_code
-    return response
 
 
 def _current_guard() -> AgentGuard:
@@ -309,6 +380,10 @@ def _current_guard() -> AgentGuard:
 def _require_operation(agent: AgentConfig, operation: str) -> None:
     if operation != ANY_OPERATION and operation not in agent.operations:
         raise OperationNotAllowed(details={"operation": operation})
+
+
+def _link_query() -> LinkQuery:
+    return LinkQuery(request.args.getlist(EXPIRES), request.args.getlist(SIGNATURE))
 
 
 def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:

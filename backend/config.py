@@ -25,6 +25,9 @@ _FORM_BYTES = 1 << 20
 
 _PLAIN_BODY_BYTES = 1 << 16
 _UNSET = Path()
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_ORIGIN = rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])(:({_PORT}))?/?"
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,32 @@ class Settings:
         ),
     ] = "auto"
 
+    public_url: Annotated[
+        str,
+        Meaning(
+            "PUBLIC_URL",
+            "Where agents reach the service, `https://HOST[:PORT]`: addresses in answers begin with it; without it "
+            "they are relative.",
+            shape=_ORIGIN,
+            expects="https://HOST or https://HOST:PORT (or http://), in small letters and without a path: requests are "
+            "signed for their path, so that a proxy must hand it on as it is",
+        ),
+    ] = ""
+
     auth_enabled: Annotated[
         bool, Meaning("AGENT_AUTH_ENABLED", "Whether requests must be signed; `false` only with a loopback HOST.")
     ] = True
+    bearer_tokens: Annotated[
+        bool,
+        Meaning(
+            "BEARER_TOKENS",
+            "Whether `Authorization: Bearer …` is taken from tools that cannot sign; over https, or on this machine "
+            "(docs/links.md).",
+        ),
+    ] = False
+    link_ttl_seconds: Annotated[
+        int, Meaning("LINK_TTL_SECONDS", "Seconds for which a signed link to a file is good.", 1, 604_800)
+    ] = 3600
     agents_file: Annotated[
         Path, Meaning("AGENTS_FILE", "Agents and their keys; mode 0600.", shown="<ORFEAS_DATA_DIR>/agents.json")
     ] = _UNSET
@@ -167,7 +193,8 @@ class Settings:
         int,
         Meaning(
             "AGENT_WAITS",
-            "Calls of each agent that may wait at once in a web process (`?wait=`); more are answered at once.",
+            "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
+            "at once.",
             0,
             10_000,
         ),
@@ -288,6 +315,7 @@ class Settings:
         self._derive("torch_compile", flag is not None, "on" if flag else "off")
         for name, (kind, meaning) in _settings().items():
             _check(kind, meaning, getattr(self, name))
+        self._derive("public_url", True, self.public_url.removesuffix("/"))
         self._derive("agents_file", self.agents_file == _UNSET, self.data_dir / "agents.json")
         self._derive("audit_log", self.audit_log == _UNSET, self.data_dir / "audit.jsonl")
         self._derive("files_url", not self.files_url, str(self.data_dir))

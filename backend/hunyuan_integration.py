@@ -28,13 +28,14 @@ from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
 from backend.hunyuan3d.device.rehearsal import rehearse
 from backend.hunyuan3d.finishing import draw_ball
+from backend.hunyuan3d.image.image_processor import ImageInput
 from backend.hunyuan3d.memory_errors import is_out_of_memory, named_memory_errors
 from backend.hunyuan3d.mesh.export import export_mesh
 from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import PreparedImage
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-from backend.limits import DEFAULT_FORMAT, BackgroundMode
+from backend.limits import DEFAULT_FORMAT, BackgroundMode, ObjectChoice
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
@@ -120,6 +121,11 @@ class Hunyuan3DProcessor:
         """What the checkpoint says where a request says nothing: num_inference_steps, guidance_scale and so on."""
         return self.pipeline.config.defaults
 
+    @property
+    def takes_views(self) -> bool:
+        """Whether the model takes several views of an object."""
+        return self.pipeline.conditioner.takes_views
+
     def device_state(self) -> DeviceState:
         """Return the device and its memory now. Raises what the device's driver raises when it answers no more."""
         return self.memory.state()
@@ -134,10 +140,10 @@ class Hunyuan3DProcessor:
         return self.pipeline.device.type != "cpu"
 
     def prepare_images(
-        self, images: Sequence[bytes], remove_background: Sequence[BackgroundMode]
+        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode], objects: Sequence[ObjectChoice]
     ) -> list[PreparedImage | ServiceError | None]:
         """Prepare images for generate_shape_batch, on any thread; None for one for which memory was short just now."""
-        prepared = self.pipeline.prepare_images(images, remove_background)
+        prepared = self.pipeline.prepare_images(images, remove_background, objects)
         return [None if isinstance(each, OutOfMemory) else each for each in prepared]
 
     def warm_up(self) -> None:

@@ -97,6 +97,16 @@ MAX_WAIT_SECONDS: Final = 60
 MAX_PAGE_JOBS: Final = 100
 """Jobs that one page of a listing may have."""
 
+ViewName = Literal["front", "left", "back", "right"]
+VIEWS: Final[tuple[ViewName, ...]] = get_args(ViewName)
+"""From where an object may be shown in a picture of its own, in the order of the model's view indices."""
+
+IMAGE_FORMATS: Final = ("PNG", "JPEG", "MPO", "WebP", "AVIF", "GIF", "BMP", "TIFF")
+"""File formats of images that are taken; an MPO is read as the JPEG that it starts with."""
+
+OPTIONAL_IMAGE_FORMATS: Final = ("HEIC",)
+"""Those that are taken where the package that reads them is installed."""
+
 FileKind = Literal["mesh", "preview", "thumbnail", "turntable", "image", "cutout", "shape"]
 FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
 """What a file of a job is. The shape is what its meshes are encoded from, for one more format later; it is not sent."""

@@ -12,18 +12,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
 from backend.agent_auth import AgentGuard
+from backend.auth.link_keys import SqlLinkKeys
+from backend.auth.links import SignedLinks
 from backend.auth.nonces import open_nonce_store
 from backend.auth.wait_slots import WaitSlots
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
 from backend.errors import ServiceStopping
-from backend.hunyuan3d.checkpoint.defaults import configured_resolution
+from backend.hunyuan3d.checkpoint.defaults import configured_resolution, configured_views
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.changes import Changes
+from backend.jobs.cutouts import CutoutTable
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
@@ -73,8 +77,7 @@ class AgentServices:
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
-    sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
-    watch : wakes who waits for a job; wait_slots : for how many calls it may
+    watch : wakes who waits for a job; wait_slots : for how many calls it may, those that wait for their mesh among them
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
@@ -82,6 +85,7 @@ class AgentServices:
     settings: Settings
     resources: Resources
     guard: AgentGuard
+    links: SignedLinks
     notifier: Notifier
     worker: BatchProcessor | None
     watchdog: Watchdog
@@ -91,7 +95,6 @@ class AgentServices:
     agents_task: PeriodicTask
     watch: JobWatch
     wait_slots: WaitSlots
-    sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -114,7 +117,8 @@ class AgentServices:
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
-        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock)
+        links = _links(settings, resources)
+        guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
             worker = BatchProcessor.with_resources(
@@ -130,6 +134,7 @@ class AgentServices:
             settings=settings,
             resources=resources,
             guard=guard,
+            links=links,
             notifier=notifier,
             worker=worker,
             watchdog=watchdog,
@@ -139,7 +144,6 @@ class AgentServices:
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
-            sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
     @property
@@ -168,6 +172,11 @@ class AgentServices:
         return self.resources.artifacts
 
     @property
+    def cutouts(self) -> CutoutTable:
+        """What was cut out alone."""
+        return self.resources.cutouts
+
+    @property
     def registry(self) -> WorkerRegistry:
         """Which workers are alive."""
         return self.resources.registry
@@ -179,6 +188,18 @@ class AgentServices:
         """
         own = self.health.read().octree_resolution or self._configured_resolution
         return Resolutions(own, self.settings.max_octree_resolution)
+
+    def takes_views(self) -> bool:
+        """Return whether the model takes several views of an object, as `resolutions` knows it.
+
+        Raises StoreUnavailable.
+        """
+        found = self.health.read().takes_views
+        return self._configured_views if found is None else found
+
+    @cached_property
+    def _configured_views(self) -> bool:
+        return configured_views(self.settings.model_path, self.settings.model_subfolder)
 
     @cached_property
     def _configured_resolution(self) -> int:
@@ -254,6 +275,12 @@ class AgentServices:
         self.agents_task.stop()
         self.guard.write_audit_sums(all_of_them=True)
         self.resources.stop()
+
+
+def _links(settings: Settings, resources: Resources) -> SignedLinks:
+    keys = SqlLinkKeys(resources.database, resources.clock)
+    lifetime = timedelta(seconds=settings.link_ttl_seconds)
+    return SignedLinks(keys, resources.store.files.owner_of, resources.clock, lifetime)
 
 
 def _agents_task(guard: AgentGuard, resources: Resources, seconds: float) -> PeriodicTask:

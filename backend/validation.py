@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
@@ -42,6 +42,21 @@ from backend.errors import (
     UnknownField,
 )
 from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, expected_by, read_text, shown
+from backend.field_types import (
+    STRICT,
+    Formats,
+    Guidance,
+    Label,
+    Millimetres,
+    Quality,
+    RequestResolution,
+    Resolution,
+    Seed,
+    SeedOrDrawn,
+    Steps,
+    TargetFaces,
+    scale_of_old,
+)
 from backend.hunyuan3d.mesh.offered import require_compression, require_format
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
@@ -58,20 +73,8 @@ from backend.limits import (
     DEFAULT_QUALITY,
     DEFAULT_SCALE_MM,
     DEFAULT_UPRIGHT,
-    MAX_GUIDANCE_SCALE,
-    MAX_LABEL_CHARACTERS,
-    MAX_QUALITY,
-    MAX_RESOLUTION,
     MAX_SCALE_MM,
-    MAX_STEPS,
-    MAX_TARGET_FACES,
-    MIN_QUALITY,
-    MIN_REQUEST_RESOLUTION,
-    MIN_RESOLUTION,
-    MIN_SCALE_MM,
-    MIN_STEPS,
-    MIN_TARGET_FACES,
-    SEED_LIMIT,
+    VIEWS,
     Acceleration,
     BackgroundMode,
     ColorMode,
@@ -80,38 +83,10 @@ from backend.limits import (
     ObjectChoice,
     Place,
     Upright,
+    ViewName,
     default_target_faces,
 )
 
-
-def _separate_formats(value: object) -> object:
-    """Take a text of formats apart at its commas, name each once, and leave what is neither text nor list alone."""
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(dict.fromkeys(parts)) if isinstance(parts, (list, tuple)) else value
-
-
-def _scale_of_old(value: object) -> object:
-    """Give a mesh that was asked for without a size, which earlier versions took, the size that is usual now."""
-    return DEFAULT_SCALE_MM if value is None else value
-
-
-Formats = Annotated[tuple[MeshFormat, ...], BeforeValidator(_separate_formats), Field(min_length=1)]
-
-Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
-Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
-Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
-Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
-RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOLUTION)]
-Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
-SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
-TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
-LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
-Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
-
-STRICT = ConfigDict(
-    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
-)
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "format": InvalidFormat,
     "quality": InvalidQuality,
@@ -180,7 +155,7 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     objects: ObjectChoice = Field(
-        default=DEFAULT_OBJECTS, description="Whether all pieces of the mesh are kept, or the largest alone."
+        default=DEFAULT_OBJECTS, description="Whether all objects of image and mesh are kept, or the largest alone."
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
@@ -231,7 +206,8 @@ class GenerationRequest(BaseModel):
     """What one job is to make; kept with the job as JSON text.
 
     formats : the first is what download_url names. octree_resolution : cells a side, as quality or the caller said.
-    steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all.
+    steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all. views : of an object that
+    is shown in several images, in the order in which they are stored; none where there is one image.
     What has a default is not named by jobs that an earlier version queued.
     """
 
@@ -245,7 +221,7 @@ class GenerationRequest(BaseModel):
     seed: Seed
     target_faces: TargetFaces | None
     remove_background: BackgroundMode
-    scale_mm: Annotated[float, BeforeValidator(_scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
+    scale_mm: Annotated[float, BeforeValidator(scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
     acceleration: Acceleration = DEFAULT_ACCELERATION
     objects: ObjectChoice = DEFAULT_OBJECTS
     color: ColorMode = DEFAULT_COLOR
@@ -254,6 +230,7 @@ class GenerationRequest(BaseModel):
     compress: Compression = DEFAULT_COMPRESSION
     preview: bool = True
     turntable: bool = False
+    views: tuple[ViewName, ...] = ()
 
     @property
     def format(self) -> MeshFormat:
@@ -277,7 +254,9 @@ class GenerationRequest(BaseModel):
         steps = f"quality {self.quality}" if self.steps is None else str(self.steps)
         guidance = "default" if self.guidance_scale is None else repr(self.guidance_scale)
         faster = "" if self.acceleration == DEFAULT_ACCELERATION else f", acceleration {self.acceleration}"
-        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}, model {model}"
+        # The front alone is what a single image is taken for.
+        seen = "" if self.views in ((), (VIEWS[0],)) else f", views {' '.join(self.views)}"
+        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}{seen}, model {model}"
 
     def options(self, defaults: Defaults) -> ImageOptions:
         """Return what the model is to do; where the request says nothing, what its checkpoint says.
@@ -345,15 +324,17 @@ def new_job(
     draw_bits: Callable[[int], int],
     resolutions: Resolutions,
     *,
+    views: tuple[ViewName, ...] = (),
     filename: str | None = None,
     refusal: ServiceError | None = None,
 ) -> NewJob:
     """Return the job of one image of a form.
 
     image : the name that it is stored under; model : what the worker is to run; draw_bits : gives so many random bits
+    views : which are stored under that name, where it is not one image
     filename, refusal : as NewJob's
     """
-    request = resolve(fields, lambda: draw_bits(32), resolutions)
+    request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
     return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
 
@@ -408,10 +389,10 @@ def _target_faces(fields: GenerationFields) -> int | None:
     return None if asked == "none" else asked
 
 
-def fingerprint(operation: str, fields: GenerationFields, digests: Sequence[str]) -> str:
+def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
     """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
 
-    fields : those that were given count; digests : of the images' bytes as they came, in order
+    fields : those that were given count; digests : of the images' bytes as they came, in order, or the job it is about
     """
     given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
     parts = [operation, given, list(digests)]

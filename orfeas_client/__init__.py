@@ -20,16 +20,19 @@ __all__ = [
     "AgentClient",
     "Batch",
     "ClientError",
+    "Cutout",
     "Fields",
     "Health",
     "Job",
     "JobPage",
     "LocalFileError",
     "MeshFile",
+    "NothingToLink",
     "ServiceRefused",
     "ServiceUnreachable",
     "UnexpectedAnswer",
     "WaitedTooLong",
+    "Warned",
 ]
 
 if TYPE_CHECKING:
@@ -37,14 +40,15 @@ if TYPE_CHECKING:
     from orfeas_client.errors import (
         ClientError,
         LocalFileError,
+        NothingToLink,
         ServiceRefused,
         ServiceUnreachable,
         UnexpectedAnswer,
         WaitedTooLong,
     )
-    from orfeas_client.models import Batch, Fields, Health, Job, JobPage, MeshFile
+    from orfeas_client.models import Batch, Cutout, Fields, Health, Job, JobPage, MeshFile, Warned
 else:
-    _MODELS = ("Batch", "Fields", "Health", "Job", "JobPage", "MeshFile")
+    _MODELS = ("Batch", "Cutout", "Fields", "Health", "Job", "JobPage", "MeshFile", "Warned")
 
     def __getattr__(name: str) -> object:
         """Import a public name's module when the name is first asked for (PEP 562)."""

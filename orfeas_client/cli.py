@@ -20,7 +20,7 @@ from pathlib import Path
 
 from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
 from orfeas_client.console import Made, Screen
-from orfeas_client.errors import LocalFileError, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+from orfeas_client.errors import LocalFileError, NothingToLink, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 from orfeas_client.file_names import first_free
 
 DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -72,7 +72,7 @@ def run(
         return _failed(screen, failure, FILE_TROUBLE)
     except (ServiceUnreachable, UnexpectedAnswer) as failure:
         return _failed(screen, failure, UNREACHABLE)
-    except ServiceRefused as failure:
+    except (ServiceRefused, NothingToLink) as failure:
         return _failed(screen, failure, REFUSED)
     except ClientError as failure:
         return _failed(screen, failure, BAD_OPTIONS)
@@ -186,6 +186,35 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path, preview: b
         failure.job_id = job.id
         raise
     return Made(image, job, file, tuple(others))
+
+
+def _cutout(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    output: Path = options.output or Path(f"{options.image.stem or 'picture'}-cutout.png")
+    target = output / f"{options.image.stem or 'picture'}-cutout.png" if output.is_dir() else output
+    _check_writable(target)
+    made = client.cutout(options.image, remove_background=options.remove_background, objects=options.objects)
+    screen.cutout(str(options.image), made, client.download(made.url, target))
+    return DONE
+
+
+def _again(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    output: Path = options.output or Path()
+    fields = _fields(options)
+    target = output if output.suffix and not output.is_dir() else None
+    if target is not None:
+        fields["format"] = _format_of(target, fields.get("format"))
+    _check_writable(target or _folder(output) / options.id)
+    sent = client.again(options.id, **fields)
+    (job,) = _jobs_of(_waited(client, sent.id, {}, screen))
+    target = target or output / f"{job.id}.{job.metadata.get('format', 'glb')}"
+    result = _fetched(client, job.filename or job.id, job, target, bool(options.preview))
+    screen.made([result])
+    return REFUSED if result.problem else DONE
+
+
+def _link(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.link(client.link(options.id, options.format))
+    return DONE
 
 
 def _wait(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
@@ -326,15 +355,27 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
-    generate.add_argument("image", metavar="PICTURE", type=Path, help="PNG, JPEG or WebP file with one object on it")
+    generate.add_argument("image", metavar="PICTURE", type=Path, help="picture file with one object on it")
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     _add_fields(generate)
+    again = command("again", _again, "make an earlier picture's mesh anew, with the options that are given changed")
+    again.add_argument("id", help="the earlier job's id")
+    again.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here, by its id)")
+    _add_fields(again)
+    link = command("link", _link, "show an address at which anybody may fetch a mesh, or a batch, for about an hour")
+    link.add_argument("id", help="a job's or batch's id")
+    link.add_argument("-f", "--format", choices=_FORMATS, help="of a job's meshes (default: the main one)")
     batch = command("batch", _batch, "make the meshes of several pictures")
     batch.add_argument("images", type=Path, nargs="+", metavar="PICTURE", help="any number; sent by up to ten")
     batch.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here")
     partial = "make the meshes of the good pictures when others are bad (default: of none then)"
     batch.add_argument("--accept-partial", action="store_true", help=partial)
     _add_fields(batch)
+    cutout = command("cutout", _cutout, "cut the object out of one picture, to look at before a mesh is made")
+    cutout.add_argument("image", metavar="PICTURE", type=Path, help="as for generate")
+    cutout.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file or folder (default: here)")
+    cutout.add_argument("--remove-background", choices=("auto", "always", "never"), help="default: auto")
+    cutout.add_argument("--objects", choices=("all", "largest"), help="which objects are kept (default: all)")
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
     wait.add_argument("--preview", action="store_true", help="with -o: fetch the pictures of the meshes as well")
@@ -376,7 +417,7 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")
     add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
     add("--acceleration", choices=_ACCELERATIONS, help="faster, slightly different meshes (default: none)")
-    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1 (default: drawn)")
+    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, or -1 for one that is drawn (the default)")
     add("--target-faces", metavar="N", help="at most so many faces, 100 to 2 000 000, or none for all")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100)")

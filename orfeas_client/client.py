@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack
-from urllib.parse import quote
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 import requests
 
 from orfeas_client.download import download_file, download_name
-from orfeas_client.errors import ClientError, ServiceRefused, WaitedTooLong
+from orfeas_client.errors import ClientError, NothingToLink, ServiceRefused, WaitedTooLong
 from orfeas_client.models import (
     Batch,
+    Cutout,
     Fields,
     Health,
     Job,
     JobPage,
     Json,
     MeshFile,
+    read_cutout,
     read_files,
     read_health,
     read_page,
@@ -34,7 +36,7 @@ from orfeas_client.models import (
     read_submitted_job,
 )
 from orfeas_client.retries import PassingFailure, RetryPolicy
-from orfeas_client.transport import Outgoing, Transport, read_json, refusal_of
+from orfeas_client.transport import API_PATH, Outgoing, Transport, read_json, refusal_of
 from orfeas_client.upload import ImageSource, MultipartBody
 
 Progress = Callable[[Job | Batch], None]
@@ -83,6 +85,7 @@ class AgentClient:
         self._on_retry = on_retry
         self._outage_seconds = outage_seconds
         self._may_hold_answers = True
+        self._public: SplitResult | None = None
         self._transport = Transport(
             base_url,
             agent_id,
@@ -138,6 +141,55 @@ class AgentClient:
         body = MultipartBody(texts, images, "images")
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
+    def cutout(
+        self,
+        image: ImageSource,
+        *,
+        remove_background: str | None = None,
+        objects: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Cutout:
+        """Have the object cut out of one picture, at once; `download(cutout.url, …)` fetches it.
+
+        remove_background, objects, idempotency_key : as for `generate`
+        """
+        given = {"remove_background": remove_background, "objects": objects}
+        texts = {name: value for name, value in given.items() if value is not None}
+        return read_cutout(self._post("/cutout", MultipartBody(texts, [image], "image"), idempotency_key))
+
+    def again(
+        self,
+        job_id: str,
+        *,
+        run_async: bool = True,
+        idempotency_key: str | None = None,
+        **fields: Unpack[Fields],
+    ) -> Job:
+        """Have the mesh of an earlier job's picture made anew, and return the new job.
+
+        fields : those that are to be other than they were; seed=-1 draws a new one
+        run_async, idempotency_key : as for `generate`
+        """
+        body = MultipartBody({**_texts(fields), "async": _text(run_async)}, [], "image")
+        return read_submitted_job(self._post(f"/jobs/{_segment(job_id)}/again", body, idempotency_key))
+
+    def link(self, job_or_batch_id: str, format: str | None = None) -> str:
+        """Return an address at which whoever has it may fetch a mesh, or all of a batch, for about an hour.
+
+        format : of a job's meshes, None for the main one. Raises NothingToLink.
+        """
+        value = self.status(job_or_batch_id)
+        found = value.signed_url
+        if format is not None:
+            files = value.files if isinstance(value, Job) else ()
+            found = next((file.signed_url for file in files if file.format == format), None)
+        if found is None:
+            what = "zip" if isinstance(value, Batch) and format is None else f"{format or 'mesh'} file"
+            raise NothingToLink(
+                f"{job_or_batch_id} is {value.status}; there is no {what} that a link could be given to."
+            )
+        return urljoin(urlunsplit(self._transport.base), found)
+
     def status(self, job_or_batch_id: str) -> Job | Batch:
         """Ask for a job, or a batch with its jobs."""
         return self._poll(job_or_batch_id)[0]
@@ -175,11 +227,11 @@ class AgentClient:
     def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
         """Fetch a file, whole or not at all, and return its path.
 
-        source : a job's download_url, a batch's for the zip of all its files, or a file's name
+        source : a job's download_url or signed_url, a batch's for the zip of all its files, or a file's name
         to : a file's path, or a folder that is there; size : how many bytes it must have (metadata's file_size), None =
             as many as the service says
         """
-        name = download_name(source, self._transport.base)
+        name = download_name(source, self._transport.base, *filter(None, [self._public]))
         target = Path(to)
         return download_file(self._transport, name, target / name if target.is_dir() else target, size)
 
@@ -188,7 +240,7 @@ class AgentClient:
 
         What waits ends at once, what runs between two denoising steps.
         """
-        answer = self._transport.call(Outgoing("DELETE", f"/jobs/{_segment(job_or_batch_id)}"))[0]
+        answer = self._call(Outgoing("DELETE", f"/jobs/{_segment(job_or_batch_id)}"))[0]
         return read_status({"job_id": job_or_batch_id, **answer})
 
     def add_format(self, job_id: str, format: str) -> dict[str, MeshFile]:
@@ -215,7 +267,7 @@ class AgentClient:
         """
         query = {"limit": limit, "cursor": cursor, "status": status, "label": label}
         given = {name: str(value) for name, value in query.items() if value is not None}
-        return read_page(self._transport.call(Outgoing("GET", "/jobs", given))[0])
+        return read_page(self._call(Outgoing("GET", "/jobs", given))[0])
 
     def health(self) -> Health:
         """Ask once how the service is; one that cannot serve answers too."""
@@ -230,7 +282,18 @@ class AgentClient:
 
     def _post(self, path: str, body: MultipartBody, idempotency_key: str | None) -> Json:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
-        return self._transport.call(Outgoing("POST", path, headers=headers, body=body))[0]
+        return self._call(Outgoing("POST", path, headers=headers, body=body))[0]
+
+    def _call(self, outgoing: Outgoing, policy: RetryPolicy | None = None) -> tuple[Json, float | None]:
+        """Send a request; learn from what is answered where the service says that it is."""
+        answer, retry_after = self._transport.call(outgoing, policy)
+        listed = answer.get("jobs")
+        said = listed[0] if isinstance(listed, list) and listed else answer
+        address = said.get("status_url") if isinstance(said, Mapping) else None
+        if isinstance(address, str) and address.startswith(("https://", "http://")):
+            url = urlsplit(address)
+            self._public = SplitResult(url.scheme, url.netloc, API_PATH, "", "")
+        return answer, retry_after
 
     def _poll(
         self, job_or_batch_id: str, policy: RetryPolicy | None = None, hold: int = 0
@@ -238,15 +301,13 @@ class AgentClient:
         """Ask for a job or batch. hold : seconds that the answer may be held back while nothing changes."""
         path = f"/status/{_segment(job_or_batch_id)}"
         try:
-            answer, retry_after = self._transport.call(
-                Outgoing("GET", path, {"wait": str(hold)} if hold else {}), policy
-            )
+            answer, retry_after = self._call(Outgoing("GET", path, {"wait": str(hold)} if hold else {}), policy)
         except ServiceRefused as refusal:
             if not hold or refusal.code != "UNKNOWN_FIELD":
                 raise
             # An older service.
             self._may_hold_answers = False
-            answer, retry_after = self._transport.call(Outgoing("GET", path), policy)
+            answer, retry_after = self._call(Outgoing("GET", path), policy)
         return read_status(answer), retry_after
 
     def _longest_hold(self, left: float | None) -> int:

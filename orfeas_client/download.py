@@ -24,13 +24,14 @@ CHUNK_BYTES = 1 << 15
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _FOLDER = "/download/"
+_LINK = re.compile(r"expires=[0-9]{1,12}&signature=[0-9a-f]{64}")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-def download_name(source: str, base: SplitResult) -> str:
-    """Return the name of a file of this service, given as such or as a download_url.
+def download_name(source: str, base: SplitResult, *others: SplitResult) -> str:
+    """Return the name of a file of this service, given as such, as a download_url or as a signed_url.
 
-    base : where the service's API is
+    base : where the service's API is; others : where else the service itself says that it is
     Raises UnexpectedAnswer for an address elsewhere: a signed request must not be led to another host.
     """
     if _NAME.fullmatch(source):
@@ -38,8 +39,10 @@ def download_name(source: str, base: SplitResult) -> str:
     url = urlsplit(urljoin(urlunsplit(base), source))
     folder, _, name = url.path.rpartition("/")
     address = (url.scheme, url.netloc.lower(), f"{folder}/")
-    here = address == (base.scheme, base.netloc.lower(), base.path + _FOLDER)
-    if not here or url.query or url.fragment or not _NAME.fullmatch(name):
+    ours = {(each.scheme, each.netloc.lower(), each.path + _FOLDER) for each in (base, *others)}
+    # A request is signed in any case: what makes an address a link is not needed.
+    is_plain = not url.query or _LINK.fullmatch(url.query)
+    if address not in ours or not is_plain or url.fragment or not _NAME.fullmatch(name):
         raise UnexpectedAnswer(f"{source!r} is not a download of this service; it is not asked for.")
     return name
 

@@ -60,5 +60,9 @@ class LocalFileError(ClientError):
     """A file on this machine cannot be read or written."""
 
 
+class NothingToLink(ClientError):
+    """There is no file to give a link to: the work has not finished, or made none, or the agent may fetch none."""
+
+
 class WaitedTooLong(ClientError):
     """The work had not finished when the waiting was to end; it goes on at the service."""

@@ -15,6 +15,7 @@ from orfeas_client.errors import UnexpectedAnswer
 
 Json = Mapping[str, object]
 _Kind = TypeVar("_Kind")
+_URLS = ("preview", "thumbnail", "turntable", "image", "cutout", "signed")
 _FINISHED = ("completed", "failed", "cancelled")
 
 
@@ -43,11 +44,15 @@ class Fields(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A mesh in one format; bytes : its size, None where the service does not know."""
+    """A mesh in one format.
+
+    bytes : its size, None where the service does not know; signed_url : as Job's
+    """
 
     format: str
     url: str
     bytes: int | None = None
+    signed_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Job:
     """A job as the service last reported it.
 
     status : queued, processing, completed, failed or cancelled; progress : 0–100
-    download_url : set when completed; metadata : what was really done; processing_time : seconds its run took
+    download_url : set when completed; signed_url : the same for whoever has the address, for a while
+    metadata : what was really done; processing_time : seconds its run took
     error_code, error, error_details : why it failed
     index : which of its batch's pictures it is for, from 0, None outside a batch; filename : what that was called
     label : what its agent calls it; request : the fields as the service understood them
@@ -87,6 +93,7 @@ class Job:
     turntable_url: str | None = None
     image_url: str | None = None
     cutout_url: str | None = None
+    signed_url: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -98,12 +105,44 @@ class Job:
         """Whether there is a mesh to download."""
         return self.status == "completed"
 
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What is to be said of its picture and its mesh."""
+        return read_warnings(self.metadata)
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that the service says of a result all the same: a name for programs, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A cut-out alone.
+
+    url : where it is, PNG; method : how it was made; score : how sure it is, 0–1, None where nobody judged it
+    border : share of the picture's border that the object covers; objects : pieces of it that do not touch
+    warnings : what is to be said of it; expires_at : when it is removed, as ISO 8601 says
+    """
+
+    url: str
+    method: str
+    score: float | None
+    border: float | None
+    objects: int | None
+    warnings: tuple[Warned, ...] = ()
+    expires_at: str | None = None
+
 
 @dataclass(frozen=True)
 class Batch:
     """Jobs that were sent together, in the pictures' order.
 
     counts : how many of them are in each state; download_url : a zip of all their files, set when none waits or runs
+    signed_url : as Job's
     expires_at : when the first of them is removed, as ISO 8601 says; None until all have finished
     """
 
@@ -116,6 +155,7 @@ class Batch:
     counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     download_url: str | None = None
     expires_at: str | None = None
+    signed_url: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -180,6 +220,7 @@ def read_status(answer: Json) -> Job | Batch:
         MappingProxyType(dict(_optional(answer, "counts", dict) or {})),
         _optional(answer, "download_url", str),
         _optional(answer, "expires_at", str),
+        _optional(answer, "signed_url", str),
     )
 
 
@@ -212,7 +253,7 @@ def read_job(answer: Json) -> Job:
         MappingProxyType(dict(_optional(answer, "request", dict) or {})),
         _optional(answer, "expires_at", str),
         read_files(answer),
-        *(_optional(answer, f"{kind}_url", str) for kind in ("preview", "thumbnail", "turntable", "image", "cutout")),
+        *(_optional(answer, f"{kind}_url", str) for kind in _URLS),
     )
 
 
@@ -220,7 +261,13 @@ def read_files(answer: Json) -> tuple[MeshFile, ...]:
     """Read the mesh files that an answer lists; a service that knows no lists has one file. Raises UnexpectedAnswer."""
     listed = [_of(dict, item, "files") for item in _optional(answer, "files", list) or []]
     return tuple(
-        MeshFile(_need(item, "format", str), _need(item, "url", str), _optional(item, "bytes", int)) for item in listed
+        MeshFile(
+            _need(item, "format", str),
+            _need(item, "url", str),
+            _optional(item, "bytes", int),
+            _optional(item, "signed_url", str),
+        )
+        for item in listed
     )
 
 
@@ -236,6 +283,26 @@ def _read_refused(value: object) -> Job:
         index=_need(bad, "index", int),
         filename=_optional(bad, "filename", str),
     )
+
+
+def read_cutout(answer: Json) -> Cutout:
+    """Read the answer to /cutout. Raises UnexpectedAnswer."""
+    background = _need(_need(answer, "metadata", dict), "background", dict)
+    return Cutout(
+        _need(answer, "cutout_url", str),
+        _need(background, "method", str),
+        _number(background, "score"),
+        _number(background, "border"),
+        _optional(background, "objects", int),
+        read_warnings(answer),
+        _optional(answer, "expires_at", str),
+    )
+
+
+def read_warnings(answer: Json) -> tuple[Warned, ...]:
+    """Read the warnings of a job's metadata or of a cut-out. Raises UnexpectedAnswer."""
+    listed = [_of(dict, item, "warnings") for item in _optional(answer, "warnings", list) or []]
+    return tuple(Warned(_need(item, "code", str), _need(item, "message", str)) for item in listed)
 
 
 def read_health(answer: Json, ok: bool) -> Health:

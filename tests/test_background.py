@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from backend.errors import InvalidParameter, NoForeground
-from backend.hunyuan3d.image import background
 from backend.hunyuan3d.image.background import BackgroundResult, alpha_cuts, remove_background
 from backend.limits import BackgroundMode
 from benchmarks.support.images import DRAWINGS, blank_wall, enlarged, leaves_only, mask_iou
@@ -184,23 +180,3 @@ def test_neural_cutter_that_fails_is_recorded_and_replaced() -> None:
         assert result.method == "flood"
         assert result.fallback is not None
         assert name in result.fallback
-
-
-def test_installed_rembg_is_found_lazily(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("rembg")
-    module.remove = lambda _: Image.fromarray(_disc(255, 0))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "rembg", module)
-    monkeypatch.setattr(background, "find_spec", lambda _: object())
-    assert remove_background(Image.fromarray(_disc(255, 255))).method == "rembg"
-
-
-def test_rembg_without_its_runtime_counts_as_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Exits:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "rembg":
-                raise SystemExit(1)
-
-    monkeypatch.delitem(sys.modules, "rembg", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Exits(), *sys.meta_path])
-    monkeypatch.setattr(background, "find_spec", lambda _: object())
-    assert remove_background(Image.fromarray(_disc(255, 255))).method == "flood"

@@ -44,6 +44,7 @@ BEHAVIOURS = {
     "training_evaluation": "the measuring of a checkpoint",
     "training_run": "the training loops",
     "worker_faults": "what goes wrong around a worker",
+    "views": "several views of one object, from the form to the mesh",
 }
 
 

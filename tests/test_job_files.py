@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from backend.errors import ArtifactStoreUnavailable, FilesExpired, NoForeground
+from backend.jobs.janitor import Janitor
 from backend.jobs.models import NewFile
 from backend.rendering.shape_file import FinishedShape, encode, read_shape
 from backend.storage.artifacts import ArtifactStore
 from tests.support.agent_service import API, FORM, AgentService, agent_service, field, refused
 from tests.support.fake_gpu import ball_cutout
+from tests.support.file_places import s3_server
 from tests.support.hostile import Part, encode_form
 from tests.support.workshop import eventually
 
@@ -33,6 +36,14 @@ def running(tmp_path: Path) -> Iterator[AgentService]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentService]:
+    """Give one like that to all tests that look at their own jobs alone."""
+    with agent_service(tmp_path_factory.mktemp("shared"), running=True, sync_wait_seconds=120.0) as made:
+        made.fake.cutout = ball_cutout()
+        yield made
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[AgentService]:
     """Give a service whose worker does not run."""
@@ -40,8 +51,9 @@ def service(tmp_path: Path) -> Iterator[AgentService]:
         yield made
 
 
-def add(service: AgentService, job_id: str, *parts: Part, agent: str = "ann") -> TestResponse:
-    return service.call("POST", f"{API}/jobs/{job_id}/files", encode_form(*parts), agent=agent, Content_Type=FORM)
+def add(service: AgentService, job_id: str, *parts: Part, agent: str = "ann", **headers: str) -> TestResponse:
+    sent = {"Content_Type": FORM, **headers}
+    return service.call("POST", f"{API}/jobs/{job_id}/files", encode_form(*parts), agent=agent, **sent)
 
 
 def delete(service: AgentService, job_id: str, agent: str = "ann") -> TestResponse:
@@ -82,9 +94,9 @@ def test_all_that_was_made_is_listed_and_fetched_by_its_owner_alone(running: Age
     assert sizes == [file["bytes"] for file in answer["files"]]
 
 
-def test_pictures_of_a_mesh_are_what_they_say(running: AgentService) -> None:
-    answer = running.made(field("preview", "true"))
-    seen = {name: running.call("GET", answer[name]) for name in URLS if answer[name]}
+def test_pictures_of_a_mesh_are_what_they_say(shared: AgentService) -> None:
+    answer = shared.made(field("preview", "true"))
+    seen = {name: shared.call("GET", answer[name]) for name in URLS if answer[name]}
     assert {name: got.mimetype for name, got in seen.items()} == {
         "preview_url": "image/webp",
         "thumbnail_url": "image/webp",
@@ -111,18 +123,81 @@ def test_what_the_shape_is_kept_as_is_nobodys_to_fetch(running: AgentService) ->
 
 
 @pytest.mark.parametrize("format", ["glb", "stl", "obj", "ply", "3mf"])
-def test_one_more_format_is_the_file_that_would_have_been_made_at_first(running: AgentService, format: str) -> None:
+def test_one_more_format_is_the_file_that_would_have_been_made_at_first(shared: AgentService, format: str) -> None:
     other = "glb" if format == "stl" else "stl"
-    whole = running.made(field("format", f"{other},{format}"), field("seed", "5"))
-    assert encode(shape_of(running, whole), format) == running.call("GET", whole["files"][1]["url"]).data
-    lone = running.made(field("format", other), field("seed", "5"))
-    answer = add(running, lone["job_id"], field("format", format)).get_json()
+    whole = shared.made(field("format", f"{other},{format}"), field("seed", "5"))
+    assert encode(shape_of(shared, whole), format) == shared.call("GET", whole["files"][1]["url"]).data
+    lone = shared.made(field("format", other), field("seed", "5"))
+    answer = add(shared, lone["job_id"], field("format", format)).get_json()
     assert {file["format"] for file in answer["files"]} == {other, format}
     assert answer["download_url"] == lone["download_url"]
     (now,) = (file for file in answer["files"] if file["format"] == format)
-    assert running.call("GET", now["url"]).data == encode(shape_of(running, lone), format)
-    again = add(running, lone["job_id"], field("format", format)).get_json()
-    assert again["files"] == answer["files"] == running.get(f"/status/{lone['job_id']}").get_json()["files"]
+    assert shared.call("GET", now["url"]).data == encode(shape_of(shared, lone), format)
+    again = add(shared, lone["job_id"], field("format", format)).get_json()
+    assert again["files"] == answer["files"] == shared.get(f"/status/{lone['job_id']}").get_json()["files"]
+
+
+def test_a_key_names_one_request_for_a_format(shared: AgentService) -> None:
+    job_id, other = (shared.made()["job_id"] for _ in range(2))
+    first = add(shared, job_id, field("format", "stl"), Idempotency_Key="key-1")
+    assert add(shared, job_id, field("format", "stl"), Idempotency_Key="key-1").get_json() == first.get_json()
+    conflict = (409, "IDEMPOTENCY_CONFLICT")
+    assert refused(add(shared, job_id, field("format", "ply"), Idempotency_Key="key-1")) == conflict
+    assert refused(add(shared, other, field("format", "stl"), Idempotency_Key="key-1")) == conflict
+    assert refused(shared.generate(Idempotency_Key="key-1")) == conflict
+    assert refused(add(shared, job_id, field("format", "ply"), Idempotency_Key="a key")) == (
+        400,
+        "INVALID_IDEMPOTENCY_KEY",
+    )
+    formats = [file["format"] for file in shared.get(f"/status/{job_id}").get_json()["files"]]
+    assert formats == ["glb", "stl"]
+
+
+def test_a_request_for_a_format_that_failed_leaves_its_key_free(service: AgentService) -> None:
+    waiting = service.submit()
+    unfinished = (409, "JOB_UNFINISHED")
+    assert refused(add(service, waiting, field("format", "stl"), Idempotency_Key="key-1")) == unfinished
+    assert refused(add(service, waiting, field("format", "ply"), Idempotency_Key="key-1")) == unfinished
+
+
+def test_equal_jobs_have_equal_meshes_to_the_byte(shared: AgentService) -> None:
+    asked = {"format": "glb,3mf,stl", "seed": "5", "octree_resolution": "64", "compress": "meshopt"}
+    first, second = (shared.made(*(field(name, value) for name, value in asked.items())) for _ in range(2))
+    assert first["job_id"] != second["job_id"]
+    for one, other in zip(first["files"], second["files"], strict=True):
+        assert one["url"] != other["url"]
+        assert shared.call("GET", one["url"]).data == shared.call("GET", other["url"]).data
+
+
+def test_files_in_a_bucket_are_sent_made_and_removed_like_those_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = s3_server()
+    for variable, value in server.environment.items():
+        monkeypatch.setenv(variable, value)
+    bucket = server.new_bucket()
+    with agent_service(tmp_path, running=True, sync_wait_seconds=120.0, files_url=f"s3://{bucket}/orfeas") as made:
+        made.fake.cutout = ball_cutout()
+        answer = made.made(field("preview", "true"), field("format", "glb,ply"))
+        for address in addresses(answer):
+            got = made.call("GET", address)
+            assert got.status_code == 200
+            part = made.call("GET", address, Range="bytes=10-", If_Range=got.headers["ETag"])
+            assert (part.status_code, part.data) == (206, got.data[10:])
+        more = add(made, answer["job_id"], field("format", "stl")).get_json()
+        (stl,) = (file for file in more["files"] if file["format"] == "stl")
+        assert made.call("GET", stl["url"]).data == encode(shape_of(made, answer), "stl")
+        kept = {path.rpartition("/")[2] for path in server.filesystem().find(bucket)}
+        assert {address.rpartition("/")[2] for address in addresses({**answer, **more})} < kept
+        assert delete(made, answer["job_id"]).status_code == 200
+        assert server.filesystem().find(bucket) == []
+        assert refused(made.call("GET", stl["url"])) == (410, "EXPIRED")
+        other = made.made()
+        services, kept_for = made.services, timedelta(hours=made.settings.artifact_ttl_hours)
+        made.clock.advance(kept_for.total_seconds())
+        Janitor(services.store, services.artifacts, services.images, made.clock, kept_for).sweep()
+        assert server.filesystem().find(bucket) == []
+        assert refused(made.call("GET", other["download_url"])) == (410, "EXPIRED")
 
 
 def shape_of(service: AgentService, answer: dict[str, Any]) -> FinishedShape:
@@ -244,8 +319,8 @@ def test_a_turntable_comes_when_the_job_is_done(running: AgentService) -> None:
         assert (turning.format, turning.size, getattr(turning, "n_frames", 1)) == ("WEBP", (256, 256), 24)
 
 
-def test_without_a_preview_there_is_none(running: AgentService) -> None:
-    answer = running.made()
+def test_without_a_preview_there_is_none(shared: AgentService) -> None:
+    answer = shared.made()
     assert (answer["preview_url"], answer["thumbnail_url"]) == (None, None)
     assert not any("preview" in note for note in answer["metadata"]["notes"])
 

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, inspect, text
 
 from backend.config import Settings
@@ -34,14 +35,15 @@ from backend.storage import migrations
 from backend.storage.database import Database
 from backend.storage.migrations import exclusive, migrate, open_migrated, pending, revisions
 from tests.support.first_release import ROWS, make_first_release, rows_of
+from tests.support.own_process import printed
 from tests.support.running import REPOSITORY
 from tests.support.store_backends import BACKENDS, fresh_database, open_database
 
-ALL = ("0001", "0002", "0003", "0004", "0005")
+ALL = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 RENAMED = {"jobs": {"input_path": "image_name"}, "workers": {"condition": "status"}}
 ADDED: dict[str, dict[str, Any]] = {
     "jobs": dict.fromkeys(("label", "label_folded", "filename", "batch_index", "error_details")),
-    "workers": dict.fromkeys(("compiled", "stage_times", "process", "octree_resolution")),
+    "workers": dict.fromkeys(("compiled", "stage_times", "process", "octree_resolution", "takes_views")),
 }
 GONE = {"workers": {"seconds_per_job"}}
 
@@ -131,6 +133,20 @@ def test_a_fresh_database_is_made_at_the_latest_revision_and_then_left_alone(fre
     before = everything(fresh)
     assert (pending(fresh), migrate(fresh)) == ((), ())
     assert everything(fresh) == before
+
+
+def test_revisions_are_named_as_their_files_are() -> None:
+    walked = ScriptDirectory.from_config(revisions._config()).walk_revisions()
+    assert revisions.every() == tuple(reversed([each.revision for each in walked])) == ALL
+
+
+def test_a_start_that_has_nothing_to_migrate_does_not_wait_for_alembic(fresh: str) -> None:
+    migrate(fresh)
+    program = (
+        "import sys; from backend.storage.migrations import open_migrated; open_migrated(sys.argv[1]).close(); "
+        "print('alembic' in sys.modules)"
+    )
+    assert printed(program, fresh) == "False\n"
 
 
 def test_looking_for_what_is_pending_makes_no_file(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from PIL import Image
 from backend.errors import InvalidImage
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.image.png_check import DamagedPng, check_png
-from tests.support.hostile_pictures import encode, good_png, png, png_chunk
+from tests.support.hostile_pictures import good_png, png, png_chunk
+from tests.support.picture_files import encode
 
 NOISE = np.random.default_rng(3).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 

@@ -38,7 +38,8 @@ from backend.errors import (
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 from backend.storage.files import LocalFiles
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
-from tests.support.hostile_pictures import encode, good_png, png_chunk
+from tests.support.hostile_pictures import good_png, png_chunk
+from tests.support.picture_files import encode
 
 BATCH = FormLimits("images", 10)
 IMAGES = ImageLimits()
@@ -310,7 +311,12 @@ def test_names_of_stored_pictures_are_not_repeated(store: LocalFiles) -> None:
             InvalidImage,
             "Picture 1 (cat.png): it is damaged or truncated: it breaks off in its chunk IDAT.",
         ),
-        (b"<html>", UnsupportedImage, "Picture 1 (cat.png): its content is not a PNG, JPEG or WebP picture."),
+        (
+            b"<html>",
+            UnsupportedImage,
+            "Picture 1 (cat.png): its content is not that of a picture that is taken; "
+            "send PNG, JPEG, MPO, WebP, AVIF, GIF, BMP, TIFF or HEIC.",
+        ),
     ],
 )
 def test_a_refused_picture_is_named_and_leaves_nothing(

@@ -11,7 +11,8 @@ from datetime import datetime
 from pydantic import Field
 
 from backend.api.job_answers import JobItem, describe_job
-from backend.api.responses import Answer, JobId, JobState, Links, Success
+from backend.api.responses import SIGNED_URL, Answer, JobId, JobState, Links, Success
+from backend.jobs.files import ZIP
 from backend.jobs.models import Batch, Job, Status
 from backend.jobs.outlook import Outlook
 from backend.jobs.progress import batch_eta
@@ -48,6 +49,7 @@ class BatchAnswer(Success):
     total_images: int = Field(ge=1)
     status_url: str
     download_url: str | None = Field(description="A zip of all its files, once it is finished; null until then.")
+    signed_url: str | None = Field(description=SIGNED_URL)
     counts: JobCounts
     expires_at: datetime | None = Field(description="When the first of its jobs is removed; null until all finished.")
     items: tuple[JobItem, ...] = Field(description="Its jobs, in the order of the images.")
@@ -69,6 +71,7 @@ def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) ->
     """Return a batch with its jobs; outlooks : by job id."""
     items = tuple(describe_job(job, links, outlooks[job.id]) for job in batch.jobs)
     finished = sum(job.status.finished for job in batch.jobs)
+    archive = f"{batch.id}{ZIP}"
     return BatchAnswer(
         batch_id=batch.id,
         status=batch.status.value,
@@ -78,7 +81,8 @@ def answer_batch(batch: Batch, links: Links, outlooks: Mapping[str, Outlook]) ->
         queue_position=min((item.queue_position for item in items if item.queue_position), default=None),
         total_images=len(items),
         status_url=links.status(batch.id),
-        download_url=links.download(f"{batch.id}.zip") if batch.status.finished else None,
+        download_url=links.download(archive) if batch.status.finished else None,
+        signed_url=links.signed(archive) if batch.status.finished else None,
         counts=JobCounts(**batch.counts),
         expires_at=links.expiry(batch.finished_at),
         items=items,

@@ -22,7 +22,7 @@ _CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
 _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
-    "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
+    "AUTH_MISSING": f"{_SIGN}, and the service's own page (`details.docs`); `details.header` names the header.",
     "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your "
     "request (of an RFC 9421 signature `details.components`), and your code with the known answer in "
     f"[signing.md](signing.md). {_OPERATOR} for a new key when it was rotated.",
@@ -33,6 +33,10 @@ REQUESTS: Mapping[str, str] = {
     "AGENT_DISABLED": f"{_OPERATOR} to enable the agent.",
     "IP_NOT_ALLOWED": f"Call from an address that the agent may use, or: {_OPERATOR.lower()}.",
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
+    "LINK_INVALID": "Take `signed_url` as it is, from a new answer about the job; a link is good for GET and HEAD.",
+    "LINK_EXPIRED": "Ask for the job's status: its `signed_url` is a new one.",
+    "HTTPS_REQUIRED": f"Call over https, or sign the request. {_OPERATOR}: the proxy that ends TLS belongs into "
+    "TRUSTED_PROXIES and sends `X-Forwarded-Proto`.",
     "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
     "TOO_MANY_JOBS": "Send fewer at once; `details` names the bound.",
     "RATE_LIMITED": "Wait `Retry-After` seconds; send several pictures as one batch. With too many unfinished jobs, "
@@ -86,12 +90,16 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_WAIT": "Ask for 1 to 60, or leave it out.",
     "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
-    "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch.",
+    "MISSING_IMAGE": "Send the picture as a file: `image` for one, `images` for each of a batch, `view_front` and its "
+    "like for several views of one object.",
+    "CONFLICTING_INPUTS": "Send either `image`, or `view_front` and its like.",
+    "VIEWS_UNSUPPORTED": "Send the front alone, as `image`; `capabilities.views` of `/me` says what the model takes.",
     "TOO_FEW_IMAGES": "Send a single picture to `/generate-3d`.",
     "TOO_MANY_IMAGES": "Send up to ten in a batch, and one to `/generate-3d`.",
     "INVALID_IMAGE": "The message says which picture and why: save it again, or scale it down. "
     "`details.images` names every bad one of a batch; with `accept_partial=true` the others run.",
-    "UNSUPPORTED_IMAGE": "Save the picture as PNG, JPEG or WebP; its name does not matter, its content does.",
+    "UNSUPPORTED_IMAGE": "Save the picture as one of `details.allowed`; its name does not matter, its content does. "
+    "HEIC is among them where the service has `orfeas[heic]`.",
     "FILE_TOO_LARGE": "Scale the picture down, or compress it.",
     "JOB_NOT_FOUND": "See `/jobs`: ids of other agents, and of jobs that expired a week ago, are not found either.",
     "FILE_NOT_FOUND": "Take `download_url` as it is; a file is kept for a day unless the operator chose otherwise.",
@@ -136,7 +144,7 @@ OPERATORS: Mapping[str, str] = {
     "CHECKPOINT_KEYS": f"{_CHECKPOINT}.",
     "CHECKPOINT_VALUES": f"{_CHECKPOINT}.",
     "INVALID_RESOLUTION": "Give the command line 8 to 1024.",
-    "PREVIEW_UNAVAILABLE": "Install embreex, or ask for no preview.",
+    "PREVIEW_UNAVAILABLE": "Install it, or ask for no preview.",
     "LEASE_LOST": "Nothing: another worker has the job. When it comes often, raise LEASE_SECONDS.",
 }
 """Codes that only who runs the service meets: at its start, on its command lines, in its log."""

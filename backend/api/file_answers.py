@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from backend.api.responses import Answer, JobId, Links, Success
+from backend.api.responses import SIGNED_URL, Answer, JobId, Links, Success
 from backend.jobs.models import Job, JobFile
 from backend.limits import FileKind
 
@@ -20,6 +20,7 @@ class FileItem(Answer):
 
     format: str
     url: str
+    signed_url: str | None = Field(description=SIGNED_URL)
     bytes: int | None = Field(ge=0, description="Its size; null where an earlier version did not note it.")
 
 
@@ -42,16 +43,19 @@ class FilesAnswer(FileFields, Success):
     job_id: JobId
     status_url: str
     download_url: str | None
+    signed_url: str | None = Field(description=SIGNED_URL)
 
 
 def file_values(job: Job, files: Sequence[JobFile], links: Links) -> dict[str, Any]:
-    """Return the values of FileFields, and `download_url`; files : as FileTable.of gives them."""
-    meshes = [file for file in files if file.kind == "mesh"]
+    """Return the values of FileFields, `download_url` and `signed_url`; files : as FileTable.of gives them."""
+    stored = [file for file in files if file.kind == "mesh"]
+    meshes = tuple(_item(file, links) for file in stored)
+    # The job's own stands first; where that is gone, no other takes its place.
+    own = meshes[0] if stored and stored[0].name == job.artifact else None
     return {
-        "download_url": links.download(meshes[0].name) if meshes and meshes[0].name == job.artifact else None,
-        "files": tuple(
-            FileItem(format=file.format, url=links.download(file.name), bytes=file.bytes) for file in meshes
-        ),
+        "download_url": own.url if own else None,
+        "signed_url": own.signed_url if own else None,
+        "files": meshes,
         "preview_url": _url(files, "preview", links),
         "thumbnail_url": _url(files, "thumbnail", links),
         "turntable_url": _url(files, "turntable", links),
@@ -63,6 +67,12 @@ def file_values(job: Job, files: Sequence[JobFile], links: Links) -> dict[str, A
 def answer_files(job: Job, files: Sequence[JobFile], links: Links) -> FilesAnswer:
     """Return a job's files as an answer of its own."""
     return FilesAnswer(job_id=job.id, status_url=links.status(job.id), **file_values(job, files, links))
+
+
+def _item(file: JobFile, links: Links) -> FileItem:
+    return FileItem(
+        format=file.format, url=links.download(file.name), signed_url=links.signed(file.name), bytes=file.bytes
+    )
 
 
 def _url(files: Sequence[JobFile], kind: FileKind, links: Links) -> str | None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask import current_app, url_for
+from flask import current_app, g, url_for
 
 from backend.api.responses import Links
 from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
+from backend.jobs.cutouts import Cutout
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job, JobFile
 from backend.jobs.outlook import Outlook
@@ -41,12 +42,15 @@ def find_batch(services: AgentServices, batch_id: str, agent_id: str) -> Batch:
         raise missing(services, batch_id, agent_id, ArtifactNotFound) from error
 
 
-def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile:
-    """Return the agent's file of this name. Raises ArtifactNotFound, Expired."""
+def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile | Cutout:
+    """Return the agent's file of this name, a job's or a cut-out. Raises ArtifactNotFound, Expired."""
     try:
         return services.store.files.find(name, agent_id)
     except ArtifactNotFound as error:
-        raise missing(services, name, agent_id, ArtifactNotFound) from error
+        cutout = services.cutouts.find(name, agent_id)
+        if cutout is None:
+            raise missing(services, name, agent_id, ArtifactNotFound) from error
+        return cutout
 
 
 def why_lost(services: AgentServices, finished_at: datetime | None, lost: ArtifactNotFound) -> ServiceError:
@@ -77,9 +81,20 @@ def outlook_of(services: AgentServices, job: Job) -> Outlook:
 def links() -> Links:
     """Return where this app's jobs and files are found, and until when."""
     services: AgentServices = current_app.extensions[EXTENSION]
-    kept = timedelta(hours=services.settings.artifact_ttl_hours)
+    kept, origin = timedelta(hours=services.settings.artifact_ttl_hours), services.settings.public_url
+
+    def sign(name: str) -> str | None:
+        link = services.links.sign(_path_of(name), g.agent)
+        return None if link is None else origin + link
+
     return Links(
-        status=lambda job_id: url_for("agent_api.status", job_id=job_id),
-        download=lambda name: url_for("agent_api.download", filename=name),
+        # Never by the Host header: it says what the caller likes.
+        status=lambda job_id: origin + url_for("agent_api.status", job_id=job_id, _external=False),
+        download=lambda name: origin + _path_of(name),
+        signed=sign,
         expiry=lambda finished_at: None if finished_at is None else finished_at + kept,
     )
+
+
+def _path_of(name: str) -> str:
+    return url_for("agent_api.download", filename=name, _external=False)

@@ -5,17 +5,15 @@ This module does not know what is made of them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from backend.api.multipart import FormFile
-from backend.api.uploads import UploadLimits, check, check_and_store
+from backend.api.uploads import UploadLimits, add_view, check, check_and_store
 from backend.errors import FileTooLarge, InvalidImage, ServiceError, StoreUnavailable, UnsupportedImage
-from backend.storage.files import FileStore
-
-logger = logging.getLogger(__name__)
+from backend.hunyuan3d.image.view_pages import VIEWS_FORMAT, ViewPages
+from backend.storage.files import FileStore, discard, put_new
 
 
 @dataclass(frozen=True)
@@ -52,17 +50,32 @@ def taken(
         # The connection may have broken just after the jobs were kept; the janitor knows whether they were.
         raise
     except BaseException:
-        discard_images([image.name for image in found], images)
+        discard(images, *(image.name for image in found))
         raise
 
 
-def discard_images(names: Sequence[str], images: FileStore) -> None:
-    """Remove images that no job needs any more; what cannot be removed now, the janitor removes later."""
-    for name in filter(None, names):
+@contextmanager
+def taken_views(files: Sequence[FormFile], images: FileStore, limits: UploadLimits) -> Iterator[list[TakenImage]]:
+    """Check the views of one object and store them as one file, which counts as one image, called as the first is.
+
+    Raises what taken raises, for all bad views at once; then nothing is stored.
+    """
+    pages, refused = ViewPages(), list[TakenImage]()
+    for file in files:
         try:
-            images.delete(name)
-        except ServiceError as error:
-            logger.warning("An image that no job needs could not be removed now: %s", error.message)
+            add_view(file, pages, limits.image)
+        except (InvalidImage, UnsupportedImage, FileTooLarge) as error:
+            refused.append(TakenImage(file, refusal=error))
+    if refused:
+        raise _refusal_of(refused, is_batch=len(files) > 1)
+    name = put_new(images, VIEWS_FORMAT, pages.finish())
+    try:
+        yield [TakenImage(files[0], name)]
+    except StoreUnavailable:
+        raise
+    except BaseException:
+        discard(images, name)
+        raise
 
 
 def describe_refusal(index: int, filename: str | None, code: str, error: str) -> dict[str, object]:

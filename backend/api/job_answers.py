@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from backend.api.file_answers import FileFields, file_values
-from backend.api.responses import Answer, JobId, JobState, Links, Success
+from backend.api.responses import SIGNED_URL, Answer, JobId, JobState, Links, Success
 from backend.errors import Cancelled, FilesExpired, RequestUnreadable, ServiceError, kinds_by_code
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Job, Status
@@ -44,6 +44,7 @@ class JobItem(FileFields):
     cancel_requested: bool = Field(description="Whether its agent asked for it to stop.")
     status_url: str
     download_url: str | None = Field(description="Where its mesh is, once it is completed.")
+    signed_url: str | None = Field(description=SIGNED_URL)
     processing_time: float | None = Field(ge=0, description="Seconds from the start of its run to its end.")
     request: dict[str, Any] | None = Field(
         description="The form's fields as they were understood, by their names; null where another version wrote them."
@@ -69,6 +70,7 @@ class GeneratedAnswer(FileFields, Success):
     status: Literal["completed"] = "completed"
     status_url: str
     download_url: str
+    signed_url: str | None = Field(description=SIGNED_URL)
     processing_time: float = Field(ge=0, description="Seconds from the start of its run to its end.")
     metadata: JobMetadata = Field(description="What was really done.")
 
@@ -148,7 +150,11 @@ def _request(job: Job) -> dict[str, Any] | None:
     except RequestUnreadable:
         return None
     # As a form has them: a list is a text with commas, and no bound is a word.
-    return {"format": ",".join(fields.pop("formats")), **fields, "target_faces": fields["target_faces"] or "none"}
+    listed = {"format": ",".join(fields.pop("formats")), "views": ",".join(fields.pop("views"))}
+    return {name: value for name, value in listed.items() if value} | {
+        **fields,
+        "target_faces": fields["target_faces"] or "none",
+    }
 
 
 def _error(job: Job) -> JobError | None:

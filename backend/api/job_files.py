@@ -12,13 +12,16 @@ from typing import BinaryIO
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import FormatForm
+from backend.api.submissions import require_key
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
 from backend.hunyuan3d.mesh.offered import require_format
-from backend.jobs.models import Job, JobFile, NewFile, Status
+from backend.jobs.cutouts import Cutout
+from backend.jobs.models import IdempotencyKey, Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
 from backend.storage.artifacts import Artifact, open_artifact
-from backend.validation import read_fields
+from backend.storage.files import discard
+from backend.validation import fingerprint, read_fields
 
 _encoders = threading.BoundedSemaphore(1)
 """Encoding a mesh of a million faces takes seconds and hundreds of megabytes: however many ask, one is encoded."""
@@ -26,11 +29,28 @@ _encoders = threading.BoundedSemaphore(1)
 _NO_FILES = FormLimits("", 0)
 
 
-def read_format(body: BinaryIO, content_type: str) -> MeshFormat:
-    """Return the one format that a form asks for. Raises InvalidForm, UnknownField, InvalidFormat."""
-    format = read_fields(FormatForm, read_form(body, content_type, _NO_FILES).fields).format
-    require_format(format)
-    return format
+def read_format(body: BinaryIO, content_type: str) -> FormatForm:
+    """Return the form with the one format that it asks for. Raises InvalidForm, UnknownField, InvalidFormat."""
+    form = read_fields(FormatForm, read_form(body, content_type, _NO_FILES).fields)
+    require_format(form.format)
+    return form
+
+
+def add_format_once(services: AgentServices, job: Job, form: FormatForm, key: str | None) -> None:
+    """Give a completed job its mesh in one more format, under the Idempotency-Key of the request, None for none.
+
+    Adding the same format again adds nothing, so that a request that comes again needs no answer that was kept; its key
+    says that it is the same request. One that failed leaves its key free. Raises InvalidIdempotencyKey,
+    IdempotencyConflict and what add_format raises.
+    """
+    require_key(key)
+    if key is None:
+        add_format(services, job, form.format)
+        return
+    named = IdempotencyKey(key, fingerprint("files", form, [job.id]))
+    services.store.recall(job.agent_id, named)
+    add_format(services, job, form.format)
+    services.store.remember(job.agent_id, named, job.id)
 
 
 def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
@@ -53,10 +73,10 @@ def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
     try:
         kept = services.store.files.add(job, NewFile("mesh", format, name, size))
     except FilesExpired:
-        _discard(services, name)
+        discard(services.artifacts, name)
         raise
     if not kept:  # somebody else was faster
-        _discard(services, name)
+        discard(services.artifacts, name)
 
 
 def delete_files(services: AgentServices, job: Job) -> None:
@@ -70,9 +90,9 @@ def delete_files(services: AgentServices, job: Job) -> None:
         services.store.files.end_deletion([file])
 
 
-def open_file(services: AgentServices, file: JobFile) -> Artifact:
+def open_file(services: AgentServices, file: JobFile | Cutout) -> Artifact:
     """Open a file to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-    if file.kind == "image":
+    if isinstance(file, JobFile) and file.kind == "image":
         return open_artifact(services.images, file.name)
     return services.artifacts.open(file.name)
 
@@ -97,11 +117,3 @@ def _gone(job: Job, files: tuple[JobFile, ...]) -> ServiceError:
             "This job was made by an earlier version, which kept nothing to make other formats of; send it again."
         )
     return FilesExpired(details={"job_id": job.id})
-
-
-def _discard(services: AgentServices, name: str) -> None:
-    # One that stays is an orphan, which the janitor finds.
-    try:
-        services.artifacts.delete(name)
-    except ServiceError:
-        return

@@ -91,7 +91,7 @@ def _capabilities(services: AgentServices) -> Capabilities:
     return Capabilities(
         formats=offered_formats(),
         prompt=False,
-        views=False,
+        views=services.takes_views(),
         image_urls=False,
         model=model_name(services.health.read(), services.settings),
         default_resolution=services.resolutions().of_quality(DEFAULT_QUALITY),

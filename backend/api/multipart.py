@@ -40,12 +40,13 @@ _KEPT_NAME = 255
 class FormLimits:
     """Bounds on a form.
 
-    file_field : the one field that carries files; at most `max_files`
+    file_field : the field that carries files, at most `max_files` of them; lone_fields : others, each with one at most
     max_fields : parts that are not files; max_field_bytes : of one's value; max_head_bytes : of one part's head
     """
 
     file_field: str
     max_files: int
+    lone_fields: tuple[str, ...] = ()
     max_fields: int = 32
     max_field_bytes: int = 4096
     max_head_bytes: int = 8192
@@ -56,7 +57,7 @@ class FormFile:
     """A file of a form as it came, not yet opened.
 
     field : the form field it came under; number : its index among the files, from 1
-    label : what messages call it, short and printable: "Picture 2 (cat.png)"
+    label : what messages call it, short and printable: "Picture 2 (cat.png)", "view_left (cat.png)"
     filename : what its sender calls it: the last part of a path, printable, at most 255 characters; None for nothing
     stream : its bytes, in the body; size : their number
     """
@@ -105,22 +106,23 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
 
     stream : the body from its start, seekable, to be kept open for as long as the files are read
     content_type : the request's header, "" when it has none
-    Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under another name than limits.file_field),
+    Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under a name that limits don't have),
     TooManyImages. How large a file may be is for others to say, who may want to name several.
     """
     if not _is_form(content_type):
-        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE], "docs": "/docs"}
+        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE]}
         raise UnsupportedMediaType(details={"field": limits.file_field, **expected} if limits.file_field else expected)
     files: list[Part] = []
     texts: list[Part] = []
     for part in read_parts(stream, content_type, limits.max_head_bytes):
         # Whatever comes under the files' name is one: some clients leave the file name out.
-        if part.name == limits.file_field:
-            if len(files) == limits.max_files:
-                raise too_many_files(part.name, limits.max_files)
+        if part.name == limits.file_field or part.name in limits.lone_fields:
+            most = limits.max_files if part.name == limits.file_field else 1
+            if sum(other.name == part.name for other in files) == most:
+                raise too_many_files(part.name, most)
             files.append(part)
         elif part.filename is not None:
-            raise _misplaced(part, limits.file_field)
+            raise _misplaced(part, limits)
         else:
             part.max_bytes = limits.max_field_bytes
             texts.append(part)
@@ -131,7 +133,7 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     fields: dict[str, tuple[str, ...]] = {}
     for part in texts:
         fields[part.name] = (*fields.get(part.name, ()), _text(stream, part, limits.max_field_bytes))
-    return Form(fields, tuple(_file(stream, part, number) for number, part in enumerate(files, 1)))
+    return Form(fields, tuple(_file(stream, part, number, limits) for number, part in enumerate(files, 1)))
 
 
 def too_many_files(name: str, most: int) -> TooManyImages:
@@ -272,19 +274,21 @@ def _text(stream: BinaryIO, part: Part, most: int) -> str:
         ) from error
 
 
-def _misplaced(part: Part, file_field: str) -> UnknownField:
-    """Return why a file is refused that has another name than the files'; file_field : "" where none is taken."""
-    details = {"field": part.name[:_SHOWN_NAME], "allowed": [file_field] if file_field else []}
+def _misplaced(part: Part, limits: FormLimits) -> UnknownField:
+    """Return why a file is refused that has another name than the files'."""
+    file_field = limits.file_field
+    details = {"field": part.name[:_SHOWN_NAME], "allowed": [*filter(None, (file_field, *limits.lone_fields))]}
     if not file_field:
         return UnknownField("This call takes no files.", details=details)
     belongs = f"A picture belongs under the field {file_field!r}, not under {_shown(part.name)}."
     return UnknownField(belongs, details=details)
 
 
-def _file(stream: BinaryIO, part: Part, number: int) -> FormFile:
+def _file(stream: BinaryIO, part: Part, number: int, limits: FormLimits) -> FormFile:
     # The last part of its file's name, as far as it can be shown.
     last = re.split(r"[/\\]", part.filename or "")[-1]
-    label = f"Picture {number} ({_shown(last)})" if last else f"Picture {number}"
+    called = part.name if part.name in limits.lone_fields else f"Picture {number}"
+    label = f"{called} ({_shown(last)})" if last else called
     filename = _printable(last[:_KEPT_NAME]) or None
     if part.size <= _CHUNK_BYTES:
         stream.seek(part.start)

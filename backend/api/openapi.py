@@ -7,7 +7,8 @@ This module does not know which calls there are, or what they do.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -19,11 +20,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from backend import __version__
-from backend.api.responses import ErrorAnswer
+from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
-from backend.auth import hmac_signing as signing
 from backend.auth import rfc9421 as message_signatures
 from backend.errors import EndpointNotFound, RetryLater, ServiceError
+from orfeas_client import signing
 
 _DESCRIPTION = """\
 Pictures in, 3D meshes out. Every call but `/health` is signed.
@@ -33,7 +34,9 @@ The signed text is these eight, joined by line feeds, without one at the end: `v
 percent-encoded strings as they are sent. The signature is the lower-case hex HMAC-SHA256 of that text; its key is the
 agent's API key as UTF-8.
 
-Requests may be signed by RFC 9421 instead, with `hmac-sha256` and RFC 9530's `Content-Digest`.
+Requests may be signed by RFC 9421 instead, with `hmac-sha256` and RFC 9530's `Content-Digest`. Where the operator has
+set BEARER_TOKENS a token may stand in place of all that, over https. Files are also fetched by links, `signed_url` in
+answers, which need no header.
 """
 _SIGNING_HEADERS: Mapping[str, str] = {
     signing.HEADER_AGENT: "The agent's id.",
@@ -46,10 +49,26 @@ _STANDARD_HEADERS: Mapping[str, str] = {
     message_signatures.HEADER_INPUT: "What the signature covers (RFC 9421).",
     message_signatures.HEADER_SIGNATURE: "The signature by `hmac-sha256` (RFC 9421).",
 }
+_OTHER_SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token of `orfeas agents token`, where BEARER_TOKENS is true; over https, or on one machine.",
+    },
+    "link": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "signature",
+        "description": "With `expires`, as `signed_url` has them.",
+    },
+}
 SIGNED: list[dict[str, list[str]]] = [
-    {name: [] for name in headers} for headers in (_SIGNING_HEADERS, _STANDARD_HEADERS)
+    {name: [] for name in names} for names in (_SIGNING_HEADERS, _STANDARD_HEADERS, ("token",))
 ]
-"""Either scheme's headers, all of them."""
+"""Either scheme's headers, all of them, or a token."""
+
+LINKED: list[dict[str, list[str]]] = [*SIGNED, {"link": []}]
+"""The same, or a link."""
 
 _HEADERS: Mapping[str, Mapping[str, Any]] = {
     "X-Request-ID": {
@@ -78,6 +97,7 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0, "maximum": 60},
     },
 }
+_IMAGE_TYPES = ", ".join(f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "gif", "bmp", "tiff", "heic"))
 _COUNTED = tuple(name for name in _HEADERS if name.startswith("RateLimit-"))
 _PAGE = """\
 <!doctype html>
@@ -147,12 +167,12 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], image_field: str | None = None) -> dict[str, Any]:
-    """Return the request body of a call that takes a form, for `openapi_extensions`."""
+def form_body(model: type[BaseModel], *image_fields: str, required: bool = True) -> dict[str, Any]:
+    """Return the request body of a call that takes a form, for `openapi_extensions`; required : it must be there."""
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
-    if image_field is not None:
-        content["encoding"] = {image_field: {"contentType": "image/png, image/jpeg, image/webp"}}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
+    if image_fields:
+        content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
+    return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
 
 
 def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:
@@ -163,12 +183,13 @@ def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answer
     _describe_limits(document)
     document["servers"] = [{"url": "/"}]
     document["components"] = {
-        "schemas": _schemas(requests, answers),
+        "schemas": _schemas(tuple(requests), tuple(answers)),
         "headers": _HEADERS,
         "securitySchemes": {
             name: {"type": "apiKey", "in": "header", "name": name, "description": text}
             for name, text in {**_SIGNING_HEADERS, **_STANDARD_HEADERS}.items()
-        },
+        }
+        | dict(_OTHER_SCHEMES),
     }
     return json.dumps(document, ensure_ascii=False).encode()
 
@@ -202,12 +223,13 @@ def document_pages(document: bytes) -> Blueprint:
         content = files("flask_openapi3_swagger").joinpath("templates", "swagger", folder, name).read_bytes()
         return Response(content, content_type=content_type, headers={"Cache-Control": "max-age=3600"})
 
-    for rule, view in (("/openapi.json", openapi), ("/docs", page), ("/docs/<name>", asset)):
+    for rule, view in (("/openapi.json", openapi), (DOCS_PAGE, page), (f"{DOCS_PAGE}/<name>", asset)):
         pages.add_url_rule(rule, view_func=view, provide_automatic_options=False)
     return pages
 
 
-def _schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseModel]]) -> dict[str, Any]:
+@cache
+def _schemas(requests: tuple[type[BaseModel], ...], answers: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     # An answer's schema says what is sent, where fields with a default are always there.
     taken = models_json_schema([(model, "validation") for model in requests], ref_template=OPENAPI3_REF_TEMPLATE)
     given = models_json_schema([(model, "serialization") for model in answers], ref_template=OPENAPI3_REF_TEMPLATE)

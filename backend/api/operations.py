@@ -10,10 +10,11 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, file_answers, health_answers, job_answers, me
-from backend.api.openapi import SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import BatchForm, FormatForm, GenerateForm
+from backend.api import batch_answers, cutouts, file_answers, health_answers, job_answers, me
+from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
+from backend.api.parameters import AgainForm, BatchForm, CutoutForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
+from backend.api.uploads import VIEW_FIELDS
 from backend.errors import ServiceError
 from backend.storage.artifacts import MEDIA_TYPES
 
@@ -22,13 +23,13 @@ Call = dict[str, Any]
 
 _ASK = Tag(name="Ask for meshes", description="Pictures in; signed.")
 _FOLLOW = Tag(name="Follow jobs", description="What becomes of them; signed.")
-_FETCH = Tag(name="Fetch meshes", description="Files out; signed.")
+_FETCH = Tag(name="Fetch meshes", description="Files out; signed, or by a link.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -39,6 +40,7 @@ ANSWER_MODELS = (
     job_answers.JobsAnswer,
     me.MeAnswer,
     file_answers.FilesAnswer,
+    cutouts.CutoutAnswer,
     health_answers.HealthAnswer,
     health_answers.LiveAnswer,
     health_answers.ReadyAnswer,
@@ -61,6 +63,7 @@ _SIGNED: tuple[type[ServiceError], ...] = (
     errors.AgentDisabled,
     errors.IpNotAllowed,
     errors.OperationNotAllowed,
+    errors.HttpsRequired,
     errors.BadFraming,
     errors.RequestTooSlow,
     errors.LengthRequired,
@@ -106,6 +109,7 @@ _FORM = (
     errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
+_VIEWS = (errors.ConflictingInputs, errors.ViewsUnsupported)
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,
@@ -122,7 +126,7 @@ _OUTCOMES = (
 GENERATE: Call = {
     "tags": [_ASK],
     "responses": {
-        **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.JobNotFound),
+        **refusals(*_FORM, *_OUTCOMES, *_VIEWS, errors.InvalidAsync, errors.JobNotFound),
         200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
         202: answered(
             job_answers.AcceptedAnswer,
@@ -132,7 +136,7 @@ GENERATE: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(GenerateForm, "image"),
+    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS),
 }
 BATCH: Call = {
     "tags": [_ASK],
@@ -147,6 +151,46 @@ BATCH: Call = {
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
+}
+CUTOUT: Call = {
+    "tags": [_ASK],
+    "responses": {
+        **refusals(
+            *_SIGNED,
+            errors.InvalidForm,
+            errors.InvalidBackgroundMode,
+            errors.InvalidObjects,
+            errors.InvalidIdempotencyKey,
+            errors.MissingImage,
+            errors.TooManyImages,
+            errors.InvalidImage,
+            errors.UnsupportedImage,
+            errors.UnsupportedMediaType,
+            errors.IdempotencyConflict,
+            errors.NoForeground,
+            errors.ArtifactNotFound,
+            errors.Expired,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(cutouts.CutoutAnswer, description="The cut-out, and what is to be said of it."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(CutoutForm, "image"),
+}
+AGAIN: Call = {
+    "tags": [_ASK],
+    "responses": {
+        **refusals(*_FORM, *_OUTCOMES, errors.InvalidAsync, errors.EndpointNotFound, errors.JobNotFound),
+        200: answered(job_answers.GeneratedAnswer, description="The mesh is made.", job_id="job_id"),
+        202: answered(
+            job_answers.AcceptedAnswer,
+            description="The new job waits or runs: `async` was true, or it outlasts the server's wait.",
+            job_id="job_id",
+            accepted=True,
+        ),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(AgainForm, required=False),
 }
 STATUS: Call = {
     "tags": [_FOLLOW],
@@ -193,6 +237,8 @@ DOWNLOAD: Call = {
     "responses": {
         **refusals(
             *_SIGNED,
+            errors.LinkInvalid,
+            errors.LinkExpired,
             errors.EndpointNotFound,
             errors.ArtifactNotFound,
             errors.Expired,
@@ -209,7 +255,7 @@ DOWNLOAD: Call = {
         },
         304: {"description": "The caller has the file: `If-None-Match` names its ETag.", "headers": answer_headers()},
     },
-    "security": SIGNED,
+    "security": LINKED,
 }
 ADD_FILE: Call = {
     "tags": [_FETCH],
@@ -221,6 +267,8 @@ ADD_FILE: Call = {
             errors.UnsupportedMediaType,
             errors.UnknownField,
             errors.InvalidFormat,
+            errors.InvalidIdempotencyKey,
+            errors.IdempotencyConflict,
             errors.JobUnfinished,
             errors.Expired,
             errors.ArtifactNotFound,

@@ -7,25 +7,33 @@ This module does not know what a call does.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
+from backend.field_types import LABEL_PATTERN, STRICT
 from backend.jobs.models import Status
 from backend.limits import (
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_OBJECTS,
+    IMAGE_FORMATS,
     MAX_BATCH_IMAGES,
     MAX_LABEL_CHARACTERS,
     MAX_PAGE_JOBS,
     MAX_WAIT_SECONDS,
     MIN_BATCH_IMAGES,
+    VIEWS,
+    BackgroundMode,
     MeshFormat,
+    ObjectChoice,
 )
-from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
+from backend.validation import BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)
+_PICTURES = f"{', '.join(IMAGE_FORMATS[:-1])} or {IMAGE_FORMATS[-1]}; HEIC where the service has the package for it"
 STATUSES_PATTERN = f"^({_STATES})(,({_STATES}))*$"
 
 _KEY_SCHEMA = {
@@ -122,12 +130,33 @@ class WaitQuery(BaseModel):
     ) = Field(default=None, json_schema_extra=without_default)
 
 
-QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery}
+class LinkParameters(BaseModel):
+    """What makes an address a link, as signed_url has it: both or neither."""
+
+    expires: (
+        Annotated[
+            str,
+            WithJsonSchema({"type": "string", "pattern": "^[1-9][0-9]{0,11}$", "description": "Unix seconds."}),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+    signature: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "The service's own, of path and end."}
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, json_schema_extra=without_default)
+
+
+QUERIES: Mapping[str, type[BaseModel]] = {"jobs": PageQuery, "status": WaitQuery, "download": LinkParameters}
 """What each call's query may have, by the name of its view; one that is not named here takes none."""
 
 
 class SubmitHeaders(BaseModel):
-    """Headers of a call that makes jobs, signing aside."""
+    """Headers of a POST, signing aside."""
 
     idempotency_key: Annotated[str, WithJsonSchema(_KEY_SCHEMA)] | SkipJsonSchema[None] = Field(
         default=None, alias="Idempotency-Key", json_schema_extra=without_default
@@ -142,10 +171,58 @@ class FormatForm(BaseModel):
     format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
 
 
-class GenerateForm(GenerateFields):
-    """The form of a request for one mesh."""
+class CutoutFields(BaseModel):
+    """The form fields of a request for a cut-out alone."""
 
-    image: bytes = Field(description="A PNG, JPEG or WebP.")
+    model_config = STRICT
+
+    remove_background: BackgroundMode = Field(
+        default=DEFAULT_BACKGROUND_MODE,
+        description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
+    )
+    objects: ObjectChoice = Field(
+        default=DEFAULT_OBJECTS, description="Whether all objects of the picture are kept, or the largest alone."
+    )
+
+
+class CutoutForm(CutoutFields):
+    """The form of a request for a cut-out alone."""
+
+    image: bytes = Field(description=f"A picture: {_PICTURES}.")
+
+
+def _picture(description: str) -> Any:
+    return Field(default=None, description=description, json_schema_extra=without_default)
+
+
+class GenerateForm(GenerateFields):
+    """The form of a request for one mesh: of one image, or of several views where the model takes them."""
+
+    model_config = ConfigDict(
+        **STRICT,
+        json_schema_extra={
+            "oneOf": [{"required": ["image"]}, {"anyOf": [{"required": [f"view_{view}"]} for view in VIEWS]}]
+        },
+    )
+
+    image: bytes | SkipJsonSchema[None] = _picture(f"A picture: {_PICTURES}.")
+    view_front: bytes | SkipJsonSchema[None] = _picture("The object from the front, in place of `image`.")
+    view_left: bytes | SkipJsonSchema[None] = _picture("The object's left, from 90 degrees beside `view_front`.")
+    view_back: bytes | SkipJsonSchema[None] = _picture("The object from behind.")
+    view_right: bytes | SkipJsonSchema[None] = _picture("The object's right.")
+
+
+def _as_they_were(schema: dict[str, Any]) -> None:
+    """Take the fields' defaults out of a schema: what is left out is as it was. Only `async` is this request's own."""
+    for name, field in schema["properties"].items():
+        if name != "async":
+            field.pop("default", None)
+
+
+class AgainForm(GenerateFields):
+    """The form of a request for an earlier job's mesh anew; what is left out is as it was."""
+
+    model_config = ConfigDict(json_schema_extra=_as_they_were)
 
 
 class BatchForm(BatchFields):
@@ -154,5 +231,5 @@ class BatchForm(BatchFields):
     images: list[bytes] = Field(
         min_length=MIN_BATCH_IMAGES,
         max_length=MAX_BATCH_IMAGES,
-        description="PNG, JPEG or WebP, one part of this name for each.",
+        description=f"Pictures, one part of this name for each: {_PICTURES}.",
     )

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 ID_PATTERN = "^[0-9a-f]{32}$"
+DOCS_PAGE = "/docs"
+"""The page that shows how each call is made and signed."""
 
 JobId = Annotated[str, Field(pattern=ID_PATTERN)]
 JobState = Literal["queued", "processing", "completed", "failed", "cancelled"]
@@ -22,12 +24,20 @@ JobState = Literal["queued", "processing", "completed", "failed", "cancelled"]
 class Links:
     """Where a job's or batch's status and a file are found, by id and by file name, and until when.
 
+    signed : gives the address at which anybody may fetch a file for a while; None where its agent may not fetch either
     expiry : gives when a job is removed that finished at some time; None for one that has not finished
     """
 
     status: Callable[[str], str]
     download: Callable[[str], str]
+    signed: Callable[[str], str | None]
     expiry: Callable[[datetime | None], datetime | None]
+
+
+SIGNED_URL = (
+    "Where the same may be fetched for a while without any header, by whoever has the address; null for an agent that "
+    "may not fetch files itself."
+)
 
 
 class Answer(BaseModel):

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from PIL import Image
+
 from backend.api.multipart import Form, FormFile, FormLimits, too_many_files
 from backend.config import Settings
-from backend.errors import FileTooLarge, MissingImage, ServiceError, TooFewImages
+from backend.errors import ConflictingInputs, FileTooLarge, MissingImage, ServiceError, TooFewImages
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
-from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES
+from backend.hunyuan3d.image.view_pages import ViewPages
+from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES, VIEWS, ViewName
 from backend.storage.files import FileStore, put_new
+
+VIEW_FIELDS: Mapping[str, ViewName] = {f"view_{view}": view for view in VIEWS}
+"""The fields of several views of one object."""
 
 _decoders = threading.BoundedSemaphore(2)
 """A decoded image takes up to a gigabyte: however many requests there are, two are decoded at once."""
@@ -37,7 +45,7 @@ class UploadLimits:
             "batch": ("images", MIN_BATCH_IMAGES, MAX_BATCH_IMAGES),
         }[operation]
         return cls(
-            FormLimits(field, most),
+            FormLimits(field, most, tuple(VIEW_FIELDS) if operation == "generate" else ()),
             fewest,
             ImageLimits(max_pixels=settings.max_pixels, max_bytes=settings.max_image_bytes),
         )
@@ -64,6 +72,18 @@ def images_of(form: Form, field: str, least: int, most: int) -> tuple[FormFile, 
     return images
 
 
+def views_of(form: Form) -> Mapping[ViewName, FormFile]:
+    """Return the views of one object, in the order of VIEWS; none where there are none.
+
+    Raises ConflictingInputs where there is an image beside them.
+    """
+    views = {VIEW_FIELDS[file.field]: file for file in form.files if file.field in VIEW_FIELDS}
+    if views and len(views) < len(form.files):
+        sent = list(dict.fromkeys(file.field for file in form.files))
+        raise ConflictingInputs(details={"fields": sent})
+    return {view: views[view] for view in VIEWS if view in views}
+
+
 def check_and_store(image: FormFile, images: FileStore, limits: ImageLimits) -> str:
     """Decode an image whole and store it anew as an upright sRGB PNG; nothing else of the file is kept.
 
@@ -78,23 +98,30 @@ def check(image: FormFile, limits: ImageLimits) -> BinaryIO:
     The PNG is held in memory: its sides are at most limits.shrink_to, so that it is never larger than four bytes for
     each of their pixels. Raises InvalidImage, UnsupportedImage, FileTooLarge; each names the image.
     """
+    png = io.BytesIO()
+    with _decoded(image, limits) as decoded:
+        # Quick rather than small.
+        decoded.save(png, "PNG", compress_level=1)
+    png.seek(0)
+    return png
+
+
+def add_view(image: FormFile, pages: ViewPages, limits: ImageLimits) -> None:
+    """Decode a view whole, and add it upright and in sRGB to the others. Raises as check does."""
+    with _decoded(image, limits) as decoded:
+        pages.add(decoded)
+
+
+@contextmanager
+def _decoded(image: FormFile, limits: ImageLimits) -> Iterator[Image.Image]:
+    """Give a decoded image while the block encodes it anew."""
     try:
-        return _as_png(image, limits)
+        if image.size > limits.max_bytes:
+            raise FileTooLarge(
+                f"{image.label}: it is larger than {limits.max_bytes} bytes.", details={"max_bytes": limits.max_bytes}
+            )
+        with _decoders:
+            yield open_image(image.stream, limits=limits, name=image.label)
     except ServiceError as error:
         error.details.update(field=image.field, image=image.number)
         raise
-
-
-def _as_png(image: FormFile, limits: ImageLimits) -> BinaryIO:
-    if image.size > limits.max_bytes:
-        raise FileTooLarge(
-            f"{image.label}: it is larger than {limits.max_bytes} bytes.", details={"max_bytes": limits.max_bytes}
-        )
-    png = io.BytesIO()
-    with _decoders:
-        decoded = open_image(image.stream, limits=limits, name=image.label)
-        # Quick rather than small.
-        decoded.save(png, "PNG", compress_level=1)
-        del decoded
-    png.seek(0)
-    return png

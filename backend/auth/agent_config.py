@@ -11,21 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from backend.auth.hmac_signing import AGENT_ID
 from backend.config import IPNetwork
 from backend.errors import AgentsFileError
+from orfeas_client.signing import AGENT_ID
 
 OPERATIONS = ("generate", "batch", "status", "download", "admin")
 DEFAULT_OPERATIONS = ("generate", "batch", "status", "download")
 MAX_KEYS = 3
 """Keys an agent may have at once; every signature is compared with this many, whoever it claims to be from."""
 
+MAX_TOKENS = 10
+"""Bearer tokens an agent may have at once."""
+
 SECRET_MARK = "whsec_"  # noqa: S105  what each secret begins with
 _KEY_LENGTHS = (24, 128)
 _MAX_LIMIT = 1_000_000
 _MAX_PREFIXES = 10
 _MAX_PREFIX = 500
-_MAX_TOKENS = 10
 _TOKEN_HASH = re.compile(r"[0-9a-f]{64}")
 _SECRET_BYTES = (24, 64)
 
@@ -100,8 +102,8 @@ class AgentConfig:
             f"its webhook secret must be {SECRET_MARK} and {_SECRET_BYTES[0]}–{_SECRET_BYTES[1]} bytes in base64": (
                 not self.webhook_secret or _is_secret(self.webhook_secret)
             ),
-            f"it may have at most {_MAX_TOKENS} token hashes, each 64 lower-case hex digits": (
-                len(self.token_hashes) <= _MAX_TOKENS and all(map(_TOKEN_HASH.fullmatch, self.token_hashes))
+            f"it may have at most {MAX_TOKENS} token hashes, each 64 lower-case hex digits": (
+                len(self.token_hashes) <= MAX_TOKENS and all(map(_TOKEN_HASH.fullmatch, self.token_hashes))
             ),
         }
 

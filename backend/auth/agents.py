@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.auth.agent_config import DEFAULT_OPERATIONS, MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults
@@ -29,6 +30,22 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class _Known:
+    """The agents of a file at one time, and the internal ids of those that are no more."""
+
+    agents: Mapping[str, AgentConfig]
+    removed: frozenset[str]
+    by_internal_id: Mapping[str, AgentConfig] = field(init=False)
+    by_token_hash: Mapping[str, AgentConfig] = field(init=False)
+
+    def __post_init__(self) -> None:
+        agents = self.agents.values()
+        object.__setattr__(self, "by_internal_id", {agent.internal_id: agent for agent in agents})
+        by_token_hash = {token_hash: agent for agent in agents for token_hash in agent.token_hashes}
+        object.__setattr__(self, "by_token_hash", by_token_hash)
+
+
 class AgentRegistry:
     """The agents of a file as it last made sense. Raises AgentsFileError when it makes none at the start."""
 
@@ -37,7 +54,7 @@ class AgentRegistry:
         self._defaults = defaults or AgentDefaults()
         self._lock = threading.Lock()
         self._seen = _fingerprint(path)
-        self._agents, self._removed = self._load(frozenset())
+        self._known = self._load(frozenset())
 
     def get(self, agent_id: str) -> AgentConfig | None:
         """Return the agent of this id, or None where there is no such agent.
@@ -46,7 +63,21 @@ class AgentRegistry:
         the last good set stays.
         """
         self._refresh()
-        return self._agents.get(agent_id)
+        return self._known.agents.get(agent_id)
+
+    def get_by_internal_id(self, internal_id: str) -> AgentConfig | None:
+        """Return the agent whose jobs belong to this id, as get does."""
+        self._refresh()
+        return self._known.by_internal_id.get(internal_id)
+
+    def get_by_token(self, token_hash: str) -> AgentConfig | None:
+        """Return the agent that a token is for, by its hash, as get does.
+
+        The time that it takes tells nothing of any token: what is compared are hashes, of which no caller can choose a
+        digit, in a table whose order is drawn at each start.
+        """
+        self._refresh()
+        return self._known.by_token_hash.get(token_hash)
 
     def removed(self) -> frozenset[str]:
         """Return the internal ids of agents that are no more: those the file names, and those seen to disappear.
@@ -54,7 +85,7 @@ class AgentRegistry:
         Checks whether the file changed, as get does.
         """
         self._refresh()
-        return self._removed
+        return self._known.removed
 
     def _refresh(self) -> None:
         if _fingerprint(self._path) == self._seen:
@@ -65,18 +96,17 @@ class AgentRegistry:
             if found == self._seen:
                 return
             try:
-                gone = self._removed | {agent.internal_id for agent in self._agents.values()}
-                self._agents, self._removed = self._load(gone)
+                self._known = self._load(self._known.removed.union(self._known.by_internal_id))
             except AgentsFileError as error:
                 logger.error("%s The agents known before stay in force.", error.message)
             self._seen = found
 
-    def _load(self, gone: frozenset[str]) -> tuple[Mapping[str, AgentConfig], frozenset[str]]:
+    def _load(self, gone: frozenset[str]) -> _Known:
         """Read the file; gone : internal ids that are removed unless it still has them."""
         document = read_document(self._path)
         agents = parse_agents(document, self._defaults)
         there = {agent.internal_id for agent in agents.values()}
-        return agents, gone.union(document.removed) - there
+        return _Known(agents, gone.union(document.removed) - there)
 
 
 def load_agents(path: Path, defaults: AgentDefaults | None = None) -> Mapping[str, AgentConfig]:

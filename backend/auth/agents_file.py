@@ -16,8 +16,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from backend.auth.agent_config import DEFAULT_OPERATIONS, MAX_KEYS, SECRET_MARK, AgentDefaults
+from backend.auth.agent_config import (
+    DEFAULT_OPERATIONS,
+    MAX_KEYS,
+    MAX_TOKENS,
+    SECRET_MARK,
+    AgentConfig,
+    AgentDefaults,
+)
 from backend.auth.agents_format import FORMAT, AgentsDocument, parse_agents, read_document
+from backend.auth.bearer_tokens import hash_of, name_of, new_token
 from backend.errors import AgentExists, AgentNotFound, AgentsFileError
 from orfeas_client.atomic_file import write_file
 
@@ -105,6 +113,50 @@ def rotate_agent(path: Path, agent_id: str, keep: int = 1) -> str:
 
     _edit(path, change)
     return key
+
+
+def find_agent(path: Path, agent_id: str) -> AgentConfig:
+    """Return an agent as the file has it now. Raises AgentNotFound, AgentsFileError."""
+    found = parse_agents(read_document(path), AgentDefaults()).get(agent_id)
+    if found is None:
+        raise AgentNotFound(f"There is no agent {agent_id!r} in {path}.")
+    return found
+
+
+def add_token(path: Path, agent_id: str) -> str:
+    """Give an agent one more token; return it: only its hash is kept. Raises AgentNotFound, AgentsFileError."""
+    token = new_token()
+
+    def change(entries: dict[str, Any]) -> None:
+        entry = _existing(path, entries, agent_id)
+        hashes = entry.get("token_hashes", [])
+        if len(hashes) >= MAX_TOKENS:
+            raise AgentsFileError(f"{agent_id} has {MAX_TOKENS} tokens, the most there may be: revoke one first.")
+        entry["token_hashes"] = [*hashes, hash_of(token)]
+
+    _edit(path, change)
+    return token
+
+
+def revoke_tokens(path: Path, agent_id: str, name: str | None = None) -> int:
+    """Take an agent's token of this name away, all of them for None; return how many it were.
+
+    Raises AgentNotFound, AgentsFileError, also when there is no such token.
+    """
+    revoked = 0
+
+    def change(entries: dict[str, Any]) -> None:
+        nonlocal revoked
+        entry = _existing(path, entries, agent_id)
+        hashes = entry.get("token_hashes", [])
+        kept = [] if name is None else [each for each in hashes if name_of(each) != name]
+        revoked = len(hashes) - len(kept)
+        if name is not None and not revoked:
+            raise AgentsFileError(f"{agent_id} has no token {name[:40]!r}.")
+        entry["token_hashes"] = kept
+
+    _edit(path, change)
+    return revoked
 
 
 def set_enabled(path: Path, agent_id: str, enabled: bool) -> None:

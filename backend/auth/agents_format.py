@@ -53,6 +53,9 @@ def parse_agents(document: AgentsDocument, defaults: AgentDefaults) -> Mapping[s
     agents = {agent_id: parse_agent(agent_id, entry, defaults) for agent_id, entry in document.entries.items()}
     if len({agent.internal_id for agent in agents.values()}) < len(agents):
         raise AgentsFileError("Two agents of the agents file have the same internal_id: jobs would belong to both.")
+    hashes = [token_hash for agent in agents.values() for token_hash in agent.token_hashes]
+    if len(set(hashes)) < len(hashes):
+        raise AgentsFileError("A token is listed twice in the agents file: nobody could say whose it is.")
     return agents
 
 

@@ -1,4 +1,4 @@
-"""`orfeas agents`: the operator's way to add, list, update, rotate, disable, enable and remove agents.
+"""`orfeas agents`: the operator's way to add, list, update, rotate, disable, enable and remove agents, and tokens.
 
 This module does not know how a request is checked.
 """
@@ -16,18 +16,23 @@ from typing import Any, TextIO
 from backend.auth.agents import DEFAULT_OPERATIONS, OPERATIONS, AgentConfig, AgentDefaults, load_agents
 from backend.auth.agents_file import (
     add_agent,
+    add_token,
+    find_agent,
     new_webhook_secret,
     remove_agent,
+    revoke_tokens,
     rotate_agent,
     set_enabled,
     update_agent,
 )
+from backend.auth.bearer_tokens import hash_of, name_of
 from backend.config import Settings
 from backend.errors import AgentsFileError, ServiceError
 
 _DEFAULT = "default"
 _NONE = "none"
 _ANYWHERE = "anywhere"
+_ALL = "all"
 _LIMITS = {
     "rate_limit": "requests a minute, of every kind; the service's RATE_LIMIT where none is given",
     "batch_rate_limit": "batches a minute, which also count as requests; the service's BATCH_RATE_LIMIT where none is "
@@ -68,12 +73,14 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) ->
 def _act(options: argparse.Namespace, path: Path, settings: Settings) -> str:
     command = options.command
     agent_id: str = getattr(options, "agent_id", None) or f"agent-{secrets.token_hex(4)}"
-    if command == "add":
-        return _add(options, path, agent_id)
-    if command == "list":
-        return _list_agents(path, settings, as_json=options.json)
-    if command == "update":
-        return _update(options, path, agent_id)
+    longer: Mapping[str, Callable[[], str]] = {
+        "add": lambda: _add(options, path, agent_id),
+        "list": lambda: _list_agents(path, settings, as_json=options.json),
+        "update": lambda: _update(options, path, agent_id),
+        "token": lambda: _token(options, path, settings),
+    }
+    if command in longer:
+        return longer[command]()
     if command == "rotate":
         return _shown_once(agent_id, rotate_agent(path, agent_id, options.keep))
     if command == "remove":
@@ -118,6 +125,23 @@ def _update(options: argparse.Namespace, path: Path, agent_id: str) -> str:
     return f"Updated {agent_id}.\n{shown}"
 
 
+def _token(options: argparse.Namespace, path: Path, settings: Settings) -> str:
+    """Make an agent a token, or list or revoke those that it has."""
+    agent_id: str = options.agent_id
+    if options.list:
+        names = [name_of(token_hash) for token_hash in find_agent(path, agent_id).token_hashes]
+        return "".join(f"{name}\n" for name in names) or f"{agent_id} has no tokens.\n"
+    if options.revoke is not None:
+        count = revoke_tokens(path, agent_id, None if options.revoke == _ALL else options.revoke)
+        return f"Revoked {count} {'token' if count == 1 else 'tokens'} of {agent_id}.\n"
+    token = add_token(path, agent_id)
+    off = "" if settings.bearer_tokens else "No token is taken yet: the service needs BEARER_TOKENS=true.\n"
+    return (
+        f"agent id    {agent_id}\ntoken       {token}\nits name    {name_of(hash_of(token))}\n"
+        f"Keep the token now: it is not shown again.\n{off}"
+    )
+
+
 def _shown_once(agent_id: str, key: str) -> str:
     return f"agent id  {agent_id}\napi key   {key}\nKeep the key now: it is not shown again.\n"
 
@@ -149,6 +173,7 @@ def _description(agent: AgentConfig) -> dict[str, Any]:
         "webhook_prefixes": list(agent.webhook_prefixes),
         "webhook_secret": bool(agent.webhook_secret),
         "tokens": len(agent.token_hashes),
+        "token_names": [name_of(token_hash) for token_hash in agent.token_hashes],
     }
 
 
@@ -177,10 +202,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_update(commands.add_parser("update", help=text, argument_default=argparse.SUPPRESS))
     rotate = commands.add_parser("rotate", help="give an agent a new key and show it, once")
     rotate.add_argument("--keep", type=int, default=1, help="older keys that stay accepted (default 1)")
+    token = commands.add_parser("token", help="give an agent a bearer token and show it, once; list or revoke them")
+    token.description = "A token stands for the agent, without replay protection: for tools that cannot sign."
+    others = token.add_mutually_exclusive_group()
+    others.add_argument("--list", action="store_true", help="show the names of its tokens instead")
+    others.add_argument("--revoke", metavar="NAME", help=f"take the token of this name away instead, or `{_ALL}`")
     disable = commands.add_parser("disable", help="keep an agent out; its jobs go on")
     enable = commands.add_parser("enable", help="let an agent in again")
     remove = commands.add_parser("remove", help="forget an agent; its unfinished jobs are cancelled")
-    for command in (rotate, disable, enable, remove):
+    for command in (rotate, token, disable, enable, remove):
         command.add_argument("agent_id")
     return parser
 

@@ -40,10 +40,14 @@ def client_scheme(seen: str, peer: str, forwarded_proto: str, trusted_proxies: S
     seen : the one on the connection from the peer; forwarded_proto : the X-Forwarded-Proto header, the client's own
     first, which counts only from a believed proxy.
     """
-    address = parse_address(peer)
     reported = forwarded_proto.partition(",")[0].strip().lower()
-    believed = address is not None and _is_in(address, trusted_proxies) and reported in ("http", "https")
-    return reported if believed else seen
+    return reported if reported in ("http", "https") and is_believed(peer, trusted_proxies) else seen
+
+
+def is_believed(peer: str, trusted_proxies: Sequence[IPNetwork]) -> bool:
+    """Return whether who opened the connection is a proxy whose headers are believed."""
+    address = parse_address(peer)
+    return address is not None and _is_in(address, trusted_proxies)
 
 
 def parse_address(text: str) -> IPAddress | None:

@@ -13,42 +13,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
+from backend.telemetry.logs import masked
 from orfeas_client import signing
 from orfeas_client.signing import (
-    AGENT_ID,
-    EMPTY_DIGEST,
     HEADER_AGENT,
     HEADER_DIGEST,
     HEADER_NONCE,
     HEADER_SIGNATURE,
     HEADER_TIMESTAMP,
-    NONCE,
     SHAPES,
-    TIMESTAMP,
     UNPRINTABLE,
     canonical_text,
-    digest_body,
     hmac_hex,
 )
-
-__all__ = [
-    "AGENT_ID",
-    "EMPTY_DIGEST",
-    "HEADER_AGENT",
-    "HEADER_DIGEST",
-    "HEADER_NONCE",
-    "HEADER_SIGNATURE",
-    "HEADER_TIMESTAMP",
-    "NONCE",
-    "TIMESTAMP",
-    "Signed",
-    "SignedRequest",
-    "digest_body",
-    "hmac_hex",
-    "read_signed_request",
-    "sign_request",
-    "signature_matches",
-]
 
 _MOST_SHOWN = 2048
 _AUTHORITY = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
@@ -108,8 +85,8 @@ class SignedRequest:
 
     @property
     def evidence(self) -> Mapping[str, object]:
-        """The text that was to be signed, up to _MOST_SHOWN bytes."""
-        shown = self.text.decode("utf-8", "backslashreplace").encode()
+        """The text that was to be signed, up to _MOST_SHOWN bytes; a link's signature in it is masked."""
+        shown = masked(self.text.decode("utf-8", "backslashreplace")).encode()
         cut = shown[:_MOST_SHOWN].decode("utf-8", "ignore")
         return {"canonical_text": cut, "truncated": True} if len(shown) > _MOST_SHOWN else {"canonical_text": cut}
 
@@ -141,7 +118,7 @@ def read_signed_request(method: str, target: str, header: Callable[[str], str | 
         values[name] = value
     if UNPRINTABLE.search(target) or UNPRINTABLE.search(method):
         raise AuthInvalid
-    path, _, query = _AUTHORITY.sub("", target).partition("?")
+    path, query = split_target(target)
     return SignedRequest(
         method,
         path,
@@ -152,6 +129,12 @@ def read_signed_request(method: str, target: str, header: Callable[[str], str | 
         values[HEADER_DIGEST],
         values[HEADER_SIGNATURE],
     )
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Return the path and the query of a request target, "/path?query" or "http://host/path?query", as it was sent."""
+    path, _, query = _AUTHORITY.sub("", target).partition("?")
+    return path, query
 
 
 def signature_matches(request: Signed, keys: Sequence[str], dummy_keys: Sequence[str] = ()) -> bool:

@@ -1,6 +1,6 @@
 """How often a client may call: moving windows of a minute, counted by Flask-Limiter.
 
-An admitted agent is counted by its verified id, whoever is refused by its address. The counts lie where
+An admitted agent is counted by its verified id, whoever is refused by its address, a link by both. The counts lie where
 RATE_LIMIT_STORAGE_URL says; when that place is away, each process allows its share of a limit by itself. This module
 does not know how an agent is verified, or how many jobs it has.
 """
@@ -79,6 +79,7 @@ class RequestLimits:
         self._count_request = limit(self._limit, "agent")(_request)
         self._count_following = limit(self._limit, "follow")(_following_request)
         self._count_batch = limit(self._limit, "batch")(_batch_request)
+        self._count_link = limit(self._limit, "link")(_link_request)
         self._count_refusal = limit(self._limit, "refused")(_refused_request)
 
     def init_app(self, app: Flask) -> None:
@@ -102,6 +103,15 @@ class RequestLimits:
         self._admit(self._count_request, agent.agent_id, agent.rate_limit, "requests")
         if operation == "batch":
             self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
+
+    def admit_link(self, agent: AgentConfig, address: str) -> None:
+        """Count a request by a link to a file, for the address and the agent together. Raises RateLimited.
+
+        An agent hands its links to others: one who fetches too much by them is held back, and neither the agent's own
+        requests are nor those of others by the same link.
+        """
+        per_minute = agent.status_rate_limit or agent.rate_limit
+        self._admit(self._count_link, f"{_network_bucket(address)} {agent.agent_id}", per_minute, "requests by links")
 
     def states(self, agent: AgentConfig) -> dict[str, RateState]:
         """Return how each of an agent's limits is, by its name; one that cannot be read is left out. Counts nothing."""
@@ -232,6 +242,10 @@ def _following_request() -> None:
 
 
 def _batch_request() -> None:
+    """Do nothing: being called is what is counted."""
+
+
+def _link_request() -> None:
     """Do nothing: being called is what is counted."""
 
 

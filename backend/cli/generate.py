@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     cells = f"{MIN_RESOLUTION} to {MAX_RESOLUTION}"
     faces = f"{MIN_TARGET_FACES} to {MAX_TARGET_FACES:,}".replace(",", " ")
-    add("images", nargs="+", type=Path, metavar="PICTURE", help="PNG, JPEG or WebP file with one object on it")
+    add("images", nargs="+", type=Path, metavar="PICTURE", help="picture file with one object on it")
     add("-o", "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
     add("-f", "--format", action="append", metavar="FORMATS", help=f"{', '.join(FORMATS)}; comma lists, repeats")
     add(

@@ -75,6 +75,12 @@ def _agents(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
+def _keys(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.keys import run
+
+    return run(arguments, environ, sys.stdout)
+
+
 def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.migrate import run
 
@@ -92,7 +98,8 @@ COMMANDS: Mapping[str, Command] = {
     "worker": Command("run the jobs of web processes elsewhere on this machine's device", _worker),
     "generate": Command("make meshes of pictures here, without a service", _generate),
     "demo": Command("start the service, send it pictures, fetch and draw their meshes, stop it", _demo),
-    "agents": Command("add, list, rotate, disable, enable and remove agents", _agents),
+    "agents": Command("add, list, rotate, disable, enable and remove agents; give them tokens", _agents),
+    "keys": Command("change the key that links to files are signed with", _keys),
     "migrate": Command("bring the database to this version's schema", _migrate),
     "doctor": Command("look at this machine and the settings; say what is wrong and what to do", _doctor),
 }

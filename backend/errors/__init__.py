@@ -18,7 +18,10 @@ from backend.errors.access import (
     AuthMissing,
     AuthReplayed,
     AuthUnavailable,
+    HttpsRequired,
     IpNotAllowed,
+    LinkExpired,
+    LinkInvalid,
     OperationNotAllowed,
     RateLimited,
 )
@@ -47,6 +50,7 @@ from backend.errors.model import (
     WorkerDied,
 )
 from backend.errors.parameters import (
+    ConflictingInputs,
     FileTooLarge,
     InvalidAcceleration,
     InvalidAcceptPartial,
@@ -84,6 +88,7 @@ from backend.errors.parameters import (
     UnknownField,
     UnsupportedImage,
     UnsupportedMediaType,
+    ViewsUnsupported,
 )
 from backend.errors.service import (
     ArtifactNotFound,
@@ -149,6 +154,7 @@ __all__ = [
     "CheckpointUnreadable",
     "CheckpointValueError",
     "ConfigurationError",
+    "ConflictingInputs",
     "DatabaseDamaged",
     "DatabaseUrlError",
     "DecimationFailed",
@@ -162,6 +168,7 @@ __all__ = [
     "GenerationError",
     "GpuBusy",
     "HeadersTooLarge",
+    "HttpsRequired",
     "IdempotencyConflict",
     "ImageLost",
     "InvalidAcceleration",
@@ -200,6 +207,8 @@ __all__ = [
     "JobUnfinished",
     "LeaseLost",
     "LengthRequired",
+    "LinkExpired",
+    "LinkInvalid",
     "MethodNotAllowed",
     "MissingImage",
     "NoForeground",
@@ -231,6 +240,7 @@ __all__ = [
     "UnsupportedCoding",
     "UnsupportedImage",
     "UnsupportedMediaType",
+    "ViewsUnsupported",
     "WorkerDied",
     "WorkerStopped",
 ]

@@ -59,6 +59,24 @@ class OperationNotAllowed(ServiceError):
     code = "OPERATION_NOT_ALLOWED"
 
 
+class LinkInvalid(ServiceError):
+    """This link is not one of the service's, was changed, or is no longer honoured; ask for the job's status again."""
+
+    code = "LINK_INVALID"
+
+
+class LinkExpired(ServiceError):
+    """This link's time is over; the job's status has a new one."""
+
+    code = "LINK_EXPIRED"
+
+
+class HttpsRequired(ServiceError):
+    """Tokens are taken over https alone: whoever listens to plain http could use them."""
+
+    code = "HTTPS_REQUIRED"
+
+
 class RateLimited(RetryLater):
     """Too many requests; wait before sending the next."""
 

@@ -197,6 +197,18 @@ class TooManyImages(InvalidParameter):
     code = "TOO_MANY_IMAGES"
 
 
+class ConflictingInputs(InvalidParameter):
+    """One object is made of exactly one of these: one image, or several views."""
+
+    code = "CONFLICTING_INPUTS"
+
+
+class ViewsUnsupported(InvalidParameter):
+    """The model takes one picture of an object, not several views of it."""
+
+    code = "VIEWS_UNSUPPORTED"
+
+
 class InvalidImage(InvalidParameter):
     """The file is not a readable picture."""
 
@@ -204,7 +216,7 @@ class InvalidImage(InvalidParameter):
 
 
 class UnsupportedImage(ServiceError):
-    """The picture's format is not supported; send PNG, JPEG or WebP."""
+    """The picture's format is not supported; send PNG, JPEG, MPO, WebP, AVIF, GIF, BMP or TIFF."""
 
     code = "UNSUPPORTED_IMAGE"
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, insert, select, union_all, update
 
 from backend.errors import ArtifactNotFound, FilesExpired, JobNotFound, JobUnfinished
 from backend.jobs.changes import NotingDatabase
 from backend.jobs.models import FileState, Job, JobFile, NewFile, Status
-from backend.jobs.schema import files, jobs
+from backend.jobs.schema import files, jobs, tombstones
 from backend.limits import FILE_KINDS, FORMATS
 from backend.storage.database import Database
+
+ZIP = ".zip"
+"""What follows a batch's id in the name of all its files together."""
 
 
 class FileTable:
@@ -61,6 +64,22 @@ class FileTable:
         if file.state is not FileState.KEPT:
             raise FilesExpired(details={"job_id": file.job_id})
         return file
+
+    def owner_of(self, name: str) -> str | None:
+        """Return the agent whose file this is, or was until it expired; None where no agent has one of this name.
+
+        name : a file's, or a batch's id with `.zip`. Takes one statement, whatever the name.
+        """
+        batch_id = name.removesuffix(ZIP)
+        owned = (files.c.job_id == jobs.c.id) & (files.c.name == name) & (files.c.kind != "shape")
+        owners = union_all(
+            select(jobs.c.agent_id).where(owned),
+            select(jobs.c.agent_id).where(jobs.c.batch_id == batch_id),
+            select(tombstones.c.agent_id).where(tombstones.c.name.in_((name, batch_id))),
+        )
+        with self._database.read() as connection:
+            found: str | None = connection.execute(owners).scalars().first()
+        return found
 
     def add(self, job: Job, new: NewFile) -> bool:
         """Give a completed job one more file; return False when it has one of this kind and format already.

@@ -20,6 +20,8 @@ WorkloadOf = Callable[[str, int], Workload | None]
 """Reads a request's JSON text, for a checkpoint that takes so many steps by itself; None when it cannot be read."""
 
 _NEVER = float("-inf")
+_LATER = 0.001
+"""Seconds after the first of a batch that its mates are leased: whoever was first has its next turn before theirs."""
 _ON_DEVICE = STAGES[: STAGES.index("mesh")]
 
 
@@ -121,7 +123,7 @@ class _Waiting:
         for job in taken:
             held = self._by_agent[job.agent_id]
             held.remove(job)
-            self._turns[job.agent_id] = at
+            self._turns[job.agent_id] = at if job is first else at + _LATER
             if not held:
                 del self._by_agent[job.agent_id]
         return taken

@@ -38,6 +38,11 @@ class Health:
         """Cells a side that the model is for, as a worker says that takes jobs; None where none does."""
         return next((state.octree_resolution for state in self.ready if state.octree_resolution), None)
 
+    @property
+    def takes_views(self) -> bool | None:
+        """Whether the model takes several views of an object, as a worker says that is ready; None where none is."""
+        return next((state.takes_views for state in self.ready if state.takes_views is not None), None)
+
     def is_loading(self, *, own_worker: bool) -> bool:
         """Return whether a worker is about to be ready, and none is yet.
 

@@ -134,6 +134,15 @@ class JobStore:
         with self._database.read() as connection:
             return idempotency_keys.recall(connection, agent_id, idempotency, self._clock())
 
+    def remember(self, agent_id: str, idempotency: IdempotencyKey, job_id: str) -> None:
+        """Keep for 24 hours that a request about a job was answered; done twice it is no error.
+
+        Raises IdempotencyConflict when the key was another request's.
+        """
+        answer = Submitted((job_id,), None, replayed=False)
+        with self._database.write() as connection:
+            idempotency_keys.claim(connection, agent_id, idempotency, answer, self._clock())
+
     def get(self, job_id: str, agent_id: str) -> Job:
         """Return an agent's job. Raises JobNotFound for unknown ids and other agents' alike."""
         with self._database.read() as connection:

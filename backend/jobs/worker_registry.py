@@ -42,6 +42,7 @@ class WorkerState:
     compiled : whether batches run compiled; None before the model is loaded
     stage_times : how long its stages take, as StageTimes.to_json writes it
     process : its mark_of_this_process
+    takes_views : whether its model takes several views of an object; None before it is loaded
     """
 
     owner: str
@@ -56,6 +57,7 @@ class WorkerState:
     stage_times: str | None = None
     process: str | None = None
     octree_resolution: int | None = None
+    takes_views: bool | None = None
 
 
 class WorkerRegistry:

@@ -12,7 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from backend.errors import ArtifactNotFound, ArtifactStoreUnavailable, DeviceLost, ImageLost, ServiceError
+from backend.errors import (
+    ArtifactNotFound,
+    ArtifactStoreUnavailable,
+    DeviceLost,
+    ImageLost,
+    InvalidImage,
+    ServiceError,
+)
 from backend.hunyuan3d.options import Defaults, ImageOptions
 from backend.jobs.progress import STAGES
 from backend.jobs.stage_times import StageTimes, Workload
@@ -22,6 +29,7 @@ from backend.runner.heartbeat import Ending, Run
 from backend.runner.look_ahead import LookAhead
 from backend.runner.processor_protocol import PendingShape, ShapeProcessor, ShapeProgress
 from backend.runner.result_recorder import ResultRecorder, unnamed_error
+from backend.runner.stored_images import read_stored
 from backend.runner.watchdog import Watchdog
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
@@ -132,17 +140,15 @@ class BatchRunner:
                 if prepared is not None:
                     return prepared
             try:
-                return self._recorder.retry(run, lambda: self._read(run.job.image_name))
+                return self._recorder.retry(run, lambda: read_stored(self._images, run.job, task.request))
             except ArtifactNotFound:
                 self._recorder.fail(run, ImageLost(), known_metadata(run.job, task.request))
+            except InvalidImage as error:
+                self._recorder.fail(run, error, known_metadata(run.job, task.request))
             except ArtifactStoreUnavailable:
                 _log.exception("the image of job %s cannot be read", run.job.id)
                 self._recorder.hand_back(run)
         return None
-
-    def _read(self, name: str) -> bytes:
-        with self._images.open(name) as stream:
-            return stream.read()
 
     def _attempt(
         self,

@@ -19,7 +19,8 @@ from backend.errors import ServiceError
 from backend.jobs.models import Job
 from backend.jobs.store import JobStore
 from backend.runner.heartbeat import Run
-from backend.runner.processor_protocol import ShapeProcessor
+from backend.runner.processor_protocol import ImageToPrepare, ShapeProcessor
+from backend.runner.stored_images import read_stored
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
 from backend.validation import GenerationRequest
@@ -34,7 +35,7 @@ class _Readable:
     """A job's image as it is stored, and how its background is to be removed."""
 
     job: Job
-    image: bytes
+    image: ImageToPrepare
     request: GenerationRequest
 
 
@@ -130,7 +131,9 @@ class LookAhead:
             with log_context(*(job.id for job in chosen)):
                 readable = [found for job in chosen if (found := self._read(job)) is not None]
                 results = processor.prepare_images(
-                    [each.image for each in readable], [each.request.remove_background for each in readable]
+                    [each.image for each in readable],
+                    [each.request.remove_background for each in readable],
+                    [each.request.objects for each in readable],
                 )
         except Exception:  # noqa: BLE001 - the thread's edge; the run itself meets the same again, and records it
             _log.debug("images could not be prepared ahead", exc_info=True)
@@ -157,7 +160,7 @@ class LookAhead:
     def _read(self, job: Job) -> _Readable | None:
         """Return what is needed of a job; None when it cannot be read now."""
         try:
-            with self._images.open(job.image_name) as stream:
-                return _Readable(job, stream.read(), GenerationRequest.from_json(job.request))
+            request = GenerationRequest.from_json(job.request)
+            return _Readable(job, read_stored(self._images, job, request), request)
         except ServiceError:
             return None

@@ -84,6 +84,7 @@ class Presence:
                 memory_total=device.memory_total,
                 memory_free=device.memory_free,
                 octree_resolution=processor.defaults.octree_resolution,
+                takes_views=processor.takes_views,
                 compiled=processor.compiled,
                 stage_times=self._times.to_json(),
             )

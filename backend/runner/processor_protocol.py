@@ -5,12 +5,19 @@ The real one comes from hunyuan_integration.get_3d_processor. This module import
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from backend.hunyuan3d.options import Defaults, ImageOptions
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+    from backend.limits import ViewName
+
+
+ImageToPrepare: TypeAlias = "bytes | Mapping[ViewName, Image.Image]"
+"""An image as it is stored, or the views of an object."""
 
 
 class ShapeProgress(Protocol):
@@ -84,6 +91,10 @@ class ShapeProcessor(Protocol):
         """What the checkpoint says where a request says nothing."""
 
     @property
+    def takes_views(self) -> bool:
+        """Whether it takes several views of an object."""
+
+    @property
     def compiled(self) -> bool:
         """Whether batches run compiled: they also run before that, slower."""
 
@@ -102,7 +113,10 @@ class ShapeProcessor(Protocol):
         """Whether images are better prepared beside a running batch than before their own."""
 
     def prepare_images(
-        self, images: Sequence[bytes], remove_background: Sequence[Literal["auto", "always", "never"]]
+        self,
+        images: Sequence[ImageToPrepare],
+        remove_background: Sequence[Literal["auto", "always", "never"]],
+        objects: Sequence[Literal["all", "largest"]],
     ) -> Sequence[Any | None]:
         """Return for each image what may take its place in generate_shape_batch, or None: then nothing may.
 
@@ -121,7 +135,7 @@ class ShapeProcessor(Protocol):
     ) -> Sequence[PendingShape]:
         """Return one pending shape for each image, in order; what on_progress raises ends the call and comes out.
 
-        images : bytes as they were sent, or what prepare_images made of them; the first report is made when all are
+        images : as they were sent, or what prepare_images made of them; the first report is made when all are
         prepared. options : one for each image, all with the same generation. capacity : as batch_capacity gave it.
         on_refused : called with the index and the shape of each image that cannot be used, as soon as that is known;
         the same shape is returned in its place.

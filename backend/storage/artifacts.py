@@ -22,6 +22,7 @@ MEDIA_TYPES: Final[Mapping[str, str]] = {
     "usdz": "model/vnd.usdz+zip",
     "png": "image/png",
     "webp": "image/webp",
+    "tiff": "image/tiff",
     "npz": "application/octet-stream",  # what meshes are encoded from
 }
 """What a file of each format is sent as."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ _request_id: ContextVar[str] = ContextVar("request_id", default="")
 _job_ids: ContextVar[tuple[str, ...]] = ContextVar("job_ids", default=())
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "request_id", "job_ids"}
+# The signature of a link to a file, and a bearer token: whoever has one needs nothing else.
+_CREDENTIALS = re.compile(r"(?<=signature=)[0-9a-f]{16,}|(?<=orfeas_)[A-Za-z0-9_-]{43}")
 # What a request's line says already, or what only a program that reads it wants to know.
 _LEFT_OUT = frozenset({"route", "status", "color_message"})
 
@@ -43,7 +46,7 @@ class JsonFormatter(logging.Formatter):
         values.update(_extra(record))
         if record.exc_info:
             values["exception"] = self.formatException(record.exc_info)
-        return json.dumps(values, default=str)
+        return masked(json.dumps(values, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -62,7 +65,7 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             trace = self.formatException(record.exc_info).splitlines()
             line = "\n".join([line, *(f"    {_printable(each)}" for each in trace)])
-        return line
+        return masked(line)
 
 
 def logging_config(level: str, log_format: str = "auto") -> dict[str, Any]:
@@ -87,6 +90,11 @@ def logging_config(level: str, log_format: str = "auto") -> dict[str, Any]:
 def configure_logging(level: str, log_format: str = "auto") -> None:
     """Set up this process's log; see `logging_config`."""
     logging.config.dictConfig(logging_config(level, log_format))
+
+
+def masked(text: str) -> str:
+    """Return a text without what in it stands for an agent: signatures of links, and tokens."""
+    return _CREDENTIALS.sub("***", text)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,17 +21,19 @@ from werkzeug.test import TestResponse
 
 from backend.auth.agents import load_agents
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.jobs.health import HealthReader
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
+from backend.runner.processor_protocol import ShapeProcessor
 from backend.services import AgentServices
+from orfeas_client.signing import digest_body
 from tests.support.fake_gpu import FakeCall, FakeProcessor
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
-from tests.support.store_backends import ManualClock
+from tests.support.store_backends import ManualClock, make_file
 
 API = "/api/agent"
 __all__ = ["API", "BOUNDARY", "FORM", "AgentService", "Part", "agent_service", "encode_form", "good_png"]
@@ -39,20 +42,31 @@ __all__ = ["API", "BOUNDARY", "FORM", "AgentService", "Part", "agent_service", "
 class AgentService:
     """An app with its services, and the agents ann and bob."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, processor: ShapeProcessor | None = None, **settings: Any) -> None:
         limits = dict.fromkeys(("rate_limit", "batch_rate_limit", "unauthenticated_rate_limit"), 10_000)
         given = {"data_dir": folder, "batch_wait_seconds": 0.0, "sync_wait_seconds": 20.0, **limits}
         self.settings = Settings(**{**given, **settings})
         self.clock = ManualClock()
         self.fake = FakeProcessor()
-        self.keys = {name: add_agent(self.settings.agents_file, name) for name in ("ann", "bob")}
-        opened = AgentServices.from_settings(self.settings, clock=self.clock, open_processor=lambda: self.fake)
+        known = load_agents(self.settings.agents_file) if self.settings.agents_file.exists() else {}
+        self.keys = {
+            name: known[name].api_keys[0] if name in known else add_agent(self.settings.agents_file, name)
+            for name in ("ann", "bob")
+        }
+        database = folder / "orfeas.sqlite3"
+        if self.settings.database_url == f"sqlite:///{database}" and not database.exists():
+            make_file(database)
+        opened = AgentServices.from_settings(
+            self.settings, clock=self.clock, open_processor=lambda: processor or self.fake
+        )
         # What was read is old at once: a test need not wait for a second to be over.
         now = itertools.count(step=60).__next__
         fresh = HealthReader(opened.store, opened.registry, now, opened.health.disk_full)
         self.services = replace(opened, health=fresh)
         self.app = create_app(self.settings, self.services)
-        self._nonces = (f"nonce-{k:06d}" for k in itertools.count())
+        # A folder may be opened twice, which remembers nonces.
+        opening = secrets.token_hex(4)
+        self._nonces = (f"nonce-{opening}-{k:06d}" for k in itertools.count())
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -170,9 +184,11 @@ def fail_with(service: AgentService, error: ServiceError) -> None:
 
 
 @contextmanager
-def agent_service(folder: Path, *, running: bool = False, **settings: Any) -> Iterator[AgentService]:
-    """Open a service, stopped at the end; running : its worker works."""
-    service = AgentService(folder, **settings)
+def agent_service(
+    folder: Path, *, running: bool = False, processor: ShapeProcessor | None = None, **settings: Any
+) -> Iterator[AgentService]:
+    """Open a service, stopped at the end; running : its worker works; processor : in the fake's place."""
+    service = AgentService(folder, processor, **settings)
     if running:
         service.services.start()
     try:

@@ -10,10 +10,11 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from backend.errors import ServiceError
+from backend.hunyuan3d.facts import BackgroundFacts
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 from backend.limits import Acceleration
-from backend.runner.processor_protocol import Rehearsal, ShapeProgress
+from backend.runner.processor_protocol import ImageToPrepare, Rehearsal, ShapeProgress
 
 GIB = 1 << 30
 
@@ -112,6 +113,7 @@ class FakeProcessor:
     cutout: Image.Image | None = None
     lost: bool = False
     prepares_ahead: bool = True
+    takes_views: bool = False
     compiled: bool = False
     rehearsals: Sequence[Rehearsal] = ()
     before_preparing: Callable[[list[bytes]], object] = nothing
@@ -128,15 +130,18 @@ class FakeProcessor:
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return self.capacity
 
-    def prepare_images(self, images: Sequence[bytes], remove_background: Sequence[str]) -> list[FakePrepared | None]:
-        assert len(images) == len(remove_background)
-        self.before_preparing(list(images))
-        self.prepared += images
-        return [FakePrepared(image) for image in images]
+    def prepare_images(
+        self, images: Sequence[ImageToPrepare], remove_background: Sequence[str], objects: Sequence[str]
+    ) -> list[FakePrepared | None]:
+        assert len(images) == len(remove_background) == len(objects)
+        given = [plain(image) for image in images]
+        self.before_preparing(given)
+        self.prepared += given
+        return [FakePrepared(image) for image in given]
 
     def generate_shape_batch(
         self,
-        images: Sequence[bytes | FakePrepared],
+        images: Sequence[ImageToPrepare | FakePrepared],
         *,
         options: Sequence[ImageOptions],
         capacity: int,
@@ -148,7 +153,7 @@ class FakeProcessor:
         assert capacity <= self.capacity
         (generation,) = {own.generation for own in options}
         assert self._busy.acquire(blocking=False), "two device calls at once"
-        given = [each.image if isinstance(each, FakePrepared) else each for each in images]
+        given = [each.image if isinstance(each, FakePrepared) else plain(each) for each in images]
         self.used_prepared += [each.image for each in images if isinstance(each, FakePrepared)]
         call = FakeCall(
             given, [own.seed for own in options], generation.num_inference_steps, generation.guidance_scale,
@@ -192,12 +197,20 @@ class FakeProcessor:
             guidance_scale=call.guidance,
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
-            background="alpha",
+            background=BackgroundFacts("alpha", 1.0, 0.0, 1),
             acceleration=call.acceleration,
             evaluations=2,
             evaluations_needed=3,
             seconds=StageSeconds(0.01, 0.02, 0.4, 0.1, 0.05),
         )
+
+
+def plain(image: ImageToPrepare) -> bytes:
+    """Return an image as it came; of views the name, size and first pixel of each, with spaces between."""
+    if isinstance(image, bytes):
+        return image
+    seen = (f"{name} {view.width}×{view.height} {view.getpixel((0, 0))}" for name, view in image.items())
+    return " ".join(seen).encode()
 
 
 def sphere(target_faces: int | None) -> trimesh.Trimesh:

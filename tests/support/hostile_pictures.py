@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageCms
 
+from tests.support.picture_files import bmp, encode, gif, tiff
+
 ACCEPTED = (202, "")
 INVALID = (400, "INVALID_IMAGE")
 UNSUPPORTED = (415, "UNSUPPORTED_IMAGE")
@@ -50,13 +52,6 @@ def good_png() -> bytes:
     return encode(_ramp(), "PNG")
 
 
-def encode(image: Image.Image, form: str, **options: object) -> bytes:
-    """Return a picture as a file's bytes."""
-    file = io.BytesIO()
-    image.save(file, form, **options)
-    return file.getvalue()
-
-
 def _ramp(mode: str = "RGB") -> Image.Image:
     rows, columns = np.mgrid[0:24, 0:32]
     values = np.stack([rows * 10, columns * 8, rows + columns], axis=-1).astype(np.uint8)
@@ -88,6 +83,14 @@ def _bombs() -> Iterator[Case]:
     yield "WebP canvas of 2^24 a side", lambda: _webp_canvas(2**24, 2**24), INVALID
     yield "WebP lossless of 16384 a side", _wide_lossless, INVALID
     yield "WebP animation of 200 frames", _webp_animation, ACCEPTED
+    yield "GIF canvas of 60000 a side", lambda: gif(screen=(60_000, 60_000)), INVALID
+    yield "GIF frame beyond its canvas", lambda: gif(frame=(60_000, 60_000)), INVALID
+    yield "GIF of endless notes", lambda: gif(notes=b"!\xfe" + b"\x01a" * 300_000 + b"\0"), INVALID
+    yield "BMP of 60000 a side", lambda: bmp(60_000, 60_000), INVALID
+    yield "TIFF of 60000 a side", lambda: tiff(60_000, 60_000), INVALID
+    yield "TIFF in tiles of 60000 a side", lambda: tiff(40, 24, tile=(60_000, 60_000)), INVALID
+    yield "TIFF of 2000 tags", lambda: tiff(40, 24, more=[(tag, 1, 1, 0) for tag in range(40_000, 42_000)]), INVALID
+    yield "AVIF that says it is small", _understated_avif, INVALID
 
 
 @cache
@@ -102,6 +105,17 @@ def _png_bomb() -> bytes:
 def _text_bomb(kind: bytes) -> bytes:
     starts = {b"zTXt": b"a\0\0", b"iTXt": b"a\0\1\0\0\0", b"iCCP": b"a\0\0"}
     return png_chunk(kind, starts[kind] + zlib.compress(bytes(80_000_000)))
+
+
+@cache
+def _understated_avif() -> bytes:
+    """Return an AVIF of 81 million pixels, whose container says that it is 64 a side."""
+    small = encode(Image.new("L", (64, 64)), "AVIF")
+    header = small.rindex(b"\x0a", 0, small.rindex(b"mdat") + 16)
+    # Widths of 16 bits each, then 9000 a side: profile 0, still and reduced, level 0.
+    bits = f"{0:03b}11{0:05b}{15:04b}{15:04b}{8999:016b}{8999:016b}"
+    sequence = int(bits.ljust(56, "0"), 2).to_bytes(7, "big")
+    return small[:header] + b"\x0a\x07" + sequence + small[header + 9 :]
 
 
 def _animation(side: int, frames: int) -> bytes:
@@ -145,7 +159,7 @@ def _cut() -> Iterator[Case]:
     yield "PNG before its pixels", lambda: good_png()[:33], INVALID
     yield "PNG inside its signature", lambda: good_png()[:6], UNSUPPORTED
     for share in (30, 60, 95):
-        for form in ("PNG", "JPEG", "WEBP"):
+        for form in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
             yield f"{form} at {share} %", _cut_at(form, share), INVALID
     yield "JPEG after its marker", lambda: b"\xff\xd8\xff", INVALID
     yield "WebP after its name", lambda: _noise("WEBP")[:12], INVALID
@@ -192,7 +206,7 @@ def _longer_webp() -> bytes:
 
 def _foreign() -> Iterator[Case]:
     ramp = _ramp()
-    for form in ("GIF", "BMP", "TIFF", "ICO", "PPM", "TGA", "EPS", "PDF", "JPEG2000", "DDS", "SGI", "PCX", "ICNS"):
+    for form in ("ICO", "PPM", "TGA", "EPS", "PDF", "JPEG2000", "DDS", "SGI", "PCX", "ICNS"):
         yield form, _encoded(ramp, form), UNSUPPORTED
     texts = {
         "HTML": b"<!doctype html><script>alert(1)</script>",
@@ -202,7 +216,7 @@ def _foreign() -> Iterator[Case]:
         "ImageMagick script": b"push graphic-context\nviewbox 0 0 640 480\nfill 'url(https://127.0.0.1/x)'\n",
         "shell script": b"#!/bin/sh\ntouch /tmp/orfeas\n",
         "MP4": b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41" + bytes(64),
-        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0heicmif1" + bytes(64),
+        "QuickTime": b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(64),
         "AVI": b"RIFF\x24\0\0\0AVI LIST" + bytes(64),
         "ELF": b"\x7fELF\2\1\1" + bytes(64),
         "pickle": b"\x80\x04cposix\nsystem\n(S'true'\ntR.",
@@ -215,7 +229,7 @@ def _foreign() -> Iterator[Case]:
         yield name, _constant(content), UNSUPPORTED
     yield "ZIP", lambda: _zip({"../../evil": b"x"}), UNSUPPORTED
     yield "gzip", lambda: b"\x1f\x8b\x08" + bytes(60), UNSUPPORTED
-    yield "GIF that is a JPEG too", lambda: b"GIF89a\xff\xd8\xff" + _noise("JPEG"), UNSUPPORTED
+    yield "text that begins like a bitmap", lambda: b"BM, or: how to name a file" + bytes(64), UNSUPPORTED
 
 
 def _encoded(image: Image.Image, form: str) -> Callable[[], bytes]:
@@ -250,6 +264,10 @@ def _odd() -> Iterator[Case]:
     yield "PNG with a profile of another kind", lambda: encode(_ramp(), "PNG", icc_profile=profile), ACCEPTED
     yield "turned JPEG", _turned, ACCEPTED
     yield "animated PNG", _png_animation, ACCEPTED
+    for form in ("GIF", "BMP", "TIFF", "AVIF"):
+        yield form, _encoded(_ramp(), form), ACCEPTED
+    yield "GIF that is a JPEG too", lambda: encode(_ramp(), "GIF") + _noise("JPEG"), ACCEPTED
+    yield "CMYK TIFF", lambda: encode(_ramp("CMYK"), "TIFF"), ACCEPTED
     yield "1×1 PNG", lambda: encode(Image.new("RGB", (1, 1)), "PNG"), INVALID
     yield "7×7 PNG", lambda: encode(Image.new("RGB", (7, 7)), "PNG"), INVALID
     yield "8×8 PNG", lambda: encode(Image.new("RGB", (8, 8)), "PNG"), ACCEPTED

@@ -7,7 +7,7 @@ down and goes up again slowly. This module does not know what a processor is, no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,8 +17,10 @@ from PIL import Image, ImageDraw
 
 from backend.errors import OutOfMemory
 from backend.hunyuan3d.device.memory import DeviceMemory
+from backend.hunyuan3d.image.image_processor import ImageInput
 from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+from backend.limits import VIEWS
 
 # What the drawn picture's shape cannot show: other shapes have more surface, and an allocator leaves gaps.
 SAFETY = 1.5
@@ -115,7 +117,11 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     picture can be sampled.
     """
     options = pipeline.options(2, octree_resolution=octree_resolution)
-    prepared = pipeline.prepare_shapes(_images(2), image_options(options, 2, seeds=0, remove_background="never"))
+    images: Sequence[ImageInput] = _images(2)
+    if pipeline.conditioner.takes_views:
+        # What takes most: whoever sends fewer views finds room for more objects than is thought.
+        images = [dict.fromkeys(VIEWS, image) for image in images]
+    prepared = pipeline.prepare_shapes(images, image_options(options, 2, seeds=0, remove_background="never"))
     memory.release()
     held = memory.used()
     sampling = _cost(lambda count: pipeline.sample_shapes(prepared[:count], options), memory, held)

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backend.errors import InvalidImage, MissingImage, NoForeground
+from backend.errors import InvalidImage, MissingImage, NoForeground, ViewsUnsupported
 from backend.hunyuan3d.image.open_image import Source, open_image
+from backend.limits import VIEWS
 
 ImageInput: TypeAlias = "Source | Mapping[str, Source]"
 Item = TypeVar("Item")
 
-VIEWS = ("front", "left", "back", "right")
 CUTOUT_SIDE = 1024
 
 
@@ -53,9 +53,12 @@ class ImageProcessor:
             raise ValueError("image processor: size must be at least 1 and border_ratio in [0, 1)")
 
     def __call__(self, image: ImageInput) -> ImageBatch:
-        """Make a batch of one of one object's image. Raises InvalidImage, UnsupportedImage, NoForeground."""
+        """Make a batch of one of one object's image.
+
+        Raises ViewsUnsupported, InvalidImage, UnsupportedImage, NoForeground.
+        """
         if isinstance(image, Mapping):
-            raise InvalidImage("This model takes one picture of an object, not several views.")
+            raise ViewsUnsupported
         pixels, mask = self.process(open_image(image))
         return ImageBatch(pixels[None], mask[None])
 

@@ -22,23 +22,19 @@ from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageCms, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import ExifTags, Image, ImageCms
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, UnsupportedImage
-from backend.hunyuan3d.image.png_check import DamagedPng, check_png
+from backend.hunyuan3d.image.file_formats import HEAD_BYTES, measure, recognise, taken_formats
+from backend.hunyuan3d.image.unfit import UnfitFile
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | npt.NDArray[np.generic]
 
 # What Pillow's readers are known to let through on damaged files, beside their own OSError.
 _DECODER_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
-    SyntaxError, TypeError, ValueError, struct.error, zlib.error,
+    SyntaxError, TypeError, ValueError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-_READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
-}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,11 +44,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# A progressive JPEG names at most a few dozen scans; each costs a pass over the whole picture.
-_MOST_SCANS = 100
 _LARGEST_PROFILE = 4 << 20
-_HEAD_BYTES = 30
-_PIECE_BYTES = 1 << 20
 _ROWS = 64
 # catch_warnings swaps a process-wide list: two threads inside it at once would leave each other's filters behind.
 _quiet_lock = threading.Lock()
@@ -82,9 +74,10 @@ DEFAULT_LIMITS = ImageLimits()
 def open_image(source: Source, *, limits: ImageLimits = DEFAULT_LIMITS, name: str | None = None) -> Image.Image:
     """Open a picture from a path, a file, its bytes, a PIL picture or an array, as a new upright picture in sRGB.
 
-    source : PNG, JPEG or WebP where encoded (the first frame of an animation is taken); a file is read from its start,
-    in pieces, and must be seekable; arrays are (H, W) or (H, W, 1..4) of bool, uint8, uint16, or float (0..1, or
-    0..255 when a value exceeds 1). name : what messages call the picture; else a path's last part.
+    source : where encoded, of a format that file_formats.taken_formats names (the first frame of an animation is
+    taken); a file is read from its start and must be seekable; arrays are (H, W) or (H, W, 1..4) of bool, uint8,
+    uint16, or float (0..1, or 0..255 when a value exceeds 1). name : what messages call the picture; else a path's
+    last part.
     Returns mode RGBA when it has an alpha channel, else RGB.
     Raises MissingImage (no such file), UnsupportedImage (another format), InvalidImage (anything else).
     """
@@ -144,81 +137,40 @@ def _read(path: str | os.PathLike[str], limits: ImageLimits, label: str) -> byte
 def _from_stream(stream: BinaryIO, limits: ImageLimits, label: str) -> Image.Image:
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
-    head = stream.read(_HEAD_BYTES)
+    head = stream.read(HEAD_BYTES)
     if not size:
         raise InvalidImage(f"{label}: it is empty.")
     if size > limits.max_bytes:
         raise InvalidImage(f"{label}: it is larger than {limits.max_bytes} bytes.")
-    form = _recognise(head)
-    if form is None:
-        raise UnsupportedImage(
-            f"{label}: its content is not a PNG, JPEG or WebP picture.", details={"allowed": list(_READERS)}
-        )
-    if form == "WebP":
-        # Its reader lays out the whole canvas when opened, so it must be measured before.
-        _check_size(_webp_size(head, size, label), limits, label)
-    if form == "JPEG" and _count_scans(stream) > _MOST_SCANS:
-        raise InvalidImage(f"{label}: it has more scans than a photograph needs.")
-    stream.seek(0)
+    form = _recognised(head, label)
     try:
+        measured = measure(form, stream, head, size, limits.max_pixels)
+        if measured.size is not None:
+            _check_size(measured.size, limits, label)
+        stream.seek(0)
         with _quiet():
-            image = _READERS[form](stream)
-    except _DECODER_ERRORS as e:
-        raise InvalidImage(f"{label}: its {form} header is damaged.") from e
+            image = measured.open()
+    except UnfitFile as error:
+        raise InvalidImage(f"{label}: {error}.") from error
+    except _DECODER_ERRORS as error:
+        raise InvalidImage(f"{label}: its {form} header is damaged, or of a kind that is not read.") from error
 
     def load() -> Image.Image:
-        if form == "PNG":
-            _check_png(stream, label)
+        measured.check()
         image.load()
         return image
 
     return _decode(load, image.size, limits, label)
 
 
-def _check_png(stream: BinaryIO, label: str) -> None:
-    """See that a PNG is whole, which its reader does not; leave the stream where it is. Raises InvalidImage."""
-    position = stream.tell()
-    try:
-        check_png(stream)
-    except DamagedPng as e:
-        raise InvalidImage(f"{label}: it is damaged or truncated: {e}.", details={"reason": str(e)}) from e
-    stream.seek(position)
-
-
-def _recognise(data: bytes) -> str | None:
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    return None
-
-
-def _count_scans(stream: BinaryIO) -> int:
-    """Return how often a JPEG's bytes say that a scan starts (ITU-T T.81, marker SOS)."""
-    stream.seek(0)
-    count, last = 0, b""
-    while piece := stream.read(_PIECE_BYTES):
-        count += piece.count(b"\xff\xda") + (last == b"\xff" and piece[:1] == b"\xda")
-        last = piece[-1:]
-    return count
-
-
-def _webp_size(start: bytes, size: int, label: str) -> tuple[int, int]:
-    """Read the canvas size from the first chunk (RFC 9649, sections 2.5 to 2.7). Raises InvalidImage."""
-    head = start[12:30].ljust(18, b"\0")
-    kind, body = head[:4], head[8:]
-    if int.from_bytes(start[4:8], "little") + 8 > size:
-        raise InvalidImage(f"{label}: it is truncated.")
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-    if kind == b"VP8L" and body[0] == 0x2F:
-        bits = int.from_bytes(body[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
-        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    raise InvalidImage(f"{label}: its WebP header is damaged.")
+def _recognised(head: bytes, label: str) -> str:
+    """Return the format of a file that starts so. Raises UnsupportedImage unless it is read here."""
+    form, taken = recognise(head), taken_formats()
+    if form in taken:
+        return form
+    named = f"{', '.join(taken[:-1])} or {taken[-1]}"
+    problem = f"{form} is not read here" if form else "its content is not that of a picture that is taken"
+    raise UnsupportedImage(f"{label}: {problem}; send {named}.", details={"allowed": list(taken)})
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, label: str) -> None:
@@ -237,6 +189,8 @@ def _decode(load: Callable[[], Image.Image], size: tuple[int, int], limits: Imag
     _check_size(size, limits, label)
     try:
         return load()
+    except UnfitFile as e:
+        raise InvalidImage(f"{label}: {e}.", details={"reason": str(e)}) from e
     except _DECODER_ERRORS as e:
         raise InvalidImage(f"{label}: it is damaged or truncated.", details={"reason": str(e)[:120]}) from e
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 import torch
-from diffusers.models.attention import FeedForward
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -56,9 +55,13 @@ class MixtureOfExperts(nn.Module):
         # Both layers' products in another precision (fp8.py).
         self.grouped: GroupedLayers | None = None
 
-    def feed_forward(self) -> FeedForward:
+    def feed_forward(self) -> nn.Module:
         """Linear(C, 4C), GELU, Linear(4C, C) under the released names net.0.proj and net.2."""
-        return FeedForward(self.width, activation_fn="gelu", inner_dim=4 * self.width)
+        # Here, because a checkpoint without experts need not wait for diffusers.
+        from diffusers.models.attention import FeedForward
+
+        feed_forward: nn.Module = FeedForward(self.width, activation_fn="gelu", inner_dim=4 * self.width)
+        return feed_forward
 
     def fuse(self) -> None:
         """Stack the experts' weights for grouped products; the parameters stay views of the stacks."""
@@ -81,7 +84,8 @@ class MixtureOfExperts(nn.Module):
 
     def shared(self, tokens: Tensor) -> Tensor:
         """Return the expert's outcome that every token gets; (M, C) -> (M, C)."""
-        if isinstance(self.shared_experts, FeedForward):
+        # What stands in its place in another precision (fp8.py) has no `net`.
+        if hasattr(self.shared_experts, "net"):
             first, second = (self.shared_experts.get_submodule(name) for name in ("net.0.proj", "net.2"))
             out: Tensor = second(gelu_rows(first(tokens)))
         else:

@@ -1,0 +1,40 @@
+"""rembg as the cutter, where it is installed and its model lies on this machine already.
+
+rembg fetches a model of hundreds of megabytes when it is first asked, and its default one is not free for every use.
+Neither happens here: only a model that someone has put into rembg's folder (its own REMBG_HOME) is used, and only one
+of those under a free licence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+
+from PIL import Image
+
+Cutter = Callable[[Image.Image], Image.Image]
+
+MODELS = ("birefnet-general", "birefnet-general-lite", "isnet-general-use", "u2net", "silueta", "u2netp")
+"""The models that may be used, the better ones first."""
+
+
+@cache
+def installed_cutter() -> Cutter | None:
+    """Return rembg with the best model that is there; None without one, without rembg, or without its runtime.
+
+    Importing it and reading the model takes seconds; it is done once.
+    """
+    if find_spec("rembg") is None:
+        return None
+    try:
+        rembg, sessions = import_module("rembg"), import_module("rembg.sessions").sessions
+    except (ImportError, SystemExit):  # rembg exits the interpreter when onnxruntime is missing
+        return None
+    model = next((name for name in MODELS if sessions[name].resolve_existing(f"{name}.onnx")), None)
+    if model is None:
+        return None
+    session = rembg.new_session(model)
+
+    return partial(rembg.remove, session=session)

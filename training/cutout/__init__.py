@@ -1,0 +1,1 @@
+"""Training of the network that cuts objects out of ordinary photographs."""

@@ -1,0 +1,77 @@
+"""The network that says, pixel by pixel, how likely a photograph shows the object there.
+
+A small U-Net (Ronneberger et al. 2015) of full convolutions. It works on blocks of 2 x 2 pixels, so that its first
+layers cost a quarter. This module does not know where a photograph comes from or what is done with the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64, 96, 128, 144)
+STRIDE = 2 ** len(WIDTHS)
+"""Sides of an input are multiples of this: the first level sees blocks of two pixels, each further one half as many."""
+
+_MEAN, _SPREAD = 0.5, 0.25
+
+
+class ConvBlock(nn.Module):
+    """Two 3 x 3 convolutions, each normalised over the batch and followed by a ReLU."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, width, H, W)."""
+        x = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(x)))
+
+
+class CutoutNetwork(nn.Module):
+    """The U-Net. widths : channels of each level, from half the input's resolution downwards."""
+
+    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        before = (12, *widths[:-1])
+        self.down = nn.ModuleList(ConvBlock(c, w) for c, w in zip(before, widths, strict=True))
+        upper = list(widths[:-1])
+        below = list(widths[1:])
+        self.up = nn.ModuleList(ConvBlock(b + u, u) for u, b in zip(upper, below, strict=True))
+        self.head = nn.Conv2d(widths[0], 4, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (B, 1, H, W) of images (B, 3, H, W) in 0..1; H and W are multiples of STRIDE."""
+        x = F.pixel_unshuffle((image - _MEAN) / _SPREAD, 2)
+        levels: list[Tensor] = []
+        for number, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if number else x)
+            levels.append(x)
+        for block, level in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
+            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), level], 1))
+        return F.pixel_shuffle(self.head(x), 2)
+
+
+def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
+    """Return the weights as backend.hunyuan3d.image.cutout_network names and lays them, normalisations folded in."""
+    weights: dict[str, Tensor] = {}
+    for way, blocks in (("down", network.down), ("up", network.up)):
+        for level, block in enumerate(blocks):
+            for number in (1, 2):
+                conv, norm = getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                kernel = conv.weight * scale[:, None, None, None]
+                weights[f"{way}.{level}.{number}.kernel"] = kernel.permute(2, 3, 1, 0)
+                weights[f"{way}.{level}.{number}.bias"] = norm.bias - norm.running_mean * scale
+    weights["head.kernel"] = network.head.weight[:, :, 0, 0].T
+    weights["head.bias"] = torch.as_tensor(network.head.bias)
+    return {name: value.detach().to(torch.float16).contiguous().numpy() for name, value in weights.items()}
