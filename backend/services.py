@@ -27,6 +27,7 @@ from backend.errors import ServiceStopping
 from backend.hunyuan3d.checkpoint.defaults import configured_resolution, configured_views
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.changes import Changes
+from backend.jobs.cutouts import CutoutTable
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
@@ -169,6 +170,11 @@ class AgentServices:
     def artifacts(self) -> ArtifactStore:
         """What was made."""
         return self.resources.artifacts
+
+    @property
+    def cutouts(self) -> CutoutTable:
+        """What was cut out alone."""
+        return self.resources.cutouts
 
     @property
     def registry(self) -> WorkerRegistry:

@@ -223,8 +223,8 @@ def report(runs: Sequence[Run]) -> str:
         f"{1000 * _POLL_SECONDS:.0f} ms all were asked for. **sleeping**: in the model's place sleeps as long as an "
         f"H100 took for the 2.1 design, each time some {100 * NOISE:.0f} % other; octree resolutions from 128 to 512; "
         "15, 30 and 50 steps; all faces and fewer. **demo**: the bundled checkpoint, which shares the cores with the "
-        "making of meshes and with who asks; octree resolutions from 48 to 128; 10, 15 and 30 steps; GLB, STL, 3MF, OBJ with "
-        "colours and previews; all faces and fewer. "
+        "making of meshes and with who asks; octree resolutions from 48 to 128; 10, 15 and 30 steps; GLB, STL, 3MF, "
+        "OBJ with colours and previews; all faces and fewer. "
         f"{platform.machine()} CPU, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}. "
         "Made by `python -m benchmarks.eta`.",
         "",

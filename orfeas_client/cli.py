@@ -188,6 +188,15 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path, preview: b
     return Made(image, job, file, tuple(others))
 
 
+def _cutout(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    output: Path = options.output or Path(f"{options.image.stem or 'picture'}-cutout.png")
+    target = output / f"{options.image.stem or 'picture'}-cutout.png" if output.is_dir() else output
+    _check_writable(target)
+    made = client.cutout(options.image, remove_background=options.remove_background, objects=options.objects)
+    screen.cutout(str(options.image), made, client.download(made.url, target))
+    return DONE
+
+
 def _again(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
     fields = _fields(options)
@@ -362,6 +371,11 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     partial = "make the meshes of the good pictures when others are bad (default: of none then)"
     batch.add_argument("--accept-partial", action="store_true", help=partial)
     _add_fields(batch)
+    cutout = command("cutout", _cutout, "cut the object out of one picture, to look at before a mesh is made")
+    cutout.add_argument("image", metavar="PICTURE", type=Path, help="as for generate")
+    cutout.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file or folder (default: here)")
+    cutout.add_argument("--remove-background", choices=("auto", "always", "never"), help="default: auto")
+    cutout.add_argument("--objects", choices=("all", "largest"), help="which objects are kept (default: all)")
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
     wait.add_argument("--preview", action="store_true", help="with -o: fetch the pictures of the meshes as well")

@@ -16,6 +16,7 @@ from backend.api.operations import (
     AGAIN,
     BATCH,
     CANCEL,
+    CUTOUT,
     DELETE_FILES,
     DOWNLOAD,
     GENERATE,
@@ -35,6 +36,7 @@ from tests.support.agent_service import AgentService, agent_service
 CALLS = {
     ("/api/agent/generate-3d", "post"): (GENERATE, "202"),
     ("/api/agent/batch", "post"): (BATCH, "202"),
+    ("/api/agent/cutout", "post"): (CUTOUT, "200"),
     ("/api/agent/status/{job_id}", "get"): (STATUS, "200"),
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
@@ -114,6 +116,7 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
         "again",
         "batch",
         "cancel",
+        "cutout",
         "download",
         "generate",
         "health",

@@ -200,6 +200,8 @@ def test_views_become_a_mesh_alone_and_in_company_and_after_a_restart(
         kept = service.call("GET", alone["image_url"])
         assert (kept.mimetype, Image.open(io.BytesIO(kept.data)).n_frames) == ("image/tiff", len(VIEW_NAMES))
         assert alone["cutout_url"]
+        again = service.call("POST", f"/api/agent/jobs/{alone['job_id']}/again", b"", Content_Type="")
+        assert wait_for(service, again.get_json()["job_id"])["request"] == alone["request"]
     assert meshes[0].vertices.shape == meshes[1].vertices.shape
     assert np.abs(meshes[0].vertices - meshes[1].vertices).max() < 1e-2
     assert meshes[0].vertices.shape != meshes[2].vertices.shape

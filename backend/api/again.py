@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from backend.api.following import find
-from backend.api.intake import discard_images
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import AgainForm
-from backend.api.submissions import Submission, model_of, require_key
+from backend.api.submissions import Submission, model_of, put_in_queue, require_key, require_views_taken
 from backend.auth.agents import AgentConfig
 from backend.errors import (
     ArtifactNotFound,
@@ -24,13 +23,12 @@ from backend.errors import (
     JobNotFound,
     RequestUnreadable,
     StoreUnavailable,
-    ViewsUnsupported,
 )
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import Batch, IdempotencyKey, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
-from backend.storage.files import put_new
+from backend.storage.files import discard, put_new
 from backend.validation import (
     GenerateFields,
     GenerationRequest,
@@ -72,8 +70,7 @@ def submit_again(
     fields = changed(request, job.label, given, resolutions)
     resolutions.check(fields.octree_resolution)
     require_offered(fields)
-    if request.views and not services.takes_views():
-        raise ViewsUnsupported(details={"fields": [f"view_{view}" for view in request.views]})
+    require_views_taken(services, request.views)
     services.require_worker(began)
     with _copied(services, job) as image:
         new = new_job(
@@ -85,18 +82,7 @@ def submit_again(
             views=request.views,
             filename=job.filename,
         )
-        submitted = services.store.submit(
-            agent.internal_id,
-            [new],
-            queue_limit=services.settings.queue_limit,
-            agent_limit=agent.max_active_jobs,
-            daily_limit=agent.daily_jobs,
-            idempotency=idempotency,
-        )
-        if submitted.replayed:
-            discard_images([image], services.images)
-    services.notifier.notify()
-    return Submission(submitted, waits, is_partial=False)
+        return put_in_queue(services, agent, [new], idempotency, waits=waits)
 
 
 def changed(
@@ -149,7 +135,7 @@ def _copied(services: AgentServices, job: Job) -> Iterator[str]:
         # The connection may have broken just after the job was kept; the janitor knows whether it was.
         raise
     except BaseException:
-        discard_images([name], services.images)
+        discard(services.images, name)
         raise
 
 

@@ -1,4 +1,4 @@
-"""The tables behind the job store and its files, what is left of expired jobs, the keys, the nonces and the workers.
+"""The tables behind the job store, files and cut-outs, what is left of expired jobs, keys, nonces and workers.
 
 `backend.storage.migrations` makes them: whatever changes here needs a revision there.
 
@@ -138,6 +138,16 @@ files = Table(
     CheckConstraint("bytes >= 0", name="file_has_bytes"),
     UniqueConstraint("job_id", "kind", "format", "candidate", name="one_file_of_a_kind"),
     Index("files_by_state", "state"),
+)
+
+cutouts = Table(
+    "cutouts",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("agent_id", String(128), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index("cutouts_by_age", "created_at"),
 )
 
 idempotency_keys = Table(

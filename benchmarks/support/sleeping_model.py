@@ -114,7 +114,7 @@ class SleepingModel:
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return 4
 
-    def prepare_images(self, images: Sequence[bytes], _modes: Sequence[str]) -> list[None]:
+    def prepare_images(self, images: Sequence[bytes], _modes: Sequence[str], _objects: Sequence[str]) -> list[None]:
         return [None for _ in images]
 
     def generate_shape_batch(

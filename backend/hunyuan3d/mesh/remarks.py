@@ -6,19 +6,10 @@ This module does not know where that is said.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
+from backend.hunyuan3d.facts import Remark
 from backend.hunyuan3d.mesh.place import Placement
 from backend.hunyuan3d.mesh.print_facts import THINNEST_PRINTABLE_MM, PrintFacts
-
-
-@dataclass(frozen=True)
-class Remark:
-    """A warning: a code for programs, and a sentence that says what to do."""
-
-    code: Literal["MANY_PARTS", "LEANS", "THIN_WALLS"]
-    message: str
 
 
 def remarks_on(parts: int | None, placement: Placement, facts: PrintFacts, scale_mm: float) -> tuple[Remark, ...]:
