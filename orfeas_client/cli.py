@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
+from orfeas_client.client import VIEWS
 from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, NothingToLink, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 from orfeas_client.file_names import first_free
@@ -50,6 +51,7 @@ _FIELDS = (
     "turntable",
     "label",
 )
+_VIEW_HELP = "the object's {}, where the service's model takes several views of one object"
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
 
@@ -105,14 +107,17 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
 
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
-    fields = _fields(options)
+    fields, views = _fields(options), _views(options)
+    if (options.image is None) == (not views):
+        raise ClientError("Give one PICTURE, or several views of one object: --front, --left, --back, --right.")
+    image: Path = options.image or next(iter(views.values()))
     if output.suffix and not output.is_dir():
         fields["format"] = _format_of(output, fields.get("format"))
         target = output
     else:
-        target = _targets([options.image], _folder(output), fields)[0]
+        target = _targets([image], _folder(output), fields)[0]
     _check_writable(target)
-    return _make(client, [options.image], [target], fields, screen, options)
+    return _make(client, [image], [target], fields, screen, options, views)
 
 
 def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
@@ -130,13 +135,17 @@ def _make(
     fields: Fields,
     screen: Screen,
     options: argparse.Namespace,
+    views: Mapping[str, Path] | None = None,
 ) -> int:
-    """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
+    """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it.
+
+    views : of the one object, in place of its picture
+    """
     results: list[Made] = []
     try:
         for group in _groups(len(images)):
             sent = [images[place] for place in group]
-            finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False))
+            finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False), views)
             for image, place, job in zip(sent, group, finished, strict=True):
                 results.append(_fetched(client, str(image), job, targets[place], bool(options.preview)))
     finally:
@@ -146,10 +155,17 @@ def _make(
 
 
 def _run_jobs(
-    client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen, accept_partial: bool
+    client: AgentClient,
+    images: Sequence[Path],
+    fields: Fields,
+    screen: Screen,
+    accept_partial: bool,
+    views: Mapping[str, Path] | None,
 ) -> Sequence[Job]:
     sent: Job | Batch
-    if len(images) == 1:
+    if views:
+        sent = client.generate(views=views, **fields)
+    elif len(images) == 1:
         sent = client.generate(images[0], **fields)
     else:
         sent = client.batch(images, accept_partial=accept_partial, **fields)
@@ -307,6 +323,11 @@ def _check_writable(target: Path) -> None:
         raise LocalFileError(f"{target} cannot be written: {failure.strerror or failure}.") from failure
 
 
+def _views(options: argparse.Namespace) -> dict[str, Path]:
+    given = {view: getattr(options, view) for view in VIEWS}
+    return {view: path for view, path in given.items() if path is not None}
+
+
 def _fields(options: argparse.Namespace) -> Fields:
     given: Fields = {}
     for name in _FIELDS:
@@ -346,7 +367,9 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
-    generate.add_argument("image", metavar="PICTURE", type=Path, help="picture file with one object on it")
+    generate.add_argument("image", nargs="?", metavar="PICTURE", type=Path, help="picture file with one object on it")
+    for view in VIEWS:
+        generate.add_argument(f"--{view}", type=Path, metavar="PICTURE", help=_VIEW_HELP.format(view))
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     _add_fields(generate)
     again = command("again", _again, "make an earlier picture's mesh anew, with the options that are given changed")

@@ -120,6 +120,16 @@ def test_batch_keeps_the_order_of_its_pictures(line: Line) -> None:
     assert batch.succeeded
 
 
+def test_an_object_may_be_several_views(line: Line) -> None:
+    sent = line.client.generate(views={"left": b"l", "front": b"f"}, seed=1)
+    fields = line.service.job[sent.id].fields
+    assert {name for name in fields if name.startswith("view")} == {"view_left", "view_front"}
+    for wrong in ({"image": b"i", "views": {"front": b"f"}}, {}, {"views": {}}, {"views": {"top": b"t"}}):
+        with pytest.raises(ClientError, match=r"exactly one|no view top"):
+            line.client.generate(**wrong)
+    assert len(line.service.job) == 1
+
+
 def test_failed_job_says_why(line: Line) -> None:
     line.service.outcome = "failed"
     job = line.client.wait(line.client.generate(PICTURE).id)

@@ -74,6 +74,24 @@ def test_generate_writes_the_file_and_says_what_is_in_it(terminal: Terminal) -> 
     assert terminal.err.getvalue() == ""
 
 
+def test_views_of_one_object_are_sent_as_such(terminal: Terminal) -> None:
+    front, back = terminal.image("cat.png"), terminal.image("behind.png")
+    assert terminal.run("generate", "--back", back, "--front", front, "-o", "out") == 0
+    (job,) = terminal.service.job.values()
+    assert {name: text for name, text in job.fields.items() if name.startswith("view")} == {
+        "view_front": "cat.png", "view_back": "behind.png",
+    }  # fmt: skip
+    assert (terminal.folder / "out" / "cat.glb").read_bytes() == back.read_bytes() + front.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [[], ["cat.png", "--left", "cat.png"]])
+def test_an_object_is_one_picture_or_its_views(terminal: Terminal, arguments: list[str]) -> None:
+    terminal.image("cat.png")
+    assert terminal.run("generate", *arguments) == 2
+    assert "Give one PICTURE, or several views" in terminal.err.getvalue()
+    assert terminal.service.job == {}
+
+
 @pytest.mark.parametrize(
     ("options", "file", "fmt"),
     [
@@ -257,7 +275,7 @@ def test_exit_code_says_what_went_wrong(
     assert said in terminal.err.getvalue()
 
 
-@pytest.mark.parametrize("arguments", [[], ["generate"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
+@pytest.mark.parametrize("arguments", [[], ["batch"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
 def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(arguments, {})
