@@ -17,6 +17,7 @@ from backend.api import operations as calls
 from backend.api.again import submit_again
 from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
+from backend.api.cutouts import answer_cutout, cut_out
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
 from backend.api.file_answers import answer_files
@@ -31,7 +32,6 @@ from backend.api.following import (
     why_lost,
 )
 from backend.api.health import answer_health, answer_live, answer_ready
-from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
@@ -48,19 +48,21 @@ from backend.api.pacing import tell_when
 from backend.api.parameters import FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
 from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
+from backend.api.responses import DOCS_PAGE
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.api.waiting import when_changed
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
-from backend.jobs.models import Batch, Job, Status
+from backend.jobs.models import Batch, Job, JobFile, Status
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
 _SUBMITTER = "agent_submitter"
-_OWN_PAGES = ("/openapi.json", "/docs", "/metrics")
+_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics")
 
 api = APIBlueprint(
     "agent_api",
@@ -150,6 +152,19 @@ def batch(header: SubmitHeaders) -> Response:
     return _accepted(answer_accepted_batch(batch_id, job_ids, refused, links()))
 
 
+@api.post("/cutout", provide_automatic_options=False, **calls.CUTOUT)
+@require_agent_token("generate")
+def cutout(header: SubmitHeaders) -> Response:
+    """Cut the object out of one image, at once and without the device."""
+    services, agent_id = _services(), g.agent.internal_id
+    content_type = request.headers.get("Content-Type", "")
+    name = cut_out(services, agent_id, g.body, content_type, header.idempotency_key)
+    try:
+        return json_response(answer_cutout(services, agent_id, name, links().download(name)))
+    except ArtifactNotFound as error:
+        raise missing(services, name, agent_id, ArtifactNotFound) from error
+
+
 @api.get("/status/<job_id>", provide_automatic_options=False, **calls.STATUS)
 @require_agent_token("status")
 def status(path: JobPath, query: WaitQuery) -> Response:
@@ -184,7 +199,7 @@ def cancel(path: JobPath) -> Response:
     cancelled = store.cancel_batch if isinstance(found, Batch) else store.cancel
     now: Job | Batch = cancelled(found.id, g.agent.internal_id)
     jobs = now.jobs if isinstance(now, Batch) else [now]
-    discard_images([job.image_name for job in jobs if job.status is Status.CANCELLED], _services().images)
+    discard(_services().images, *(job.image_name for job in jobs if job.status is Status.CANCELLED))
     return json_response(_described(now))
 
 
@@ -260,14 +275,18 @@ def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
 
 
 def _send_file(services: AgentServices, name: str) -> Response:
-    """Send a file of a job. Raises ArtifactNotFound, Expired, ArtifactStoreUnavailable."""
+    """Send a file of a job, or a cut-out. Raises ArtifactNotFound, Expired, ArtifactStoreUnavailable."""
     agent_id = g.agent.internal_id
     file = find_file(services, name, agent_id)
-    log_jobs(file.job_id)
+    if isinstance(file, JobFile):
+        log_jobs(file.job_id)
     try:
         return send_artifact(open_file(services, file))
     except ArtifactNotFound as lost:
-        raise why_lost(services, services.store.get(file.job_id, agent_id).finished_at, lost) from lost
+        made_at = (
+            services.store.get(file.job_id, agent_id).finished_at if isinstance(file, JobFile) else file.created_at
+        )
+        raise why_lost(services, made_at, lost) from lost
 
 
 def _send_zip(services: AgentServices, batch_id: str) -> Response:

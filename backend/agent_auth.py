@@ -25,15 +25,7 @@ from backend.auth.audit_log import AuditEntry, AuditLog
 from backend.auth.bearer_tokens import CHALLENGE, HEADER, TOKEN_MARK, has_token, hash_of, read_token, require_safe_way
 from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import (
-    HEADER_AGENT,
-    HEADER_SIGNATURE,
-    Signed,
-    read_signed_request,
-    sign_request,
-    signature_matches,
-    split_target,
-)
+from backend.auth.hmac_signing import Signed, read_signed_request, sign_request, signature_matches, split_target
 from backend.auth.links import EXPIRES, SIGNATURE, LinkQuery, SignedLinks
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
@@ -56,6 +48,7 @@ from backend.errors import (
 )
 from backend.jobs.models import Clock
 from backend.telemetry.logs import logged_jobs
+from orfeas_client.signing import HEADER_AGENT, HEADER_SIGNATURE
 
 __all__ = ["AgentConfig", "AgentGuard", "AgentRegistry", "require_agent_token", "sign_request", "verify"]
 

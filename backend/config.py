@@ -193,7 +193,8 @@ class Settings:
         int,
         Meaning(
             "AGENT_WAITS",
-            "Calls of each agent that may wait at once in a web process (`?wait=`); more are answered at once.",
+            "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
+            "at once.",
             0,
             10_000,
         ),

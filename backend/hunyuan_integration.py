@@ -35,7 +35,7 @@ from backend.hunyuan3d.networks.fp8 import fp8_missing, quantise_denoiser
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import PreparedImage
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-from backend.limits import DEFAULT_FORMAT, BackgroundMode
+from backend.limits import DEFAULT_FORMAT, BackgroundMode, ObjectChoice
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
@@ -140,10 +140,10 @@ class Hunyuan3DProcessor:
         return self.pipeline.device.type != "cpu"
 
     def prepare_images(
-        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode]
+        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode], objects: Sequence[ObjectChoice]
     ) -> list[PreparedImage | ServiceError | None]:
         """Prepare images for generate_shape_batch, on any thread; None for one for which memory was short just now."""
-        prepared = self.pipeline.prepare_images(images, remove_background)
+        prepared = self.pipeline.prepare_images(images, remove_background, objects)
         return [None if isinstance(each, OutOfMemory) else each for each in prepared]
 
     def warm_up(self) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.jobs.changes import Changes
+from backend.jobs.cutouts import CutoutTable
 from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
@@ -38,6 +39,7 @@ class Resources:
     store: JobStore
     images: FileStore
     artifacts: ArtifactStore
+    cutouts: CutoutTable
     registry: WorkerRegistry
     janitor: PeriodicTask
     reminder: PeriodicTask
@@ -70,7 +72,8 @@ class Resources:
             monotonic=time.monotonic if clock is utc_now else None,
         )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
-        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database)])
+        cutouts = CutoutTable(database, artifacts, clock, ttl)
+        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database), cutouts])
 
         def remind() -> None:
             if store.has_work():
@@ -82,6 +85,7 @@ class Resources:
             store=store,
             images=images,
             artifacts=artifacts,
+            cutouts=cutouts,
             registry=WorkerRegistry(database, clock),
             janitor=PeriodicTask("janitor", settings.sweep_seconds, janitor.run_once),
             # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.

@@ -27,6 +27,7 @@ from backend.errors import ServiceStopping
 from backend.hunyuan3d.checkpoint.defaults import configured_resolution, configured_views
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.changes import Changes
+from backend.jobs.cutouts import CutoutTable
 from backend.jobs.health import HealthReader
 from backend.jobs.models import Clock
 from backend.jobs.notifier import LocalNotifier, Notifier, Notifiers
@@ -76,8 +77,7 @@ class AgentServices:
     worker : None where other processes run the jobs
     watchdog : what bounds the worker's calls, once start() has begun it
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
-    sync_slots : requests that may wait for their mesh at once, so that threads are left for all others
-    watch : wakes who waits for a job; wait_slots : for how many calls it may
+    watch : wakes who waits for a job; wait_slots : for how many calls it may, those that wait for their mesh among them
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
@@ -95,7 +95,6 @@ class AgentServices:
     agents_task: PeriodicTask
     watch: JobWatch
     wait_slots: WaitSlots
-    sync_slots: threading.Semaphore
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -145,7 +144,6 @@ class AgentServices:
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
-            sync_slots=threading.BoundedSemaphore(max(1, settings.web_threads // 2)),
         )
 
     @property
@@ -172,6 +170,11 @@ class AgentServices:
     def artifacts(self) -> ArtifactStore:
         """What was made."""
         return self.resources.artifacts
+
+    @property
+    def cutouts(self) -> CutoutTable:
+        """What was cut out alone."""
+        return self.resources.cutouts
 
     @property
     def registry(self) -> WorkerRegistry:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
@@ -42,6 +42,21 @@ from backend.errors import (
     UnknownField,
 )
 from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, expected_by, read_text, shown
+from backend.field_types import (
+    STRICT,
+    Formats,
+    Guidance,
+    Label,
+    Millimetres,
+    Quality,
+    RequestResolution,
+    Resolution,
+    Seed,
+    SeedOrDrawn,
+    Steps,
+    TargetFaces,
+    scale_of_old,
+)
 from backend.hunyuan3d.mesh.offered import require_compression, require_format
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import Defaults, GenerationOptions, ImageOptions
@@ -58,20 +73,7 @@ from backend.limits import (
     DEFAULT_QUALITY,
     DEFAULT_SCALE_MM,
     DEFAULT_UPRIGHT,
-    MAX_GUIDANCE_SCALE,
-    MAX_LABEL_CHARACTERS,
-    MAX_QUALITY,
-    MAX_RESOLUTION,
     MAX_SCALE_MM,
-    MAX_STEPS,
-    MAX_TARGET_FACES,
-    MIN_QUALITY,
-    MIN_REQUEST_RESOLUTION,
-    MIN_RESOLUTION,
-    MIN_SCALE_MM,
-    MIN_STEPS,
-    MIN_TARGET_FACES,
-    SEED_LIMIT,
     VIEWS,
     Acceleration,
     BackgroundMode,
@@ -85,35 +87,6 @@ from backend.limits import (
     default_target_faces,
 )
 
-
-def _separate_formats(value: object) -> object:
-    """Take a text of formats apart at its commas, name each once, and leave what is neither text nor list alone."""
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(dict.fromkeys(parts)) if isinstance(parts, (list, tuple)) else value
-
-
-def _scale_of_old(value: object) -> object:
-    """Give a mesh that was asked for without a size, which earlier versions took, the size that is usual now."""
-    return DEFAULT_SCALE_MM if value is None else value
-
-
-Formats = Annotated[tuple[MeshFormat, ...], BeforeValidator(_separate_formats), Field(min_length=1)]
-
-Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
-Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
-Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
-Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
-RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOLUTION)]
-Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
-SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
-TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
-LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
-Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
-Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
-
-STRICT = ConfigDict(
-    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
-)
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "format": InvalidFormat,
     "quality": InvalidQuality,
@@ -182,7 +155,7 @@ class GenerationFields(BaseModel):
         description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
     )
     objects: ObjectChoice = Field(
-        default=DEFAULT_OBJECTS, description="Whether all pieces of the mesh are kept, or the largest alone."
+        default=DEFAULT_OBJECTS, description="Whether all objects of image and mesh are kept, or the largest alone."
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
@@ -248,7 +221,7 @@ class GenerationRequest(BaseModel):
     seed: Seed
     target_faces: TargetFaces | None
     remove_background: BackgroundMode
-    scale_mm: Annotated[float, BeforeValidator(_scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
+    scale_mm: Annotated[float, BeforeValidator(scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
     acceleration: Acceleration = DEFAULT_ACCELERATION
     objects: ObjectChoice = DEFAULT_OBJECTS
     color: ColorMode = DEFAULT_COLOR

@@ -30,7 +30,7 @@ from limits.strategies import MovingWindowRateLimiter
 from sqlalchemy import null, update
 
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import EMPTY_DIGEST, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.auth.nonces import NonceStore
 from backend.auth.nonces_redis import RedisNonceStore
 from backend.auth.nonces_sql import SqlNonceStore
@@ -43,6 +43,7 @@ from backend.storage.database import Database
 from backend.storage.migrations import migrate
 from benchmarks.support.postgres import PostgresCluster
 from benchmarks.support.redis import RedisServer
+from orfeas_client.signing import EMPTY_DIGEST
 
 RESULT = Path(__file__).parent / "results" / "job_store_throughput.md"
 PROCESSES = (1, 4, 8)

@@ -20,6 +20,7 @@ __all__ = [
     "AgentClient",
     "Batch",
     "ClientError",
+    "Cutout",
     "Fields",
     "Health",
     "Job",
@@ -31,6 +32,7 @@ __all__ = [
     "ServiceUnreachable",
     "UnexpectedAnswer",
     "WaitedTooLong",
+    "Warned",
 ]
 
 if TYPE_CHECKING:
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
         UnexpectedAnswer,
         WaitedTooLong,
     )
-    from orfeas_client.models import Batch, Fields, Health, Job, JobPage, MeshFile
+    from orfeas_client.models import Batch, Cutout, Fields, Health, Job, JobPage, MeshFile, Warned
 else:
-    _MODELS = ("Batch", "Fields", "Health", "Job", "JobPage", "MeshFile")
+    _MODELS = ("Batch", "Cutout", "Fields", "Health", "Job", "JobPage", "MeshFile", "Warned")
 
     def __getattr__(name: str) -> object:
         """Import a public name's module when the name is first asked for (PEP 562)."""

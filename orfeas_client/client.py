@@ -20,12 +20,14 @@ from orfeas_client.download import download_file, download_name
 from orfeas_client.errors import ClientError, NothingToLink, ServiceRefused, WaitedTooLong
 from orfeas_client.models import (
     Batch,
+    Cutout,
     Fields,
     Health,
     Job,
     JobPage,
     Json,
     MeshFile,
+    read_cutout,
     read_files,
     read_health,
     read_page,
@@ -146,6 +148,22 @@ class AgentClient:
         texts = {**_texts(fields), **({"accept_partial": "true"} if accept_partial else {})}
         body = MultipartBody(texts, images, "images")
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
+
+    def cutout(
+        self,
+        image: ImageSource,
+        *,
+        remove_background: str | None = None,
+        objects: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Cutout:
+        """Have the object cut out of one picture, at once; `download(cutout.url, …)` fetches it.
+
+        remove_background, objects, idempotency_key : as for `generate`
+        """
+        given = {"remove_background": remove_background, "objects": objects}
+        texts = {name: value for name, value in given.items() if value is not None}
+        return read_cutout(self._post("/cutout", MultipartBody(texts, [image], "image"), idempotency_key))
 
     def again(
         self,

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from orfeas_client.models import Batch, Health, Job, JobPage
+from orfeas_client.models import Batch, Cutout, Health, Job, JobPage, Warned
 from orfeas_client.terminal import ResultRow, Terminal, cell, new_table, standard_consoles
 
 
@@ -80,6 +80,21 @@ class Screen(Terminal):
             self._json(results)
             return
         self.results([_row(result) for result in results])
+        for result in results:
+            self.warn(result.image, result.job.warnings)
+
+    def warn(self, image: str, warnings: Sequence[Warned]) -> None:
+        """Say what the service says of a picture or its mesh."""
+        for warning in warnings:
+            self.note(f"{image}: {warning.code}: {warning.message}")
+
+    def cutout(self, image: str, cutout: Cutout, path: Path) -> None:
+        """Print where a cut-out lies and what is to be said of it."""
+        if self._as_json:
+            self._json({"file": path, "cutout": cutout})
+            return
+        self._out.print(Text(str(path)))
+        self.warn(image, cutout.warnings)
 
     def state(self, value: Job | Batch) -> None:
         """Print a job, or a batch with its jobs."""

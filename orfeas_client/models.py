@@ -105,6 +105,37 @@ class Job:
         """Whether there is a mesh to download."""
         return self.status == "completed"
 
+    @property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What is to be said of its picture and its mesh."""
+        return read_warnings(self.metadata)
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that the service says of a result all the same: a name for programs, and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A cut-out alone.
+
+    url : where it is, PNG; method : how it was made; score : how sure it is, 0–1, None where nobody judged it
+    border : share of the picture's border that the object covers; objects : pieces of it that do not touch
+    warnings : what is to be said of it; expires_at : when it is removed, as ISO 8601 says
+    """
+
+    url: str
+    method: str
+    score: float | None
+    border: float | None
+    objects: int | None
+    warnings: tuple[Warned, ...] = ()
+    expires_at: str | None = None
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -252,6 +283,26 @@ def _read_refused(value: object) -> Job:
         index=_need(bad, "index", int),
         filename=_optional(bad, "filename", str),
     )
+
+
+def read_cutout(answer: Json) -> Cutout:
+    """Read the answer to /cutout. Raises UnexpectedAnswer."""
+    background = _need(_need(answer, "metadata", dict), "background", dict)
+    return Cutout(
+        _need(answer, "cutout_url", str),
+        _need(background, "method", str),
+        _number(background, "score"),
+        _number(background, "border"),
+        _optional(background, "objects", int),
+        read_warnings(answer),
+        _optional(answer, "expires_at", str),
+    )
+
+
+def read_warnings(answer: Json) -> tuple[Warned, ...]:
+    """Read the warnings of a job's metadata or of a cut-out. Raises UnexpectedAnswer."""
+    listed = [_of(dict, item, "warnings") for item in _optional(answer, "warnings", list) or []]
+    return tuple(Warned(_need(item, "code", str), _need(item, "message", str)) for item in listed)
 
 
 def read_health(answer: Json, ok: bool) -> Health:

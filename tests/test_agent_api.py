@@ -85,12 +85,13 @@ def test_job_that_outlasts_the_wait_is_promised(tmp_path: Path) -> None:
         assert service.get(f"/status/{response.get_json()['job_id']}").get_json()["status"] == "queued"
 
 
-def test_nobody_waits_when_half_of_the_threads_do(tmp_path: Path) -> None:
-    with agent_service(tmp_path, web_threads=4) as service:
-        assert service.services.sync_slots.acquire(blocking=False)
-        assert service.services.sync_slots.acquire(blocking=False)
-        assert service.generate(image()).status_code == 202
-        service.services.sync_slots.release(2)
+def test_nobody_waits_for_a_mesh_when_as_many_calls_of_the_agent_wait_as_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with agent_service(tmp_path, agent_waits=1) as service:
+        monkeypatch.setattr(service.services.watch, "wait", lambda *_, **__: pytest.fail("the call waits"))
+        with service.services.wait_slots.one_of(service.owner("ann")):
+            assert service.generate(image()).status_code == 202
 
 
 def test_nobody_waits_for_a_service_that_stops(service: AgentService) -> None:

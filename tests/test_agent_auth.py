@@ -22,14 +22,14 @@ from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
-from backend.auth import hmac_signing as signing
 from backend.auth.agents import MAX_KEYS, AgentConfig
 from backend.auth.agents_file import add_agent
 from backend.auth.client_address import client_address
-from backend.auth.hmac_signing import SignedRequest, digest_body
+from backend.auth.hmac_signing import SignedRequest
 from backend.auth.nonces import MemoryNonceStore
 from backend.config import Settings
 from backend.errors import AuthInvalid, ConfigurationError, ServiceError
+from orfeas_client.signing import digest_body, hmac_hex
 from tests.support.guarded_service import (
     AGENT,
     FAULTS,
@@ -117,14 +117,14 @@ def test_unknown_agent_is_answered_like_a_wrong_signature(service: Service) -> N
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made = 0
-    real = signing.hmac_hex
+    real = hmac_hex
 
     def counted(key: str, text: bytes) -> str:
         nonlocal made
         made += 1
         return real(key, text)
 
-    monkeypatch.setattr(signing, "hmac_hex", counted)
+    monkeypatch.setattr("backend.auth.hmac_signing.hmac_hex", counted)
     signed = SignedRequest("GET", "/", "", "a1", str(NOW), "nonce-01", digest_body(b""), "0" * 64)
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["dummy-key-0123456789abcdef"] * MAX_KEYS)

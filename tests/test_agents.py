@@ -491,6 +491,7 @@ def test_command_line_updates_and_lists_for_programs(path: Path) -> None:
             "webhook_prefixes": ["https://b.example/hooks"],
             "webhook_secret": True,
             "tokens": 0,
+            "token_names": [],
         }
     ]
     assert agent.api_keys == before.api_keys

@@ -44,6 +44,7 @@ SIGNED_CALLS = [
     ("GET", f"/download/{UNKNOWN}.glb"),
     ("DELETE", f"/jobs/{UNKNOWN}"),
     ("GET", "/jobs"),
+    ("POST", f"/jobs/{UNKNOWN}/again"),
 ]
 
 
@@ -56,7 +57,7 @@ def test_every_call_but_health_is_signed(service: AgentService, method: str, pat
 
 @pytest.mark.parametrize(
     ("operations", "allowed"),
-    [("generate", {0, 4}), ("batch", {1}), ("status", {2, 5}), ("download", {3}), ("admin", set())],
+    [("generate", {0, 4, 6}), ("batch", {1}), ("status", {2, 5}), ("download", {3}), ("admin", set())],
 )
 def test_each_call_needs_its_operation(tmp_path: Path, operations: str, allowed: set[int]) -> None:
     with agent_service(tmp_path) as service:

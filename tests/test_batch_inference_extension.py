@@ -118,8 +118,9 @@ def test_each_image_has_its_own_target_and_background() -> None:
     )
     assert results[0].metadata.faces == results[0].metadata.faces_found
     assert [r.metadata.target_faces for r in results] == [None, 1200, 800]
-    assert results[0].metadata.background not in ("none", None)
-    assert [r.metadata.background for r in results[1:]] == ["none", "alpha"]
+    methods = [r.metadata.background.method for r in results if r.metadata.background is not None]
+    assert methods[0] not in ("none", None)
+    assert methods[1:] == ["none", "alpha"]
 
 
 def test_one_bad_image_stays_alone(undisturbed: list[ShapeResult]) -> None:
@@ -454,7 +455,7 @@ def no_thread_is_left() -> Iterator[None]:
 def test_images_prepared_ahead_make_the_same_meshes_to_the_bit() -> None:
     processor = make()
     given = [path.read_bytes() for path in images(2)]
-    prepared = processor.prepare_images(given, ["never", "never"])
+    prepared = processor.prepare_images(given, ["never", "never"], ["all", "all"])
     # One that was not prepared may stand beside one that was.
     for ready in (prepared, [prepared[0], given[1]]):
         results = processor.generate_shape_batch(ready, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
@@ -472,7 +473,7 @@ def test_identical_images_prepared_ahead_are_encoded_once() -> None:
     encoder = processor.pipeline.conditioner
     assert encoder is not None
     encoder.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    prepared = processor.prepare_images([data, data], ["never", "never"])
+    prepared = processor.prepare_images([data, data], ["never", "never"], ["all", "all"])
     processor.generate_shape_batch(prepared, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
     assert seen == [1]
 
@@ -480,7 +481,7 @@ def test_identical_images_prepared_ahead_are_encoded_once() -> None:
 def test_an_image_that_could_not_be_prepared_keeps_its_error(undisturbed: list[ShapeResult]) -> None:
     processor = make()
     given = [images(1)[0].read_bytes(), b"no picture"]
-    prepared = processor.prepare_images(given, ["never", "never"])
+    prepared = processor.prepare_images(given, ["never", "never"], ["all", "all"])
     good, bad = processor.generate_shape_batch(prepared, seeds=SEEDS[:2], **QUICK)  # type: ignore[arg-type]
     assert_same_meshes([good], undisturbed[:1])
     assert isinstance(bad.error, UnsupportedImage)
@@ -489,7 +490,7 @@ def test_an_image_that_could_not_be_prepared_keeps_its_error(undisturbed: list[S
 def test_an_image_for_which_memory_was_short_is_prepared_again_with_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     processor = make()
     monkeypatch.setattr(processor.pipeline, "prepare_images", lambda *_: [OutOfMemory()])
-    assert processor.prepare_images([b"any"], ["never"]) == [None]
+    assert processor.prepare_images([b"any"], ["never"], ["all"]) == [None]
 
 
 def test_images_are_prepared_ahead_only_where_another_processor_runs_the_model() -> None:

@@ -20,7 +20,7 @@ from backend.errors import (
     OutOfMemory,
 )
 from backend.hunyuan_integration import get_3d_processor
-from backend.jobs.metadata import AccelerationOut, JobMetadata
+from backend.jobs.metadata import AccelerationOut, BackgroundOut, JobMetadata
 from backend.jobs.models import Job, NewJob, Status
 from tests.support.fake_gpu import FakeCall
 from tests.support.own_process import printed
@@ -146,7 +146,8 @@ def test_metadata_names_all_that_was_done(shop: Workshop) -> None:
     metadata = metadata_of(shop.job(job_id))
     assert (metadata.seed, metadata.quality, metadata.octree_resolution) == (5, 2, 176)
     assert (metadata.steps, metadata.guidance_scale, metadata.model) == (4, 5.0, "fake model")
-    assert (metadata.background, metadata.fallbacks) == ("alpha", ("batch 4→2",))
+    assert metadata.background == BackgroundOut(method="alpha", score=1, border=0, objects=1)
+    assert metadata.fallbacks == ("batch 4→2",)
     assert metadata.acceleration == AccelerationOut(mode="none", evaluations=2, without=3, measured_on="demo")
     seconds = metadata.seconds
     assert (seconds.queued, seconds.preprocess, seconds.encode, seconds.sample) == (3.0, 0.01, 0.02, 0.4)

@@ -25,8 +25,8 @@ from orfeas_client import (
     UnexpectedAnswer,
     WaitedTooLong,
 )
-from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.field_options import FIELDS
 from orfeas_client.models import read_job, read_submitted_batch
 from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
@@ -103,7 +103,7 @@ def test_picture_becomes_a_file(line: Line, image: Path, tmp_path: Path) -> None
 
 
 def test_every_field_can_be_given_on_the_command_line() -> None:
-    assert set(_FIELDS) == set(Fields.__annotations__)
+    assert set(FIELDS) == set(Fields.__annotations__)
 
 
 def test_synchronous_request_may_be_done_at_once(line: Line) -> None:

@@ -92,6 +92,39 @@ def test_an_object_is_one_picture_or_its_views(terminal: Terminal, arguments: li
     assert terminal.service.job == {}
 
 
+TOUCHES = {"code": "OBJECT_TOUCHES_BORDER", "message": "It is cut off."}
+
+
+def test_what_the_service_says_of_a_picture_is_shown_beside_its_mesh(terminal: Terminal) -> None:
+    terminal.service.warnings = [TOUCHES]
+    image = terminal.image("cat.png")
+    assert terminal.run("generate", image) == 0
+    assert terminal.err.getvalue() == f"{image}: OBJECT_TOUCHES_BORDER: It is cut off.\n"
+
+
+@pytest.mark.parametrize(("options", "file"), [([], "cat-cutout.png"), (["-o", "x.png"], "x.png")])
+def test_a_cutout_is_fetched_and_spoken_of(terminal: Terminal, options: list[str], file: str) -> None:
+    terminal.service.warnings = [TOUCHES]
+    image = terminal.image("cat.png")
+    assert terminal.run("cutout", image, *options, "--objects", "largest") == 0
+    assert (terminal.folder / file).read_bytes() == image.read_bytes()
+    assert terminal.out.getvalue() == f"{file}\n"
+    assert terminal.err.getvalue() == f"{image}: OBJECT_TOUCHES_BORDER: It is cut off.\n"
+    (job,) = terminal.service.job.values()
+    assert job.fields == {"objects": "largest"}
+
+
+def test_a_cutout_for_programs_is_json(terminal: Terminal) -> None:
+    terminal.service.warnings = [TOUCHES]
+    (terminal.folder / "out").mkdir()
+    assert terminal.run("cutout", terminal.image("cat.png"), "-o", "out", as_json=True) == 0
+    answer = json.loads(terminal.out.getvalue())
+    assert answer["file"] == "out/cat-cutout.png"
+    assert (answer["cutout"]["method"], answer["cutout"]["score"], answer["cutout"]["border"]) == ("flood", 0.9, 0.25)
+    assert answer["cutout"]["warnings"] == [TOUCHES]
+    assert terminal.err.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("options", "file", "fmt"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from backend.errors import AuthUnavailable, DatabaseDamaged, DatabaseUrlError, S
 from backend.jobs.ids import JobIds, is_job_id
 from backend.jobs.schema import nonces
 from backend.jobs.store import JobStore
-from backend.storage.database import Database
+from backend.storage.database import Database, sqlite_kind
 from backend.storage.migrations import migrate
 from tests.support.store_backends import (
     BACKENDS,
@@ -186,3 +187,22 @@ def test_ids_grow_while_the_clock_stands_still_or_steps_back() -> None:
 def test_ids_hold_62_random_bits() -> None:
     new_id = JobIds(ManualClock())
     assert len({new_id()[16:] for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, sqlite3.SQLITE_BUSY),
+        (sqlite3.SQLITE_BUSY_RECOVERY, sqlite3.SQLITE_BUSY),
+        (sqlite3.SQLITE_CORRUPT_INDEX, sqlite3.SQLITE_CORRUPT),
+    ],
+)
+def test_a_longer_code_of_sqlite_is_of_its_kind(code: int, kind: int) -> None:
+    failure = sqlite3.OperationalError("database is locked")
+    failure.sqlite_errorcode = code
+    assert sqlite_kind(DBAPIError("", None, failure)) == kind
+
+
+def test_a_failure_of_another_database_has_no_kind_of_sqlite_s() -> None:
+    assert sqlite_kind(DBAPIError("", None, Exception())) == 0

@@ -13,13 +13,15 @@ import psutil
 import pytest
 
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.periodic import utc_now
 from backend.storage.database import Database
+from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form, image_form
 from tests.support.hostile_pictures import good_png
+from tests.support.own_process import printed
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
 from tests.support.workshop import eventually
 
@@ -225,13 +227,22 @@ def sent(served: Served, body: bytes) -> RawAnswer:
 
 
 @pytest.mark.slow
-def test_silent_callers_keep_no_threads(tmp_path: Path) -> None:
+def test_silent_callers_keep_no_threads_and_a_flood_of_what_is_no_request_is_summed_in_the_log(tmp_path: Path) -> None:
     made = Served(tmp_path, WEB_THREADS="2")
-    with made.server as server, ExitStack() as stack:
-        for _ in range(2):
-            connection, _ = stack.enter_context(connected(server.port))
-            connection.sendall(b"GET /api/agent/health HTTP/1.1\r\nX-Slow")
-        assert server.ask(raw_request("GET", "/api/agent/health", {})).status == 200
+    request, status, code = NOT_REQUESTS["two lengths"]
+    with made.server as server:
+        with ExitStack() as stack:
+            for _ in range(2):
+                connection, _ = stack.enter_context(connected(server.port))
+                connection.sendall(b"GET /api/agent/health HTTP/1.1\r\nX-Slow")
+            assert server.ask(raw_request("GET", "/api/agent/health", {})).status == 200
+        for _ in range(30):
+            assert server.ask(request).refusal == (status, code)
+        server.process.terminate()
+        assert server.ended() == 0
+    messages = [json.loads(line)["message"] for line in server.lines]
+    first, rest = [message for message in messages if "Not a request: 400 Content-Length" in message]
+    assert rest == f"{first} 29 more in 60 s"
 
 
 def test_every_line_of_the_log_is_json_with_the_request_s_id(served: Served) -> None:
@@ -289,3 +300,14 @@ def test_server_that_cannot_start_says_why(
         assert server.ended() != 0
         assert sentence in server.output
         assert "Traceback" not in server.output
+
+
+def test_what_is_served_is_imported_before_its_processes_are_made() -> None:
+    """They share its memory; a thread would not live on in them."""
+    program = (
+        "import sys, threading; from types import SimpleNamespace; from backend.serve import gunicorn_conf\n"
+        "app = SimpleNamespace(app_uri='backend.main:create_app()')\n"
+        "print('backend.main' in sys.modules); gunicorn_conf.when_ready(SimpleNamespace(app=app))\n"
+        "print('backend.main' in sys.modules, 'torch' in sys.modules, threading.active_count())"
+    )
+    assert printed(program) == "False\nTrue False 1\n"

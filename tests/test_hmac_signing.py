@@ -9,16 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from backend.auth import hmac_signing as signing
-from backend.auth.hmac_signing import (
-    EMPTY_DIGEST,
-    SignedRequest,
-    digest_body,
-    read_signed_request,
-    sign_request,
-    signature_matches,
-)
+from backend.auth.hmac_signing import SignedRequest, read_signed_request, sign_request, signature_matches
 from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
+from orfeas_client.signing import EMPTY_DIGEST, digest_body, hmac_hex
 
 KEY = "test-key-0123456789abcdef"
 KNOWN_SIGNATURE = "20acd918990406a3a1641c7861a12405faecec7c93f4180d20c999aa82587605"
@@ -225,13 +218,13 @@ def test_bytes_of_a_target_that_are_not_utf8_are_signed_as_they_are() -> None:
 
 def test_every_key_is_tried_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
-    made = signing.hmac_hex
+    made = hmac_hex
 
     def recorded(key: str, text: bytes) -> str:
         tried.append(key)
         return made(key, text)
 
-    monkeypatch.setattr(signing, "hmac_hex", recorded)
+    monkeypatch.setattr("backend.auth.hmac_signing.hmac_hex", recorded)
     assert signature_matches(Sent().read(), [KEY, "b" * 24, "c" * 24])
     assert tried == [KEY, "b" * 24, "c" * 24]
 

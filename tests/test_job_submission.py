@@ -78,6 +78,23 @@ def test_cancelled_jobs_count_and_images_that_were_refused_do_not(store: JobStor
         submit_within_quota(store, 1)
 
 
+def test_jobs_that_have_expired_since_count_until_they_are_a_day_old(store: JobStore, clock: ManualClock) -> None:
+    refused = NewJob("{}", "key", "", refusal=InvalidImage())
+    batch = store.submit("ann", [*new_jobs(2), refused], queue_limit=99, agent_limit=99, daily_limit=3)
+    for job_id in batch.job_ids:
+        store.cancel(job_id, "ann")
+    clock.advance(60)
+    assert store.remove(store.expired(clock.now)) == 3
+    assert store.usage("ann") == Usage(active=0, daily=2, oldest_ends_in=DAY - 60)
+    with pytest.raises(QuotaExceeded) as refused_jobs:
+        submit_within_quota(store, 2)
+    assert refused_jobs.value.retry_after == DAY - 60
+    submit_within_quota(store, 1)
+    clock.advance(DAY - 60)
+    assert store.usage("ann").daily == 1
+    submit_within_quota(store, 2)
+
+
 def test_usage_is_what_the_bounds_count(store: JobStore, clock: ManualClock) -> None:
     assert store.usage("ann") == Usage(active=0, daily=0, oldest_ends_in=0)
     submit_within_quota(store, 2)

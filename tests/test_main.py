@@ -19,9 +19,11 @@ from tests.support.server_process import DEVELOPMENT, REPOSITORY, ServerProcess,
 ROUTES = {
     "/api/agent/generate-3d",
     "/api/agent/batch",
+    "/api/agent/cutout",
     "/api/agent/status/<job_id>",
     "/api/agent/jobs",
     "/api/agent/jobs/<job_id>",
+    "/api/agent/jobs/<job_id>/again",
     "/api/agent/jobs/<job_id>/files",
     "/api/agent/me",
     "/api/agent/download/<filename>",
@@ -97,7 +99,8 @@ def test_development_server_serves_and_stops(tmp_path: Path) -> None:
 def signed(key: str, target: str) -> dict[str, str]:
     import time
 
-    from backend.auth.hmac_signing import digest_body, sign_request
+    from backend.auth.hmac_signing import sign_request
+    from orfeas_client.signing import digest_body
 
     path, _, query = target.partition("?")
     now, nonce = int(time.time()), f"nonce-{time.monotonic_ns()}"

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from backend.errors import ServiceError
-from backend.jobs.metadata import JobMetadata, StageSecondsOut
+from backend.jobs.metadata import BackgroundOut, JobMetadata, StageSecondsOut, WarningOut
 
 DONE = JobMetadata(
     format="glb",
@@ -23,7 +23,8 @@ DONE = JobMetadata(
     quality=4,
     model="demo",
     batch_size=4,
-    background="alpha",
+    background=BackgroundOut(method="flood", score=0.97, border=0.01, objects=2),
+    warnings=(WarningOut(code="SEVERAL_OBJECTS", message="Two."),),
     fallbacks=("batch 8→4",),
     seconds=StageSecondsOut(queued=0.1, preprocess=0.2, encode=0.3, sample=4, decode=2, mesh=1, export=0.1, total=7.7),
     file_size=12_345,
@@ -32,6 +33,11 @@ DONE = JobMetadata(
 
 def test_metadata_is_read_as_it_was_written() -> None:
     assert JobMetadata.from_json(DONE.to_json()) == DONE
+
+
+def test_the_background_that_an_earlier_version_noted_is_read() -> None:
+    old = '{"format":"stl","seed":1,"octree_resolution":128,"quality":1,"background":"flood"}'
+    assert JobMetadata.from_json(old).background == BackgroundOut(method="flood")
 
 
 def test_a_failed_job_states_what_is_known() -> None:
@@ -57,4 +63,5 @@ def test_metadata_does_not_change() -> None:
 def test_every_field_says_what_it_means() -> None:
     schema = JobMetadata.model_json_schema()
     described = {**schema["properties"], **schema["$defs"]["StageSecondsOut"]["properties"]}
+    described |= schema["$defs"]["BackgroundOut"]["properties"]
     assert [name for name, field in described.items() if not field.get("description")] == []

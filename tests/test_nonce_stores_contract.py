@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,6 +13,7 @@ from backend.auth.clock_jumps import SignedAt
 from backend.auth.nonces import NonceStore
 from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthExpired
+from tests.support.own_process import own_processes
 from tests.support.redis_backend import TTL, nonce_store, redis_server, remember_all
 from tests.support.store_backends import START, empty_database
 
@@ -138,6 +138,6 @@ def test_of_eight_processes_one_uses_each_nonce(backend: str, tmp_path: Path) ->
     where = urls(backend, tmp_path)
     names = [f"nonce-{k:03d}" for k in range(500)]
     turns = [names[k * 60 :] + names[: k * 60] for k in range(8)]
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
+    with own_processes().Pool(8) as pool:
         admitted = pool.starmap_async(remember_all, [(*where, turn) for turn in turns], chunksize=1).get(timeout=120)
     assert sorted(nonce for some in admitted for nonce in some) == names

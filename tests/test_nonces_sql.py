@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import AuthUnavailable
 from backend.jobs.schema import nonces
 from backend.storage.database import Database
+from tests.support.own_process import own_processes
 from tests.support.store_backends import START, open_database, remember_all
 
 TTL = timedelta(seconds=600)
@@ -83,7 +83,7 @@ def test_the_newest_request_s_time_is_written_once_a_second_and_never_set_back(d
 
 def test_processes_with_the_same_nonces_admit_each_once(url: str, database: Database) -> None:
     names = [f"nonce-{k}" for k in range(60)]
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with own_processes().Pool(3) as pool:
         admitted = pool.starmap(remember_all, [(url, names[k * 20 :] + names[: k * 20]) for k in range(3)])
     assert sorted(nonce for some in admitted for nonce in some) == sorted(names)
     assert rows(database) == len(names)

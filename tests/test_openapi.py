@@ -13,8 +13,10 @@ import schemathesis
 from backend import errors
 from backend.api.operations import (
     ADD_FILE,
+    AGAIN,
     BATCH,
     CANCEL,
+    CUTOUT,
     DELETE_FILES,
     DOWNLOAD,
     GENERATE,
@@ -34,9 +36,11 @@ from tests.support.agent_service import AgentService, agent_service
 CALLS = {
     ("/api/agent/generate-3d", "post"): (GENERATE, "202"),
     ("/api/agent/batch", "post"): (BATCH, "202"),
+    ("/api/agent/cutout", "post"): (CUTOUT, "200"),
     ("/api/agent/status/{job_id}", "get"): (STATUS, "200"),
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
+    ("/api/agent/jobs/{job_id}/again", "post"): (AGAIN, "202"),
     ("/api/agent/jobs/{job_id}/files", "post"): (ADD_FILE, "200"),
     ("/api/agent/jobs/{job_id}/files", "delete"): (DELETE_FILES, "200"),
     ("/api/agent/download/{filename}", "get"): (DOWNLOAD, "200"),
@@ -109,8 +113,10 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for item in document["paths"].values() for operation in item.values()]
     assert sorted(names) == [
         "add_file",
+        "again",
         "batch",
         "cancel",
+        "cutout",
         "download",
         "generate",
         "health",
@@ -140,15 +146,31 @@ def test_form_is_the_one_that_is_validated(document: dict[str, Any]) -> None:
 
 def test_every_signing_header_is_a_security_scheme(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
-    first, second = document["paths"]["/api/agent/jobs"]["get"]["security"]
-    assert set(first) | set(second) == set(schemes)
-    assert all(scheme["in"] == "header" and scheme["name"] == name for name, scheme in schemes.items())
+    first, second, token = document["paths"]["/api/agent/jobs"]["get"]["security"]
+    assert set(schemes) == {*first, *second, *token, "link"}
+    assert all(schemes[name]["in"] == "header" and schemes[name]["name"] == name for name in (*first, *second))
+    assert (schemes["token"]["type"], schemes["token"]["scheme"]) == ("http", "bearer")
+
+
+def test_a_file_alone_is_fetched_by_a_link(document: dict[str, Any]) -> None:
+    calls = [(path, call) for path, item in document["paths"].items() for call in item.values()]
+    linked = {path for path, call in calls if {"link": []} in call.get("security", [])}
+    assert linked == {"/api/agent/download/{filename}"}
 
 
 @pytest.mark.parametrize("kind", [errors.QueueFull, errors.GpuBusy, errors.NoForeground, errors.InvalidAsync])
 def test_refusals_are_told_with_code_and_sentence(document: dict[str, Any], kind: type[ServiceError]) -> None:
     answer = document["paths"]["/api/agent/generate-3d"]["post"]["responses"][str(status_of(kind))]
     assert f"`{kind.code}`: {kind().message}" in answer["description"]
+
+
+def test_only_what_is_left_out_of_a_job_made_again_is_as_it_was(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    fields, again = schemas["GenerateForm"]["properties"], schemas["AgainForm"]["properties"]
+    assert set(again) == set(fields) - {"image"}
+    assert [name for name, field in again.items() if "default" in field] == ["async"]
+    body = document["paths"]["/api/agent/jobs/{job_id}/again"]["post"]["requestBody"]
+    assert body["required"] is False
 
 
 def test_page_needs_nothing_from_elsewhere(service: AgentService) -> None:

@@ -91,7 +91,14 @@ def test_thin_walls_many_parts_and_a_lean_are_remarked_on() -> None:
     assert "scale_mm=40" in found[2].message
 
 
+def test_levelling_by_the_axis_alone_is_remarked_on() -> None:
+    facts = print_facts(box(extents=(50, 1, 50)), 50)
+    (found,) = remarks_on(1, Placement("ground", -4.0, "axis"), facts, 50)
+    assert (found.code, "axis" in found.message) == ("LEANS", True)
+
+
 def test_a_sound_mesh_is_not_remarked_on() -> None:
     facts = print_facts(box(extents=(50, 1, 50)), 50)
+    assert remarks_on(1, Placement("ground", -4.0, "under side"), facts, 50) == ()
     assert remarks_on(1, Placement("ground"), facts, 50) == ()
     assert remarks_on(None, Placement("ground"), facts, 50) == ()

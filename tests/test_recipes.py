@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from benchmarks.support.programs import require
+from orfeas_client.signing import digest_body
 from tests.support.tiny_service import AGENT_ID, TinyService
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from backend.auth import request_body as body_spool
-from backend.auth.hmac_signing import digest_body
+from orfeas_client.signing import digest_body
 from tests.support.guarded_service import (
     Service,
     Zeros,

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
 from backend.agent_auth import verify
-from backend.auth import hmac_signing as signing
 from backend.auth.agents import MAX_KEYS, AgentConfig
-from backend.auth.hmac_signing import digest_body, signature_matches
+from backend.auth.hmac_signing import SignedRequest, signature_matches
 from backend.auth.rfc9421 import Message, MessageSignature, read_message_signature, signature_base
 from backend.errors import AuthInvalid, AuthMissing
+from orfeas_client.signing import digest_body, hmac_hex
 from tests.support.guarded_service import AGENT, FAULTS, KEY, NOW, Service, Unreachable, Zeros, answer
 
 WHOLE = ("@method", "@target-uri")
@@ -214,13 +214,13 @@ def test_a_wrong_signature_is_shown_what_it_covers_and_no_value(service: Service
 @pytest.mark.parametrize("agent", [None, replace(AGENT, api_keys=(KEY,)), AGENT])
 def test_unknown_agent_costs_as_many_comparisons(agent: AgentConfig | None, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = signing.hmac_hex
+    real = hmac_hex
 
     def counted(key: str, text: bytes) -> str:
         made.append(key)
         return real(key, text)
 
-    monkeypatch.setattr(signing, "hmac_hex", counted)
+    monkeypatch.setattr("backend.auth.hmac_signing.hmac_hex", counted)
     signed = Sent().sign(key=OTHER_KEY).read()
     with pytest.raises(AuthInvalid):
         verify(signed, agent, datetime.fromtimestamp(NOW, UTC), 300, ["dummy-key-0123456789abcdef"] * MAX_KEYS)
@@ -446,7 +446,7 @@ def test_target_that_no_signature_can_hold_is_refused(service: Service, target: 
 
 def test_signatures_of_the_two_schemes_are_never_the_same_text() -> None:
     assert Sent().sign().read().text.startswith(b'"')
-    first = signing.SignedRequest("POST", "/", "", "a1", str(NOW), "nonce-000001", digest_body(b""), "")
+    first = SignedRequest("POST", "/", "", "a1", str(NOW), "nonce-000001", digest_body(b""), "")
     assert first.text.startswith(b"v1\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from limits.storage import RedisStorage
 
 from backend.errors import ConfigurationError
 from benchmarks.support.redis import RedisServer
+from tests.support.own_process import own_processes
 from tests.support.redis_backend import Door, count_admitted, redis_server
 
 
@@ -32,7 +32,7 @@ def minutes(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 
 @pytest.mark.slow
 def test_four_processes_admit_exactly_the_limit(server: RedisServer) -> None:
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with own_processes().Pool(4) as pool:
         work = [(server.url, "a1", 100, 600)] * 4
         admitted = pool.starmap_async(count_admitted, work, chunksize=1).get(timeout=55)
     assert sum(admitted) == 100

@@ -16,11 +16,11 @@ from werkzeug.serving import make_server
 
 from backend.agent_api import services_of
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body
 from backend.auth.rfc9421 import Message, read_message_signature
 from backend.config import Settings
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
+from orfeas_client.signing import digest_body
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "signing-rfc9421.md").read_text()

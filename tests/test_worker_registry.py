@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ from sqlalchemy import func, select
 from backend.jobs.schema import workers
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.storage.database import Database
+from tests.support.own_process import own_processes
 from tests.support.store_backends import ManualClock, open_database
 from tests.support.workshop import eventually
 
@@ -98,6 +98,6 @@ def beat_many(url: str, name: str) -> None:
 
 def test_workers_in_many_processes_beat_at_once(url: str, registry: WorkerRegistry) -> None:
     names = [f"gpu-{k}" for k in range(4)]
-    with multiprocessing.get_context("spawn").Pool(4) as pool:
+    with own_processes().Pool(4) as pool:
         pool.starmap(beat_many, [(url, name) for name in names])
     assert [state.owner for state in registry.alive()] == names

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 
 from backend import errors
 from backend.api.request_context import note_error_code
-from backend.api.responses import ErrorAnswer
+from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
 from backend.errors import RetryLater, ServiceError
 
@@ -30,6 +30,8 @@ _NAMED: Mapping[int, type[ServiceError]] = {
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,
 }
+_EXPLAINED = (errors.AuthMissing, errors.UnsupportedMediaType)
+"""Errors of who has yet to learn how a call is made: their details name the page that shows it."""
 _FAILURES = (ServiceError, errors.RateLimited, errors.StoreUnavailable, errors.AuthUnavailable, errors.StorageFull)
 _SUBMITTING = (errors.GpuBusy, errors.QueueFull, errors.ServiceStopping, errors.ArtifactStoreUnavailable)
 
@@ -41,7 +43,8 @@ def json_response(answer: BaseModel, status: int = 200) -> Response:
 
 def error_answer(error: ServiceError) -> ErrorAnswer:
     """Return an error as an answer to the request at hand."""
-    return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=error.details)
+    details = {**error.details, "docs": DOCS_PAGE} if isinstance(error, _EXPLAINED) else error.details
+    return ErrorAnswer(error=error.message, code=error.code, request_id=g.request_id, details=details)
 
 
 def error_response(error: ServiceError, answer: ErrorAnswer | None = None, status: int | None = None) -> Response:

@@ -22,7 +22,7 @@ _CHECKPOINT = "See MODEL_PATH and MODEL_SUBFOLDER; fetch the checkpoint again"
 _FIELD = "Correct the field; `details` says what is allowed"
 
 REQUESTS: Mapping[str, str] = {
-    "AUTH_MISSING": f"{_SIGN}; `details.header` names the header.",
+    "AUTH_MISSING": f"{_SIGN}, and the service's own page (`details.docs`); `details.header` names the header.",
     "AUTH_INVALID": "Compare the text that you signed with `details.canonical_text`, which the service made of your "
     "request (of an RFC 9421 signature `details.components`), and your code with the known answer in "
     f"[signing.md](signing.md). {_OPERATOR} for a new key when it was rotated.",
@@ -144,7 +144,7 @@ OPERATORS: Mapping[str, str] = {
     "CHECKPOINT_KEYS": f"{_CHECKPOINT}.",
     "CHECKPOINT_VALUES": f"{_CHECKPOINT}.",
     "INVALID_RESOLUTION": "Give the command line 8 to 1024.",
-    "PREVIEW_UNAVAILABLE": "Install embreex, or ask for no preview.",
+    "PREVIEW_UNAVAILABLE": "Install it, or ask for no preview.",
     "LEASE_LOST": "Nothing: another worker has the job. When it comes often, raise LEASE_SECONDS.",
 }
 """Codes that only who runs the service meets: at its start, on its command lines, in its log."""

@@ -11,6 +11,7 @@ from flask import current_app, g, url_for
 
 from backend.api.responses import Links
 from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
+from backend.jobs.cutouts import Cutout
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import Batch, Job, JobFile
 from backend.jobs.outlook import Outlook
@@ -41,12 +42,15 @@ def find_batch(services: AgentServices, batch_id: str, agent_id: str) -> Batch:
         raise missing(services, batch_id, agent_id, ArtifactNotFound) from error
 
 
-def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile:
-    """Return the agent's file of this name. Raises ArtifactNotFound, Expired."""
+def find_file(services: AgentServices, name: str, agent_id: str) -> JobFile | Cutout:
+    """Return the agent's file of this name, a job's or a cut-out. Raises ArtifactNotFound, Expired."""
     try:
         return services.store.files.find(name, agent_id)
     except ArtifactNotFound as error:
-        raise missing(services, name, agent_id, ArtifactNotFound) from error
+        cutout = services.cutouts.find(name, agent_id)
+        if cutout is None:
+            raise missing(services, name, agent_id, ArtifactNotFound) from error
+        return cutout
 
 
 def why_lost(services: AgentServices, finished_at: datetime | None, lost: ArtifactNotFound) -> ServiceError:

@@ -15,10 +15,12 @@ from backend.api.parameters import FormatForm
 from backend.api.submissions import require_key
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
 from backend.hunyuan3d.mesh.offered import require_format
+from backend.jobs.cutouts import Cutout
 from backend.jobs.models import IdempotencyKey, Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
 from backend.storage.artifacts import Artifact, open_artifact
+from backend.storage.files import discard
 from backend.validation import fingerprint, read_fields
 
 _encoders = threading.BoundedSemaphore(1)
@@ -71,10 +73,10 @@ def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
     try:
         kept = services.store.files.add(job, NewFile("mesh", format, name, size))
     except FilesExpired:
-        _discard(services, name)
+        discard(services.artifacts, name)
         raise
     if not kept:  # somebody else was faster
-        _discard(services, name)
+        discard(services.artifacts, name)
 
 
 def delete_files(services: AgentServices, job: Job) -> None:
@@ -88,9 +90,9 @@ def delete_files(services: AgentServices, job: Job) -> None:
         services.store.files.end_deletion([file])
 
 
-def open_file(services: AgentServices, file: JobFile) -> Artifact:
+def open_file(services: AgentServices, file: JobFile | Cutout) -> Artifact:
     """Open a file to be sent. Raises ArtifactNotFound, ArtifactStoreUnavailable."""
-    if file.kind == "image":
+    if isinstance(file, JobFile) and file.kind == "image":
         return open_artifact(services.images, file.name)
     return services.artifacts.open(file.name)
 
@@ -115,11 +117,3 @@ def _gone(job: Job, files: tuple[JobFile, ...]) -> ServiceError:
             "This job was made by an earlier version, which kept nothing to make other formats of; send it again."
         )
     return FilesExpired(details={"job_id": job.id})
-
-
-def _discard(services: AgentServices, name: str) -> None:
-    # One that stays is an orphan, which the janitor finds.
-    try:
-        services.artifacts.delete(name)
-    except ServiceError:
-        return

@@ -110,7 +110,7 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     TooManyImages. How large a file may be is for others to say, who may want to name several.
     """
     if not _is_form(content_type):
-        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE], "docs": "/docs"}
+        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE]}
         raise UnsupportedMediaType(details={"field": limits.file_field, **expected} if limits.file_field else expected)
     files: list[Part] = []
     texts: list[Part] = []

@@ -20,11 +20,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from backend import __version__
-from backend.api.responses import ErrorAnswer
+from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
-from backend.auth import hmac_signing as signing
 from backend.auth import rfc9421 as message_signatures
 from backend.errors import EndpointNotFound, RetryLater, ServiceError
+from orfeas_client import signing
 
 _DESCRIPTION = """\
 Pictures in, 3D meshes out. Every call but `/health` is signed.
@@ -223,7 +223,7 @@ def document_pages(document: bytes) -> Blueprint:
         content = files("flask_openapi3_swagger").joinpath("templates", "swagger", folder, name).read_bytes()
         return Response(content, content_type=content_type, headers={"Cache-Control": "max-age=3600"})
 
-    for rule, view in (("/openapi.json", openapi), ("/docs", page), ("/docs/<name>", asset)):
+    for rule, view in (("/openapi.json", openapi), (DOCS_PAGE, page), (f"{DOCS_PAGE}/<name>", asset)):
         pages.add_url_rule(rule, view_func=view, provide_automatic_options=False)
     return pages
 

@@ -10,9 +10,9 @@ from typing import Any
 from flask_openapi3.models.tag import Tag
 
 from backend import errors
-from backend.api import batch_answers, file_answers, health_answers, job_answers, me
+from backend.api import batch_answers, cutouts, file_answers, health_answers, job_answers, me
 from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
-from backend.api.parameters import AgainForm, BatchForm, FormatForm, GenerateForm
+from backend.api.parameters import AgainForm, BatchForm, CutoutForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
 from backend.api.uploads import VIEW_FIELDS
 from backend.errors import ServiceError
@@ -29,7 +29,7 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, FormatForm, AgainForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -40,6 +40,7 @@ ANSWER_MODELS = (
     job_answers.JobsAnswer,
     me.MeAnswer,
     file_answers.FilesAnswer,
+    cutouts.CutoutAnswer,
     health_answers.HealthAnswer,
     health_answers.LiveAnswer,
     health_answers.ReadyAnswer,
@@ -150,6 +151,31 @@ BATCH: Call = {
     },
     "security": SIGNED,
     "openapi_extensions": form_body(BatchForm, "images"),
+}
+CUTOUT: Call = {
+    "tags": [_ASK],
+    "responses": {
+        **refusals(
+            *_SIGNED,
+            errors.InvalidForm,
+            errors.InvalidBackgroundMode,
+            errors.InvalidObjects,
+            errors.InvalidIdempotencyKey,
+            errors.MissingImage,
+            errors.TooManyImages,
+            errors.InvalidImage,
+            errors.UnsupportedImage,
+            errors.UnsupportedMediaType,
+            errors.IdempotencyConflict,
+            errors.NoForeground,
+            errors.ArtifactNotFound,
+            errors.Expired,
+            errors.ArtifactStoreUnavailable,
+        ),
+        200: answered(cutouts.CutoutAnswer, description="The cut-out, and what is to be said of it."),
+    },
+    "security": SIGNED,
+    "openapi_extensions": form_body(CutoutForm, "image"),
 }
 AGAIN: Call = {
     "tags": [_ASK],

@@ -13,8 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.api.responses import ID_PATTERN
+from backend.field_types import LABEL_PATTERN, STRICT
 from backend.jobs.models import Status
 from backend.limits import (
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_OBJECTS,
     IMAGE_FORMATS,
     MAX_BATCH_IMAGES,
     MAX_LABEL_CHARACTERS,
@@ -22,9 +25,11 @@ from backend.limits import (
     MAX_WAIT_SECONDS,
     MIN_BATCH_IMAGES,
     VIEWS,
+    BackgroundMode,
     MeshFormat,
+    ObjectChoice,
 )
-from backend.validation import LABEL_PATTERN, STRICT, BatchFields, GenerateFields, without_default
+from backend.validation import BatchFields, GenerateFields, without_default
 
 DEFAULT_PAGE = 20
 _STATES = "|".join(state.value for state in Status)
@@ -164,6 +169,26 @@ class FormatForm(BaseModel):
     model_config = STRICT
 
     format: MeshFormat = Field(description="The file format in which the mesh is wanted besides.")
+
+
+class CutoutFields(BaseModel):
+    """The form fields of a request for a cut-out alone."""
+
+    model_config = STRICT
+
+    remove_background: BackgroundMode = Field(
+        default=DEFAULT_BACKGROUND_MODE,
+        description="Whether the object is cut out of its background; auto finds out whether it needs to be.",
+    )
+    objects: ObjectChoice = Field(
+        default=DEFAULT_OBJECTS, description="Whether all objects of the picture are kept, or the largest alone."
+    )
+
+
+class CutoutForm(CutoutFields):
+    """The form of a request for a cut-out alone."""
+
+    image: bytes = Field(description=f"A picture: {_PICTURES}.")
 
 
 def _picture(description: str) -> Any:

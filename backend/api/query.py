@@ -22,10 +22,10 @@ from backend.errors import (
     UnknownField,
 )
 from backend.field_texts import MOST_SHOWN, shown
+from backend.field_types import LABEL_PATTERN
 from backend.jobs.ids import is_job_id
 from backend.jobs.models import JobFilter, Status
 from backend.limits import MAX_LABEL_CHARACTERS, MAX_PAGE_JOBS, MAX_WAIT_SECONDS
-from backend.validation import LABEL_PATTERN
 
 _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "cursor": InvalidCursor,

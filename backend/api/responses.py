@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 ID_PATTERN = "^[0-9a-f]{32}$"
+DOCS_PAGE = "/docs"
+"""The page that shows how each call is made and signed."""
 
 JobId = Annotated[str, Field(pattern=ID_PATTERN)]
 JobState = Literal["queued", "processing", "completed", "failed", "cancelled"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from backend.api.intake import TakenImage, discard_images, taken, taken_views
+from backend.api.intake import TakenImage, taken, taken_views
 from backend.api.multipart import FormFile, read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
@@ -25,6 +25,7 @@ from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.limits import ViewName
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.validation import (
     BatchFields,
     GenerateFields,
@@ -92,15 +93,14 @@ class Submitter:
         )
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
-        idempotency = None
-        if key is not None:
-            idempotency = IdempotencyKey(key, fingerprint(operation, fields, _digests(uploaded, views)))
+        idempotency = idempotency_key(key, lambda: fingerprint(operation, fields, _digests(uploaded, views)))
+        if idempotency is not None:
             first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
-        queue_limit = self._services.settings.queue_limit
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
-            Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(1 if views else len(uploaded))
+            bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
+            bounds.require_possible(1 if views else len(uploaded))
         self._services.require_worker(began)
         stored = (
             taken_views(uploaded, self._resources.images, limits)
@@ -108,18 +108,8 @@ class Submitter:
             else taken(uploaded, self._resources.images, limits, accept_partial=is_partial)
         )
         with stored as images:
-            submitted = self._resources.store.submit(
-                agent.internal_id,
-                [self._job_of(fields, image, resolutions, tuple(views)) for image in images],
-                queue_limit=queue_limit,
-                agent_limit=agent.max_active_jobs,
-                daily_limit=agent.daily_jobs,
-                idempotency=idempotency,
-            )
-            if submitted.replayed:
-                discard_images([image.name for image in images], self._resources.images)
-        self._services.notifier.notify()
-        return Submission(submitted, waits, is_partial)
+            jobs = [self._job_of(fields, image, resolutions, tuple(views)) for image in images]
+            return put_in_queue(self._services, agent, jobs, idempotency, waits=waits, is_partial=is_partial)
 
     def _job_of(
         self, fields: GenerationFields, image: TakenImage, resolutions: Resolutions, views: tuple[ViewName, ...]
@@ -134,6 +124,34 @@ class Submitter:
             filename=image.file.filename,
             refusal=image.refusal,
         )
+
+
+def put_in_queue(
+    services: AgentServices,
+    agent: AgentConfig,
+    jobs: Sequence[NewJob],
+    idempotency: IdempotencyKey | None,
+    *,
+    waits: bool,
+    is_partial: bool = False,
+) -> Submission:
+    """Put an agent's new jobs into the queue, all or none, and wake a worker.
+
+    jobs : their images are stored; those of a request that was answered before are discarded
+    Raises what JobStore.submit raises; the images stay then.
+    """
+    submitted = services.store.submit(
+        agent.internal_id,
+        jobs,
+        queue_limit=services.settings.queue_limit,
+        agent_limit=agent.max_active_jobs,
+        daily_limit=agent.daily_jobs,
+        idempotency=idempotency,
+    )
+    if submitted.replayed:
+        discard(services.images, *(job.image_name for job in jobs))
+    services.notifier.notify()
+    return Submission(submitted, waits, is_partial)
 
 
 def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:
@@ -155,6 +173,12 @@ def require_key(key: str | None) -> None:
         raise InvalidIdempotencyKey(details={"header": "Idempotency-Key", "pattern": _KEY.pattern})
 
 
+def idempotency_key(key: str | None, digest: Callable[[], str]) -> IdempotencyKey | None:
+    """Return a request's key with its fingerprint, which is only made where there is a key. Raises as require_key."""
+    require_key(key)
+    return None if key is None else IdempotencyKey(key, digest())
+
+
 def model_of(settings: Settings) -> str:
     """Return what the settings have workers run: jobs for one model are no batch mates of another's."""
     return f"{settings.model_path} {settings.model_subfolder}"
@@ -163,13 +187,11 @@ def model_of(settings: Settings) -> str:
 def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:
     """Return the job when it has finished, or as it is once nobody may wait any longer; None when it could not be read.
 
-    Waits up to SYNC_WAIT, not at all when half of the web threads are waiting already, and only until the service
-    stops: the job goes on by itself. Raises JobNotFound.
+    Waits up to SYNC_WAIT, not at all when as many calls wait already as may, and only until the service stops: the job
+    goes on by itself. Raises JobNotFound.
     """
-    if not services.sync_slots.acquire(blocking=False):
-        return _read_job(services, job_id, agent_id)
-    try:
-        deadline = time.monotonic() + services.settings.sync_wait_seconds
+    with services.wait_slots.one_of(agent_id) as is_free:
+        deadline = time.monotonic() + (services.settings.sync_wait_seconds if is_free else 0.0)
         while True:
             job = _read_job(services, job_id, agent_id)
             left = deadline - time.monotonic()
@@ -181,8 +203,6 @@ def wait_for_job(services: AgentServices, job_id: str, agent_id: str) -> Job | N
                 else:
                     # Its steps are nothing to this caller.
                     services.watch.wait([job], min(_LOOK_SECONDS, left), calm_seconds=left)
-    finally:
-        services.sync_slots.release()
 
 
 def _read_job(services: AgentServices, job_id: str, agent_id: str) -> Job | None:

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from backend.auth.hmac_signing import AGENT_ID
 from backend.config import IPNetwork
 from backend.errors import AgentsFileError
+from orfeas_client.signing import AGENT_ID
 
 OPERATIONS = ("generate", "batch", "status", "download", "admin")
 DEFAULT_OPERATIONS = ("generate", "batch", "status", "download")

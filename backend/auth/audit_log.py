@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from backend.errors import RateLimited
+from backend.telemetry.sums import MANY, Sums
 
 MAX_BYTES = 64 << 20
 KEPT_FILES = 5
@@ -27,8 +27,6 @@ SUM_SECONDS = 60.0
 _MOST_SUMS = 1000
 _MAX_PATH = 300
 _SUMMED = RateLimited.code
-_MANY = "many"
-"""In a sum's place for the address, when so many call that they are not told apart."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,19 +55,18 @@ class AuditEntry:
     credential: str = ""
 
 
-@dataclass
-class _Sum:
-    """Counts requests that were refused alike: by whom they claim to be from, their outcome and their address."""
+@dataclass(frozen=True)
+class _First:
+    """The first of requests that were refused alike, and when it came."""
 
     since: datetime
-    ends: float
     entry: AuditEntry
-    count: int = 0
 
-    def values(self) -> dict[str, object]:
+    def values(self, count: int) -> dict[str, object]:
+        """Return the line for so many that followed: by whom they claim to be from, their outcome and their address."""
         shown = ("agent", "verified", "outcome", "status", "address")
         alike = {name: getattr(self.entry, name) for name in shown}
-        return {"since": _text(self.since), "count": self.count, **alike}
+        return {"since": _text(self.since), "count": count, **alike}
 
 
 class AuditLog:
@@ -93,9 +90,7 @@ class AuditLog:
         self._clock = clock
         self._max_bytes = max_bytes
         self._kept_files = kept_files
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._sums: dict[tuple[str, bool, str], _Sum] = {}
+        self._sums: Sums[_First] = Sums(SUM_SECONDS, _MOST_SUMS, monotonic)
 
     def write(self, entry: AuditEntry) -> None:
         """Add an entry. A log that cannot be written is an error in the service's own log, not one of the request's.
@@ -109,29 +104,14 @@ class AuditLog:
 
     def write_sums(self, *, all_of_them: bool = False) -> None:
         """Add the sums whose time is over; to be called now and then, and with all_of_them at the end."""
-        if not self._sums:
-            return
-        now = self._monotonic()
-        with self._lock:
-            over = [key for key, found in self._sums.items() if all_of_them or found.ends <= now]
-            sums = [self._sums.pop(key) for key in over]
-        for found in sums:
-            if found.count:
-                self._write(found.values())
+        for first, count in self._sums.take(all_of_them=all_of_them):
+            self._write(first.values(count))
 
     def _begins_sum(self, entry: AuditEntry) -> bool:
         """Count an entry; return whether it is the first of its kind."""
-        with self._lock:
-            key = (entry.agent, entry.verified, entry.address)
-            if key not in self._sums and len(self._sums) >= _MOST_SUMS:
-                entry = dataclasses.replace(entry, agent="", verified=False, address=_MANY)
-                key = ("", False, _MANY)
-            found = self._sums.get(key)
-            if found is None:
-                self._sums[key] = _Sum(self._clock(), self._monotonic() + SUM_SECONDS, entry)
-                return True
-            found.count += 1
-            return False
+        now, other = self._clock(), dataclasses.replace(entry, agent="", verified=False, address=MANY)
+        kind = (entry.agent, entry.verified, entry.address)
+        return self._sums.is_first(kind, _First(now, entry), _First(now, other))
 
     def _write(self, values: dict[str, object]) -> None:
         line = json.dumps({"time": _text(self._clock()), **values}, ensure_ascii=True) + "\n"

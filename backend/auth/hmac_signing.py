@@ -16,41 +16,16 @@ from backend.errors import AuthInvalid, AuthMissing, InvalidParameter
 from backend.telemetry.logs import masked
 from orfeas_client import signing
 from orfeas_client.signing import (
-    AGENT_ID,
-    EMPTY_DIGEST,
     HEADER_AGENT,
     HEADER_DIGEST,
     HEADER_NONCE,
     HEADER_SIGNATURE,
     HEADER_TIMESTAMP,
-    NONCE,
     SHAPES,
-    TIMESTAMP,
     UNPRINTABLE,
     canonical_text,
-    digest_body,
     hmac_hex,
 )
-
-__all__ = [
-    "AGENT_ID",
-    "EMPTY_DIGEST",
-    "HEADER_AGENT",
-    "HEADER_DIGEST",
-    "HEADER_NONCE",
-    "HEADER_SIGNATURE",
-    "HEADER_TIMESTAMP",
-    "NONCE",
-    "TIMESTAMP",
-    "Signed",
-    "SignedRequest",
-    "digest_body",
-    "hmac_hex",
-    "read_signed_request",
-    "sign_request",
-    "signature_matches",
-    "split_target",
-]
 
 _MOST_SHOWN = 2048
 _AUTHORITY = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from backend.auth.agent_config import AgentConfig
-from backend.auth.hmac_signing import hmac_hex
 from backend.auth.link_keys import GENERATIONS, LinkKeys
 from backend.errors import LinkExpired, LinkInvalid
 from backend.jobs.models import Clock
+from orfeas_client.signing import hmac_hex
 
 EXPIRES, SIGNATURE = "expires", "signature"
 """What a link's query has."""

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from backend.auth.hmac_signing import AGENT_ID, EMPTY_DIGEST, NONCE, TIMESTAMP
 from backend.errors import AuthInvalid, AuthMissing
+from orfeas_client.signing import AGENT_ID, EMPTY_DIGEST, NONCE, TIMESTAMP
 
 if TYPE_CHECKING:
     from http_sf import StructuredType

@@ -49,7 +49,7 @@ from backend.hunyuan3d.preprocess import (
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
 from backend.hunyuan3d.volume.host_copy import to_main_memory
-from backend.limits import DEFAULT_ACCELERATION, Acceleration, BackgroundMode
+from backend.limits import DEFAULT_ACCELERATION, Acceleration, BackgroundMode, ObjectChoice
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -109,23 +109,25 @@ class Hunyuan3DShapePipeline:
         return stack([prepare_image(item, self.image_processor, remove_background) for item in as_list(images)])
 
     def prepare_images(
-        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode]
+        self, images: Sequence[ImageInput], remove_background: Sequence[BackgroundMode], objects: Sequence[ObjectChoice]
     ) -> list[PreparedImage | ServiceError]:
         """Preprocess every image by itself and begin to upload it; what comes of it may be given to prepare_shapes.
 
-        remove_background : one for each. Any thread may call it while others use the device.
+        remove_background, objects : one for each. Any thread may call it while others use the device.
         """
-        opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, remove_background)
+        prepare = partial(prepare_or_error, processor=self.image_processor)
+        opened = in_parallel(prepare, images, remove_background, objects)
         return [self._uploading(image) if isinstance(image, PreparedImage) else image for image in opened]
 
     def prepare_shapes(self, images: Sequence[MaybePrepared], options: Sequence[ImageOptions]) -> list[Prepared]:
         """Preprocess every image by itself. options : one for each image."""
         watch = Stopwatch(self.device)
-        modes = [own.remove_background for own in options]
+        modes, objects = [own.remove_background for own in options], [own.objects for own in options]
         with watch.stage("preprocess"):
-            opened = in_parallel(partial(prepare_or_error, processor=self.image_processor), images, modes)
+            prepare = partial(prepare_or_error, processor=self.image_processor)
+            opened = in_parallel(prepare, images, modes, objects)
         return [
-            Prepared(image, own, replace(self._wanted(own), background=_background(image)).after(watch))
+            Prepared(image, own, _with_background(self._wanted(own), image).after(watch))
             for image, own in zip(opened, options, strict=True)
         ]
 
@@ -410,8 +412,10 @@ def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress 
     return None if report is None else lambda stage, done, total: report(stage, done, total, indices)
 
 
-def _background(image: PreparedImage | ServiceError) -> str | None:
-    return None if isinstance(image, ServiceError) else image.background
+def _with_background(metadata: ShapeMetadata, image: PreparedImage | ServiceError) -> ShapeMetadata:
+    if isinstance(image, ServiceError):
+        return metadata
+    return replace(metadata, background=image.background, remarks=image.remarks)
 
 
 def _cutout(image: PreparedImage | ServiceError) -> Image.Image | None:

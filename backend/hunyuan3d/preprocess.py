@@ -16,29 +16,31 @@ from torch import Tensor
 
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.device.transfer import Upload
-from backend.hunyuan3d.image.background import remove_background
+from backend.hunyuan3d.facts import BackgroundFacts, Remark, of_several
+from backend.hunyuan3d.image.background import BackgroundResult, remove_background
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata
-from backend.limits import VIEWS, BackgroundMode
+from backend.limits import DEFAULT_OBJECTS, VIEWS, BackgroundMode, ObjectChoice
 
 ViewIndices = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """A batch of one, and how its background was removed: the method's name, or 'none'.
+    """A batch of one, how its background was removed, and what should be said of it.
 
     uploaded : the same image on its way to the device, where that was begun. cutout : RGBA, square, the same frame as
     the batch's image; of several views the first.
     """
 
     batch: ImageBatch
-    background: str
+    background: BackgroundFacts
     uploaded: Upload | None = None
     cutout: Image.Image | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 MaybePrepared: TypeAlias = "ImageInput | PreparedImage | ServiceError"
@@ -54,21 +56,30 @@ class Prepared:
     metadata: ShapeMetadata
 
 
-def prepare_image(item: ImageInput, processor: ImageProcessor, mode: BackgroundMode) -> PreparedImage:
+def prepare_image(
+    item: ImageInput, processor: ImageProcessor, mode: BackgroundMode, objects: ObjectChoice = DEFAULT_OBJECTS
+) -> PreparedImage:
     """Open, cut out, process. Raises InvalidImage, UnsupportedImage, NoForeground, InvalidBackgroundMode."""
     if not isinstance(item, Mapping):
-        image, method = _cut_out(open_image(item), mode)
-        return PreparedImage(processor(image), method, cutout=processor.cutout(image))
-    cut = {name: _cut_out(open_image(view), mode) for name, view in item.items()}
-    methods = sorted({method for _, method in cut.values()})
-    views = {name: image for name, (image, _) in cut.items()}
+        cut = remove_background(open_image(item), mode, objects)
+        cutout = processor.cutout(cut.image)
+        return PreparedImage(processor(cut.image), cut.facts, cutout=cutout, remarks=cut.remarks)
+    return _prepare_views(
+        {name: remove_background(open_image(view), mode, objects) for name, view in item.items()}, processor
+    )
+
+
+def _prepare_views(cut: Mapping[str, BackgroundResult], processor: ImageProcessor) -> PreparedImage:
+    views = {name: result.image for name, result in cut.items()}
     batch = processor(views)
     first = next(views[name] for name in VIEWS if name in views)
-    return PreparedImage(batch, ", ".join(methods), cutout=processor.cutout(first))
+    remarks = {remark.code: remark for result in cut.values() for remark in result.remarks}
+    facts = of_several([result.facts for result in cut.values()])
+    return PreparedImage(batch, facts, cutout=processor.cutout(first), remarks=tuple(remarks.values()))
 
 
 def prepare_or_error(
-    item: MaybePrepared, mode: BackgroundMode, *, processor: ImageProcessor
+    item: MaybePrepared, mode: BackgroundMode, objects: ObjectChoice = DEFAULT_OBJECTS, *, processor: ImageProcessor
 ) -> PreparedImage | ServiceError:
     """Prepare an image, with what is wrong with it as a value: its neighbours go on without it.
 
@@ -78,7 +89,7 @@ def prepare_or_error(
         return item
     try:
         with named_memory_errors():
-            return prepare_image(item, processor, mode)
+            return prepare_image(item, processor, mode, objects)
     except ServiceError as e:
         return without_frames(e)
 
@@ -135,8 +146,3 @@ def _usable(image: PreparedImage | ServiceError) -> PreparedImage:
     if isinstance(image, ServiceError):
         raise image
     return image
-
-
-def _cut_out(image: Image.Image, mode: BackgroundMode) -> tuple[Image.Image, str]:
-    result = remove_background(image, mode)
-    return result.image, result.method

@@ -15,6 +15,7 @@ import trimesh
 from PIL import Image
 
 from backend.errors import ServiceError
+from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.limits import DEFAULT_OBJECTS, Acceleration, ObjectChoice
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class ShapeMetadata:
     """What was done for one image; None where a stage did not take place or does not know.
 
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
-    cut out. batch_size : images that ran together on the device, 0 for one that never got there. fallbacks : what was
-    done because memory was short, in order; none of it changes the mesh. acceleration, objects : as asked.
+    cut out; remarks : what should be said of the image. batch_size : images that ran together on the device, 0 for one
+    that never got there. fallbacks : what was done because memory was short, in order; none of it changes the mesh.
+    acceleration, objects : as asked.
     faces_found : before decimation. parts : pieces of the mesh that hang together.
     evaluations : how often the denoiser was asked, of the evaluations_needed without acceleration.
     """
@@ -67,7 +69,8 @@ class ShapeMetadata:
     evaluations_needed: int | None = None
     target_faces: int | None = None
     objects: ObjectChoice = DEFAULT_OBJECTS
-    background: str | None = None
+    background: BackgroundFacts | None = None
+    remarks: tuple[Remark, ...] = ()
     vertices: int | None = None
     faces: int | None = None
     faces_found: int | None = None

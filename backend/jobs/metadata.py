@@ -5,15 +5,20 @@ This module does not know how a mesh is made, and imports nothing that is heavy.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from backend.errors import ServiceError
 from backend.limits import Acceleration, Place
 
 Point = tuple[float, float, float]
 Unit = Literal["model", "mm", "m"]
+
+
+def _background_of_old(value: object) -> object:
+    """Read what an earlier version kept: the method's name alone."""
+    return {"method": value} if isinstance(value, str) else value
 
 
 class StageSecondsOut(BaseModel):
@@ -47,6 +52,21 @@ class AccelerationOut(BaseModel):
     )
 
 
+class BackgroundOut(BaseModel):
+    """How the object was cut out of its picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str = Field(description="alpha where the picture's own was used; none where nothing was to be removed.")
+    score: float | None = Field(
+        default=None, ge=0, le=1, description="How sure the cut-out is; absent where nobody judged it."
+    )
+    border: float | None = Field(
+        default=None, ge=0, le=1, description="Share of the picture's border that the object covers."
+    )
+    objects: int | None = Field(default=None, ge=0, description="Pieces of the cut-out that do not touch.")
+
+
 class PlacementOut(BaseModel):
     """How the mesh was placed."""
 
@@ -78,7 +98,7 @@ class PrintOut(BaseModel):
 
 
 class WarningOut(BaseModel):
-    """Something about the mesh that the caller should know."""
+    """Something about the picture or the mesh that the caller should know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -124,13 +144,15 @@ class JobMetadata(BaseModel):
     quality: int = Field(description="The quality that was asked for.")
     model: str | None = Field(default=None, description="The model's name.")
     batch_size: int | None = Field(default=None, description="Pictures that ran together on the device.")
-    background: str | None = Field(default=None, description="How the object was cut out of the picture.")
+    background: Annotated[BackgroundOut | None, BeforeValidator(_background_of_old)] = Field(
+        default=None, description="How the object was cut out of the picture."
+    )
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."
     )
     placed: PlacementOut | None = Field(default=None, description="How the mesh was placed.")
     print: PrintOut | None = Field(default=None, description="What whoever prints it wants to know.")
-    warnings: tuple[WarningOut, ...] = Field(default=(), description="What the caller should know of the mesh.")
+    warnings: tuple[WarningOut, ...] = Field(default=(), description="What the caller should know of picture and mesh.")
     notes: tuple[str, ...] = Field(default=(), description="What was left out of the files, and why.")
     seconds: StageSecondsOut = Field(default=StageSecondsOut(), description="Seconds of each stage.")
     file_size: int | None = Field(default=None, ge=0, description="Bytes of the first mesh's file.")

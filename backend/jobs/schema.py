@@ -1,4 +1,4 @@
-"""The tables behind the job store and its files, what is left of expired jobs, the keys, the nonces and the workers.
+"""The tables behind the job store, files and cut-outs, what is left of expired jobs, keys, nonces and workers.
 
 `backend.storage.migrations` makes them: whatever changes here needs a revision there.
 
@@ -140,6 +140,16 @@ files = Table(
     Index("files_by_state", "state"),
 )
 
+cutouts = Table(
+    "cutouts",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("agent_id", String(128), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Index("cutouts_by_age", "created_at"),
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -158,7 +168,9 @@ tombstones = Table(
     Column("name", String(255), primary_key=True),
     Column("agent_id", String(128), nullable=False),
     Column("expired_at", UtcTime, nullable=False),
+    Column("submitted_at", UtcTime),
     Index("tombstones_by_expiry", "expired_at"),
+    Index("tombstones_by_submission", "agent_id", "submitted_at"),
 )
 
 nonces = Table(

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Subquery, func, select, union_all
 
 from backend.errors import QueueFull, QuotaExceeded, ServiceError, TooManyActiveJobs, TooManyJobs
 from backend.jobs.ids import lowest_id
 from backend.jobs.models import NewJob, Status
-from backend.jobs.schema import jobs
+from backend.jobs.schema import jobs, tombstones
 
 ACTIVE = (Status.QUEUED, Status.PROCESSING)
 _DAY = timedelta(days=1)
@@ -28,7 +28,7 @@ class Bounds:
     """How many jobs there may be.
 
     queue : that wait, of all agents; agent : of this agent, that wait or run; daily : that this agent submits in any 24
-    hours, as far as their rows are kept; None = any number
+    hours, those that have expired since among them; None = any number
     """
 
     queue: int
@@ -63,7 +63,7 @@ def count_active(connection: Connection, agent_id: str) -> int:
 
 def count_daily(connection: Connection, agent_id: str, now: datetime) -> int:
     """Return how many jobs of an agent came in within the last 24 hours."""
-    return connection.execute(_of_last_day(agent_id, now).with_only_columns(func.count())).scalar_one()
+    return connection.execute(select(func.count()).select_from(_of_last_day(agent_id, now))).scalar_one()
 
 
 def seconds_until_free(connection: Connection, agent_id: str, jobs_to_end: int, now: datetime) -> int:
@@ -71,7 +71,8 @@ def seconds_until_free(connection: Connection, agent_id: str, jobs_to_end: int, 
 
     0 when there are not so many.
     """
-    query = _of_last_day(agent_id, now).order_by(jobs.c.created_at).offset(jobs_to_end - 1).limit(1)
+    recent = _of_last_day(agent_id, now)
+    query = select(recent.c.created_at).order_by(recent.c.created_at).offset(jobs_to_end - 1).limit(1)
     created: datetime | None = connection.execute(query).scalar_one_or_none()
     return 0 if created is None else max(1, math.ceil((created + _DAY - now).total_seconds()))
 
@@ -83,11 +84,14 @@ def _require_quota(connection: Connection, agent_id: str, count: int, daily: int
         raise QuotaExceeded(retry_after=wait, details={"daily_jobs": daily, "remaining": max(0, daily - used)})
 
 
-def _of_last_day(agent_id: str, now: datetime) -> Select[Any]:
+def _of_last_day(agent_id: str, now: datetime) -> Subquery:
+    """Select when each job of an agent's last 24 hours came in, whether its row is still there or not."""
     since = now - _DAY
     # Ids grow with the time, and the index is by them. A job whose image was refused has none stored.
     recent = (jobs.c.id >= lowest_id(since), jobs.c.created_at > since, jobs.c.image_name != "")
-    return select(jobs.c.created_at).where(jobs.c.agent_id == agent_id, *recent)
+    kept = select(jobs.c.created_at).where(jobs.c.agent_id == agent_id, *recent)
+    gone = select(tombstones.c.submitted_at).where(tombstones.c.agent_id == agent_id, tombstones.c.submitted_at > since)
+    return union_all(kept, gone).subquery("of_last_day")
 
 
 def rows_of(

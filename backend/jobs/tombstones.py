@@ -5,7 +5,7 @@ Works inside the caller's transaction. This module does not know when a job expi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -18,17 +18,22 @@ from backend.jobs.schema import tombstones
 LIFETIME = timedelta(days=7)
 
 
-def leave(connection: Connection, expired: Iterable[Job], files: Mapping[str, str], now: datetime) -> None:
+def leave(connection: Connection, expired: Sequence[Job], files: Mapping[str, str], now: datetime) -> None:
     """Keep the names by which agents know some jobs: of the job, its batch and its files.
 
     files : the agent of each file, by its name
+    A job's own name says when it came in, where it counts among those that its agent submitted.
     """
     ids = {name: job.agent_id for job in expired for name in (job.id, job.batch_id) if name is not None}
     names = {**ids, **files}
     if not names:
         return
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    rows = [{"name": name, "agent_id": agent_id, "expired_at": now} for name, agent_id in sorted(names.items())]
+    submitted = {job.id: job.created_at for job in expired if job.image_name}
+    rows = [
+        {"name": name, "agent_id": agent_id, "expired_at": now, "submitted_at": submitted.get(name)}
+        for name, agent_id in sorted(names.items())
+    ]
     statement = upsert(tombstones)
     # The jobs of a batch may expire one after the other: its own name goes with the last.
     latest = {"expired_at": statement.excluded.expired_at}

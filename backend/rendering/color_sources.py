@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.rendering.color_fill import carry_outwards, soften
+from backend.rendering.cut_spots import cut_spots
+from backend.rendering.islands import Details, find_details
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -31,13 +33,14 @@ _SHADOW_SIDE, _GREY, _SOFT_WIDTH = 320, 18, 2.5
 class ColorSources:
     """Images (h, w, 3) float32, 0 to 255 sRGB, without holes.
 
-    seen : the object as it is seen. flank : the same without its rim, softened, at half the size. known : (h, w) 0 to
-    1, where `seen` is the image's own.
+    seen : the object as it is seen. flank : the same without its rim and without spots that the outline cuts, softened,
+    at half the size. known : (h, w) 0 to 1, where `seen` is the image's own. details : what was found in that.
     """
 
     seen: Floats
     flank: Floats
     known: Floats
+    details: Details
 
 
 def color_sources(rgba: Pixels) -> ColorSources:
@@ -50,8 +53,12 @@ def color_sources(rgba: Pixels) -> ColorSources:
     spread = soften(carry_outwards(*_shrunk(rgb, known, half)), _FLANK_BLUR * side / 2)
     seen = rgb + (1 - known)[..., None] * (cv2.resize(spread, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR) - rgb)
     deep = (depth >= np.minimum(_FLANK_RIM * side, _THIN * ridge)).astype(np.float32) * (depth > 0)
+    details = find_details(seen, known)
+    spots = cut_spots(details)
+    if spots.any():
+        deep *= cv2.resize(spots.astype(np.uint8), known.shape[::-1], interpolation=cv2.INTER_NEAREST) == 0
     flank = soften(carry_outwards(*_shrunk(rgb, deep, half)), _FLANK_BLUR * side / 2)
-    return ColorSources(seen, flank, known)
+    return ColorSources(seen, flank, known, details)
 
 
 def shadow_left(rgba: Pixels) -> Bools:

@@ -103,10 +103,24 @@ def _through(cutout: Image.Image, window: tuple[int, int, int]) -> NDArray[np.ui
     premultiplied = np.concatenate([rgba[..., :3] * alpha, alpha], axis=2)
     how = cv2.INTER_CUBIC if side > extent else cv2.INTER_AREA
     resized = cv2.resize(premultiplied, (side, side), interpolation=how)
-    # Divided by the alpha as it overshoots, colours do not.
+    # Divided by the alpha as it overshoots, colours do not at the outline; within it they are held to what lies around.
     straight = resized[..., :3] / np.maximum(resized[..., 3:], 1e-3)
+    if side > extent:
+        least, most = _bounds(rgba, side)
+        straight = np.minimum(np.maximum(straight, least), most)
     whole = np.concatenate([straight, resized[..., 3:] * 255], axis=2)
     return np.asarray(np.rint(whole).clip(0, 255), np.uint8)
+
+
+def _bounds(rgba: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the least and the greatest of each channel (side, side, 3) among a pixel's neighbours that are shown."""
+    there, size, kernel = rgba[..., 3:] > 0, (side, side), np.ones((3, 3), np.uint8)
+    least = cv2.erode(np.where(there, rgba[..., :3], 255).astype(np.uint8), kernel)
+    most = cv2.dilate(np.where(there, rgba[..., :3], 0).astype(np.uint8), kernel)
+    return (
+        np.asarray(cv2.resize(least, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+        np.asarray(cv2.resize(most, size, interpolation=cv2.INTER_NEAREST), np.uint8),
+    )
 
 
 def _images(rgba: NDArray[np.uint8], seen: Seen, *, aslant: bool) -> _Images:
@@ -114,7 +128,7 @@ def _images(rgba: NDArray[np.uint8], seen: Seen, *, aslant: bool) -> _Images:
     sources = color_sources(rgba)
     whole = (rgba.shape[1], rgba.shape[0])
     flank = cv2.resize(sources.flank, whole, interpolation=cv2.INTER_LINEAR)
-    proposal = far_side(sources.seen, sources.known, aslant=aslant)
+    proposal = far_side(sources.seen, sources.known, aslant=aslant, details=sources.details)
     known = cv2.resize(_counterpart(seen), whole, interpolation=cv2.INTER_LINEAR)
     near = _faded(sources.seen, flank, seen.facing_front, seen.front.covered)
     far = _faded(proposal.image, flank, seen.facing_back, seen.back.covered)

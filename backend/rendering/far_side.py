@@ -15,18 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.rendering.color_fill import fill_image
+from backend.rendering.islands import Details, Islands, find_details
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
-_SIDE = 144
-# A difference of so many of 255 is a detail.
-_DETAIL = 22
-# A detail's edge changes so much over two pixels of _SIDE; shading does not.
-_EDGE = 30
-# The band that the outline's colours are taken from, in pixels of _SIDE.
-_BAND = 4
 _SYMMETRIC = 0.9
 _SMALL = 0.03
 _PATTERN_PIECES, _PATTERN_SHARE, _PATTERN_LEAST = 5, 0.06, 0.006
@@ -40,76 +34,22 @@ class FarSide:
     image: Floats
 
 
-@dataclass(frozen=True, eq=False)
-class _Islands:
-    """What does not reach the outline: its mask, and the pieces' labels and cv2 statistics."""
-
-    mask: Bools
-    labels: NDArray[np.int32]
-    stats: NDArray[np.int32]
-    centroids: NDArray[np.float64]
-
-
-def far_side(seen: Floats, known: Floats, *, aslant: bool = False) -> FarSide:
+def far_side(seen: Floats, known: Floats, *, aslant: bool = False, details: Details | None = None) -> FarSide:
     """Propose the far side, seen through the object as it were: not turned over.
 
     seen : (h, w, 3) 0 to 255, without holes; known : (h, w), 1 inside the object. aslant : neither front nor side was
-    seen straight on: then a detail of the near side is not on the far one.
+    seen straight on: then a detail of the near side is not on the far one. details : of the same, found when absent.
     """
-    factor = _SIDE / max(known.shape)
-    size = (max(8, round(known.shape[1] * factor)), max(8, round(known.shape[0] * factor)))
-    small = cv2.resize(seen, size, interpolation=cv2.INTER_AREA).clip(0, 255).astype(np.uint8)
-    inside = cv2.resize(known, size, interpolation=cv2.INTER_AREA) > 0.5
+    details = details or find_details(seen, known)
+    small, inside, islands = details.small, details.inside, details.islands
     if not inside.any():
         return FarSide(False, seen)
-    bare = without_islands(small, inside)
-    islands = _islands(small, bare, inside)
-    plain = aslant or _has_eyes(small, bare, islands, inside)
+    plain = aslant or _has_eyes(details)
     plain = plain and not _is_pattern(small, islands, inside)
     return FarSide(plain, _replaced(seen, islands, inside) if plain else seen)
 
 
-def without_islands(image: Pixels, inside: Bools) -> Pixels:
-    """Return an image (h, w, 3) in which nothing is brighter or darker than a way to the outline's band allows.
-
-    Bright islands first, then dark ones, each channel by itself: morphological reconstruction from the band.
-    """
-    depth = cv2.distanceTransform(np.pad(inside.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    band = ((depth <= _BAND) | ~inside)[..., None]
-    lowered = _reconstruct(np.where(band, image, 0).astype(np.uint8), image)
-    raised = _reconstruct(255 - np.where(band, lowered, 255).astype(np.uint8), 255 - lowered)
-    return np.asarray(255 - raised)
-
-
-def _reconstruct(marker: Pixels, ceiling: Pixels) -> Pixels:
-    kernel = np.ones((3, 3), np.uint8)
-    for turn in range(4 * _SIDE):
-        grown = cv2.min(cv2.dilate(marker, kernel), ceiling)
-        if turn % 8 == 7 and np.array_equal(grown, marker):
-            break
-        marker = np.asarray(grown)
-    return marker
-
-
-def _islands(small: Pixels, bare: Pixels, inside: Bools) -> _Islands:
-    """Find the islands: pieces that differ from the bare image and have an edge, as a ball's bright middle has not."""
-    difference = small.astype(np.int16) - bare
-    kernel = np.ones((3, 3), np.uint8)
-    edge = (cv2.dilate(small, kernel) - cv2.erode(small, kernel)).max(axis=2)
-    mask = np.zeros_like(inside)
-    for differs in (difference.max(axis=2) > _DETAIL, difference.min(axis=2) < -_DETAIL):
-        _, labels = cv2.connectedComponents((differs & inside).astype(np.uint8), connectivity=8)
-        outlines = cv2.dilate(labels.astype(np.float32), kernel).astype(np.int32) - labels
-        around = np.where((labels == 0) & (outlines > 0), outlines, 0)
-        for label in range(1, int(labels.max()) + 1):
-            line = edge[around == label]
-            if line.size and np.median(line) > _EDGE:
-                mask |= labels == label
-    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    return _Islands(mask, np.asarray(labels, np.int32), np.asarray(stats, np.int32), np.asarray(centroids))
-
-
-def _is_pattern(small: Pixels, islands: _Islands, inside: Bools) -> bool:
+def _is_pattern(small: Pixels, islands: Islands, inside: Bools) -> bool:
     """Say whether the islands are many of one colour, as a ladybird's dots are: then the far side has them too."""
     share = islands.stats[1:, cv2.CC_STAT_AREA] / inside.sum()
     large = np.flatnonzero(share >= _PATTERN_LEAST) + 1
@@ -120,14 +60,15 @@ def _is_pattern(small: Pixels, islands: _Islands, inside: Bools) -> bool:
     return int(alike.sum()) >= _PATTERN_PIECES and float(share[large - 1][alike].sum()) >= _PATTERN_SHARE
 
 
-def _has_eyes(small: Pixels, bare: Pixels, islands: _Islands, inside: Bools) -> bool:
+def _has_eyes(details: Details) -> bool:
     """Say whether two equal spots lie side by side in the upper part: dark ones, or any in a symmetric outline."""
-    darker = (bare.astype(np.int16) - small).mean(axis=2) > 35
+    inside = details.inside
+    darker = (details.bare.astype(np.int16) - details.small).mean(axis=2) > 35
     if _two_alike(darker & inside, inside):
         return True
     columns = np.flatnonzero(inside.any(axis=0))
     outline = inside[:, columns[0] : columns[-1] + 1]
-    return _overlap(outline, outline[:, ::-1]) > _SYMMETRIC and _two_alike(islands.mask, inside)
+    return _overlap(outline, outline[:, ::-1]) > _SYMMETRIC and _two_alike(details.islands.mask, inside)
 
 
 def _two_alike(mask: Bools, inside: Bools) -> bool:
@@ -149,7 +90,7 @@ def _two_alike(mask: Bools, inside: Bools) -> bool:
     return False
 
 
-def _replaced(seen: Floats, islands: _Islands, inside: Bools) -> Floats:
+def _replaced(seen: Floats, islands: Islands, inside: Bools) -> Floats:
     """Return the image with its islands, and a pixel around them, replaced: small ones by what is most around them.
 
     Large ones are continued from all sides.

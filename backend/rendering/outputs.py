@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from backend.errors import PreviewUnavailable
+from backend.hunyuan3d.facts import Remark
 from backend.hunyuan3d.mesh.export import Unit, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.offered import carried_color
 from backend.hunyuan3d.mesh.ops import Point
 from backend.hunyuan3d.mesh.place import Placement, place_mesh
 from backend.hunyuan3d.mesh.print_facts import PrintFacts, print_facts
-from backend.hunyuan3d.mesh.remarks import Remark, remarks_on
+from backend.hunyuan3d.mesh.remarks import remarks_on
 from backend.limits import (
     DEFAULT_COLOR,
     DEFAULT_COMPRESSION,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from backend.jobs.metadata import (
     AccelerationOut,
+    BackgroundOut,
     CameraOut,
     JobMetadata,
     PlacementOut,
@@ -56,7 +57,8 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
         "octree_resolution": shape.octree_resolution,
         "model": shape.model,
         "batch_size": shape.batch_size,
-        "background": shape.background,
+        "background": None if shape.background is None else BackgroundOut(**asdict(shape.background)),
+        "warnings": tuple(WarningOut(**asdict(remark)) for remark in shape.remarks),
         "fallbacks": shape.fallbacks,
     }
     if shape.acceleration is not None:
@@ -77,7 +79,7 @@ def with_outputs(metadata: JobMetadata, outputs: Outputs) -> JobMetadata:
             "unit": outputs.unit,
             "placed": PlacementOut(**asdict(outputs.placement)),
             "print": PrintOut(**asdict(outputs.facts)),
-            "warnings": tuple(WarningOut(**asdict(remark)) for remark in outputs.remarks),
+            "warnings": metadata.warnings + tuple(WarningOut(**asdict(remark)) for remark in outputs.remarks),
             "notes": outputs.notes,
             "file_size": len(outputs.files[0].data),
         }

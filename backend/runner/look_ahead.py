@@ -131,7 +131,9 @@ class LookAhead:
             with log_context(*(job.id for job in chosen)):
                 readable = [found for job in chosen if (found := self._read(job)) is not None]
                 results = processor.prepare_images(
-                    [each.image for each in readable], [each.request.remove_background for each in readable]
+                    [each.image for each in readable],
+                    [each.request.remove_background for each in readable],
+                    [each.request.objects for each in readable],
                 )
         except Exception:  # noqa: BLE001 - the thread's edge; the run itself meets the same again, and records it
             _log.debug("images could not be prepared ahead", exc_info=True)

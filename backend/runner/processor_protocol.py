@@ -113,7 +113,10 @@ class ShapeProcessor(Protocol):
         """Whether images are better prepared beside a running batch than before their own."""
 
     def prepare_images(
-        self, images: Sequence[ImageToPrepare], remove_background: Sequence[Literal["auto", "always", "never"]]
+        self,
+        images: Sequence[ImageToPrepare],
+        remove_background: Sequence[Literal["auto", "always", "never"]],
+        objects: Sequence[Literal["all", "largest"]],
     ) -> Sequence[Any | None]:
         """Return for each image what may take its place in generate_shape_batch, or None: then nothing may.
 

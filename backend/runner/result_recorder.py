@@ -37,7 +37,7 @@ from backend.runner.output_files import OutputFiles
 from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
-from backend.storage.files import FileStore
+from backend.storage.files import FileStore, discard
 from backend.telemetry.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, RELEASED, WorkerMetrics
 from backend.validation import GenerationRequest
 
@@ -120,7 +120,7 @@ class ResultRecorder:
         """Remove what is left of a run that the heartbeats ended, and count it."""
         job = run.job
         if run.ending is Ending.CANCELLED:
-            self._delete_image(job)
+            discard(self._images, job.image_name)
             _log.info("job %s is cancelled", job.id)
         elif run.ending is Ending.RELEASED:
             _log.warning("job %s is handed back: it waits again, unharmed, for the next worker", job.id)
@@ -222,7 +222,7 @@ class ResultRecorder:
         self._heartbeats.drop(run)
         if recorded:
             if outcome != COMPLETED:
-                self._delete_image(run.job)
+                discard(self._images, run.job.image_name)
             self._metrics.job_finished(outcome)
             self._log_end(run.job, outcome)
         elif recorded is False:
@@ -239,12 +239,6 @@ class ResultRecorder:
             _log.info("job %s is completed", job.id, extra=seconds)
         else:
             _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
-
-    def _delete_image(self, job: Job) -> None:
-        try:
-            self._images.delete(job.image_name)
-        except ServiceError as error:  # the janitor finds it with its row
-            _log.warning("the image of job %s stays: %s", job.id, error)
 
 
 def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> OutputOptions:

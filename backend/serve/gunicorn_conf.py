@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -76,6 +77,14 @@ def on_starting(server: Any) -> None:
     _end_at_second_signal(server)
     processes = server.cfg.workers
     server.shared_table = SharedTable(2 * processes + _SPARE_SLOTS) if processes > 1 else None
+
+
+def when_ready(server: Any) -> None:
+    """Import what is served before there are processes: they share its memory, and a new one is ready at once.
+
+    Nothing is made yet; a connection that comes already waits as it does for the first process.
+    """
+    import_module(server.app.app_uri.partition(":")[0])
 
 
 def _end_at_second_signal(server: Any) -> None:

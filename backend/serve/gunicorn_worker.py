@@ -12,7 +12,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,6 +34,7 @@ from backend.serve.exchange import answer, is_small
 from backend.serve.refusals import as_response, check_request, check_start, refusal
 from backend.serve.threads import SpareThreads
 from backend.serve.turns import Turns
+from backend.telemetry.sums import MANY, Sums
 
 _HEAD_SECONDS = 5.0
 """How long a request line and its headers may take to come."""
@@ -43,6 +44,8 @@ _SPARE_FILES = 512
 _MOST_AT_ONCE = 32
 """Connections that are taken before those that are there have their turn."""
 _LOOK_SECONDS = 0.25
+_SUM_SECONDS = 60.0
+_MOST_SUMS = 1000
 _OPEN_RETRIES = endless_retries(1.0, 1.0)
 """Pauses between two tries to open what is away."""
 
@@ -62,6 +65,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         self._looked = 0.0
         self._turns = Turns(max(2, self.cfg.threads // 8))
         self._stop_at: float | None = None
+        self._refused: Sums[tuple[str, str]] = Sums(_SUM_SECONDS, _MOST_SUMS)
 
     def load_wsgi(self) -> None:
         """Open the app, waiting for a job table that is away or full.
@@ -130,6 +134,10 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         if not force and now < self._looked + _LOOK_SECONDS:
             return
         self._looked = now
+        for (text, origin), count in self._refused.take(all_of_them=force):
+            self.log.warning(
+                "Not a request: %s %d more in %.0f s", text, count, _SUM_SECONDS, extra={"address": origin}
+            )
         for connection in list(self._waiting):
             paced = connection.pace is not None and connection.pace.expires < now
             if force or connection.deadline < now or paced:
@@ -231,7 +239,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         if type(said) is ServiceError:
             self.log.error("A request could not be handled.", exc_info=error, extra=extra)
         else:
-            self.log.warning("Not a request: %d %s", status, said.message, extra=extra)
+            self._log_refused(f"{status} {said.message}", address, extra)
         try:
             connection.begin(0, None)
             connection.sendall(response)
@@ -239,6 +247,11 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             self._close(connection)
             return
         self._after_answer(connection, keep=False)
+
+    def _log_refused(self, text: str, address: str, extra: Mapping[str, str]) -> None:
+        """Log what was not a request; of many from one address the first, and later how many followed."""
+        if self._refused.is_first((address, text), (text, address), ("Of any kind.", MANY)):
+            self.log.warning("Not a request: %s", text, extra=extra)
 
     def _after_answer(self, connection: Connection, *, keep: bool) -> None:
         """Send the rest of an answer, then wait for the next request or for the caller to hang up."""

@@ -138,17 +138,23 @@ def translated() -> Iterator[None]:
 
 def _named(error: exc.DBAPIError) -> ServiceError | None:
     """Return the ServiceError for a failure; None for one that would be the same on every try."""
-    code = getattr(error.orig, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_FULL:
+    kind = sqlite_kind(error)
+    if kind == sqlite3.SQLITE_FULL:
         return StorageFull()
-    # The lowest byte of a longer code is its kind.
-    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DatabaseDamaged()
     if getattr(error.orig, "sqlstate", None) == _POSTGRES_DISK_FULL:
         return StorageFull()
     if error.connection_invalidated or isinstance(error, exc.OperationalError | exc.InterfaceError):
         return StoreUnavailable()
     return None
+
+
+def sqlite_kind(error: exc.DBAPIError) -> int:
+    """Return which kind of failure SQLite reported, as sqlite3 names them; 0 when it was another database's."""
+    code: int = getattr(error.orig, "sqlite_errorcode", 0)
+    # The lowest byte of a longer code, which says more, is its kind.
+    return code & 0xFF
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -19,7 +19,7 @@ from backend.auth.nonces_sql import SqlNonceStore
 from backend.errors import NoSurface
 from backend.jobs.janitor import Janitor, Swept
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Status
-from backend.jobs.schema import idempotency_keys, jobs, nonces
+from backend.jobs.schema import idempotency_keys, jobs, nonces, tombstones
 from backend.jobs.store import JobStore
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
@@ -32,6 +32,8 @@ TTL = timedelta(hours=2)
 ORPHAN_AGE = TTL + timedelta(hours=1)
 NONCE_TTL = timedelta(seconds=600)
 KEY_TTL = timedelta(hours=24)
+NAME_TTL = timedelta(days=7)
+DAY = timedelta(hours=24)
 AGENTS = ("ann", "bob")
 BATCH = 10
 HOURS = 30
@@ -51,6 +53,8 @@ class Day:
     orphans: dict[str, datetime] = field(default_factory=dict)
     images_left: dict[str, str] = field(default_factory=dict)
     keys: list[datetime] = field(default_factory=list)
+    submitted: list[tuple[str, datetime]] = field(default_factory=list)
+    names_left: dict[str, datetime] = field(default_factory=dict)
     runs: int = 0
     dead: set[str] = field(default_factory=set)
     statuses: set[tuple[Status, str | None]] = field(default_factory=set)
@@ -77,6 +81,7 @@ class Day:
             idempotency=key,
         )
         self.keys.append(self.clock())
+        self.submitted += [(agent, self.clock())] * BATCH
         batch = self.store.get_batch(str(answer.batch_id), agent)
         self.unfinished |= {job.id: job for job in batch.jobs}
         self.images_left |= {job.id: job.image_name for job in batch.jobs}
@@ -122,13 +127,21 @@ class Day:
         for job in [job for job in self.finished.values() if job.finished_at and job.finished_at <= now - TTL]:
             del self.finished[job.id]
             self.images_left.pop(job.id, None)
+            names = (job.id, job.batch_id, job.artifact)
+            self.names_left |= {name: now for name in names if name is not None}
         self.orphans = {name: written for name, written in self.orphans.items() if written >= now - ORPHAN_AGE}
         self.keys = [given for given in self.keys if given > now - KEY_TTL]
+        self.names_left = {name: at for name, at in self.names_left.items() if at > now - NAME_TTL}
+        self.submitted = [(agent, at) for agent, at in self.submitted if at > now - DAY]
 
     def check(self) -> None:
         with self.database.read() as connection:
             ids = set(connection.execute(select(jobs.c.id)).scalars())
+            names = set(connection.execute(select(tombstones.c.name)).scalars())
         assert ids == {*self.unfinished, *self.finished}
+        assert names == self.names_left.keys()
+        for agent in AGENTS:
+            assert self.store.usage(agent).daily == sum(who == agent for who, _ in self.submitted)
         meshes = {job.artifact for job in self.finished.values() if job.artifact}
         there = {path.name for path in self.folder.glob("*/*")}
         assert there == {*self.orphans, *self.images_left.values(), *meshes}
@@ -194,19 +207,24 @@ def test_a_long_day_leaves_nothing_behind(day: Day, clock: ManualClock) -> None:
     report(
         f"{HOURS} h of traffic in fast-forward ({backend})",
         f"{submitted:,} jobs",
-        f"rows, files and keys as a model says after each of {HOURS * steps_an_hour} steps; at most {most_rows} rows; "
-        "expiry exact, and nothing but the last requests' nonces left at the end",
+        f"rows, files, keys and names of what expired as a model says after each of {HOURS * steps_an_hour} steps; "
+        f"at most {most_rows} rows; expiry exact, and nothing but the last requests' nonces left at the end",
     )
 
 
 def calm_down(day: Day) -> None:
     """No more requests come, and no worker: all goes, each thing at its time."""
-    while day.keys or day.finished or day.unfinished or day.orphans:
+    while day.keys or day.finished or day.unfinished or day.orphans or day.submitted:
         day.dead.clear()
         day.sweep()
         day.check()
         day.clock.advance(STEP.total_seconds())
         assert day.clock() < START + timedelta(hours=HOURS) + KEY_TTL + STEP
+    assert day.names_left
+    day.clock.advance((NAME_TTL - KEY_TTL + 2 * TTL + STEP).total_seconds())
+    day.sweep()
+    day.check()
+    assert not day.names_left
     assert [day.count(table) for table in (jobs, idempotency_keys)] == [0, 0]
     # Those of the last step and of the one before stay: that their time is over is the clock's word alone.
     assert day.count(nonces) == 2 * len(AGENTS) * 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from tests.support.faults.report import report
 from tests.support.faults.web_harness import images, send_nonces, sized, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
+from tests.support.own_process import own_processes
 from tests.support.redis_backend import redis_server
 from tests.support.running import API
 from tests.support.store_backends import empty_database
@@ -65,7 +65,7 @@ def test_eight_processes_that_send_the_same_nonces_use_each_once(tmp_path: Path,
     turns = [names[k:] + names[:k] for k in range(8)]
     with web_service(tmp_path / "service", processes=PROCESSES, works=False, **settings) as service:
         work = [(service.port, service.agent, turn) for turn in turns]
-        with multiprocessing.get_context("spawn").Pool(8) as pool:
+        with own_processes().Pool(8) as pool:
             answers = pool.starmap_async(send_nonces, work, chunksize=1).get(timeout=300)
     statuses = Counter(status for some in answers for _, status in some)
     assert sorted(nonce for some in answers for nonce, status in some if status == 200) == names

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from backend.auth.agents_file import rotate_agent, set_enabled
-from backend.auth.hmac_signing import digest_body
+from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.running import API, Agent, Answer, running_service
@@ -75,7 +75,7 @@ def test_a_signed_request_is_let_in(waiting: WatchedService) -> None:
 def test_a_request_without_a_signing_header_is_refused(waiting: WatchedService, header: str) -> None:
     answer = waiting.get("/jobs", headers={header: None})
     assert answer.refusal == (401, "AUTH_MISSING")
-    assert answer.json()["details"] == {"header": header}
+    assert answer.json()["details"] == {"header": header, "docs": "/docs"}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_agent_may_be_bound_to_addresses(waiting: WatchedService) -> None:
 
 
 CALLS = {
-    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}")],
+    "generate": [("POST", "/generate-3d"), ("DELETE", f"/jobs/{UNKNOWN}"), ("POST", f"/jobs/{UNKNOWN}/again")],
     "batch": [("POST", "/batch")],
     "status": [("GET", f"/status/{UNKNOWN}"), ("GET", "/jobs")],
     "download": [("GET", f"/download/{UNKNOWN}.glb")],

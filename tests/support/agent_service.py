@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 
 from backend.auth.agents import load_agents
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.jobs.health import HealthReader
@@ -29,6 +29,7 @@ from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
 from backend.runner.processor_protocol import ShapeProcessor
 from backend.services import AgentServices
+from orfeas_client.signing import digest_body
 from tests.support.fake_gpu import FakeCall, FakeProcessor
 from tests.support.hostile import BOUNDARY, FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png

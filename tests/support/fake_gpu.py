@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from backend.errors import ServiceError
+from backend.hunyuan3d.facts import BackgroundFacts
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 from backend.limits import Acceleration
@@ -130,9 +131,9 @@ class FakeProcessor:
         return self.capacity
 
     def prepare_images(
-        self, images: Sequence[ImageToPrepare], remove_background: Sequence[str]
+        self, images: Sequence[ImageToPrepare], remove_background: Sequence[str], objects: Sequence[str]
     ) -> list[FakePrepared | None]:
-        assert len(images) == len(remove_background)
+        assert len(images) == len(remove_background) == len(objects)
         given = [plain(image) for image in images]
         self.before_preparing(given)
         self.prepared += given
@@ -196,7 +197,7 @@ class FakeProcessor:
             guidance_scale=call.guidance,
             octree_resolution=call.resolution,
             target_faces=call.target_faces[place],
-            background="alpha",
+            background=BackgroundFacts("alpha", 1.0, 0.0, 1),
             acceleration=call.acceleration,
             evaluations=2,
             evaluations_needed=3,

@@ -19,11 +19,11 @@ from backend.api.statuses import status_of
 from backend.auth.agents import AgentConfig, AgentRegistry
 from backend.auth.audit_log import AuditLog
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import digest_body
 from backend.auth.nonces import MemoryNonceStore
 from backend.auth.rate_limits import RequestLimits
 from backend.config import Settings
 from backend.errors import AuthUnavailable, ServiceError
+from orfeas_client.signing import digest_body
 
 KEY = "secret-key-0123456789abcdef"
 OLD_KEY = "former-key-0123456789abcdef"

@@ -27,11 +27,12 @@ from typing import Any, TypeVar
 import psutil
 
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import digest_body, sign_request
+from backend.auth.hmac_signing import sign_request
 from backend.config import Meaning, Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.storage.database import Database
 from benchmarks.support.ports import free_port
+from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form
 
 API = "/api/agent"

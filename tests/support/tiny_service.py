@@ -56,6 +56,7 @@ class TinyService:
     folder: Path
     looks: int = 2
     outcome: str = "completed"
+    warnings: list[dict[str, str]] = field(default_factory=list)
     job: dict[str, TinyJob] = field(default_factory=dict)
     batches: dict[str, list[str]] = field(default_factory=dict)
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class TinyService:
         add = self.app.add_url_rule
         add("/api/agent/generate-3d", view_func=require_agent_token("generate")(self.generate), methods=["POST"])
         add("/api/agent/batch", view_func=require_agent_token("batch")(self.batch), methods=["POST"])
+        add("/api/agent/cutout", view_func=require_agent_token("generate")(self.cutout), methods=["POST"])
         add("/api/agent/status/<name>", view_func=require_agent_token("status")(self.status))
         add("/api/agent/download/<name>", view_func=require_agent_token("download")(self.download))
         add("/api/agent/jobs/<name>", view_func=require_agent_token("generate")(self.cancel), methods=["DELETE"])
@@ -107,6 +109,15 @@ class TinyService:
             return {"batch_id": batch_id, "job_ids": ids, "total_images": len(ids), "status_url": "/"}
 
         return jsonify(success=True, **self._once(submit)), 202
+
+    def cutout(self) -> Response:
+        job = self._submit(request.files["image"].read())
+        job.status = "completed"
+        background = {"method": "flood", "score": 0.9, "border": 0.25, "objects": 2}
+        url = f"/api/agent/download/{job.id}.png"
+        return jsonify(
+            success=True, cutout_url=url, metadata={"background": background}, warnings=self.warnings, expires_at="x"
+        )
 
     def status(self, name: str) -> Response:
         if name in self.batches:
@@ -195,6 +206,7 @@ class TinyService:
             "download_url": f"{self.download_folder or '/api/agent/download/'}{job.id}.{fmt}" if done else None,
             "processing_time": 1.25 if done else None,
             "metadata": {"format": fmt, "faces": 1234, "watertight": True, "seed": 7, "file_size": len(job.image)}
+            | ({"warnings": self.warnings} if self.warnings else {})
             if done
             else None,
             "error": {"code": "NO_FOREGROUND", "message": "No object was found."} if job.status == "failed" else None,

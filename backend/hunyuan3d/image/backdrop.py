@@ -60,7 +60,11 @@ def flood_backdrop(rgb: Pixels) -> Found | None:
     rgb : (h, w, 3) uint8 at working size. Returns None when the border is not near-uniform; a foreground that is
     empty everywhere means that the picture shows the backdrop alone.
     """
-    lab = _smooth_lab(rgb)
+    return flood_lab(smooth_lab(rgb))
+
+
+def flood_lab(lab: Array) -> Found | None:
+    """Do the same with a picture in Lab (h, w, 3) whose noise is smoothed."""
     fitted = _fit_border(lab)
     if not fitted.near_uniform:
         return None
@@ -74,7 +78,7 @@ def flood_backdrop(rgb: Pixels) -> Found | None:
     nearest = np.minimum(_distance(lab, local), _distance(lab, fitted.lab))
     backdrop = reached | _holes(evidence, reached, nearest, lab[..., 0] - fitted.lab[..., 0], fitted.tolerance)
     backdrop |= _reflection(lab - local, evidence, backdrop)
-    foreground = _significant(~backdrop, np.maximum(evidence.distance - fitted.tolerance, 0))
+    foreground = significant(~backdrop, np.maximum(evidence.distance - fitted.tolerance, 0))
     return Found(foreground, backdrop & ~foreground)
 
 
@@ -90,16 +94,16 @@ def cut_busy(rgb: Pixels) -> Found | None:
     both, either = wide & narrow, wide | narrow
     if not both.any() or both.sum() < 0.6 * either.sum():
         return None
-    mask = _significant(wide, np.ones(wide.shape, np.float32), least_share=0.1)
+    mask = significant(wide, np.ones(wide.shape, np.float32), least_share=0.1)
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if not 0.01 < mask.mean() < 0.75 or edge.mean() > 0.3 or _colour_overlap(small, mask) > 0.4:
+    if not 0.01 < mask.mean() < 0.75 or edge.mean() > 0.3 or colour_overlap(small, mask) > 0.4:
         return None
     size = (rgb.shape[1], rgb.shape[0])
     foreground = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
     return Found(foreground, ~foreground)
 
 
-def _smooth_lab(rgb: Pixels) -> Array:
+def smooth_lab(rgb: Pixels) -> Array:
     lab: Array = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     residual = np.abs(cv2.filter2D(lab, -1, kernel))
@@ -248,7 +252,7 @@ def _flood_around(evidence: _Evidence, pockets: Mask) -> Mask:
 
 def _has_leaked(evidence: _Evidence, reached: Mask) -> bool:
     """Say whether the main part left is little but an outline of faint steps, or shadow fills much of its hull."""
-    rest = _significant(~reached, evidence.step.astype(np.float32), 0.3)
+    rest = significant(~reached, evidence.step.astype(np.float32), 0.3)
     if not rest.any():
         return False
     corners = cv2.convexHull(_row_ends(rest))
@@ -272,7 +276,7 @@ def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
     of least_match has the backdrop's very colour are no pockets: they are backdrop between the parts of an object.
     slack : how many times deeper than its neck a pocket is.
     """
-    texture = ~evidence.passable & ~_significant(~evidence.passable, np.ones(evidence.passable.shape, np.float32), 0)
+    texture = ~evidence.passable & ~significant(~evidence.passable, np.ones(evidence.passable.shape, np.float32), 0)
     depth = _depth(evidence.passable | texture)
     found = np.zeros(depth.shape, bool)
     barrier = np.repeat(np.where(evidence.passable | texture, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
@@ -379,7 +383,7 @@ def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
     return mirrored | outline
 
 
-def _significant(mask: Mask, weight: Array, least_share: float = 0.02) -> Mask:
+def significant(mask: Mask, weight: Array, least_share: float = 0.02) -> Mask:
     """Drop specks: parts under 0.04 % of the picture, or of little weight beside the weightiest part."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     weights = np.bincount(labels.ravel(), weights=weight.ravel(), minlength=count)
@@ -400,7 +404,7 @@ def _grab(rgb: Pixels, reach: float) -> Mask:
     return np.asarray((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD), dtype=np.bool_)
 
 
-def _colour_overlap(rgb: Pixels, mask: Mask) -> float:
+def colour_overlap(rgb: Pixels, mask: Mask) -> float:
     """Return the shared part of the two sides' colour histograms, 0..1."""
     bins = (rgb // 32).astype(np.int64) @ np.array([64, 8, 1])
     inside = np.bincount(bins[mask], minlength=512) / max(int(mask.sum()), 1)

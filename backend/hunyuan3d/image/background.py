@@ -10,7 +10,7 @@ this choice. This module does not know where pictures come from (open_image.py) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -19,11 +19,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from backend.errors import InvalidBackgroundMode, NoForeground
-from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Pixels, cut_busy, flood_backdrop
+from backend.hunyuan3d.facts import BackgroundFacts, Remark
+from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels, cut_busy, flood_backdrop
+from backend.hunyuan3d.image.doubts import HOPELESS, keep_largest, pieces_of, remarks_on
+from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
-from backend.limits import BACKGROUND_MODES, BackgroundMode
+from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
 
+Method = Literal["alpha", "rembg", "flood", "grabcut", "none"]
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
 _DUST = 12
 # Rounded corners of a screenshot are about 1 % of it; a cut-out leaves far more than that empty.
@@ -42,22 +46,39 @@ class MaskStats:
 
 @dataclass(frozen=True, eq=False)
 class BackgroundResult:
-    """A picture in RGBA, how its alpha came about, its mask's numbers, and why a better method was not used."""
+    """A picture in RGBA, how its alpha came about, its mask's numbers, and why a better method was not used.
+
+    score : how sure the cut-out is, 0..1, None where nobody judged it; objects : pieces of it that do not touch
+    remarks : what should be said of it
+    """
 
     image: Image.Image
-    method: Literal["alpha", "rembg", "flood", "grabcut", "none"]
+    method: Method
     mask: MaskStats
     fallback: str | None = None
+    score: float | None = None
+    objects: int = 0
+    remarks: tuple[Remark, ...] = ()
+
+    @property
+    def facts(self) -> BackgroundFacts:
+        """What a caller hears of it."""
+        rounded = None if self.score is None else round(self.score, 3)
+        return BackgroundFacts(self.method, rounded, round(self.mask.border, 4), self.objects)
 
 
 def remove_background(
-    image: Image.Image, mode: BackgroundMode = "auto", *, cutter: Cutter | Literal["installed"] | None = "installed"
+    image: Image.Image,
+    mode: BackgroundMode = "auto",
+    objects: ObjectChoice = DEFAULT_OBJECTS,
+    *,
+    cutter: Cutter | Literal["installed"] | None = "installed",
 ) -> BackgroundResult:
     """Give the object on transparency, at the picture's own size.
 
     mode : 'never' leaves alpha as it is; 'auto' uses an alpha channel that cuts something out and else removes the
     background; 'always' removes it even then: the picture is laid on white first, and what its alpha had cut stays
-    cut. cutter : replaces rembg; None is the classical method alone.
+    cut. objects : all, or the largest piece alone. cutter : replaces rembg; None is the classical method alone.
     Raises NoForeground, InvalidParameter.
     """
     if mode not in BACKGROUND_MODES:
@@ -70,10 +91,9 @@ def remove_background(
         raise NoForeground("The picture is transparent everywhere.")
     cuts = alpha_cuts(alpha)
     if cuts and mode == "auto":
-        return _result(rgba[..., :3], np.where(alpha <= _DUST, 0, alpha), "alpha", None)
-    rgb = _flatten(rgba)
-    method, colour, mask, fallback = _remove(rgb, cutter)
-    return _result(colour, np.minimum(mask, alpha) if cuts else mask, method, fallback)
+        return _result(_Removed("alpha", rgba[..., :3], np.where(alpha <= _DUST, 0, alpha).astype(np.uint8)), objects)
+    removed = _remove(_flatten(rgba), cutter)
+    return _result(replace(removed, mask=np.minimum(removed.mask, alpha)) if cuts else removed, objects)
 
 
 def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
@@ -91,7 +111,15 @@ def _as_image(answer: object) -> Image.Image:
     return answer
 
 
-_Removed = tuple[Literal["rembg", "flood", "grabcut"], Pixels, Pixels, str | None]
+@dataclass(frozen=True, eq=False)
+class _Removed:
+    """Colours (H, W, 3) and mask (H, W) of a cut-out, how it was made, and what is seen of it."""
+
+    method: Method
+    colour: Pixels
+    mask: Pixels
+    fallback: str | None = None
+    signs: Signs | None = None
 
 
 def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Removed:
@@ -105,16 +133,18 @@ def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Remov
         except Exception as e:  # noqa: BLE001 - a foreign model that may need a download; recorded in the result
             fallback = f"rembg failed ({type(e).__name__}), the classical method was used"
         else:
-            return "rembg", cut[..., :3], np.where(cut[..., 3] <= _DUST, 0, cut[..., 3]).astype(np.uint8), None
-    method, colour, mask = _classical(rgb)
-    return method, colour, mask, fallback
+            mask = np.where(cut[..., 3] <= _DUST, 0, cut[..., 3]).astype(np.uint8)
+            shown = mask >= 128
+            signs = measure(rgb, Found(shown, ~shown)) if shown.any() else None
+            return _Removed("rembg", cut[..., :3], mask, None, signs)
+    return replace(_classical(rgb), fallback=fallback)
 
 
-def _classical(rgb: Pixels) -> tuple[Literal["flood", "grabcut"], Pixels, Pixels]:
+def _classical(rgb: Pixels) -> _Removed:
     scale = min(WORKING_SIDE / max(rgb.shape[:2]), 4.0)
     size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    method: Literal["flood", "grabcut"] = "flood"
+    method: Method = "flood"
     found = flood_backdrop(small)
     if found is None:
         method, found = "grabcut", cut_busy(small)
@@ -124,8 +154,19 @@ def _classical(rgb: Pixels) -> tuple[Literal["flood", "grabcut"], Pixels, Pixels
         )
     if not found.foreground.any():
         raise NoForeground
+    signs = measure(small, found)
+    if score(signs) < HOPELESS:
+        raise NoForeground(_why_hopeless(signs))
     mask, colour = cut_with_soft_edge(rgb, small, found)
-    return method, colour, mask
+    return _Removed(method, colour, mask, None, signs)
+
+
+def _why_hopeless(signs: Signs) -> str:
+    if signs.border > 0.1:
+        return "No object stands clear of the picture's border; send one that shows it whole."
+    if signs.contrast < 7:
+        return "The object cannot be told from its background: their colours are too much alike."
+    return "The background is too busy to tell an object from it; send a cut-out or a plain background."
 
 
 def _flatten(rgba: Pixels) -> Pixels:
@@ -137,17 +178,19 @@ def _flatten(rgba: Pixels) -> Pixels:
     return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
-def _result(
-    colour: Pixels, mask: Pixels, method: Literal["alpha", "rembg", "flood", "grabcut"], fallback: str | None
-) -> BackgroundResult:
+def _result(removed: _Removed, objects: ObjectChoice) -> BackgroundResult:
+    mask = keep_largest(removed.mask) if objects == "largest" else removed.mask
     if (mask > 127).mean() < _LEAST_SHOWN / 4 and (mask > _DUST).mean() < _LEAST_SHOWN:
         raise NoForeground
-    image = Image.fromarray(np.dstack([colour, mask.astype(np.uint8)]))
-    return BackgroundResult(image, method, _stats(mask), fallback)
+    count, _ = pieces_of(mask)
+    stats = _stats(mask)
+    sure = None if removed.signs is None else score(removed.signs)
+    remarks = remarks_on(count, stats.border, removed.signs, sure)
+    image = Image.fromarray(np.dstack([removed.colour, mask]))
+    return BackgroundResult(image, removed.method, stats, removed.fallback, sure, count, remarks)
 
 
 def _stats(mask: Pixels) -> MaskStats:
     shown = mask >= 128
-    border = np.concatenate([shown[0], shown[-1], shown[:, 0], shown[:, -1]])
     soft = (mask > 0) & (mask < 255)
-    return MaskStats(float(shown.mean()), float(soft.mean()), float(border.mean()))
+    return MaskStats(float(shown.mean()), float(soft.mean()), border_share(shown))

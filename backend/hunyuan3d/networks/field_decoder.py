@@ -25,6 +25,9 @@ from backend.hunyuan3d.kernels.query_norm import QueryWeights, query_heads
 
 # Embeddings are filled up to a multiple of this, which products on a GPU need.
 _ALIGNED = 16
+# On a CPU so many bytes of hidden values are made at once: what one product leaves, the next one finds in the cache.
+_CACHED = 4 << 20
+_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +51,20 @@ class FieldDecoder:
 
     def __call__(self, points: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Evaluate at points (Q, 3) float32, with k, v : (1, H, N, d) of one image: logits (Q,) float32."""
+        if points.device.type != "cpu" or len(points) < 2 * self._at_once:
+            return self._logits(points, k, v)
+        # The last part holds the rest as well: a product sums its last few rows in another order than the others, so
+        # that they have to stay the last ones for the logits to be those of one call, to the bit.
+        ends = range(self._at_once, len(points) - self._at_once + 1, self._at_once)
+        return torch.cat([self._logits(part, k, v) for part in torch.tensor_split(points, list(ends))])
+
+    @property
+    def _at_once(self) -> int:
+        """Return how many points are evaluated together on a CPU, and less than twice as many at the end."""
+        points = _CACHED // (self.fc.out_features * self.fc.weight.element_size())
+        return max(_ROWS, points // _ROWS * _ROWS)
+
+    def _logits(self, points: Tensor, k: Tensor, v: Tensor) -> Tensor:
         f = self.embedded(points)
         q = query_heads(f, self.query, kernels=self.kernels)
         # Heads stay side by side in memory, so that neither queries nor results are copied into place.

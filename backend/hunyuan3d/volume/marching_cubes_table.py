@@ -120,6 +120,7 @@ def _loops(case: int, joined: dict[int, bool]) -> list[tuple[int, ...]]:
     return loops
 
 
+@cache
 def _triangulate(loop: tuple[int, ...]) -> tuple[Triangle, ...] | None:
     """Cut a loop into triangles by the shortest diagonals, none of which lies in a face of the cell.
 
@@ -128,11 +129,7 @@ def _triangulate(loop: tuple[int, ...]) -> tuple[Triangle, ...] | None:
     last = len(loop) - 1
 
     def cost(i: int, j: int) -> float | None:
-        if j - i in (1, last):
-            return 0.0
-        if any(loop[i] in edges and loop[j] in edges for edges in _face_edges()):
-            return None
-        return sum((p - q) ** 2 for p, q in zip(_middle(loop[i]), _middle(loop[j]), strict=True))
+        return 0.0 if j - i in (1, last) else _diagonal(loop[i], loop[j])
 
     @cache
     def best(i: int, j: int) -> tuple[float, tuple[Triangle, ...]] | None:
@@ -149,6 +146,14 @@ def _triangulate(loop: tuple[int, ...]) -> tuple[Triangle, ...] | None:
 
     found = best(0, last)
     return None if found is None else found[1]
+
+
+@cache
+def _diagonal(one: int, other: int) -> float | None:
+    """Return the squared length of the line between two edges' middles; None for one that lies in a face."""
+    if any(one in edges and other in edges for edges in _face_edges()):
+        return None
+    return sum((p - q) ** 2 for p, q in zip(_middle(one), _middle(other), strict=True))
 
 
 def _middle(edge: int) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Connection, exc, make_url, text
 
 from backend.errors import DatabaseDamaged, SchemaMismatch, StoreUnavailable
-from backend.storage.database import Database, damage, make_private
+from backend.storage.database import Database, damage, make_private, sqlite_kind
 from backend.storage.migrations import revisions
 from backend.storage.migrations.exclusive import InUse, alone_in_sqlite, expect_alone
 from backend.storage.migrations.revisions import Revisions
@@ -185,4 +185,4 @@ def _wait_for_turn(database: Database, connection: Connection) -> None:
 def _is_locked(error: StoreUnavailable) -> bool:
     """Whether SQLite said that another connection has the lock, for as long as it waits for one."""
     cause = error.__cause__
-    return isinstance(cause, exc.DBAPIError) and getattr(cause.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
+    return isinstance(cause, exc.DBAPIError) and sqlite_kind(cause) == sqlite3.SQLITE_BUSY

@@ -1,0 +1,144 @@
+"""How much a cut-out looks like an object cut out, whoever cut it: signs that are measured, and a score made of them.
+
+The score is a logistic regression of 'IoU with the true mask is at least 0.9' over the tuning half of
+benchmarks/background_removal.py, whose --fit prints the weights. This module does not know how a cut-out was made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, colour_overlap, sum_channels
+
+_SIDE = 320
+_FAINT = 6.0
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What can be seen of a cut-out.
+
+    border : share of the image's border that is covered, 0..1; area : share of the image
+    contrast : median difference in Lab across the outline; faint : share of the outline where that is below 6
+    edges : share of the outline that lies on an edge of the image
+    overlap : shared part of the colours inside and outside, 0..1
+    ragged : length of the outline, of a disc of that area; pieces : parts that do not touch
+    shade : share of the object that is a darker backdrop
+    """
+
+    border: float
+    area: float
+    contrast: float
+    faint: float
+    edges: float
+    overlap: float
+    ragged: float
+    pieces: int
+    shade: float
+
+
+def measure(rgb: Pixels, found: Found) -> Signs:
+    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground."""
+    scale = min(1.0, _SIDE / max(rgb.shape[:2]))
+    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+    size = (small.shape[1], small.shape[0])
+    mask = cv2.resize(found.foreground.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    if scale < 1:
+        mask = cv2.resize(found.foreground.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+    if not mask.any():
+        mask[np.unravel_index(int(small.sum(axis=2).argmin()), mask.shape)] = True
+    lab: Array = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    across, outline, outer = _across(lab, mask)
+    count, _, _, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    area = float(mask.mean())
+    length = float(outline.sum())
+    return Signs(
+        border=border_share(mask),
+        area=area,
+        contrast=float(np.median(across)) if across.size else 0.0,
+        faint=float((across < _FAINT).mean()) if across.size else 1.0,
+        edges=_on_edges(lab, outline),
+        overlap=colour_overlap(small, mask),
+        ragged=length / max(float(2 * np.sqrt(np.pi * mask.sum())), 1.0),
+        pieces=count - 1,
+        shade=_shade(lab, mask, outer),
+    )
+
+
+def border_share(mask: Mask) -> float:
+    """Return the share of the image's border that a mask covers."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
+
+
+def score(signs: Signs) -> float:
+    """Return how likely a cut-out with these signs is right, 0..1."""
+    total = float(_BIAS + np.dot(_WEIGHTS, features(signs)))
+    return float(1 / (1 + np.exp(-np.clip(total, -30, 30))))
+
+
+def features(signs: Signs) -> npt.NDArray[np.float64]:
+    """Return the numbers that the score weighs, each roughly between 0 and 3."""
+    return np.array(
+        [
+            min(signs.border, 0.5) * 4,
+            np.sqrt(signs.border) * 2,
+            np.log10(max(signs.area, 1e-4)) + 2,
+            max(signs.area - 0.5, 0) * 4,
+            min(signs.contrast, 40) / 20,
+            signs.faint * 2,
+            signs.edges * 2,
+            signs.overlap * 2,
+            min(np.log(max(signs.ragged, 1.0)), 3),
+            min(signs.pieces - 1, 5) / 2,
+            signs.shade * 2,
+        ]
+    )
+
+
+_BIAS = -1.0
+_WEIGHTS = np.array([-2.0, -1.5, 0.3, -0.5, 1.0, -1.5, 1.5, -1.5, -0.3, -0.3, -1.5])
+
+
+def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
+    """Return the differences (n,) in Lab across the outline, the outline itself, and the colours outside everywhere.
+
+    Where the image's own border cuts the object there is no outline.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    shown = mask.astype(np.uint8)
+    core, rest = cv2.erode(shown, kernel), 1 - cv2.dilate(shown, kernel)
+    outline = mask & (cv2.erode(shown, kernel, borderType=cv2.BORDER_REPLICATE) == 0)
+    thin = core.sum() < 0.3 * shown.sum()
+    inner, outer = _near(lab, shown if thin else core), _near(lab, rest)
+    return np.sqrt(sum_channels((inner - outer) ** 2))[outline], outline, outer
+
+
+def _near(lab: Array, where: Pixels) -> Array:
+    """Return everywhere the mean colour of the marked pixels nearby."""
+    weight = where.astype(np.float32)
+    total = np.maximum(cv2.GaussianBlur(weight, (0, 0), 3), 1e-6)
+    mean: Array = cv2.GaussianBlur(lab * by_channel(weight), (0, 0), 3) / by_channel(total)
+    return mean
+
+
+def _on_edges(lab: Array, outline: Mask) -> float:
+    """Return the share of the outline with an edge that stands out from its surroundings within a pixel."""
+    along, down = cv2.Scharr(lab, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(lab, cv2.CV_32F, 0, 1) / 32
+    gradient = np.sqrt(sum_channels(along**2 + down**2))
+    peak = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
+    around = cv2.blur(gradient, (15, 15))
+    stands_out = (peak > 1.6 * around) & (peak > 1.0)
+    return float(stands_out[outline].mean()) if outline.any() else 0.0
+
+
+def _shade(lab: Array, mask: Mask, outer: Array) -> float:
+    """Return the share of the object whose colour is the nearby backdrop's, only darker."""
+    near = cv2.dilate((~mask).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    lightness = (lab[..., 0] + 16) / (outer[..., 0] + 16)
+    stray = np.hypot(lab[..., 1] - lightness * outer[..., 1], lab[..., 2] - lightness * outer[..., 2])
+    darker = (stray < 4) & (lightness < 0.97) & (lightness > 0.35) & near
+    return float(darker[mask].mean())
