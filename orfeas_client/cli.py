@@ -125,6 +125,8 @@ def _make(
             finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False), views)
             for image, place, job in zip(sent, group, finished, strict=True):
                 results.append(_fetched(client, str(image), job, targets[place], bool(options.preview)))
+                if len(images) > 1:
+                    screen.tell(results[-1], len(results), len(images))
     finally:
         if results:
             screen.made(results)

@@ -203,6 +203,9 @@ def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:
         "c.glb": PICTURE + b"c.png",
     }
     assert [len(ids) for ids in terminal.service.batches.values()] == [3]
+    told = terminal.err.getvalue().splitlines()
+    assert [line.split()[0] for line in told] == ["1/3", "2/3", "3/3"]
+    assert told[1].endswith("b/a.jpg: out/meshes/a-2.glb")
 
 
 @pytest.mark.parametrize(
