@@ -18,7 +18,10 @@ Floats32 = NDArray[np.float32]
 
 
 class RayScene:
-    """A mesh that rays are sent at, from many points (N, 3) in as many directions (N, 3), both float32."""
+    """A mesh that rays are sent at, from many points (N, 3) in as many directions (N, 3), both float32.
+
+    Any number of threads may send them at once.
+    """
 
     def __init__(self, vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> None:
         """Take a mesh. vertices : (V, 3); faces : (F, 3). Raises ImportError where embreex is missing."""
@@ -32,6 +35,8 @@ class RayScene:
             # Of Python's own objects it reads four times as many a second as of numpy's.
             points = vertices[used].astype(np.float32).astype(object)
             TriangleMesh(self._scene, points, corners.reshape(-1, 3).astype(object))
+        # The first ray has Embree build its tree, which several threads must not do at once.
+        self.stops(np.zeros((1, 3), np.float32), np.ones((1, 3), np.float32))
 
     def hits(self, origins: Floats32, directions: Floats32) -> dict[str, Any]:
         """Return where each ray first meets the mesh.
