@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: install demo serve worker test check lint types unit programs faults soak outside train-demo clean
+.PHONY: install demo serve worker test check lint types unit programs faults soak outside train-demo train-cutout clean
 
 install: $(VENV)/.runtime
 
@@ -52,6 +52,13 @@ outside: $(VENV)/.dev
 
 train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo
+
+# What is drawn and learnt is kept outside the checkout: run again, it goes on where it stopped.
+CUTOUT_WORK ?= $(HOME)/.cache/orfeas/train-cutout
+MINUTES ?= 120
+
+train-cutout: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m training.cutout.train_cutout --work $(CUTOUT_WORK) --minutes $(MINUTES)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'

@@ -88,7 +88,9 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     services.guard.init_app(app)
     register_error_handlers(app, covered)
     app.register_blueprint(api)
-    app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
+    server = services.settings.public_url or "/"
+    document = make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS, server)
+    app.register_blueprint(document_pages(document))
     app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
     services.metrics.expect_requests(known_failures(app, PREFIX))
     return services

@@ -233,7 +233,7 @@ def test_preview_that_cannot_be_drawn_is_a_note(shell: Shell, monkeypatch: pytes
     def unavailable(*_: object, **__: object) -> None:
         raise PreviewUnavailable
 
-    monkeypatch.setattr(outputs, "draw_views", unavailable)
+    monkeypatch.setattr(outputs, "views_to_draw", unavailable)
     assert shell(shell.image("a.png"), "-o", shell.output, "--contact-sheet") == 0
     assert shell.made() == ["a.glb", "contact-sheet.png"]
     assert "No preview can be drawn" in shell.err.getvalue()

@@ -290,6 +290,42 @@ def test_exit_code_says_what_went_wrong(
     assert said in terminal.err.getvalue()
 
 
+def test_again_writes_the_new_mesh(terminal: Terminal) -> None:
+    assert terminal.run("generate", terminal.image("cat.png"), "-o", "first.glb", "--seed", "7") == 0
+    (first,) = terminal.service.job
+    assert terminal.run("again", first, "-o", "second.stl", "--seed", "-1") == 0
+    second = terminal.service.job[max(terminal.service.job)]
+    assert second.fields == {"format": "stl", "seed": "-1", "async": "true"}
+    assert (terminal.folder / "second.stl").read_bytes() == (terminal.folder / "first.glb").read_bytes()
+    assert terminal.run("again", first, "-o", "out") == 0
+    third = max(terminal.service.job)
+    assert (terminal.folder / "out" / f"{third}.glb").exists()
+
+
+def test_again_looks_at_the_place_first(terminal: Terminal) -> None:
+    assert terminal.run("again", "0" * 32, "-o", "missing/x.glb") == 4
+    assert terminal.run("again", "0" * 32, "-o", "x.jpeg") == 2
+    assert terminal.run("again", "0" * 32, "-o", "x.glb") == 1
+    assert "404 JOB_NOT_FOUND" in terminal.err.getvalue()
+
+
+def test_link_shows_an_address_and_nothing_else(terminal: Terminal) -> None:
+    assert terminal.run("generate", terminal.image("cat.png"), "-o", "x.glb") == 0
+    (job_id,) = terminal.service.job
+    terminal.out.truncate(0)
+    terminal.out.seek(0)
+    assert terminal.run("link", job_id) == 0
+    address = terminal.out.getvalue()
+    assert address.count("\n") == 1
+    assert address.startswith(f"{terminal.environ['ORFEAS_URL']}/api/agent/download/{job_id}.glb?expires=")
+    assert terminal.run("link", job_id, "-f", "stl") == 1
+    assert "there is no stl file" in " ".join(terminal.err.getvalue().split())
+    terminal.out.truncate(0)
+    terminal.out.seek(0)
+    assert terminal.run("link", job_id, as_json=True) == 0
+    assert json.loads(terminal.out.getvalue()) == {"signed_url": address.strip()}
+
+
 @pytest.mark.parametrize("arguments", [[], ["generate"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
 def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

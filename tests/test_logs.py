@@ -147,6 +147,22 @@ def test_lines_are_about_a_request_until_it_is_over(logger: logging.Logger) -> N
     assert "request_id" not in after
 
 
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_what_stands_for_an_agent_is_masked(logger: logging.Logger, formatter: logging.Formatter) -> None:
+    lines = Lines(logger, formatter)
+    signature, token = "0123456789abcdef" * 4, f"orfeas_{'Ab-_9' * 8}xyz"
+    link = f"/api/agent/download/x.glb?expires=1&signature={signature}"
+    try:
+        raise ValueError(link)
+    except ValueError:
+        logger.exception("%s came with %s", link, token, extra={"target": link})
+    (line,) = lines.texts
+    assert signature[:16] not in line
+    assert token[8:20] not in line
+    assert line.count("?expires=1&signature=***") >= 3
+    assert "orfeas_***" in line
+
+
 def test_jobs_of_a_block_are_forgotten_after_it(logger: logging.Logger) -> None:
     lines = Lines(logger)
     with log_context("a"):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from training.cutout.objects import ObjectPictures, Pixels, random_colour
 from training.cutout.surfaces import Array, Generator, draw_surroundings
@@ -39,24 +38,27 @@ def draw_composite(seed: int, objects: ObjectPictures, side: int) -> Composite:
         see_through = np.float32(rng.uniform(0.35, 0.75) if rng.random() < 0.03 else 1.0)
         image = image * (1 - alpha[..., None] * see_through) + colour * alpha[..., None] * see_through
         mask = np.maximum(mask, alpha)
-    image = _captioned(rng, image, mask)
-    image, mask = _framed(rng, image, mask)
-    image = _photographed(rng, image)
     if rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
-    return Composite(np.ascontiguousarray(image), np.ascontiguousarray(mask))
+        image = _captioned(rng, image, mask)
+        image, mask = _framed(rng, image, mask)
+    else:
+        image, mask = _framed(rng, image, mask)
+        image = _captioned(rng, image, mask)
+    pixels = _photographed(rng, image)
+    if rng.random() < 0.5:
+        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    return Composite(np.ascontiguousarray(pixels), np.ascontiguousarray(mask))
 
 
-def _placed(
-    rng: Generator, picture: Pixels, side: int, horizon: float | None, taken: Array
-) -> tuple[Array, Array]:
+def _placed(rng: Generator, picture: Pixels, side: int, horizon: float | None, taken: Array) -> tuple[Array, Array]:
     """Return an object's colours (side, side, 3) and alpha (side, side) in the photograph's frame."""
-    size = float(rng.uniform(0.3, 0.95)) * (1.0 if not taken.any() else 0.6)
+    cut = rng.random() < 0.125
+    shares = (0.5, 1.5) if cut else (0.3, 0.95) if rng.random() < 0.9 else (0.1, 0.3)
+    size = float(rng.uniform(*shares)) * (1.0 if not taken.any() else 0.6)
     scale = size * side / max(picture.shape[:2])
     turn = float(rng.normal(0, 6)) if rng.random() < 0.35 else 0.0
     h, w = picture.shape[:2]
     half_w, half_h = w * scale / 2, h * scale / 2
-    cut = rng.random() < 0.125
     reach = 0.35 if cut else 1.0
     room_x, room_y = max(side / 2 - half_w * reach, 0), max(side / 2 - half_h * reach, 0)
     middle = rng.random() < 0.45 and not cut and not taken.any()
@@ -82,7 +84,8 @@ def _in_this_light(rng: Generator, colour: Array, alpha: Array, image: Array) ->
     if rng.random() < 0.3:
         grey = colour.mean(-1, keepdims=True)
         colour = grey + (colour - grey) * np.float32(rng.uniform(0, 0.5))
-    colour = 255 * (np.clip(colour, 0, 255) / 255) ** np.float32(np.exp(rng.normal(0, 0.35)))
+    brightness = np.exp(rng.normal(0, 0.35))
+    colour = np.asarray(255 * (np.clip(colour, 0, 255) / 255) ** brightness, np.float32)
     kind = rng.random()
     if kind < 0.14:
         # Of the surroundings' own colour: white on white, black on black.
@@ -181,7 +184,7 @@ def _captioned(rng: Generator, image: Array, mask: Array) -> Array:
             scale, font = rng.uniform(0.3, 1.1) * side / 320, int(rng.integers(0, 5))
             word = _WORDS[int(rng.integers(len(_WORDS)))]
             cv2.putText(drawn, word, (x, y), font, scale, 255, int(rng.integers(1, 4)), cv2.LINE_AA)
-        layer = np.where(mask < 0.01, drawn, 0).astype(np.float32) / 255
+        layer = np.where(mask < 0.01, drawn, 0).astype(np.float32) / np.float32(255)
         out = out * (1 - layer[..., None]) + random_colour(rng) * layer[..., None]
     return out
 
@@ -204,8 +207,10 @@ def _framed(rng: Generator, image: Array, mask: Array) -> tuple[Array, Array]:
     kind = rng.random()
     left = right = top = bottom = rng.uniform(0.02, 0.15)
     if kind < 0.3:
+        left = right = rng.uniform(0.05, 0.28)
         top = bottom = 0.0
     elif kind < 0.55:
+        top = bottom = rng.uniform(0.05, 0.28)
         left = right = 0.0
     elif kind < 0.75:
         bottom = rng.uniform(0.15, 0.3)
@@ -225,7 +230,7 @@ def _photographed(rng: Generator, image: Array) -> Pixels:
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6) * side / 320)
     if rng.random() < 0.5:
-        grain = rng.standard_normal(image.shape[:2] + (1,), np.float32)
+        grain = rng.standard_normal((*image.shape[:2], 1), np.float32)
         image = image + grain * np.float32(rng.uniform(1, 9))
     out = np.clip(image, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:

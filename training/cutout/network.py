@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 WIDTHS = (16, 32, 64, 96, 128, 144)
 STRIDE = 2 ** len(WIDTHS)
@@ -57,3 +59,19 @@ class CutoutNetwork(nn.Module):
         for block, level in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
             x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), level], 1))
         return F.pixel_shuffle(self.head(x), 2)
+
+
+def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
+    """Return the weights as backend.hunyuan3d.image.cutout_network names and lays them, normalisations folded in."""
+    weights: dict[str, Tensor] = {}
+    for way, blocks in (("down", network.down), ("up", network.up)):
+        for level, block in enumerate(blocks):
+            for number in (1, 2):
+                conv, norm = getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
+                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                kernel = conv.weight * scale[:, None, None, None]
+                weights[f"{way}.{level}.{number}.kernel"] = kernel.permute(2, 3, 1, 0)
+                weights[f"{way}.{level}.{number}.bias"] = norm.bias - norm.running_mean * scale
+    weights["head.kernel"] = network.head.weight[:, :, 0, 0].T
+    weights["head.bias"] = torch.as_tensor(network.head.bias)
+    return {name: value.detach().to(torch.float16).contiguous().numpy() for name, value in weights.items()}

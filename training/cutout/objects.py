@@ -61,7 +61,7 @@ class ObjectPictures:
     """The pictures of a folder, memory-mapped; shards that are finished later are found by `refresh`."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises FileNotFoundError when the folder has no shard."""
+        """Find the shards of a folder. Raises FileNotFoundError when it has none."""
         self._directory = directory
         self._shards: list[Pixels] = []
         if not self.refresh():

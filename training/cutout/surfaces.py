@@ -120,12 +120,26 @@ def _bokeh(rng: Generator, side: int) -> Array:
     cells = int(rng.integers(2, 9))
     small = rng.uniform(0, 255, (cells, cells, 3)).astype(np.float32) * np.float32(rng.uniform(0.4, 1.0))
     out = np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC), np.float32)
+    if rng.random() < 0.5:
+        return _lights(rng, out * np.float32(rng.uniform(0.05, 0.7)))
     for _ in range(int(rng.integers(0, 14))):
         disc = np.zeros((side, side), np.float32)
         centre = tuple(int(c) for c in rng.integers(0, side, 2))
         cv2.circle(disc, centre, int(rng.uniform(0.02, 0.12) * side), 1.0, -1, cv2.LINE_AA)
         out += disc[..., None] * (random_colour(rng) - 60) * np.float32(rng.uniform(0.1, 0.5))
     return np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(1, 10)), np.float32)
+
+
+def _lights(rng: Generator, out: Array) -> Array:
+    """Lay many lamps out of focus over a room: discs with an edge, of about one size, seen through one another."""
+    side, reach = len(out), rng.uniform(0.02, 0.08)
+    for _ in range(int(rng.integers(15, 60))):
+        disc = np.zeros((side, side), np.float32)
+        centre = tuple(int(c) for c in rng.integers(0, side, 2))
+        cv2.circle(disc, centre, max(int(reach * rng.uniform(0.5, 1.5) * side), 1), 1.0, -1, cv2.LINE_AA)
+        share = disc[..., None] * np.float32(rng.uniform(0.1, 0.8))
+        out = out * (1 - share) + random_colour(rng) * share
+    return np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.4, 3)), np.float32)
 
 
 def _clutter(rng: Generator, side: int) -> Array:

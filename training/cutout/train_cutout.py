@@ -1,6 +1,6 @@
-"""Train the network that cuts objects out of photographs.
+"""Train the network that cuts objects out of photographs, and export its weights.
 
-`python -m training.cutout.train_cutout --objects DIR --state DIR --minutes M`. The budget of minutes sets the decay of
+`make train-cutout` runs this: the objects' pictures, the training, the export. The budget of minutes sets the decay of
 the learning rate; a run that is killed goes on from its last state, with the minutes that it had used. Knows nothing
 of GrabCut or of what else decides over a cut-out.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,19 +18,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from backend.hunyuan3d.image.cutout_network import CutoutNetwork
+from backend.hunyuan3d.image.cutout_network import WEIGHTS
 from training.cutout.composites import draw_composite
-from training.cutout.objects import ObjectPictures
+from training.cutout.network import CutoutNetwork, folded
+from training.cutout.objects import ObjectPictures, render_figures, render_objects
 
 HELD_OUT_FIRST_SEED = 1_000_000_000
-HELD_OUT = 96
-
-
-HELD_OUT_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,18 @@ class Recipe:
 
     stages : until which share of the minutes composites have which side, in pixels: most of what is to be learnt is
     learnt as well from small ones, for a fraction of the time. minutes : of training, evaluations not counted.
+    average : what the running average of the weights keeps a step. held_out : composites that tell how it goes.
     """
 
-    stages: tuple[tuple[float, int], ...] = ((0.4, 128), (0.8, 192), (1.0, 256))
+    stages: tuple[tuple[float, int], ...] = ((0.55, 128), (0.85, 192), (1.0, 256))
     batch: int = 16
     minutes: float = 120.0
     rate: float = 2e-3
     warmup: int = 100
     average: float = 0.998
     evaluate_every: int = 250
+    held_out: int = 96
+    held_out_side: int = 256
 
 
 class Composites(IterableDataset[tuple[Tensor, Tensor]]):
@@ -88,7 +90,7 @@ def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
 def learning_rate(step: int, used: float, recipe: Recipe) -> float:
     """Return the rate: a linear warm-up by steps, then a half cosine over the budget of minutes."""
     share = min(used / recipe.minutes, 1.0)
-    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * share)))
+    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class Trainer:
@@ -101,7 +103,7 @@ class Trainer:
         torch.manual_seed(0)
         # Values too small to matter make a processor's arithmetic many times slower.
         torch.set_flush_denormal(True)
-        self.network = CutoutNetwork().to(memory_format=torch.channels_last)
+        self.network = CutoutNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             self.network.load_state_dict(torch.load(start, weights_only=True)["average"])
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -141,7 +143,7 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Return the averaged network's mean IoU on held-out composites, and the share of them below 0.9."""
-        network = CutoutNetwork().to(memory_format=torch.channels_last).eval()
+        network = CutoutNetwork().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         network.load_state_dict(self.average)
         ious = []
         with torch.inference_mode():
@@ -171,8 +173,8 @@ class Trainer:
         return float(loss.detach())
 
     def _draw_held_out(self) -> list[tuple[Tensor, Tensor]]:
-        data = iter(Composites(self._objects, HELD_OUT_SIDE, HELD_OUT_FIRST_SEED))
-        return [next(data) for _ in range(HELD_OUT)]
+        data = iter(Composites(self._objects, self.recipe.held_out_side, HELD_OUT_FIRST_SEED))
+        return [next(data) for _ in range(self.recipe.held_out)]
 
     def _resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
@@ -199,11 +201,23 @@ class Trainer:
             file.write(json.dumps({name: round(value, 5) for name, value in figures.items()}) + "\n")
 
 
+def export_weights(state: Path, weights: Path) -> None:
+    """Write the averaged network of a state as the service reads it: float16 safetensors."""
+    network = CutoutNetwork()
+    network.load_state_dict(torch.load(state, weights_only=True)["average"])
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    partial = weights.with_suffix(".partial")
+    save_file(folded(network), partial)
+    partial.replace(weights)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and train."""
+    """Parse the command line, make what objects are missing, train and export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--objects", type=Path, required=True, help="pictures of training.cutout.objects")
-    parser.add_argument("--state", type=Path, required=True, help="where the run's state and log are kept")
+    parser.add_argument("--work", type=Path, required=True, help="folder of objects, state and log")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="file that receives the weights")
+    parser.add_argument("--objects", type=int, default=4000, help="shapes, of two pictures each")
+    parser.add_argument("--figures", type=int, default=2000, help="flat figures beside them")
     parser.add_argument("--start", type=Path, help="a state whose averaged weights to begin with")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)
     parser.add_argument("--side", type=int, help="one side for the whole run instead of growing ones")
@@ -212,7 +226,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     stages = Recipe.stages if chosen.side is None else ((1.0, chosen.side),)
     recipe = Recipe(stages, batch=chosen.batch, minutes=chosen.minutes, rate=chosen.rate)
-    Trainer(chosen.objects, chosen.state, recipe, chosen.start).run()
+    objects, state = chosen.work / "objects", chosen.work / "run"
+    render_figures(objects, chosen.figures)
+    render_objects(objects, chosen.objects)
+    Trainer(objects, state, recipe, chosen.start).run()
+    export_weights(state / "state.pt", chosen.weights)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,11 @@ def flood_backdrop(rgb: Pixels) -> Found | None:
     rgb : (h, w, 3) uint8 at working size. Returns None when the border is not near-uniform; a foreground that is
     empty everywhere means that the picture shows the backdrop alone.
     """
-    lab = _smooth_lab(rgb)
+    return flood_lab(smooth_lab(rgb))
+
+
+def flood_lab(lab: Array) -> Found | None:
+    """Do the same with a picture in Lab (h, w, 3) whose noise is smoothed."""
     fitted = _fit_border(lab)
     if not fitted.near_uniform:
         return None
@@ -99,7 +103,7 @@ def cut_busy(rgb: Pixels) -> Found | None:
     return Found(foreground, ~foreground)
 
 
-def _smooth_lab(rgb: Pixels) -> Array:
+def smooth_lab(rgb: Pixels) -> Array:
     lab: Array = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     residual = np.abs(cv2.filter2D(lab, -1, kernel))

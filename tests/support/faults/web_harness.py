@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import select
 
@@ -33,6 +33,9 @@ from backend.storage.files import LocalFiles, is_temporary
 from orfeas_client.signing import EMPTY_DIGEST
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.running import API, Agent, Answer, RunningService, running_service
+
+if TYPE_CHECKING:
+    from tests.support.fake_gpu import FakeProcessor
 
 LONG = os.environ.get("FAULTS", "short") == "long"
 TIMEOUT_SECONDS = 120.0
@@ -296,7 +299,7 @@ def records_of(service: RunningService) -> Iterator[ServiceRecords]:
 
 
 @contextmanager
-def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
+def fake_worker(service: RunningService, model: FakeProcessor | None = None, **settings: object) -> Iterator[None]:
     """Run a worker of this process beside a service that has none: all of it is real but the model."""
     from backend.batch_processor import BatchProcessor
     from backend.jobs.notifier import LocalNotifier
@@ -304,7 +307,7 @@ def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
     from tests.support.fake_gpu import FakeProcessor
 
     with records_of(service) as resources:
-        processor = FakeProcessor()
+        processor = model or FakeProcessor()
         worker = BatchProcessor(
             resources.store,
             lambda: processor,

@@ -1,0 +1,227 @@
+"""The network that says, pixel by pixel, how likely a photograph shows the object there.
+
+A small U-Net (Ronneberger et al. 2015) of 3 x 3 convolutions on blocks of 2 x 2 pixels, trained on drawn composites
+(training/cutout). It is worked out with the BLAS that SciPy brings, so that processes without torch can ask it, too.
+This module does not know where photographs come from or what becomes of the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file
+from scipy.linalg.blas import sgemm
+
+Array = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+
+WEIGHTS = Path(__file__).parents[2] / "checkpoints" / "cutout" / "model.fp16.safetensors"
+LEVELS = 6
+STRIDE = 2**LEVELS
+"""Sides of what the network sees are multiples of this: each level sees half as many pixels a side as the one above."""
+SIDE = 192
+"""The network sees about SIDE x SIDE pixels, in about the photograph's own proportions."""
+# What is looked at again: the object and so much of its size on each side, if that is less of the picture than MOST.
+_MARGIN, _MOST = 0.3, 0.7
+_REFINED_SIDE = 256
+_SURE, _SURELY_NOT = 0.99, 0.005
+
+
+@dataclass(frozen=True, eq=False)
+class _Map:
+    """Features of h x w places with a border of zeros: values ((h + 2) * (w + 2), C) float32."""
+
+    values: Array
+    h: int
+    w: int
+
+    @classmethod
+    def empty(cls, h: int, w: int, channels: int) -> _Map:
+        return cls(np.zeros(((h + 2) * (w + 2), channels), np.float32), h, w)
+
+    @property
+    def inner(self) -> Array:
+        """The features without their border, (h, w, C), a view."""
+        return self.values.reshape(self.h + 2, self.w + 2, -1)[1:-1, 1:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Convolution:
+    """kernel (3, 3, C, D) and bias (D), the normalisation that follows it folded in."""
+
+    kernel: Array
+    bias: Array
+
+    def __call__(self, *parts: _Map) -> _Map:
+        """Return max(0, convolution) of maps laid side by side, whose channels are C together."""
+        h, w = parts[0].h, parts[0].w
+        out = np.empty(((h + 2) * (w + 2), len(self.bias)), np.float32)
+        out[:] = self.bias
+        # In the flat order of places a neighbour is a fixed step away, and so nine products of matrices do it. What
+        # they put on the border is nobody's value.
+        first, last = w + 3, (h + 1) * (w + 2) - 1
+        target = out[first:last].T
+        start = 0
+        for part in parts:
+            end = start + part.values.shape[1]
+            for row in range(3):
+                for column in range(3):
+                    step = (row - 1) * (w + 2) + column - 1
+                    kernel, seen = self.kernel[row, column, start:end].T, part.values[first + step : last + step].T
+                    sgemm(1.0, kernel, seen, beta=1.0, c=target, overwrite_c=1)
+            start = end
+        np.maximum(out, 0, out=out)
+        framed = out.reshape(h + 2, w + 2, -1)
+        framed[[0, -1]] = 0
+        framed[:, [0, -1]] = 0
+        return _Map(out, h, w)
+
+
+class CutoutNetwork:
+    """The U-Net with its weights, which nothing changes: any number of threads may ask it at a time."""
+
+    def __init__(self, weights: dict[str, npt.NDArray[np.float16]]) -> None:
+        """weights : {down,up}.{level}.{1,2}.{kernel,bias} and head.{kernel,bias}, as training/cutout exports them."""
+        named = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
+        self._down = [_block(named, f"down.{level}") for level in range(LEVELS)]
+        self._up = [_block(named, f"up.{level}") for level in range(LEVELS - 1)]
+        self._head, self._head_bias = named["head.kernel"], named["head.bias"]
+
+    def logits(self, rgb: Pixels) -> Array:
+        """Return logits (h, w) of a photograph (h, w, 3) uint8; h and w are multiples of STRIDE."""
+        maps: list[_Map] = []
+        features = _in_blocks(rgb)
+        for number, (first, second) in enumerate(self._down):
+            features = second(first(_halved(features) if number else features))
+            maps.append(features)
+        for number in reversed(range(LEVELS - 1)):
+            first, second = self._up[number]
+            features = second(first(_doubled(features), maps[number]))
+        blocks = (features.inner @ self._head + self._head_bias).reshape(features.h, features.w, 2, 2)
+        return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(rgb.shape[:2])
+
+
+@cache
+def shipped_network() -> CutoutNetwork | None:
+    """Return the network that comes with the product, read once; None where its weights were left out."""
+    return CutoutNetwork(load_file(WEIGHTS)) if WEIGHTS.exists() else None
+
+
+def object_probability(rgb: Pixels, network: CutoutNetwork | None = None) -> Array | None:
+    """Return how likely each pixel is the object's, (h, w) float32 in 0..1, of a photograph (h, w, 3) uint8.
+
+    network : the one to ask, the shipped one when None. None is the answer where there is none to ask. A small object
+    is looked at again from nearer, and the two answers count alike.
+    """
+    asked = network or shipped_network()
+    if asked is None:
+        return None
+    odds = _look(asked, rgb)
+    near = _surroundings(odds > 0.5)
+    if near is not None:
+        odds[near] = (odds[near] + _look(asked, np.ascontiguousarray(rgb[near]))) / 2
+    return odds
+
+
+def seen_size(h: int, w: int, side: int = SIDE) -> tuple[int, int]:
+    """Return the height and width, multiples of STRIDE, at which the network sees a photograph of h x w pixels.
+
+    Its proportions count for more than its area, which is about side x side.
+    """
+    lengths = np.arange(STRIDE, 2 * side + 1, STRIDE)
+    height, width = np.meshgrid(lengths, lengths, indexing="ij")
+    bent = np.abs(np.log(width / height) - np.log(w / h))
+    unlike = np.abs(np.log(width * height / side**2))
+    best = int(np.argmin(bent + 0.3 * unlike))
+    return int(height.flat[best]), int(width.flat[best])
+
+
+def _look(network: CutoutNetwork, rgb: Pixels) -> Array:
+    h, w = rgb.shape[:2]
+    height, width = seen_size(h, w)
+    shrinks = height * width < h * w
+    seen = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    logits = cv2.resize(network.logits(np.asarray(seen, np.uint8)), (w, h), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), np.float32)
+
+
+def _surroundings(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Return rows and columns of what is marked and a margin, or None where that is most of the picture, or nothing."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    margin = 4 + int(_MARGIN * max(rows[-1] - rows[0], columns[-1] - columns[0]))
+    top, bottom = max(0, int(rows[0]) - margin), min(mask.shape[0], int(rows[-1]) + 1 + margin)
+    left, right = max(0, int(columns[0]) - margin), min(mask.shape[1], int(columns[-1]) + 1 + margin)
+    if (bottom - top) * (right - left) > _MOST * mask.size:
+        return None
+    return slice(top, bottom), slice(left, right)
+
+
+def expected_iou(probability: Array, mask: npt.NDArray[np.bool_]) -> float:
+    """Return the overlap, 0..1, that a mask (h, w) is to be expected to have with the object, by the network's odds.
+
+    It is the expected intersection over the expected union, which for more than a few pixels is the expected ratio.
+    """
+    inside = float(probability[mask].sum(dtype=np.float64))
+    outside = float(probability.sum(dtype=np.float64)) - inside
+    return inside / max(float(mask.sum()) + outside, 1e-9)
+
+
+def refined_mask(rgb: Pixels, probability: Array) -> npt.NDArray[np.bool_]:
+    """Return the object's mask (h, w): GrabCut (Rother et al. 2004) with the network's odds as its prior.
+
+    rgb : (h, w, 3) uint8. probability : (h, w). Where the network is sure the mask is as it says; between, the colours
+    of both sides and the picture's edges decide.
+    """
+    h, w = probability.shape
+    scale = min(1.0, _REFINED_SIDE / max(h, w))
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    odds = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+    likely = np.where(odds > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
+    mask = np.where(odds > _SURE, cv2.GC_FGD, np.where(odds < _SURELY_NOT, cv2.GC_BGD, likely)).astype(np.uint8)
+    if (odds > 0.5).any() and not (odds > 0.5).all():
+        cv2.setRNGSeed(0)
+        cv2.grabCut(small, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    shown = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
+    return np.asarray(cv2.resize(shown.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR) > 0.5)
+
+
+def _block(weights: dict[str, Array], name: str) -> tuple[_Convolution, _Convolution]:
+    first, second = (
+        _Convolution(weights[f"{name}.{number}.kernel"], weights[f"{name}.{number}.bias"]) for number in (1, 2)
+    )
+    return first, second
+
+
+def _in_blocks(rgb: Pixels) -> _Map:
+    """Lay out a photograph (h, w, 3) as blocks of 2 x 2 pixels: 12 channels, a colour's four pixels together."""
+    h, w = rgb.shape[0] // 2, rgb.shape[1] // 2
+    blocks = _Map.empty(h, w, 12)
+    pixels = rgb.reshape(h, 2, w, 2, 3).transpose(0, 2, 4, 1, 3).reshape(h, w, 12)
+    blocks.inner[:] = (pixels.astype(np.float32) / 255 - 0.5) / 0.25
+    return blocks
+
+
+def _halved(features: _Map) -> _Map:
+    """Keep the largest of every 2 x 2 places."""
+    half = _Map.empty(features.h // 2, features.w // 2, features.values.shape[1])
+    inner = features.inner
+    across = np.maximum(inner[:, 0::2], inner[:, 1::2])
+    np.maximum(across[0::2], across[1::2], out=half.inner)
+    return half
+
+
+def _doubled(features: _Map) -> _Map:
+    """Repeat every place 2 x 2 times."""
+    double = _Map.empty(features.h * 2, features.w * 2, features.values.shape[1])
+    for row in range(2):
+        for column in range(2):
+            double.inner[row::2, column::2] = features.inner
+    return double

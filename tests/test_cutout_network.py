@@ -1,0 +1,130 @@
+"""The network that cuts objects out: as it was trained, the same in company, and shipped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from backend.hunyuan3d.image import cutout_network
+from backend.hunyuan3d.image.cutout_network import (
+    STRIDE,
+    WEIGHTS,
+    CutoutNetwork,
+    expected_iou,
+    object_probability,
+    refined_mask,
+    seen_size,
+    shipped_network,
+)
+from training.cutout.network import CutoutNetwork as TrainedNetwork
+from training.cutout.network import folded
+
+RANDOM = np.random.default_rng(3)
+
+
+@cache
+def networks() -> tuple[TrainedNetwork, CutoutNetwork]:
+    """Return a network as it is trained, with weights and averages of its own, and the same as the service has it."""
+    torch.manual_seed(1)
+    trained = TrainedNetwork().train()
+    with torch.inference_mode():
+        for _ in range(20):
+            trained(torch.rand(2, 3, STRIDE, STRIDE))
+    return trained.eval(), CutoutNetwork(folded(trained))
+
+
+def photograph(h: int, w: int) -> np.ndarray:
+    return RANDOM.integers(0, 256, (h, w, 3)).astype(np.uint8)
+
+
+def test_the_service_works_out_what_was_trained() -> None:
+    trained, served = networks()
+    image = photograph(2 * STRIDE, 3 * STRIDE)
+    with torch.inference_mode():
+        wanted = trained(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
+    # What is left are the weights' 16 bits.
+    np.testing.assert_allclose(served.logits(image), wanted, rtol=0, atol=2e-3 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (97, 131)])
+def test_a_photograph_of_any_size_gets_odds_of_its_size(size: tuple[int, int]) -> None:
+    odds = object_probability(photograph(*size), networks()[1])
+    assert odds is not None
+    assert odds.shape == size
+    assert odds.dtype == np.float32
+    assert 0 < odds.min() <= odds.max() < 1
+
+
+@pytest.mark.parametrize("size", [(480, 640), (640, 480), (512, 512), (1080, 1920), (50, 3000)])
+def test_photographs_are_seen_in_about_their_own_proportions(size: tuple[int, int]) -> None:
+    height, width = seen_size(*size)
+    assert (height % STRIDE, width % STRIDE) == (0, 0)
+    assert height * width <= 1.5 * cutout_network.SIDE**2
+    if max(size) < 2 * min(size):
+        assert width / height == pytest.approx(size[1] / size[0], rel=0.15)
+
+
+def test_odds_are_the_same_alone_and_in_company() -> None:
+    images = [photograph(200, 300) for _ in range(4)]
+    network = networks()[1]
+    alone = [object_probability(image, network) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda image: object_probability(image, network), images * 2))
+    for k, odds in enumerate(together):
+        np.testing.assert_array_equal(odds, alone[k % 4])
+
+
+def test_the_expected_overlap_is_that_of_expected_intersection_and_union() -> None:
+    odds = np.array([[1.0, 0.5], [0.5, 0.0]], np.float32)
+    assert expected_iou(odds, np.array([[True, False], [False, False]])) == pytest.approx(1 / 2)
+    assert expected_iou(odds, np.array([[True, True], [False, False]])) == pytest.approx(1.5 / 2.5)
+    assert expected_iou(odds, np.array([[False, False], [False, True]])) == 0
+    assert expected_iou(np.zeros((2, 2), np.float32), np.zeros((2, 2), bool)) == 0
+
+
+def test_the_edge_goes_where_the_colours_change_within_what_is_doubtful() -> None:
+    image = np.full((120, 160, 3), 230, np.uint8)
+    image[30:90, 50:110] = (40, 60, 160)
+    odds = np.full((120, 160), 0.01, np.float32)
+    odds[22:98, 42:118] = 0.6
+    odds[40:80, 60:100] = 0.99
+    wanted = image[..., 0] < 128
+    np.testing.assert_array_equal(refined_mask(image, odds), wanted)
+    np.testing.assert_array_equal(refined_mask(image, odds), wanted)
+
+
+@pytest.mark.parametrize("odds", [0.0, 0.3, 0.7, 1.0])
+def test_where_one_side_is_empty_there_is_no_edge(odds: float) -> None:
+    found = refined_mask(photograph(40, 50), np.full((40, 50), odds, np.float32))
+    assert found.all() == (odds > 0.5)
+    assert found.any() == (odds > 0.5)
+
+
+def test_without_weights_there_are_no_odds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutout_network, "WEIGHTS", tmp_path / "none.safetensors")
+    shipped_network.cache_clear()
+    assert object_probability(photograph(64, 64)) is None
+    shipped_network.cache_clear()
+
+
+def test_processes_without_torch_can_ask_the_network() -> None:
+    program = (
+        "import sys, numpy\n"
+        "from backend.hunyuan3d.image.cutout_network import object_probability\n"
+        "object_probability(numpy.zeros((64, 64, 3), numpy.uint8))\n"
+        "print('torch' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
+    assert told.stdout.strip() == "False"
+
+
+def test_the_weights_ship_within_their_size() -> None:
+    assert WEIGHTS.stat().st_size <= 4_000_000
+    assert shipped_network() is shipped_network() is not None
