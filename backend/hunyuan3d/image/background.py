@@ -20,14 +20,15 @@ from PIL import Image
 
 from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
-from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels, cut_busy, flood_backdrop
+from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
+from backend.hunyuan3d.image.candidates import best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
 
-Method = Literal["alpha", "rembg", "flood", "grabcut", "none"]
+Method = Literal["alpha", "rembg", "flood", "grabcut", "network", "none"]
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
 _DUST = 12
 # Rounded corners of a screenshot are about 1 % of it; a cut-out leaves far more than that empty.
@@ -144,21 +145,15 @@ def _classical(rgb: Pixels) -> _Removed:
     scale = min(WORKING_SIDE / max(rgb.shape[:2]), 4.0)
     size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    method: Method = "flood"
-    found = flood_backdrop(small)
-    if found is None:
-        method, found = "grabcut", cut_busy(small)
-    if found is None:
+    best = best_cut(small)
+    if best is None:
         raise NoForeground(
-            "The background is too busy to tell an object from it; send a cut-out or a plain background."
+            "No object stands out from the background; send a cut-out, or one before a plain background."
         )
-    if not found.foreground.any():
-        raise NoForeground
-    signs = measure(small, found)
-    if score(signs) < HOPELESS:
-        raise NoForeground(_why_hopeless(signs))
-    mask, colour = cut_with_soft_edge(rgb, small, found)
-    return _Removed(method, colour, mask, None, signs)
+    if best.score < HOPELESS:
+        raise NoForeground(_why_hopeless(best.signs))
+    mask, colour = cut_with_soft_edge(rgb, small, best.found)
+    return _Removed(best.method, colour, mask, None, best.signs)
 
 
 def _why_hopeless(signs: Signs) -> str:
