@@ -29,12 +29,12 @@ from backend.errors import InvalidParameter, ServiceError
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.results import ShapeResult
-    from backend.limits import Acceleration, BackgroundMode, ObjectChoice
+    from backend.limits import Acceleration, BackgroundMode, ObjectChoice, ViewName
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
-ImageFiles = Path | Mapping[str, Path]
+ImageFiles = Path | Mapping[ViewName, Path]
 """A picture of one object, or its views."""
 
 
