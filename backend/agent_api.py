@@ -32,7 +32,6 @@ from backend.api.following import (
     why_lost,
 )
 from backend.api.health import answer_health, answer_live, answer_ready
-from backend.api.intake import discard_images
 from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
@@ -57,6 +56,7 @@ from backend.config import Settings
 from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
 from backend.jobs.models import Batch, Job, JobFile, Status
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
@@ -88,7 +88,9 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     services.guard.init_app(app)
     register_error_handlers(app, covered)
     app.register_blueprint(api)
-    app.register_blueprint(document_pages(make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS)))
+    server = services.settings.public_url or "/"
+    document = make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS, server)
+    app.register_blueprint(document_pages(document))
     app.add_url_rule("/metrics", "service_metrics", metrics, provide_automatic_options=False)
     services.metrics.expect_requests(known_failures(app, PREFIX))
     return services
@@ -199,7 +201,7 @@ def cancel(path: JobPath) -> Response:
     cancelled = store.cancel_batch if isinstance(found, Batch) else store.cancel
     now: Job | Batch = cancelled(found.id, g.agent.internal_id)
     jobs = now.jobs if isinstance(now, Batch) else [now]
-    discard_images([job.image_name for job in jobs if job.status is Status.CANCELLED], _services().images)
+    discard(_services().images, *(job.image_name for job in jobs if job.status is Status.CANCELLED))
     return json_response(_described(now))
 
 

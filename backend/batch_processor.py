@@ -25,7 +25,7 @@ from backend.hunyuan3d.device.malloc import MemoryReturn, prepare_malloc
 from backend.hunyuan3d.options import Defaults
 from backend.jobs.models import Clock, Job
 from backend.jobs.notifier import LocalNotifier
-from backend.jobs.stage_times import Measured, StageTimes, Workload
+from backend.jobs.stage_times import MESHES_BEHIND, Measured, StageTimes, Workload
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerStatus
 from backend.periodic import endless_retries
@@ -121,7 +121,7 @@ class BatchProcessor:
         self._runner = BatchRunner(
             images, self._recorder, self._times, counts, watchdog, self._device_times, self._look_ahead
         )
-        self._exports = ExportPool(threads, 2 * settings.max_batch_size)
+        self._exports = ExportPool(threads, MESHES_BEHIND * settings.max_batch_size)
         self._presence = Presence(registry, self.owner, self._times)
         self._memory = MemoryReturn()
         self._thread: threading.Thread | None = None

@@ -271,6 +271,11 @@ class GenerationRequest(BaseModel):
         )
         return ImageOptions(generation, self.seed, self.target_faces, self.remove_background, self.objects)
 
+    def workload(self, steps: int) -> Workload:
+        """Return what decides how long the job takes, with so many steps."""
+        is_bare = self.color == "none" and not self.preview
+        return Workload(steps, self.octree_resolution, self.target_faces, self.acceleration, is_bare)
+
     def inference_steps(self, checkpoint_default: int) -> int:
         """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
 
@@ -347,10 +352,9 @@ def workload_of(request: str, default_steps: int) -> Workload | None:
     """
     try:
         read = GenerationRequest.from_json(request)
-        steps = read.inference_steps(default_steps)
+        return read.workload(read.inference_steps(default_steps))
     except (RequestUnreadable, InvalidSteps):
         return None
-    return Workload(steps, read.octree_resolution, read.target_faces, read.acceleration)
 
 
 def resolve(

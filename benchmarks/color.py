@@ -22,9 +22,12 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial import cKDTree
 from skimage.metrics import structural_similarity
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.image.background import remove_background
+from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.rendering.camera import find_camera, silhouette
 from backend.rendering.camera_model import Camera
@@ -40,21 +43,27 @@ SAMPLES = Path(__file__).parents[1] / "samples"
 EMOJI = 40
 SEED = 7
 _SIDE = 256
-_PALETTE = 32
+_VIVID = ((255, 0, 255), (0, 255, 0), (0, 255, 255), (255, 255, 0), (255, 0, 0), (0, 0, 255))
+_GLASSY, _ENLARGED = 0.05, 4
 _TILE = 104
 
 Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """A mesh, the cut-out that it was made of, the colour behind the object, and whether that had to be removed."""
+    """A mesh, the cut-out that it was made of, the colour behind the object, and whether that had to be removed.
+
+    image : as it was given
+    """
 
     name: str
     mesh: trimesh.Trimesh
     cutout: Image.Image
     background: tuple[int, int, int]
     removed: bool
+    image: Image.Image
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ class Truth:
     """What was measured of one shape.
 
     similarity : SSIM of the coloured front view with the image, inside both silhouettes. strange : of the back view's
-    pixels, the share that is nearer to the background's colour than to any of the object's.
+    pixels, the share that is nearer to the background's colour than to any of the object's. vivid : the same of the
+    object on a backdrop of a colour far from all of its own, cut out by its own alpha, and by us; None where it has no
+    alpha of its own, or is half transparent.
     """
 
     name: str
@@ -70,6 +81,7 @@ class Truth:
     similarity: float
     strange: float
     seconds: float
+    vivid: tuple[float, float] | None = None
 
 
 def shapes(cache: Path) -> Iterator[Shape]:
@@ -89,7 +101,7 @@ def shapes(cache: Path) -> Iterator[Shape]:
             )
         kept = np.load(file)
         mesh = trimesh.Trimesh(kept["v"], kept["f"], process=False)
-        yield Shape(name, mesh, Image.fromarray(kept["cut"]), *_behind(image))
+        yield Shape(name, mesh, Image.fromarray(kept["cut"]), *_behind(image), image)
 
 
 def _behind(image: Image.Image) -> tuple[tuple[int, int, int], bool]:
@@ -129,24 +141,74 @@ def measure(shape: Shape) -> tuple[Truth, Appearance]:
     grey = given[both][:, :3].mean(axis=0)
     pair = [np.where(both[..., None], one, grey).astype(np.uint8) for one in (image, given[..., :3])]
     _, similar = structural_similarity(*pair, channel_axis=2, full=True)
-    back = Camera(azimuth=180.0, scale=camera.scale, shift=camera.shift)
-    behind, there = through(back, shape.mesh, appearance, _SIDE)
-    strange = _strange(behind[there], shape)
-    return Truth(shape.name, camera.score, float(similar[both].mean()), strange, seconds), appearance
+    strange = _strange(
+        shape.mesh, camera, appearance, own_colors(shape.cutout, removed=shape.removed), shape.background
+    )
+    vivid = None if shape.removed else on_vivid(shape)
+    return Truth(shape.name, camera.score, float(similar[both].mean()), strange, seconds, vivid), appearance
 
 
-def _strange(pixels: Pixels, shape: Shape) -> float:
-    cutout = np.asarray(shape.cutout)
-    inner = cutout[..., 3] == 255
-    if shape.removed:
-        # At the edge of what was cut out, something of the background may be left.
+def own_colors(cutout: Image.Image, *, removed: bool) -> Floats:
+    """Return all colours (n, 3) of an object, and the means of neighbours, which resampling makes of them.
+
+    removed : whether something of the background may be left at its edge.
+    """
+    pixels = np.asarray(cutout)
+    inner = pixels[..., 3] == 255
+    if removed:
         inner = cv2.erode(inner.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    row = Image.fromarray(cutout[inner][None, :, :3])
-    colors = row.quantize(_PALETTE, Image.Quantize.MEDIANCUT).convert("RGB").getcolors(_PALETTE * 2) or []
-    palette = np.array([color for _, color in colors], np.float32)
-    own = np.sqrt(((pixels[:, None].astype(np.float32) - palette) ** 2).sum(axis=2)).min(axis=1)
-    other = np.sqrt(((pixels.astype(np.float32) - np.array(shape.background)) ** 2).sum(axis=1))
-    return float((other < own).mean())
+    colors, weight = pixels[..., :3].astype(np.float32), inner.astype(np.float32)
+    means = cv2.blur(colors * weight[..., None], (3, 3)) / np.maximum(cv2.blur(weight, (3, 3)), 1e-6)[..., None]
+    return np.unique(np.concatenate([colors[inner], np.rint(means[inner])]), axis=0)
+
+
+def _strange(
+    mesh: trimesh.Trimesh, camera: Camera, appearance: Appearance, own: Floats, background: tuple[int, int, int]
+) -> float:
+    """Return the share of the back view's pixels that is nearer to the background's colour than to any of `own`."""
+    back = Camera(azimuth=180.0, scale=camera.scale, shift=camera.shift)
+    image, there = through(back, mesh, appearance, _SIDE)
+    pixels = image[there].astype(np.float32)
+    distance, _ = cKDTree(own).query(pixels)
+    other = np.sqrt(((pixels - np.array(background, np.float32)) ** 2).sum(axis=1))
+    return float((other < distance).mean())
+
+
+def on_vivid(shape: Shape) -> tuple[float, float] | None:
+    """Return what is strange of a shape whose image lay on a vivid backdrop: cut out by its own alpha, and by us.
+
+    None of one that is half transparent: it truly has the backdrop's colour.
+    """
+    alpha = np.asarray(shape.image)[..., 3]
+    solid = cv2.erode((alpha > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    if (alpha[solid] < 255).mean() > _GLASSY:
+        return None
+    own = own_colors(shape.image, removed=False)
+    distance, _ = cKDTree(own).query(np.array(_VIVID, np.float32))
+    backdrop = _VIVID[int(np.argmax(distance))]
+    image = _laid_on(shape.image, backdrop)
+    own_alpha = Image.fromarray(np.dstack([np.asarray(image.convert("RGB")), np.asarray(image)[..., 3]]))
+    processor = ImageProcessor()
+    shares = []
+    for cut in (own_alpha, remove_background(image.convert("RGB"), "always").image):
+        cutout = processor.cutout(cut)
+        camera = find_camera(shape.mesh, np.asarray(cutout)[..., 3], view_aligned=True)
+        appearance = color_mesh(shape.mesh, cutout, camera, texture=True)
+        shares.append(_strange(shape.mesh, camera, appearance, own, backdrop))
+    return shares[0], shares[1]
+
+
+def _laid_on(image: Image.Image, backdrop: tuple[int, int, int]) -> Image.Image:
+    """Return the image four times as large, with a margin, on a backdrop; its alpha is the object's own still."""
+    size = (image.width * _ENLARGED, image.height * _ENLARGED)
+    large = image.convert("RGBa").resize(size, Image.Resampling.BICUBIC).convert("RGBA")
+    margin = _ENLARGED * 10
+    whole = Image.new("RGBA", (size[0] + 2 * margin, size[1] + 2 * margin))
+    whole.paste(large, (margin, margin))
+    flat = Image.new("RGBA", whole.size, (*backdrop, 255))
+    flat.alpha_composite(whole)
+    flat.putalpha(whole.getchannel("A"))
+    return flat
 
 
 def cameras(all_shapes: list[Shape], count: int) -> list[tuple[float, float, float]]:
@@ -186,7 +248,8 @@ def large(cache: Path) -> Shape:
         np.savez(file, v=made.vertices.astype(np.float32), f=made.faces.astype(np.int32), cut=np.asarray(result.cutout))
     kept = np.load(file)
     mesh = trimesh.Trimesh(kept["v"], kept["f"], process=False)
-    return Shape("mug", mesh, Image.fromarray(kept["cut"]), (255, 255, 255), True)
+    cutout = Image.fromarray(kept["cut"])
+    return Shape("mug", mesh, cutout, (255, 255, 255), True, cutout)
 
 
 def sheet(rows: list[tuple[Shape, Appearance]]) -> Image.Image:
@@ -218,9 +281,8 @@ def report(truths: list[Truth], found: list[tuple[float, float, float]], shape: 
         "## True to the image",
         "",
         "SSIM of the front view, without light, with the image, 256 pixels a side, inside both silhouettes."
-        " Strange: the share of the back view's pixels that are nearer to the background's colour than to any of the"
-        " object's own"
-        f" {_PALETTE}.",
+        " Strange: the share of the back view's pixels that are nearer to the background's colour than to any that the"
+        " object has (or the mean of neighbours).",
         "",
         "| | silhouette IoU | SSIM | worst SSIM | strange, mean | strange, worst | seconds |",
         "|---|---|---|---|---|---|---|",
@@ -232,6 +294,7 @@ def report(truths: list[Truth], found: list[tuple[float, float, float]], shape: 
             f" | {worst.similarity:.3f} ({_plain(worst)}) | {_mean([t.strange for t in group]):.2%}"
             f" | {strangest.strange:.2%} ({_plain(strangest)}) | {_mean([t.seconds for t in group]):.2f} |"
         )
+    lines += _vivid_report(emoji)
     lines += [
         "",
         "## How long it takes",
@@ -252,6 +315,28 @@ def report(truths: list[Truth], found: list[tuple[float, float, float]], shape: 
         "",
     ]
     return "\n".join(lines)
+
+
+def _vivid_report(emoji: list[Truth]) -> list[str]:
+    vivid = [(truth, *truth.vivid) for truth in emoji if truth.vivid is not None]
+    left = sorted((by_us, _plain(truth)) for truth, _, by_us in vivid if by_us > 0)[::-1]
+    own = [by_alpha for _, by_alpha, _ in vivid]
+    return [
+        "",
+        "Where the object is as bright as its background, that says little. So each emoji, four times as large, lay"
+        " on a backdrop of a colour far from all of its own, mixed into its soft edge, and the same mesh coloured by"
+        f" that; {len(emoji) - len(vivid)} that are half transparent were left out of {len(emoji)}.",
+        "",
+        "| cut out by | strange, mean | strange, worst | backs without any |",
+        "|---|---|---|---|",
+        f"| its own alpha | {_mean(own):.3%} | {max(own):.2%} | {sum(not share for share in own)} of {len(vivid)} |",
+        f"| us | {_mean([by_us for *_, by_us in vivid]):.3%} | {max(by_us for *_, by_us in vivid):.2%}"
+        f" | {len(vivid) - len(left)} of {len(vivid)} |",
+        "",
+        "What is left is the cut-out's, which shows a piece of the backdrop on the front, too: "
+        + (", ".join(f"{name} {share:.2%}" for share, name in left) or "nothing")
+        + ".",
+    ]
 
 
 def _plain(truth: Truth) -> str:

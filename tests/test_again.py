@@ -14,9 +14,9 @@ from backend.api.again import changed
 from backend.api.parameters import AgainForm
 from backend.errors import ArtifactNotFound, NoForeground, StoreUnavailable
 from backend.hunyuan3d.octree_resolutions import Resolutions
-from backend.jobs.models import Job
+from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.storage.files import LocalFiles
-from backend.validation import GenerateFields, new_job, read_fields
+from backend.validation import GenerateFields, GenerationRequest, new_job, read_fields
 from tests.support.agent_service import (
     API,
     FORM,
@@ -29,6 +29,7 @@ from tests.support.agent_service import (
     image,
     refused,
 )
+from tests.support.golden import GOLDEN
 from tests.support.workshop import eventually
 
 ASYNC = field("async", "true")
@@ -104,12 +105,11 @@ def failed_job(service: AgentService) -> str:
     return job_id
 
 
-def job_of(**asked: str) -> Job:
-    """Return a job that was asked for with these fields, as far as its request goes."""
+def asked_for(**asked: str) -> tuple[GenerationRequest, str | None]:
+    """Return the request of a job that was asked for with these fields, and its label."""
     fields = read_fields(GenerateFields, {name: (value,) for name, value in asked.items()})
     new = new_job(fields, "0.png", "model", lambda _bits: 5, Resolutions(384, 512))
-    values: dict[str, Any] = dict.fromkeys(Job.__dataclass_fields__)
-    return Job(**{**values, "request": new.request, "label": new.label, "image_name": "0.png"})
+    return GenerationRequest.from_json(new.request), new.label
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_quality_had_set_goes_with_it(
     asked: dict[str, str], given: dict[str, str], expected: dict[str, object]
 ) -> None:
     form = read_fields(AgainForm, {name: (value,) for name, value in given.items()})
-    found = changed(job_of(**asked), form, Resolutions(384, 512))
+    found = changed(*asked_for(**asked), form, Resolutions(384, 512))
     assert {name: getattr(found, name) for name in expected} == expected
 
 
@@ -171,6 +171,21 @@ def test_a_job_is_its_agent_s_alone_and_a_batch_is_none(waiting: AgentService) -
     one = again(waiting, batch["job_ids"][1], ASYNC)
     shown = status(waiting, one.get_json()["job_id"])
     assert (shown["batch_id"], shown["index"], shown["filename"]) == (None, None, "cat.png")
+
+
+def test_an_object_s_views_are_all_taken_again(tmp_path: Path) -> None:
+    with agent_service(tmp_path, model_path=str(GOLDEN / "tiny-2mv")) as service:
+        sent = service.generate(ASYNC, image("view_front"), image("view_back"))
+        job_id = sent.get_json()["job_id"]
+        made = again(service, job_id, ASYNC).get_json()["job_id"]
+        assert status(service, made)["request"] == status(service, job_id)["request"]
+        assert status(service, made)["request"]["views"] == "front,back"
+        inputs = service.settings.data_dir / "inputs"
+        one, other = ((inputs / name).read_bytes() for name in service.images())
+        assert one == other
+        service.services.registry.beat(WorkerState("w", WorkerStatus.READY, takes_views=False), 60)
+        assert refused(again(service, job_id, ASYNC)) == (400, "VIEWS_UNSUPPORTED")
+        assert len(service.images()) == 2
 
 
 def test_a_picture_that_is_gone_is_told(running: AgentService) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -463,6 +464,25 @@ def test_command_line_rotates_disables_enables_and_removes(path: Path) -> None:
     assert load_agents(path)["a1"].enabled
     assert command(path, "remove", "a1").startswith("Removed a1. ")
     assert load_agents(path) == {}
+
+
+def test_command_line_gives_tokens_lists_and_revokes_them(path: Path) -> None:
+    command(path, "add", "a1")
+    shown = [command(path, "token", "a1") for _ in range(2)]
+    hashes = load_agents(path)["a1"].token_hashes
+    tokens = [re.findall(r"token +(orfeas_\S{43})\n", text)[0] for text in shown]
+    assert tuple(hashlib.sha256(token.encode()).hexdigest() for token in tokens) == hashes
+    assert all("BEARER_TOKENS=true" in text for text in shown)
+    assert command(path, "token", "a1", "--list") == f"{hashes[0][:12]}\n{hashes[1][:12]}\n"
+    (listed,) = json.loads(command(path, "list", "--json"))
+    assert (listed["tokens"], listed["token_names"]) == (2, [each[:12] for each in hashes])
+    assert not any(token in path.read_text() for token in tokens)
+    assert command(path, "token", "a1", "--revoke", hashes[0][:12]) == "Revoked 1 token of a1.\n"
+    assert load_agents(path)["a1"].token_hashes == hashes[1:]
+    command(path, "rotate", "a1", "--keep", "0")
+    assert load_agents(path)["a1"].token_hashes == hashes[1:]
+    assert command(path, "token", "a1", "--revoke", "all") == "Revoked 1 token of a1.\n"
+    assert command(path, "token", "a1", "--list") == "a1 has no tokens.\n"
 
 
 def test_command_line_updates_and_lists_for_programs(path: Path) -> None:

@@ -20,13 +20,14 @@ from orfeas_client import (
     Fields,
     Job,
     LocalFileError,
+    NothingToLink,
     ServiceRefused,
     ServiceUnreachable,
     UnexpectedAnswer,
     WaitedTooLong,
 )
-from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.field_options import FIELDS
 from orfeas_client.models import read_job, read_submitted_batch
 from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
@@ -103,7 +104,7 @@ def test_picture_becomes_a_file(line: Line, image: Path, tmp_path: Path) -> None
 
 
 def test_every_field_can_be_given_on_the_command_line() -> None:
-    assert set(_FIELDS) == set(Fields.__annotations__)
+    assert set(FIELDS) == set(Fields.__annotations__)
 
 
 def test_synchronous_request_may_be_done_at_once(line: Line) -> None:
@@ -118,6 +119,22 @@ def test_batch_keeps_the_order_of_its_pictures(line: Line) -> None:
     assert [job.id for job in batch.jobs] == [job.id for job in sent.jobs]
     assert [line.service.job[job.id].image for job in batch.jobs] == [b"one", b"two", b"three"]
     assert batch.succeeded
+
+
+def test_an_object_may_be_several_views(line: Line) -> None:
+    sent = line.client.generate(views={"left": b"l", "front": b"f"}, seed=1)
+    fields = line.service.job[sent.id].fields
+    assert {name for name in fields if name.startswith("view")} == {"view_left", "view_front"}
+    wrongs: list[dict[str, Any]] = [
+        {"image": b"i", "views": {"front": b"f"}},
+        {},
+        {"views": {}},
+        {"views": {"top": b"t"}},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ClientError, match=r"exactly one|no view top"):
+            line.client.generate(**wrong)
+    assert len(line.service.job) == 1
 
 
 def test_failed_job_says_why(line: Line) -> None:
@@ -656,6 +673,62 @@ def test_no_signature_is_led_astray(line: Line, tmp_path: Path, source: str) -> 
         line.client.download(source.format(port=line.wire.port), tmp_path / "x")
     assert line.wire.seen == []
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("sent", ["", "http://127.0.0.1:{port}"])
+def test_a_link_is_fetched_signed_by_its_file_s_name(line: Line, tmp_path: Path, sent: str) -> None:
+    job = line.completed()
+    assert job.signed_url == job.files[0].signed_url
+    url = sent.format(port=line.wire.port) + str(job.signed_url)
+    assert line.client.download(url, tmp_path / "x").read_bytes() == PICTURE
+    (head,) = line.wire.seen
+    assert head.target == job.download_url
+    assert "x-agent-signature" in head.headers
+    with pytest.raises(UnexpectedAnswer, match="is not a download of this service"):
+        line.client.download(f"{url}&expires=1", tmp_path / "x")
+
+
+def test_files_are_fetched_here_when_the_service_is_known_by_another_address(line: Line, tmp_path: Path) -> None:
+    line.service.public = "https://meshes.example"
+    job = line.completed()
+    assert str(job.download_url).startswith("https://meshes.example/api/agent/download/")
+    for source in (job.download_url, job.signed_url):
+        assert line.client.download(str(source), tmp_path / "x").read_bytes() == PICTURE
+    assert {urlsplit(head.target).netloc for head in line.wire.seen} == {""}
+    for source in ("http://meshes.example", "https://meshes.example:444", "https://evil.example"):
+        with pytest.raises(UnexpectedAnswer, match="is not a download of this service"):
+            line.connect().download(f"{source}/api/agent/download/x.glb", tmp_path / "x")
+        with pytest.raises(UnexpectedAnswer, match="is not a download of this service"):
+            line.client.download(f"{source}/api/agent/download/x.glb", tmp_path / "x")
+
+
+def test_a_job_is_made_again_with_what_is_changed(line: Line) -> None:
+    first = line.client.generate(PICTURE, seed=7, format="stl")
+    second = line.client.again(first.id, seed=-1, preview=False)
+    assert second.id != first.id
+    made = line.service.job[second.id]
+    assert made.image == PICTURE
+    assert made.fields == {"format": "stl", "seed": "-1", "preview": "false", "async": "true"}
+
+
+def test_a_job_is_made_again_once_whatever_was_lost(line: Line) -> None:
+    first = line.client.generate(PICTURE)
+    line.wire.faults.extend([answer_lost, reset_after(0)])
+    line.client.again(first.id, seed=1)
+    assert len(line.service.job) == 2
+
+
+def test_a_link_is_an_address_for_others(line: Line) -> None:
+    job = line.completed()
+    assert line.client.link(job.id) == f"http://127.0.0.1:{line.wire.port}{job.signed_url}"
+    assert line.client.link(job.id, "glb") == line.client.link(job.id)
+    line.service.public = "https://meshes.example"
+    assert line.client.link(job.id).startswith(f"https://meshes.example{job.download_url}?expires=")
+    with pytest.raises(NothingToLink, match="there is no stl file that a link could be given to"):
+        line.client.link(job.id, "stl")
+    waiting = line.client.generate(PICTURE).id
+    with pytest.raises(NothingToLink, match=f"^{waiting} is processing; there is no mesh file"):
+        line.client.link(waiting)
 
 
 def test_full_address_of_this_service_is_taken(line: Line, tmp_path: Path) -> None:

@@ -91,6 +91,13 @@ def test_a_band_goes_round_to_the_back() -> None:
         assert pixels[30, 64].min() < 120
 
 
+def test_a_small_image_that_is_enlarged_has_no_brighter_colors() -> None:
+    texture = colored(ball(), beach_ball(96)).texture
+    assert texture is not None
+    assert len(np.asarray(texture.image)) > 96
+    assert np.asarray(texture.image).max() <= 240
+
+
 def test_the_texture_lies_on_the_same_mesh() -> None:
     mesh = ball()
     texture = colored(mesh, beach_ball()).texture

@@ -50,6 +50,56 @@ def test_what_is_given_is_not_derived() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ("https://meshes.example", "https://meshes.example"),
+        ("https://meshes.example/", "https://meshes.example"),
+        ("http://10.0.0.7:8080", "http://10.0.0.7:8080"),
+        ("https://[2001:db8::1]:65535/", "https://[2001:db8::1]:65535"),
+        ("https://localhost:1", "https://localhost:1"),
+    ],
+)
+def test_a_public_address_is_scheme_host_and_port(given: str, address: str) -> None:
+    assert Settings.from_environment({"PUBLIC_URL": given}).public_url == address
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "meshes.example",
+        "//meshes.example",
+        "ftp://meshes.example",
+        "https://",
+        "https:///path",
+        "https://meshes.example/orfeas",
+        "https://meshes.example//",
+        "https://meshes.example?x=1",
+        "https://meshes.example#x",
+        "https://me@meshes.example",
+        "https://me:secret@meshes.example",
+        "https://Meshes.Example",
+        "https://meshes_example",
+        "https://-meshes.example",
+        "https://meshes..example",
+        "https://meshes.example.",
+        "https://meshes.example:",
+        "https://meshes.example:0",
+        "https://meshes.example:65536",
+        "https://meshes.example:443x",
+        "https://meshes.example\\evil",
+        "https://meshes.example evil",
+        "https://meshes.example\nX: y",
+        "https://m\u00e9shes.example",
+        "https://[::1",
+    ],
+)
+def test_what_is_no_such_address_is_refused(given: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^PUBLIC_URL must be https://HOST or https://HOST:PORT") as refusal:
+        Settings.from_environment({"PUBLIC_URL": given})
+    assert "secret" not in refusal.value.message
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "sentence"),
     [
         ("PORT", "http", "PORT must be a whole number, not 'http'."),

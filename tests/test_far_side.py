@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.rendering.far_side import far_side, without_islands
+from backend.rendering.far_side import far_side
+from backend.rendering.islands import without_islands
 
 Image = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 SIDE = 200

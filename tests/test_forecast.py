@@ -16,9 +16,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _SECONDS = {"preprocess": 0.0, "encode": 0.0, "sample": 10.0, "decode": 2.0, "mesh": 1.0, "finish": 0.5, "export": 0.5}
 
 
-def worker(owner: str = "w", *, faster: float = 1.0, batch: int = 1, **changes: object) -> WorkerState:
+def worker(
+    owner: str = "w", *, faster: float = 1.0, batch: int = 1, threads: int = 4, **changes: object
+) -> WorkerState:
     """Return a worker that takes 12 s of its device for a job and 2 s after that, or a part of these."""
-    times = StageTimes(default_steps=10, batch_size=batch, threads=4)
+    times = StageTimes(default_steps=10, batch_size=batch, threads=threads)
     times.note(Measured(Workload(10, 128), {stage: seconds / faster for stage, seconds in _SECONDS.items()}))
     return replace(WorkerState(owner, WorkerStatus.READY, stage_times=times.to_json()), **changes)  # type: ignore[arg-type]
 
@@ -74,7 +76,7 @@ def test_a_job_whose_runs_died_runs_by_itself() -> None:
 
 
 def test_agents_take_turns_as_they_do_when_jobs_are_leased() -> None:
-    """Whoever ran beside another has had a turn, too; of two that had it together, the older job is first."""
+    """Whoever ran beside another has had a turn, too, later than the one whose turn it was."""
     jobs = [
         job(1, "a", agent_id="ann"), job(2, "a", agent_id="bob"), job(3, "b", agent_id="cat"),
         job(4, "b", agent_id="ann"), job(5, "c", agent_id="bob"), job(6, "d", agent_id="cat"),
@@ -83,6 +85,36 @@ def test_agents_take_turns_as_they_do_when_jobs_are_leased() -> None:
     forecast = foresee(Line((), tuple(jobs), turns), [worker(batch=2)], steps_of, NOW)
     # ann's with bob's, then cat's with ann's, then bob, who waited longer, then cat.
     assert [round(forecast.remaining[job(k).id]) for k in (1, 2, 3, 4, 5, 6)] == [26, 26, 50, 50, 62, 74]
+
+
+def test_who_was_first_in_a_batch_has_the_next_turn_before_its_mates() -> None:
+    jobs = [
+        job(1, "a", agent_id="bob"), job(2, "a", agent_id="ann"), job(3, "b", agent_id="ann"),
+        job(4, "c", agent_id="bob"),
+    ]  # fmt: skip
+    forecast = foresee(Line((), tuple(jobs), {"ann": None, "bob": None}), [worker(batch=2)], steps_of, NOW)
+    assert [round(forecast.remaining[job(k).id]) for k in (1, 2, 3, 4)] == [26, 26, 50, 38]
+
+
+def slow_meshes(threads: int, batch: int = 1) -> WorkerState:
+    """Return a worker that takes 1 s of its device for an image and 10 s of a thread for its mesh."""
+    times = StageTimes(default_steps=10, batch_size=batch, threads=threads)
+    times.note(Measured(Workload(10, 128), {**dict.fromkeys(_SECONDS, 0.0), "sample": 1.0, "mesh": 10.0}))
+    return WorkerState("w", WorkerStatus.READY, stage_times=times.to_json())
+
+
+def test_meshes_wait_for_threads_and_the_device_for_meshes() -> None:
+    jobs = [job(k) for k in range(1, 6)]
+    assert ends(look(jobs[:3], [slow_meshes(threads=2)]), jobs[:3]) == pytest.approx([11.0, 12.0, 21.0])
+    # One is made, one more may wait: the third shape is handed over at 11 s only, when the first is done.
+    assert ends(look(jobs[:4], [slow_meshes(threads=1)]), jobs[:4]) == pytest.approx([11.0, 21.0, 31.0, 41.0])
+    forecast = look(jobs, [slow_meshes(threads=2)], [running(9, "mesh", 4.0), running(8, "finish", 7.0)])
+    assert ends(forecast, jobs[:2]) == pytest.approx([14.0, 17.0])
+
+
+def test_jobs_of_which_meshes_are_made_are_no_batch_mates_of_those_on_the_device() -> None:
+    busy = [running(1, "mesh", 1.0), running(2, "starting", None)]
+    assert look([], [worker(batch=4)], busy).remaining[busy[1].id] == pytest.approx(14.0)
 
 
 def test_workers_share_the_queue_by_their_speed() -> None:

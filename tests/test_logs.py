@@ -147,6 +147,22 @@ def test_lines_are_about_a_request_until_it_is_over(logger: logging.Logger) -> N
     assert "request_id" not in after
 
 
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_what_stands_for_an_agent_is_masked(logger: logging.Logger, formatter: logging.Formatter) -> None:
+    lines = Lines(logger, formatter)
+    signature, token = "0123456789abcdef" * 4, f"orfeas_{'Ab-_9' * 8}xyz"
+    link = f"/api/agent/download/x.glb?expires=1&signature={signature}"
+    try:
+        raise ValueError(link)
+    except ValueError:
+        logger.exception("%s came with %s", link, token, extra={"target": link})
+    (line,) = lines.texts
+    assert signature[:16] not in line
+    assert token[8:20] not in line
+    assert line.count("?expires=1&signature=***") >= 3
+    assert "orfeas_***" in line
+
+
 def test_jobs_of_a_block_are_forgotten_after_it(logger: logging.Logger) -> None:
     lines = Lines(logger)
     with log_context("a"):
@@ -222,15 +238,16 @@ def test_every_line_about_a_run_names_its_job(tmp_path: Path, monkeypatch: pytes
             shop.fake.before_call = lambda _call: logging.getLogger("somebody.else").warning("on the device")
             shop.fake.at_step = lambda _step: cancel_and_wait(shop, taken)
             shop.worker().run_once()
+            images = {job_id: shop.job(job_id).image_name for job_id in (bad, taken)}
     finally:
         root.removeHandler(lines)
     found = {line["message"]: line.get("job_ids") for line in lines.values}
     assert found["drawing good"] == [good]
     assert found["drawing bad"] == found[f"job {bad} failed: GENERATION_FAILED"] == [bad]
     assert found["on the device"] == [taken]
-    for job_id in (bad, taken):
+    for job_id, image in images.items():
         # Of the last one the heartbeats' thread says it. The good one's image is kept beside its mesh.
-        assert found[f"the image of job {job_id} stays: {ArtifactStoreUnavailable()}"] == [job_id]
+        assert found[f"The file {image} stays, which no job needs: {ArtifactStoreUnavailable()}"] == [job_id]
 
 
 def test_a_worker_logs_its_start_and_each_job_s_start_and_end_once(

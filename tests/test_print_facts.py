@@ -72,6 +72,7 @@ def test_without_embree_there_is_no_thinnest_wall(monkeypatch: pytest.MonkeyPatc
     facts = print_facts(icosphere(4), 50)
     assert facts.thinnest_wall_mm is None
     assert not facts.thin_walls
+    assert facts.footprint_cm2 == pytest.approx(math.pi * 25 / 4, rel=0.01)
     assert facts.volume_cm3 == pytest.approx(BALL / 8, rel=0.01)
 
 

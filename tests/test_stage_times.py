@@ -91,6 +91,23 @@ def test_decimating_has_times_of_its_own_once_it_was_seen() -> None:
     assert times.plan(decimated).seconds[4] == pytest.approx(0.7)
 
 
+def test_bare_files_have_times_of_their_own_once_they_were_seen() -> None:
+    bare = Workload(10, 128, is_bare=True)
+    times = times_with(Measured(WORK, STAGES))
+    assert times.plan(bare).seconds[5] == pytest.approx(0.1)
+    times.note(Measured(bare, {**STAGES, "finish": 0.01}))
+    assert times.plan(bare).seconds[5] == pytest.approx(0.01)
+    assert times.plan(WORK).seconds[5] == pytest.approx(0.1)
+
+
+def test_what_the_first_run_takes_beside_its_stages_counts_until_there_is_another() -> None:
+    times = times_with(Measured(WORK, {**STAGES, "total": 7.0}))
+    assert times.plan(WORK).total == pytest.approx(7.0)
+    for total in (2.2, 2.4):
+        times.note(Measured(WORK, {**STAGES, "total": total}))
+    assert times.plan(WORK).total == pytest.approx(2.3)
+
+
 def test_images_that_run_together_share_a_device_and_wait_for_threads() -> None:
     times = times_with(Measured(WORK, STAGES, batch_size=4))
     assert times.plan(WORK, 4).device == pytest.approx(1.7)

@@ -15,7 +15,7 @@ from backend.jobs.store import JobStore
 from backend.jobs.watch import JobWatch
 from backend.storage.database import Database
 from tests.support.store_backends import ManualClock, submit
-from tests.support.workshop import PATIENCE_SECONDS, eventually
+from tests.support.workshop import TIMEOUT_SECONDS, eventually
 
 
 class Room:
@@ -42,7 +42,7 @@ class Room:
         (job_id,) = submit(self.store, "ann", 1)
         return self.store.get(job_id, "ann")
 
-    def wait(self, *jobs: Job, seconds: float = PATIENCE_SECONDS, calm: float = 0.0) -> Future[bool]:
+    def wait(self, *jobs: Job, seconds: float = TIMEOUT_SECONDS, calm: float = 0.0) -> Future[bool]:
         before = len(self.asked)
         waiting = self.pool.submit(self.watch.wait, jobs, seconds, calm)
         eventually(lambda: len(self.asked) > before)
@@ -71,7 +71,7 @@ def test_a_change_of_status_ends_it_at_once(room: Room, change: Callable[[Room, 
     waiting = room.wait(job, calm=3600.0)
     assert not waiting.done()
     change(room, job)
-    assert waiting.result(PATIENCE_SECONDS) is True
+    assert waiting.result(TIMEOUT_SECONDS) is True
 
 
 def test_steps_end_it_unless_it_is_to_be_calm(room: Room) -> None:
@@ -79,11 +79,11 @@ def test_steps_end_it_unless_it_is_to_be_calm(room: Room) -> None:
     (leased,) = room.store.lease("w", 1, 60)
     calm, lively = room.wait(leased, calm=3600.0), room.wait(leased)
     room.store.report("w", [Report(leased, 40, "sample 4/10", 6.0)], 60)
-    assert lively.result(PATIENCE_SECONDS) is True
+    assert lively.result(TIMEOUT_SECONDS) is True
     assert not calm.done()
     # Asked to stop, it is still running, but its agent may want to know.
     room.store.cancel(leased.id, "ann")
-    assert calm.result(PATIENCE_SECONDS) is True
+    assert calm.result(TIMEOUT_SECONDS) is True
 
 
 def test_a_step_that_came_while_it_was_calm_ends_it_after_that(database: Database, clock: ManualClock) -> None:
@@ -92,7 +92,7 @@ def test_a_step_that_came_while_it_was_calm_ends_it_after_that(database: Databas
     (leased,) = room.store.lease("w", 1, 60)
     waiting = room.wait(leased, calm=0.3)
     room.store.report("w", [Report(leased, 40, "sample 4/10", 6.0)], 60)
-    assert waiting.result(PATIENCE_SECONDS) is True
+    assert waiting.result(TIMEOUT_SECONDS) is True
     room.watch.stop()
     room.pool.shutdown()
 
@@ -100,13 +100,13 @@ def test_a_step_that_came_while_it_was_calm_ends_it_after_that(database: Databas
 def test_what_changed_before_it_began_to_wait_ends_it(room: Room) -> None:
     job = room.job()
     cancel(room, job)
-    assert room.wait(job).result(PATIENCE_SECONDS) is True
+    assert room.wait(job).result(TIMEOUT_SECONDS) is True
     room.store.remove([room.store.get(job.id, "ann")])
-    assert room.wait(job).result(PATIENCE_SECONDS) is True
+    assert room.wait(job).result(TIMEOUT_SECONDS) is True
 
 
 def test_without_a_change_its_time_ends_it(room: Room) -> None:
-    assert room.wait(room.job(), seconds=0.2).result(PATIENCE_SECONDS) is False
+    assert room.wait(room.job(), seconds=0.2).result(TIMEOUT_SECONDS) is False
 
 
 def test_of_several_jobs_any_ends_it_and_of_others_none(room: Room) -> None:
@@ -115,19 +115,19 @@ def test_of_several_jobs_any_ends_it_and_of_others_none(room: Room) -> None:
     cancel(room, other)
     asked = len(room.asked)
     cancel(room, second)
-    assert both.result(PATIENCE_SECONDS) is True
+    assert both.result(TIMEOUT_SECONDS) is True
     eventually(lambda: len(room.asked) > asked)
     assert not alone.done()
 
 
 def test_many_waiters_are_one_question(room: Room) -> None:
     jobs = [room.job() for _ in range(50)]
-    waiting = [room.pool.submit(room.watch.wait, [job], PATIENCE_SECONDS) for job in jobs]
+    waiting = [room.pool.submit(room.watch.wait, [job], TIMEOUT_SECONDS) for job in jobs]
     eventually(lambda: bool(room.asked) and room.asked[-1] == 50)
     before = len(room.asked)
     for job in jobs:
         cancel(room, job)
-    assert all(each.result(PATIENCE_SECONDS) for each in waiting)
+    assert all(each.result(TIMEOUT_SECONDS) for each in waiting)
     # A write may be followed by one; that many wait adds none.
     assert len(room.asked) - before <= 50
 
@@ -137,7 +137,7 @@ def test_what_another_process_wrote_is_found(database: Database, clock: ManualCl
     job = room.job()
     waiting = room.wait(job)
     JobStore(database, clock).cancel(job.id, "ann")
-    assert waiting.result(PATIENCE_SECONDS) is True
+    assert waiting.result(TIMEOUT_SECONDS) is True
     room.watch.stop()
     room.pool.shutdown()
 
@@ -151,7 +151,7 @@ def test_a_table_that_is_away_wakes_nobody_and_comes_back(database: Database, cl
     assert not waiting.done()
     room.trouble = None
     cancel(room, job)
-    assert waiting.result(PATIENCE_SECONDS) is True
+    assert waiting.result(TIMEOUT_SECONDS) is True
     room.watch.stop()
     room.pool.shutdown()
 
@@ -159,8 +159,8 @@ def test_a_table_that_is_away_wakes_nobody_and_comes_back(database: Database, cl
 def test_a_service_that_stops_keeps_nobody_waiting(room: Room) -> None:
     waiting = [room.wait(room.job()) for _ in range(3)]
     room.watch.stop()
-    assert [each.result(PATIENCE_SECONDS) for each in waiting] == [False] * 3
-    assert room.watch.wait([room.job()], PATIENCE_SECONDS) is False
+    assert [each.result(TIMEOUT_SECONDS) for each in waiting] == [False] * 3
+    assert room.watch.wait([room.job()], TIMEOUT_SECONDS) is False
 
 
 def test_nobody_is_asked_for_while_nobody_waits(
@@ -169,12 +169,12 @@ def test_nobody_is_asked_for_while_nobody_waits(
     monkeypatch.setattr("backend.jobs.watch._IDLE_SECONDS", 0.1)
     room = Room(database, clock, poll_seconds=0.05)
     job = room.job()
-    assert room.wait(job, seconds=0.1).result(PATIENCE_SECONDS) is False
+    assert room.wait(job, seconds=0.1).result(TIMEOUT_SECONDS) is False
     eventually(lambda: room.watch._thread is None)
     asked = len(room.asked)
     cancel(room, job)
     time.sleep(0.2)
     assert len(room.asked) == asked
-    assert room.wait(job).result(PATIENCE_SECONDS) is True
+    assert room.wait(job).result(TIMEOUT_SECONDS) is True
     room.watch.stop()
     room.pool.shutdown()

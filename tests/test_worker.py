@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.support.redis import RedisServer
-from tests.support.faults.harness import FAKE_WORKER, until, yard
+from tests.support.faults.harness import FAKE_WORKER, until, worker_harness
 from tests.support.redis_backend import redis_server
 
 PASSWORD = "s3cret-of-the-broker"  # noqa: S105
@@ -51,7 +51,7 @@ def lines_of(log: str) -> list[dict[str, str]]:
 @pytest.mark.slow
 def test_all_that_a_worker_says_is_json(tmp_path: Path) -> None:
     redis = redis_server()
-    with yard(tmp_path, FAKE_WORKER, CELERY_BROKER_URL=redis.url, FAKE_STEP_SECONDS=0.3) as made:
+    with worker_harness(tmp_path, FAKE_WORKER, CELERY_BROKER_URL=redis.url, FAKE_STEP_SECONDS=0.3) as made:
         made.worker.start()
         made.submit(b"picture")
         made.await_running()
@@ -78,7 +78,7 @@ def test_a_worker_never_tells_its_brokers_password(tmp_path: Path) -> None:
         with server.client() as client:
             client.config_set("requirepass", "another-one")
         url = server.url.replace("redis://", f"redis://:{PASSWORD}@")
-        with yard(tmp_path, FAKE_WORKER, CELERY_BROKER_URL=url, LOG_LEVEL="DEBUG") as made:
+        with worker_harness(tmp_path, FAKE_WORKER, CELERY_BROKER_URL=url, LOG_LEVEL="DEBUG") as made:
             made.worker.start()
             made.submit(b"picture")
             until(lambda: "invalid username-password pair" in made.worker.log, "it is not let in")

@@ -12,18 +12,23 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from backend.api.following import find
-from backend.api.intake import discard_images
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import AgainForm
-from backend.api.submissions import Submission, model_of, require_key, require_views_taken
+from backend.api.submissions import Submission, model_of, put_in_queue, require_key, require_views_taken
 from backend.auth.agents import AgentConfig
-from backend.errors import ArtifactNotFound, FilesExpired, JobNotFound, RequestUnreadable, StoreUnavailable
+from backend.errors import (
+    ArtifactNotFound,
+    FilesExpired,
+    JobNotFound,
+    RequestUnreadable,
+    StoreUnavailable,
+)
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import Batch, IdempotencyKey, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
-from backend.storage.files import put_new
+from backend.storage.files import discard, put_new
 from backend.validation import (
     GenerateFields,
     GenerationRequest,
@@ -49,23 +54,23 @@ def submit_again(
     """Put a job into the queue that is an agent's earlier one again, with the fields of a form changed.
 
     body : verified, empty where nothing is changed; key, began : as Submitter.submit has them
-    Raises JobNotFound, Expired, FilesExpired when the picture is gone, the error of a picture that was refused, and
-    what Submitter.submit raises but for images.
+    Raises JobNotFound, Expired, FilesExpired when the picture is gone or the request is another version's, the error of
+    a picture that was refused, and what Submitter.submit raises but for images.
     """
     require_key(key)
     given = _read(body, content_type)
     waits, idempotency = not given.run_async, None
     if key is not None:
-        idempotency = IdempotencyKey(key, fingerprint(f"again {job_id}", given, []))
+        idempotency = IdempotencyKey(key, fingerprint("again", given, [job_id]))
         first = services.store.recall(agent.internal_id, idempotency)
         if first is not None:
             return Submission(first, waits, is_partial=False)
     job, resolutions = _find(services, job_id, agent), services.resolutions()
-    fields = changed(job, given, resolutions)
+    request = _request_of(job)
+    fields = changed(request, job.label, given, resolutions)
     resolutions.check(fields.octree_resolution)
     require_offered(fields)
-    views = GenerationRequest.from_json(job.request).views
-    require_views_taken(services, views)
+    require_views_taken(services, request.views)
     services.require_worker(began)
     with _copied(services, job) as image:
         new = new_job(
@@ -74,37 +79,23 @@ def submit_again(
             model_of(services.settings),
             secrets.randbits,
             resolutions,
-            views=views,
+            views=request.views,
             filename=job.filename,
         )
-        submitted = services.store.submit(
-            agent.internal_id,
-            [new],
-            queue_limit=services.settings.queue_limit,
-            agent_limit=agent.max_active_jobs,
-            daily_limit=agent.daily_jobs,
-            idempotency=idempotency,
-        )
-        if submitted.replayed:
-            discard_images([image], services.images)
-    services.notifier.notify()
-    return Submission(submitted, waits, is_partial=False)
+        return put_in_queue(services, agent, [new], idempotency, waits=waits)
 
 
-def changed(job: Job, given: GenerateFields, resolutions: Resolutions) -> GenerateFields:
-    """Return the fields of a job with those that are given in their place.
+def changed(
+    request: GenerationRequest, label: str | None, given: GenerateFields, resolutions: Resolutions
+) -> GenerateFields:
+    """Return the fields that a job was asked for with, and its label, with those that are given in their place.
 
     Where quality is given, what the quality before it had set goes with it: octree resolution and faces.
-    Raises FilesExpired for a request that another version wrote.
     """
-    try:
-        request = GenerationRequest.from_json(job.request)
-    except RequestUnreadable as error:
-        raise FilesExpired("Another version took this job on; send its picture again.") from error
     fields: dict[str, Any] = {
         name: getattr(request, name) for name in GenerateFields.model_fields if name in GenerationRequest.model_fields
     }
-    fields |= {"target_faces": request.target_faces or "none", "label": job.label or ""}
+    fields |= {"target_faces": request.target_faces or "none", "label": label or ""}
     if "quality" in given.model_fields_set:
         if request.octree_resolution == resolutions.of_quality(request.quality):
             fields["octree_resolution"] = None
@@ -127,6 +118,13 @@ def _find(services: AgentServices, job_id: str, agent: AgentConfig) -> Job:
     return found
 
 
+def _request_of(job: Job) -> GenerationRequest:
+    try:
+        return GenerationRequest.from_json(job.request)
+    except RequestUnreadable as error:
+        raise FilesExpired("Another version took this job on; send its picture again.") from error
+
+
 @contextmanager
 def _copied(services: AgentServices, job: Job) -> Iterator[str]:
     """Give the name of a copy of a job's picture; it is removed again when what follows fails."""
@@ -137,7 +135,7 @@ def _copied(services: AgentServices, job: Job) -> Iterator[str]:
         # The connection may have broken just after the job was kept; the janitor knows whether it was.
         raise
     except BaseException:
-        discard_images([name], services.images)
+        discard(services.images, name)
         raise
 
 

@@ -13,6 +13,7 @@ from flask import Flask, Response, g, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeNotSatisfiable
+from werkzeug.routing import RequestRedirect
 
 from backend import errors
 from backend.api.request_context import note_error_code
@@ -70,6 +71,9 @@ def handle_service_error(error: ServiceError) -> Response:
 def handle_http_error(error: HTTPException) -> ResponseReturnValue:
     """Answer what Flask or Werkzeug refused."""
     status = error.code or 500
+    if isinstance(error, RequestRedirect):
+        # Its address would be made of the Host header, which is the caller's, and a signature is for one path.
+        return error_response(errors.EndpointNotFound())
     # A redirect is an answer, not a refusal.
     if status < 400:
         return error

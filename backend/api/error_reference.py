@@ -144,7 +144,7 @@ OPERATORS: Mapping[str, str] = {
     "CHECKPOINT_KEYS": f"{_CHECKPOINT}.",
     "CHECKPOINT_VALUES": f"{_CHECKPOINT}.",
     "INVALID_RESOLUTION": "Give the command line 8 to 1024.",
-    "PREVIEW_UNAVAILABLE": "Install embreex, or ask for no preview.",
+    "PREVIEW_UNAVAILABLE": "Install it, or ask for no preview.",
     "LEASE_LOST": "Nothing: another worker has the job. When it comes often, raise LEASE_SECONDS.",
 }
 """Codes that only who runs the service meets: at its start, on its command lines, in its log."""

@@ -5,7 +5,6 @@ This module does not know what is made of them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ from backend.api.multipart import FormFile
 from backend.api.uploads import UploadLimits, add_view, check, check_and_store
 from backend.errors import FileTooLarge, InvalidImage, ServiceError, StoreUnavailable, UnsupportedImage
 from backend.hunyuan3d.image.view_pages import VIEWS_FORMAT, ViewPages
-from backend.storage.files import FileStore, put_new
-
-logger = logging.getLogger(__name__)
+from backend.storage.files import FileStore, discard, put_new
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ def taken(
         # The connection may have broken just after the jobs were kept; the janitor knows whether they were.
         raise
     except BaseException:
-        discard_images([image.name for image in found], images)
+        discard(images, *(image.name for image in found))
         raise
 
 
@@ -77,17 +74,8 @@ def taken_views(files: Sequence[FormFile], images: FileStore, limits: UploadLimi
     except StoreUnavailable:
         raise
     except BaseException:
-        discard_images([name], images)
+        discard(images, name)
         raise
-
-
-def discard_images(names: Sequence[str], images: FileStore) -> None:
-    """Remove images that no job needs any more; what cannot be removed now, the janitor removes later."""
-    for name in filter(None, names):
-        try:
-            images.delete(name)
-        except ServiceError as error:
-            logger.warning("An image that no job needs could not be removed now: %s", error.message)
 
 
 def describe_refusal(index: int, filename: str | None, code: str, error: str) -> dict[str, object]:

@@ -20,6 +20,7 @@ from backend.jobs.models import IdempotencyKey, Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
 from backend.storage.artifacts import Artifact, open_artifact
+from backend.storage.files import discard
 from backend.validation import fingerprint, read_fields
 
 _encoders = threading.BoundedSemaphore(1)
@@ -72,10 +73,10 @@ def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
     try:
         kept = services.store.files.add(job, NewFile("mesh", format, name, size))
     except FilesExpired:
-        _discard(services, name)
+        discard(services.artifacts, name)
         raise
     if not kept:  # somebody else was faster
-        _discard(services, name)
+        discard(services.artifacts, name)
 
 
 def delete_files(services: AgentServices, job: Job) -> None:
@@ -116,11 +117,3 @@ def _gone(job: Job, files: tuple[JobFile, ...]) -> ServiceError:
             "This job was made by an earlier version, which kept nothing to make other formats of; send it again."
         )
     return FilesExpired(details={"job_id": job.id})
-
-
-def _discard(services: AgentServices, name: str) -> None:
-    # One that stays is an orphan, which the janitor finds.
-    try:
-        services.artifacts.delete(name)
-    except ServiceError:
-        return

@@ -175,13 +175,18 @@ def form_body(model: type[BaseModel], *image_fields: str, required: bool = True)
     return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
 
 
-def make_document(api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> bytes:
-    """Return the document of an API's calls, as JSON; requests, answers : every model that its calls name."""
+def make_document(
+    api: APIBlueprint, requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]], server: str = "/"
+) -> bytes:
+    """Return the document of an API's calls, as JSON.
+
+    requests, answers : every model that its calls name; server : the address that their paths follow
+    """
     info = Info(title="ORFEAS Agent API", version=__version__, description=_DESCRIPTION)
     spec = APISpec(openapi="3.1.0", info=info, paths=api.paths, tags=api.tags)
     document = spec.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     _describe_limits(document)
-    document["servers"] = [{"url": "/"}]
+    document["servers"] = [{"url": server}]
     document["components"] = {
         "schemas": _schemas(tuple(requests), tuple(answers)),
         "headers": _HEADERS,

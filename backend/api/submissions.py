@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from backend.api.intake import TakenImage, discard_images, taken, taken_views
+from backend.api.intake import TakenImage, taken, taken_views
 from backend.api.multipart import FormFile, read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
@@ -25,6 +25,7 @@ from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.limits import ViewName
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.validation import (
     BatchFields,
     GenerateFields,
@@ -97,9 +98,9 @@ class Submitter:
             first = self._resources.store.recall(agent.internal_id, idempotency)
             if first is not None:
                 return Submission(first, waits, is_partial)
-        queue_limit = self._services.settings.queue_limit
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
-            Bounds(queue_limit, agent.max_active_jobs, agent.daily_jobs).require_possible(1 if views else len(uploaded))
+            bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
+            bounds.require_possible(1 if views else len(uploaded))
         self._services.require_worker(began)
         stored = (
             taken_views(uploaded, self._resources.images, limits)
@@ -107,18 +108,8 @@ class Submitter:
             else taken(uploaded, self._resources.images, limits, accept_partial=is_partial)
         )
         with stored as images:
-            submitted = self._resources.store.submit(
-                agent.internal_id,
-                [self._job_of(fields, image, resolutions, tuple(views)) for image in images],
-                queue_limit=queue_limit,
-                agent_limit=agent.max_active_jobs,
-                daily_limit=agent.daily_jobs,
-                idempotency=idempotency,
-            )
-            if submitted.replayed:
-                discard_images([image.name for image in images], self._resources.images)
-        self._services.notifier.notify()
-        return Submission(submitted, waits, is_partial)
+            jobs = [self._job_of(fields, image, resolutions, tuple(views)) for image in images]
+            return put_in_queue(self._services, agent, jobs, idempotency, waits=waits, is_partial=is_partial)
 
     def _job_of(
         self, fields: GenerationFields, image: TakenImage, resolutions: Resolutions, views: tuple[ViewName, ...]
@@ -133,6 +124,34 @@ class Submitter:
             filename=image.file.filename,
             refusal=image.refusal,
         )
+
+
+def put_in_queue(
+    services: AgentServices,
+    agent: AgentConfig,
+    jobs: Sequence[NewJob],
+    idempotency: IdempotencyKey | None,
+    *,
+    waits: bool,
+    is_partial: bool = False,
+) -> Submission:
+    """Put an agent's new jobs into the queue, all or none, and wake a worker.
+
+    jobs : their images are stored; those of a request that was answered before are discarded
+    Raises what JobStore.submit raises; the images stay then.
+    """
+    submitted = services.store.submit(
+        agent.internal_id,
+        jobs,
+        queue_limit=services.settings.queue_limit,
+        agent_limit=agent.max_active_jobs,
+        daily_limit=agent.daily_jobs,
+        idempotency=idempotency,
+    )
+    if submitted.replayed:
+        discard(services.images, *(job.image_name for job in jobs))
+    services.notifier.notify()
+    return Submission(submitted, waits, is_partial)
 
 
 def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:

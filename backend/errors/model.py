@@ -70,7 +70,7 @@ class ExportError(ServiceError):
 
 
 class PreviewUnavailable(ServiceError):
-    """No preview can be drawn: embreex, the ray caster, is not installed here."""
+    """No preview can be drawn: embreex, the ray caster, is not installed here (pip install 'orfeas[rendering]')."""
 
     code = "PREVIEW_UNAVAILABLE"
 

@@ -5,15 +5,16 @@ A calculation on values, which reads nothing. This module does not know where th
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from heapq import nsmallest
+from heapq import heapreplace, nsmallest
 
 from backend.jobs.models import ISOLATE_AFTER_DEATHS, Job, Line
 from backend.jobs.progress import STAGES, StagePlan, stage_of
-from backend.jobs.stage_times import StageTimes, Workload
+from backend.jobs.stage_times import MESHES_BEHIND, StageTimes, Workload
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 
 WorkloadOf = Callable[[str, int], Workload | None]
@@ -46,12 +47,34 @@ class Forecast:
         return self.remaining[last] * position / self.positions[last]
 
 
-@dataclass
 class _Device:
-    """A worker's device, and in how many seconds it is free."""
+    """A worker's device, and the threads that make meshes of what it found."""
 
-    times: StageTimes
-    free_in: float
+    def __init__(self, times: StageTimes, free_in: float, running: Iterable[float]) -> None:
+        """Begin with what runs. free_in : seconds; running : in how many seconds each job there will have finished."""
+        self.times = times
+        self.free_in = free_in
+        self._unfinished = sorted(running)
+        # In how many seconds each thread is free.
+        self._threads = [0.0] * max(1, times.threads)
+        for end in self._unfinished:
+            heapreplace(self._threads, end)
+
+    def run(self, plans: Sequence[StagePlan | None]) -> list[float | None]:
+        """Run some together, once it is free; return in how many seconds each has finished. None : nobody knows."""
+        known = [plan if plan is not None and plan.measured else None for plan in plans]
+        self.free_in += max((plan.device for plan in known if plan is not None), default=0.0)
+        return [None if plan is None else self._make_mesh(plan.total - plan.device) for plan in known]
+
+    def _make_mesh(self, seconds: float) -> float:
+        """Hand a shape over as soon as it is taken, and then go on; return in how many seconds its files are there."""
+        most = MESHES_BEHIND * max(1, self.times.batch_size)
+        if len(self._unfinished) >= most:
+            self.free_in = max(self.free_in, self._unfinished[-most])
+        end = max(self.free_in, self._threads[0]) + seconds
+        heapreplace(self._threads, end)
+        insort(self._unfinished, end)
+        return end
 
 
 def foresee(line: Line, workers: Sequence[WorkerState], workload_of: WorkloadOf, now: datetime) -> Forecast:
@@ -59,15 +82,20 @@ def foresee(line: Line, workers: Sequence[WorkerState], workload_of: WorkloadOf,
     known = {state.owner: times for state in workers if (times := StageTimes.from_json(state.stage_times))}
     remaining: dict[str, float] = {}
     busy: dict[str, float] = defaultdict(float)
+    held_by: dict[str, list[float]] = defaultdict(list)
     for owner, held in _by_owner(line.running).items():
-        for index, job in enumerate(held):
-            plan = _plan(job, known.get(owner), workload_of, len(held), index)
+        # Of two batches only one is on the device; of the other meshes are made.
+        on_device = [job for job in held if _is_on_device(job)]
+        for job in held:
+            index = on_device.index(job) if job in on_device else 0
+            plan = _plan(job, known.get(owner), workload_of, len(on_device) or 1, index)
             left = run_left(job, now, plan)
             if left is not None:
                 remaining[job.id] = left
                 busy[owner] = max(busy[owner], _device_left(job, left, plan))
+                held_by[owner].append(left)
     devices = [
-        _Device(known[state.owner], busy[state.owner])
+        _Device(known[state.owner], busy[state.owner], held_by[state.owner])
         for state in workers
         if state.status is WorkerStatus.READY and state.owner in known
     ]
@@ -98,10 +126,13 @@ def run_left(job: Job, now: datetime, plan: StagePlan | None = None) -> float | 
 
 
 def _device_left(job: Job, left: float, plan: StagePlan | None) -> float:
+    return max(0.0, left - (plan.total - plan.device)) if plan is not None and _is_on_device(job) else 0.0
+
+
+def _is_on_device(job: Job) -> bool:
+    """Return whether a running job waits for the device or is on it."""
     stage = stage_of(job.current_step)
-    if plan is None or (stage is not None and stage not in _ON_DEVICE):
-        return 0.0
-    return max(0.0, left - (plan.total - plan.device))
+    return stage is None or stage in _ON_DEVICE
 
 
 class _Waiting:
@@ -155,11 +186,10 @@ def _play(
         if not batch:
             break
         batches.append([job.id for job in batch])
-        plans = [_plan(job, device.times, workload_of, len(batch), index) for index, job in enumerate(batch)]
-        for job, plan in zip(batch, plans, strict=True):
-            if plan is not None and plan.measured:
-                ends[job.id] = device.free_in + plan.total
-        device.free_in += max((plan.device for plan in plans if plan is not None and plan.measured), default=0.0)
+        # Who waits for a thread is found by playing: each is planned as if it were the first to get one.
+        plans = [_plan(job, device.times, workload_of, len(batch), 0) for job in batch]
+        found = zip(batch, device.run(plans), strict=True)
+        ends.update((job.id, end) for job, end in found if end is not None)
     return ends, batches
 
 

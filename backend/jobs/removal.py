@@ -7,24 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from typing import Protocol
 
-from backend.errors import ServiceError
 from backend.jobs.models import Status
 from backend.jobs.store import JobStore
+from backend.storage.files import Deletes, discard
 
 _log = logging.getLogger(__name__)
 
 
-class Images(Protocol):
-    """Where images are stored."""
-
-    def delete(self, name: str) -> None:
-        """Remove an image; one that is gone is no error."""
-        ...
-
-
-def cancel_jobs(store: JobStore, images: Images, removed: Collection[str]) -> int:
+def cancel_jobs(store: JobStore, images: Deletes, removed: Collection[str]) -> int:
     """Cancel the unfinished jobs of removed agents, by their internal ids; return how many it were.
 
     Raises StoreUnavailable, StorageFull.
@@ -35,8 +26,5 @@ def cancel_jobs(store: JobStore, images: Images, removed: Collection[str]) -> in
     for job in cancelled:
         # A running one's is still read; its worker removes it.
         if job.status is Status.CANCELLED:
-            try:
-                images.delete(job.image_name)
-            except ServiceError as error:  # the janitor finds it with its row
-                _log.warning("The image of job %s stays: %s", job.id, error)
+            discard(images, job.image_name)
     return len(cancelled)

@@ -19,6 +19,9 @@ from itertools import pairwise
 
 from backend.jobs.progress import StagePlan
 
+MESHES_BEHIND = 2
+"""Batches whose meshes may be unfinished before the device waits for them."""
+
 _NEWEST = 0.3
 _FACES_OF_SURFACE = 2.5
 """Triangles that a surface has for each cell of one face of the lattice's box: a sphere's, about."""
@@ -29,13 +32,14 @@ class Workload:
     """What decides how long a job takes.
 
     steps : denoising steps; octree_resolution : cells a side; target_faces : None keeps all
-    acceleration : none, balanced or fast
+    acceleration : none, balanced or fast; is_bare : whether neither colours nor a preview are made
     """
 
     steps: int
     octree_resolution: int
     target_faces: int | None = None
     acceleration: str = "none"
+    is_bare: bool = False
 
     @property
     def faces(self) -> int:
@@ -110,6 +114,7 @@ _GROWS = {
     "mesh": 2.0,
     "decimated mesh": 2.0,
     "finish": 1.0,  # by faces
+    "bare finish": 1.0,
     "export": 1.0,
     "rest": 0.0,
 }
@@ -136,13 +141,14 @@ class StageTimes:
         seconds, work, together = measured.seconds, measured.workload, max(1, measured.batch_size)
         evaluations = work.steps if measured.evaluations is None else measured.evaluations
         meshed = "mesh" if work.target_faces is None else "decimated mesh"
+        finished = "bare finish" if work.is_bare else "finish"
         sizes: dict[str, tuple[str, float, float]] = {
             "preprocess": ("preprocess", together, 1),
             "encode": ("encode", together, 1),
             "sample": ("sample", together, max(1, evaluations)),
             "decode": ("decode", work.octree_resolution, together),
             "mesh": (meshed, work.octree_resolution, 1),
-            "finish": ("finish", _rounded(work.faces), 1),
+            "finish": (finished, _rounded(work.faces), 1),
             "export": ("export", _rounded(work.faces), 1),
         }
         with self._lock:
@@ -153,7 +159,9 @@ class StageTimes:
                 self._evaluated[work.acceleration] = evaluations / work.steps
             if "total" in seconds and sizes.keys() <= seconds.keys():
                 rest = seconds["total"] - seconds.get("wait", 0.0) - sum(seconds[stage] for stage in sizes)
-                self._curves["rest"].note(1, max(rest, 0.0))
+                # The first run of a process brings in what later ones find there: it counts until there is another.
+                is_first = not self._curves["rest"].points()
+                self._curves["rest"].note(1, max(rest, 0.0), rehearsed=is_first)
 
     def plan(self, work: Workload, together: int = 1, index: int = 0) -> StagePlan:
         """Return how long a run of `together` (≥ 1) images takes for the image of this index among them.
@@ -194,14 +202,14 @@ class StageTimes:
 
         evaluations = work.steps * self._evaluated.get(work.acceleration, 1.0)
         meshes = ("mesh", "decimated mesh") if work.target_faces is None else ("decimated mesh", "mesh")
-        own, other = (self._curves[name].at(work.octree_resolution) for name in meshes)
+        finishes = ("bare finish", "finish") if work.is_bare else ("finish", "bare finish")
         # What no stage accounts for passes mostly before them: a lease, the reading of images.
         yield at("preprocess", together) + at("rest", 1)
         yield at("encode", together)
         yield at("sample", together) * evaluations
         yield at("decode", work.octree_resolution) * together
-        yield own or other or 0.0
-        yield at("finish", _rounded(work.faces))
+        yield at(meshes[0], work.octree_resolution) or at(meshes[1], work.octree_resolution)
+        yield at(finishes[0], _rounded(work.faces)) or at(finishes[1], _rounded(work.faces))
         yield at("export", _rounded(work.faces))
 
 

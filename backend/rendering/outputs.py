@@ -7,17 +7,21 @@ This module does not know how a shape was made, or where files go.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import trimesh
 from PIL import Image
 
 from backend.errors import PreviewUnavailable
 from backend.hunyuan3d.facts import Remark
+from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.hunyuan3d.mesh.export import Unit, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.offered import carried_color
 from backend.hunyuan3d.mesh.ops import Point
@@ -41,7 +45,7 @@ from backend.limits import (
 from backend.rendering.camera import find_camera
 from backend.rendering.camera_model import DOUBTFUL_BELOW, Camera
 from backend.rendering.colors import color_mesh
-from backend.rendering.previews import draw_views, preview_of, thumbnail_of, webp_bytes
+from backend.rendering.previews import preview_of, thumbnail_of, views_to_draw, webp_bytes
 from backend.rendering.shape_file import SHAPE_FORMAT, FinishedShape, encode, shape_bytes
 
 if TYPE_CHECKING:
@@ -124,21 +128,26 @@ def make_outputs(
     """
     step = _Steps(2 + len(options.formats), on_step)
     step()
-    camera, placement, shape = _finished(result, options)
     # A mesh without a size of its own is measured as if it had the usual one.
     scale_mm = options.scale_mm or DEFAULT_SCALE_MM
-    # Drawing and encoding do not need one another; much of both lets other threads run.
-    with ThreadPoolExecutor(1, "draw") as beside:
-        # What is logged there is about this job, too.
-        drawn = beside.submit(copy_context().run, _views, shape, options)
-        facts = print_facts(shape.mesh, scale_mm)
+    with _thread_beside() as beside:
+        # Colours are of vertices, whose order placing leaves; the camera sees the mesh as it was found.
+        placed = beside(_placed, result, options, scale_mm)
+        camera, appearance = _colored(result, options)
+        mesh, placement, facts = placed.result()
+        shape = FinishedShape(mesh, appearance, _export_settings(options))
+        prepared = beside(_Drawing.of, shape, options)
+        drawn = beside(lambda: prepared.result().go_on())
         files = []
         for format in options.formats:
             step()
             files.append(Output("mesh", format, encode(shape, format)))
         kept = _kept(result, shape) if options.keep else []
         step()
-        views, notes = drawn.result()
+        drawing = prepared.result()
+        drawing.go_on()
+        drawn.result()
+    views = drawing.views
     if views:
         files.append(Output("preview", PREVIEW_FORMAT, webp_bytes(preview_of(views))))
         files.append(Output("thumbnail", PREVIEW_FORMAT, webp_bytes(thumbnail_of(views))))
@@ -154,27 +163,86 @@ def make_outputs(
         placement,
         facts,
         remarks_on(result.metadata.parts, placement, facts, scale_mm),
-        (*_color_notes(shape, camera, options), *notes),
+        (*_color_notes(shape, camera, options), *drawing.notes),
     )
 
 
-def _finished(result: ShapeResult, options: OutputOptions) -> tuple[Camera | None, Placement, FinishedShape]:
-    """Colour the mesh, where there is a cut-out to take colours from, and place it."""
-    mesh, camera, appearance = result.unwrap(), None, None
-    if result.cutout is not None:
-        camera = find_camera(mesh, np.asarray(result.cutout.getchannel("A")), result.view_aligned)
-        if options.color != "none":
-            appearance = color_mesh(mesh, result.cutout, camera, texture=options.color != "vertex")
-    export = {
+@contextmanager
+def _thread_beside() -> Iterator[Callable[..., Future[Any]]]:
+    """Give a function that has another thread run functions, one after the other; much of each lets others run.
+
+    What is logged there is about this job, too. When the caller fails, what has not begun is left.
+    """
+    pool = ThreadPoolExecutor(1, "finish")
+    try:
+        yield lambda function, *given: pool.submit(copy_context().run, function, *given)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _placed(
+    result: ShapeResult, options: OutputOptions, scale_mm: float
+) -> tuple[trimesh.Trimesh, Placement, PrintFacts]:
+    """Place the mesh; return it, what was done, and what is true of it at its size."""
+    mesh, placement = place_mesh(result.unwrap(), options.place, options.upright, view_aligned=result.view_aligned)
+    return mesh, placement, print_facts(mesh, scale_mm)
+
+
+def _colored(result: ShapeResult, options: OutputOptions) -> tuple[Camera | None, Appearance | None]:
+    """Find the camera and the colours, where there is a cut-out to take them from."""
+    if result.cutout is None:
+        return None, None
+    mesh = result.unwrap()
+    camera = find_camera(mesh, np.asarray(result.cutout.getchannel("A")), result.view_aligned)
+    if options.color == "none":
+        return camera, None
+    return camera, color_mesh(mesh, result.cutout, camera, texture=options.color != "vertex")
+
+
+def _export_settings(options: OutputOptions) -> dict[str, object]:
+    return {
         "color": options.color,
         "scale_mm": options.scale_mm,
         "name": options.name,
         "compress": options.compress,
         "extras": dict(options.extras),
     }
-    # Colours are of vertices, whose order placing leaves; the camera sees the mesh as it was found.
-    mesh, placement = place_mesh(mesh, options.place, options.upright, view_aligned=result.view_aligned)
-    return camera, placement, FinishedShape(mesh, appearance, export)
+
+
+class _Drawing:
+    """The preview's views while they are drawn, by whichever threads have time.
+
+    notes : why there are none, in sentences.
+    """
+
+    def __init__(self, paints: list[Callable[[], Image.Image]], notes: tuple[str, ...] = ()) -> None:
+        self.notes = notes
+        self._waiting = deque(enumerate(paints))
+        self._drawn: dict[int, Image.Image] = {}
+
+    @classmethod
+    def of(cls, shape: FinishedShape, options: OutputOptions) -> _Drawing:
+        """Make the shape ready."""
+        if not options.preview:
+            return cls([])
+        try:
+            return cls(views_to_draw(shape))
+        except PreviewUnavailable as error:
+            return cls([], (error.message,))
+
+    def go_on(self) -> None:
+        """Draw views until none waits."""
+        while self._waiting:
+            try:
+                index, paint = self._waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            self._drawn[index] = paint()
+
+    @property
+    def views(self) -> tuple[Image.Image, ...]:
+        """Return all views, in order, once every thread has come to an end."""
+        return tuple(self._drawn[index] for index in sorted(self._drawn))
 
 
 def _color_notes(shape: FinishedShape, camera: Camera | None, options: OutputOptions) -> tuple[str, ...]:
@@ -197,16 +265,6 @@ def _kept(result: ShapeResult, shape: FinishedShape) -> list[Output]:
     if result.cutout is not None:
         kept.insert(0, Output("cutout", "png", _png_bytes(result.cutout)))
     return kept
-
-
-def _views(shape: FinishedShape, options: OutputOptions) -> tuple[tuple[Image.Image, ...], tuple[str, ...]]:
-    """Draw the preview's views; return a note instead where that cannot be."""
-    if not options.preview:
-        return (), ()
-    try:
-        return draw_views(shape), ()
-    except PreviewUnavailable as error:
-        return (), (error.message,)
 
 
 def _png_bytes(image: Image.Image) -> bytes:

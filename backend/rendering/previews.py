@@ -6,11 +6,12 @@ This module does not know how views are drawn (`render.py`) or where they go.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from PIL import Image
 
-from backend.rendering.render import BACK, FRONT, SIDE, THREE_QUARTER, RenderOptions, View, render_views
+from backend.rendering.render import BACK, FRONT, SIDE, THREE_QUARTER, RenderOptions, View, painters, render_views
 from backend.rendering.shape_file import FinishedShape
 
 PREVIEW_VIEWS = (FRONT, THREE_QUARTER, SIDE, BACK)
@@ -28,10 +29,22 @@ _TURN_ELEVATION = 16.0
 _QUALITY = 84
 
 
+def views_to_draw(shape: FinishedShape) -> list[Callable[[], Image.Image]]:
+    """Return for each of PREVIEW_VIEWS what draws a shape from there, on any thread, beside the others.
+
+    Raises InvalidMesh, PreviewUnavailable.
+    """
+    paints = painters(shape.mesh, PREVIEW_VIEWS, _DRAWN, appearance=shape.appearance)
+    return [partial(_tile, paint) for paint in paints]
+
+
+def _tile(paint: Callable[[], Image.Image]) -> Image.Image:
+    return paint().resize((_TILE, _TILE), Image.Resampling.LANCZOS)
+
+
 def draw_views(shape: FinishedShape) -> tuple[Image.Image, ...]:
     """Draw a shape from PREVIEW_VIEWS. Raises InvalidMesh, PreviewUnavailable."""
-    drawn = render_views(shape.mesh, PREVIEW_VIEWS, _DRAWN, appearance=shape.appearance)
-    return tuple(view.resize((_TILE, _TILE), Image.Resampling.LANCZOS) for view in drawn)
+    return tuple(draw() for draw in views_to_draw(shape))
 
 
 def preview_of(views: Sequence[Image.Image]) -> Image.Image:

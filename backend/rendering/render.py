@@ -10,7 +10,9 @@ Does not know where a mesh comes from or where the pictures go. World frame: Y u
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import cv2
@@ -118,9 +120,23 @@ def render_views(
     scaled since it got them, but its vertices and faces must be the same in the same order.
     Raises InvalidMesh (empty, not finite), PreviewUnavailable (embreex missing).
     """
+    return [paint() for paint in painters(mesh, views, options, appearance=appearance)]
+
+
+def painters(
+    mesh: trimesh.Trimesh,
+    views: tuple[View, ...] = STANDARD_VIEWS,
+    options: RenderOptions | None = None,
+    *,
+    appearance: Appearance | None = None,
+) -> list[Callable[[], Image.Image]]:
+    """Make a mesh ready as render_views does; return for each view what renders it, on any thread, beside the others.
+
+    Raises InvalidMesh, PreviewUnavailable.
+    """
     options = options or RenderOptions()
     stage = _set_stage(mesh, views, options, appearance)
-    return [_render(stage, view, options) for view in views]
+    return [partial(_render, stage, view, options) for view in views]
 
 
 def _set_stage(
@@ -140,6 +156,8 @@ def _set_stage(
     vertices *= (1.0 - options.margin) / max(reach, 1e-12)
     scene, short = EmbreeScene(), vertices.astype(np.float32)
     TriangleMesh(scene, short, faces.astype(np.int32))
+    # The first ray has Embree build its tree, which several threads must not do at once.
+    scene.run(np.full((1, 3), 4, np.float32), np.ones((1, 3), np.float32), query="OCCLUDED")
     colors = None if appearance is None else surface_colors(appearance, faces)
     return _Stage(scene, corner_normals(short, faces), float(short[used, 1].min()), colors)
 

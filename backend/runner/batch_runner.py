@@ -60,8 +60,7 @@ class Task:
     @property
     def workload(self) -> Workload:
         """What decides how long it takes."""
-        made = self.options.generation
-        return Workload(made.num_inference_steps, made.octree_resolution, self.options.target_faces, made.acceleration)
+        return self.request.workload(self.options.generation.num_inference_steps)
 
 
 HandOver = Callable[[Task, PendingShape], None]

@@ -14,7 +14,7 @@ from backend.jobs.models import Job, NewFile
 from backend.jobs.store import JobStore
 from backend.limits import PREVIEW_FORMAT
 from backend.storage.artifacts import ArtifactStore
-from backend.storage.files import FileStore
+from backend.storage.files import FileStore, discard
 
 if TYPE_CHECKING:
     from backend.rendering.outputs import Output
@@ -59,9 +59,7 @@ class OutputFiles:
 
     def discard(self, files: Sequence[NewFile]) -> None:
         """Remove files that belong to no job; the image, which the job keeps until it ends, stays."""
-        for file in files:
-            if file.kind != "image":
-                self._discard(file.name)
+        discard(self._artifacts, *(file.name for file in files if file.kind != "image"))
 
     def add_turntable(self, job: Job, shape: FinishedShape) -> None:
         """Draw a completed job's turntable and give it to the job; when that cannot be, the job goes without."""
@@ -82,7 +80,7 @@ class OutputFiles:
             _log.warning("the turntable of job %s could not be entered: %s", job.id, error)
             return
         if not added:
-            self._discard(name)
+            discard(self._artifacts, name)
 
     def _image_of(self, job: Job, retry: Callable[[Callable[[], str | int]], str | int]) -> list[NewFile]:
         try:
@@ -91,9 +89,3 @@ class OutputFiles:
             _log.warning("the image of job %s is gone", job.id)
             return []
         return [NewFile("image", job.image_name.rpartition(".")[2], job.image_name, size)]
-
-    def _discard(self, name: str) -> None:
-        try:
-            self._artifacts.delete(name)
-        except ServiceError as error:  # the janitor finds it as an orphan
-            _log.warning("a file without a job stays: %s", error)

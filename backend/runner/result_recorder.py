@@ -27,9 +27,8 @@ from backend.errors import (
 from backend.jobs.files import first_mesh
 from backend.jobs.metadata import JobMetadata
 from backend.jobs.models import Clock, Job, NewFile
-from backend.jobs.stage_times import Measured, StageTimes, Workload
+from backend.jobs.stage_times import Measured, StageTimes
 from backend.jobs.store import JobStore
-from backend.limits import DEFAULT_ACCELERATION
 from backend.periodic import endless_retries
 from backend.runner.descriptions import known_metadata, with_outputs, with_seconds, with_shape
 from backend.runner.heartbeat import Ending, Heartbeats, Run
@@ -37,7 +36,7 @@ from backend.runner.output_files import OutputFiles
 from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
-from backend.storage.files import FileStore
+from backend.storage.files import FileStore, discard
 from backend.telemetry.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, RELEASED, WorkerMetrics
 from backend.validation import GenerationRequest
 
@@ -50,7 +49,7 @@ _log = logging.getLogger(__name__)
 _RETRIES = endless_retries(0.25, 4.0)
 _FILE_SECONDS = 30.0
 """How long file storage may be away before a run is handed back."""
-_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality"}
+_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality", "target_faces"}
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
 Later = Callable[[], None]
@@ -120,7 +119,7 @@ class ResultRecorder:
         """Remove what is left of a run that the heartbeats ended, and count it."""
         job = run.job
         if run.ending is Ending.CANCELLED:
-            self._delete_image(job)
+            discard(self._images, job.image_name)
             _log.info("job %s is cancelled", job.id)
         elif run.ending is Ending.RELEASED:
             _log.warning("job %s is handed back: it waits again, unharmed, for the next worker", job.id)
@@ -158,7 +157,7 @@ class ResultRecorder:
         export = time.perf_counter() - started - finish
         described = with_outputs(metadata, outputs)
         described = with_seconds(described, self._lasted(run.job, self._clock()), finish=finish, export=export)
-        if self._complete(run, files, described) and request.turntable:
+        if self._complete(run, request, files, described) and request.turntable:
             return partial(self._add_turntable, run.job, outputs.shape)
         return None
 
@@ -171,7 +170,7 @@ class ResultRecorder:
         with self._watchdog.bounded():
             self._files.add_turntable(job, shape)
 
-    def _complete(self, run: Run, files: Sequence[NewFile], metadata: JobMetadata) -> bool:
+    def _complete(self, run: Run, request: GenerationRequest, files: Sequence[NewFile], metadata: JobMetadata) -> bool:
         """Complete the job; return whether it is. Files that it does not get are removed."""
         if not run.end(Ending.RECORDED):
             self._files.discard(files)
@@ -182,7 +181,7 @@ class ResultRecorder:
             self._files.discard(files)
         if recorded:
             seconds = metadata.seconds.model_dump(exclude_none=True)
-            self._times.note(_measured(metadata, seconds, run.waited_for_mesh))
+            self._times.note(_measured(request, metadata, seconds, run.waited_for_mesh))
             for stage, value in seconds.items():
                 self._metrics.observe_stage(stage, value)
         self._let_go(run, COMPLETED, recorded)
@@ -222,7 +221,7 @@ class ResultRecorder:
         self._heartbeats.drop(run)
         if recorded:
             if outcome != COMPLETED:
-                self._delete_image(run.job)
+                discard(self._images, run.job.image_name)
             self._metrics.job_finished(outcome)
             self._log_end(run.job, outcome)
         elif recorded is False:
@@ -239,12 +238,6 @@ class ResultRecorder:
             _log.info("job %s is completed", job.id, extra=seconds)
         else:
             _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
-
-    def _delete_image(self, job: Job) -> None:
-        try:
-            self._images.delete(job.image_name)
-        except ServiceError as error:  # the janitor finds it with its row
-            _log.warning("the image of job %s stays: %s", job.id, error)
 
 
 def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> OutputOptions:
@@ -272,12 +265,9 @@ def unnamed_error(error: Exception, job: Job) -> ServiceError:
     return GenerationError()
 
 
-def _measured(metadata: JobMetadata, seconds: Mapping[str, float], waited: float) -> Measured:
-    work = Workload(
-        steps=metadata.steps or 0,
-        octree_resolution=metadata.octree_resolution or 1,
-        target_faces=metadata.target_faces,
-        acceleration=metadata.acceleration.mode if metadata.acceleration else DEFAULT_ACCELERATION,
-    )
+def _measured(
+    request: GenerationRequest, metadata: JobMetadata, seconds: Mapping[str, float], waited: float
+) -> Measured:
+    work = request.workload(metadata.steps or 0)
     evaluations = metadata.acceleration.evaluations if metadata.acceleration else None
     return Measured(work, {**seconds, "wait": waited}, max(1, metadata.batch_size or 1), evaluations)

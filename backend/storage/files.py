@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import re
 import secrets
@@ -26,6 +27,7 @@ from orfeas_client.atomic_file import atomic_file, flush_folder
 _NAME = re.compile(r"[a-f0-9]{32}\.[a-z0-9]{3,4}")
 _TEMPORARY = re.compile(r"[a-f0-9]{32}\.[a-z0-9]{3,4}\.[a-f0-9]{16}\.part")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_log = logging.getLogger(__name__)
 
 
 class FileStore(Protocol):
@@ -63,6 +65,23 @@ class FileStore(Protocol):
         Files may come and go meanwhile. Raises ArtifactStoreUnavailable.
         """
         ...
+
+
+class Deletes(Protocol):
+    """Where files can be deleted: a FileStore, or what keeps files in one."""
+
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is gone is no error. Raises ServiceError."""
+        ...
+
+
+def discard(store: Deletes, *names: str) -> None:
+    """Remove files that no job needs; what cannot be removed now is logged, and the janitor finds it later."""
+    for name in filter(None, names):
+        try:
+            store.delete(name)
+        except ServiceError as error:
+            _log.warning("The file %s stays, which no job needs: %s", name, error.message)
 
 
 def new_name(extension: str) -> str:

@@ -22,7 +22,10 @@ if [ ! -d "$root/build/readers/node_modules/three" ]; then
 fi
 blender=$root/build/blender
 if [ ! -x "$blender/bin/python" ] || ! "$blender/bin/python" -c 'import bpy' 2>/dev/null; then
-    python3.11 -m venv "$blender"
+    python3.11 -m venv "$blender" >&2 ||
+        { echo "Missing on this machine: Python 3.11 with its venv, which Blender's module bpy 4.2 is for." >&2; exit 3; }
     "$blender/bin/pip" install --quiet "bpy==4.2.*" >&2 ||
         { echo "Missing on this machine: bpy 4.2, and no index to fetch it from." >&2; exit 3; }
+    "$blender/bin/python" -c 'import bpy' >&2 ||
+        { echo "Missing on this machine: what Blender's module needs of the system; see above." >&2; exit 3; }
 fi

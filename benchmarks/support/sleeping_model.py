@@ -114,7 +114,12 @@ class SleepingModel:
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return 4
 
-    def prepare_images(self, images: Sequence[bytes], _modes: Sequence[str], _objects: Sequence[str]) -> list[None]:
+    def prepare_images(
+        self,
+        images: Sequence[Any],
+        remove_background: Sequence[str],  # noqa: ARG002
+        objects: Sequence[str],  # noqa: ARG002
+    ) -> list[None]:
         return [None for _ in images]
 
     def generate_shape_batch(

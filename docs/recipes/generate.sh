@@ -48,6 +48,7 @@ until status=$(text status "$answer") && [ "$status" = completed ]; do
 done
 
 source=$(text download_url "$answer")
+source=${source#"$url"}
 # Never follow an answer to another host with a signature in hand.
 case $source in /api/agent/download/*) ;; *) give_up "This is no download of $url: $source" ;; esac
 call GET "$source" /dev/null --output "$folder/mesh" || give_up "$(cat "$folder/mesh")"

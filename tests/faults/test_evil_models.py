@@ -13,7 +13,7 @@ import pytest
 from backend.errors import CheckpointError
 from backend.jobs.worker_registry import WorkerStatus
 from backend.resources import model_opener
-from tests.support.faults.harness import REAL_WORKER, until, yard
+from tests.support.faults.harness import REAL_WORKER, until, worker_harness
 from tests.support.faults.report import report
 from tests.support.golden import GOLDEN
 from tests.support.redis_backend import redis_server
@@ -100,7 +100,7 @@ def test_weights_that_would_run_code_are_refused(shop: Workshop, model: Path, wi
 def test_a_worker_with_an_evil_model_lives_on_and_says_why(tmp_path: Path, model: Path, witness: Path) -> None:
     (model / "config.yaml").write_text(EVIL_YAML[0].format(witness=witness))
     settings = {"CELERY_BROKER_URL": redis_server().url, "MODEL_PATH": model, "DEVICE": "cpu"}
-    with yard(tmp_path, REAL_WORKER, **settings) as made:
+    with worker_harness(tmp_path, REAL_WORKER, **settings) as made:
         made.worker.start()
         alive = made.resources.registry.alive
         until(lambda: any(each.status is WorkerStatus.FAILED for each in alive()), made.worker.log[-3000:])

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.support.ports import free_port
 from tests.support.exposition import metric
-from tests.support.faults.harness import FAKE_WORKER, Yard, yard
+from tests.support.faults.harness import FAKE_WORKER, WorkerHarness, worker_harness
 from tests.support.faults.web_harness import until, web_service
 from tests.support.redis_backend import redis_server
 from tests.support.running import API, RunningService
@@ -108,14 +108,14 @@ def port() -> int:
 
 
 @pytest.fixture
-def made(tmp_path: Path, port: int) -> Iterator[Yard]:
+def made(tmp_path: Path, port: int) -> Iterator[WorkerHarness]:
     """Provide a worker, not started."""
     settings = {"CELERY_BROKER_URL": redis_server().url, "METRICS_PORT": port, "FAKE_STEP_SECONDS": 0.01}
-    with yard(tmp_path, FAKE_WORKER, **settings) as found:
+    with worker_harness(tmp_path, FAKE_WORKER, **settings) as found:
         yield found
 
 
-def test_a_worker_tells_what_it_did_and_so_does_its_next_child(made: Yard, port: int) -> None:
+def test_a_worker_tells_what_it_did_and_so_does_its_next_child(made: WorkerHarness, port: int) -> None:
     made.worker.start()
     made.submit(b"1", b"2", b"3")
     made.await_done()
@@ -135,7 +135,7 @@ def test_a_worker_tells_what_it_did_and_so_does_its_next_child(made: Yard, port:
     assert scraped(port) == b""
 
 
-def test_a_worker_whose_port_is_taken_works_and_takes_it_later(made: Yard, port: int) -> None:
+def test_a_worker_whose_port_is_taken_works_and_takes_it_later(made: WorkerHarness, port: int) -> None:
     with create_server(("127.0.0.1", port)) as holder:
         made.worker.start()
         made.submit(b"1")

@@ -12,7 +12,16 @@ import pytest
 from PIL import Image
 
 from tests.support.faults.report import report
-from tests.support.faults.web_harness import Behind, behind, fill_disk, images, one_image, sized, until, web_service
+from tests.support.faults.web_harness import (
+    ServiceRecords,
+    fill_disk,
+    images,
+    one_image,
+    records_of,
+    sized,
+    until,
+    web_service,
+)
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
 from tests.support.picture_files import encode
@@ -50,7 +59,7 @@ def health_with(disk: Path) -> tuple[int, str]:
     return UNHEALTHY if usage.free < FREE_SHARE * usage.total else HEALTHY
 
 
-def expect_nothing_partial(found: Behind, accepted: int) -> None:
+def expect_nothing_partial(found: ServiceRecords, accepted: int) -> None:
     rows = found.rows()
     assert found.files("inputs") == {image for _, image, _ in rows.values()}
     assert found.files("spool") == set()
@@ -71,7 +80,7 @@ def test_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path, nonce
     with (
         small_disk(tmp_path / "disk", "40m") as disk,
         web_service(disk / "service", works=False, **settings) as service,
-        behind(service) as found,
+        records_of(service) as found,
     ):
         accepted, seen, healths = 0, Counter[tuple[int, str]](), set[tuple[int, str]]()
         steps = sized(12, 120)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.support.faults.report import report
-from tests.support.faults.web_harness import behind, fake_worker, images, one_image, web_service
+from tests.support.faults.web_harness import fake_worker, images, one_image, records_of, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
 from tests.support.picture_files import encode
@@ -82,7 +82,7 @@ def test_a_file_s_tag_or_range_tells_another_agent_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_an_idempotency_key_is_its_agent_s_own(tmp_path: Path) -> None:
-    with web_service(tmp_path, works=False) as service, behind(service) as found:
+    with web_service(tmp_path, works=False) as service, records_of(service) as found:
         ann, bob = service.add_agent(), service.add_agent()
         bodies = [one_image(good_png()), one_image(encode(Image.new("RGB", (8, 8)), "PNG"))]
         key = {"Idempotency-Key": "shared-key"}

@@ -14,13 +14,13 @@ import pytest
 
 from tests.support.faults.report import report
 from tests.support.faults.web_harness import (
-    Behind,
     Callers,
     Insistent,
-    behind,
+    ServiceRecords,
     fake_worker,
     images,
     one_image,
+    records_of,
     sized,
     until,
     web_service,
@@ -61,7 +61,7 @@ def uploads(service: RunningService, kinds: int, slowly: float, per_caller: int 
         total.tries.update(each.tries)
 
 
-def expect_nothing_lost(found: Behind, sent: Insistent, kills: int) -> int:
+def expect_nothing_lost(found: ServiceRecords, sent: Insistent, kills: int) -> int:
     """Return how many files were left to the janitor."""
     found.wait_until_done()
     found.expect_whole(sent.promised)
@@ -95,7 +95,7 @@ def test_killed_web_processes_lose_no_accepted_job(tmp_path: Path, database: str
     chance = random.Random(4)
     with (
         web_service(tmp_path / "service", processes=4, works=False, **settings) as service,
-        behind(service) as found,
+        records_of(service) as found,
         fake_worker(service),
     ):
         with uploads(service, kinds=2, slowly=0.4) as sent:
@@ -116,7 +116,7 @@ def test_killed_service_with_its_own_worker_loses_no_accepted_job(tmp_path: Path
     chance = random.Random(5)
     try:
         service.start()
-        with behind(service) as found:
+        with records_of(service) as found:
             with uploads(service, kinds=1, slowly=1.5, per_caller=sized(1, 6)) as sent:
                 for number in range(kills):
                     time.sleep(chance.uniform(0.3, 0.9))

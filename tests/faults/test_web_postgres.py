@@ -15,9 +15,9 @@ from tests.support.faults.report import report
 from tests.support.faults.web_harness import (
     Callers,
     Insistent,
-    behind,
     fake_worker,
     one_image,
+    records_of,
     sized,
     until,
     web_service,
@@ -48,7 +48,7 @@ def test_restarted_database_loses_nothing_and_makes_no_errors(tmp_path: Path, no
     try:
         with (
             web_service(tmp_path / "service", processes=2, works=False, **settings) as service,
-            behind(service) as found,
+            records_of(service) as found,
             fake_worker(service, lease_seconds=10),
         ):
             insistent = [Insistent(service, service.agent) for _ in range(3)]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.faults.report import report_stamina
 from tests.support.faults.slow_clients import Caller, Herd, Ordinary, head, ordinary_calls
-from tests.support.faults.web_harness import behind, fake_worker, one_image, sized, web_service
+from tests.support.faults.web_harness import fake_worker, one_image, records_of, sized, web_service
 from tests.support.hostile import FORM
 from tests.support.hostile_pictures import good_png
 from tests.support.running import API, RunningService
@@ -80,7 +80,7 @@ def test_downloads_whose_reader_stalls(service: RunningService) -> None:
     job = service.call("POST", GENERATE, one_image(good_png()), headers={"Content-Type": FORM}).json()["job_id"]
     with fake_worker(service):
         name = service.wait(job)["download_url"].rpartition("/")[2]
-    with behind(service) as found_behind, (found_behind.folder / "artifacts" / name).open("ab") as file:
+    with records_of(service) as found_behind, (found_behind.folder / "artifacts" / name).open("ab") as file:
         file.truncate(20_000_000)
     service.pretend_worker()
     target = f"{API}/download/{name}"

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from backend.jobs.schema import jobs
 from tests.support.faults.harness import FAKE_SERVICE
-from tests.support.faults.web_harness import behind, fake_worker, one_image, send_slowly, sized, until, web_service
+from tests.support.faults.web_harness import fake_worker, one_image, records_of, send_slowly, sized, until, web_service
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.redis_backend import redis_server
@@ -39,7 +39,7 @@ def test_stopping_web_processes_promise_what_they_cannot_wait_for(tmp_path: Path
     }
     with (
         web_service(tmp_path, processes=processes, works=False, **settings) as service,
-        behind(service) as found,
+        records_of(service) as found,
     ):
         promised = stop_under_way(service, lambda: len(found.rows()) >= WAITERS)
         assert set(found.rows()) == promised
@@ -53,7 +53,7 @@ def test_stopping_web_processes_promise_what_they_cannot_wait_for(tmp_path: Path
 @pytest.mark.slow
 def test_stopping_service_finishes_its_batch_and_keeps_the_rest(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"DRAIN_SECONDS": 60, "MAX_BATCH_SIZE": 1, "FAKE_STEP_SECONDS": 0.3}
-    with running_service(tmp_path, SlowService, **settings) as service, behind(service) as found:
+    with running_service(tmp_path, SlowService, **settings) as service, records_of(service) as found:
         promised = stop_under_way(service, lambda: len(found.rows()) >= WAITERS and found.counts()["processing"] > 0)
         counts = found.counts()
         assert set(found.rows()) == promised
@@ -90,7 +90,7 @@ def test_draining_service_refuses_new_jobs_and_answers_everything_else(tmp_path:
         cancelled = service.call("DELETE", f"{API}/jobs/{waiting}")
         assert (cancelled.status, cancelled.json()["status"]) == (200, "cancelled")
         assert service.ended() == 0
-        with behind(service) as found:
+        with records_of(service) as found:
             assert {job_id: row[0] for job_id, row in found.rows().items()} == {
                 done["job_id"]: "completed",
                 running: "completed",
@@ -115,7 +115,7 @@ def test_second_signal_ends_a_draining_service_at_once(
         service.send_signal(second)
         assert service.ended() == 0
         assert f"job {running} is handed back" in service.log
-        with behind(service) as found, found.database.read() as connection:
+        with records_of(service) as found, found.database.read() as connection:
             row = connection.execute(select(jobs.c.status, jobs.c.attempts)).one()
             assert (row.status.value, row.attempts) == ("queued", 0)
 

@@ -25,20 +25,20 @@ def mesh_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_fails_jobs_by_name_and_leaves_no_piece(tmp_path: Path, mesh_disk: Path) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (yard, _):
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (made, _):
         # Room for a part of one mesh.
         ballast = fill_disk(mesh_disk, left=4096)
-        yard.submit(*PICTURES)
-        yard.worker.start()
-        yard.await_done()
-        assert yard.outcomes() == {"STORAGE_FULL": 4}
-        assert yard.files() == {ballast.name}
+        made.submit(*PICTURES)
+        made.worker.start()
+        made.await_done()
+        assert made.outcomes() == {"STORAGE_FULL": 4}
+        assert made.files() == {ballast.name}
         ballast.unlink()
-        yard.submit(*PICTURES)
-        yard.await_done()
-        assert yard.outcomes() == {"STORAGE_FULL": 4, "completed": 4}
-        yard.expect_whole()
-        assert yard.worker.stop() == 0
+        made.submit(*PICTURES)
+        made.await_done()
+        assert made.outcomes() == {"STORAGE_FULL": 4, "completed": 4}
+        made.expect_whole()
+        assert made.worker.stop() == 0
     report(
         "disk full while meshes are written",
         "4 jobs, then 4 with room",
@@ -47,11 +47,11 @@ def test_a_full_disk_fails_jobs_by_name_and_leaves_no_piece(tmp_path: Path, mesh
 
 
 def test_a_disk_that_fills_up_keeps_what_was_whole(tmp_path: Path, mesh_disk: Path) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (yard, _):
-        yard.worker.start()
-        while not yard.outcomes()["STORAGE_FULL"]:
-            yard.submit(*PICTURES)
-            yard.await_done()
-        assert set(yard.outcomes()) == {"completed", "STORAGE_FULL"}
-        yard.expect_whole()
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.02) as (made, _):
+        made.worker.start()
+        while not made.outcomes()["STORAGE_FULL"]:
+            made.submit(*PICTURES)
+            made.await_done()
+        assert set(made.outcomes()) == {"completed", "STORAGE_FULL"}
+        made.expect_whole()
         assert mesh_disk.is_mount()

@@ -13,7 +13,7 @@ import pytest
 from backend.auth.agents_file import add_agent
 from backend.errors import WorkerDied
 from tests.support.faults.fake_worker import DEVICE_LOSER, HANGER, KILLER, LATE_KILLER
-from tests.support.faults.harness import FAKE_SERVICE, LEASE_SECONDS, Yard, cluster, sized, yard
+from tests.support.faults.harness import FAKE_SERVICE, LEASE_SECONDS, WorkerHarness, cluster, sized, worker_harness
 from tests.support.faults.report import report
 from tests.support.faults.web_harness import until
 
@@ -34,7 +34,7 @@ def lives(process: psutil.Process) -> bool:
         return False
 
 
-def expect_resumed(made: Yard, what: str, kills: int) -> None:
+def expect_resumed(made: WorkerHarness, what: str, kills: int) -> None:
     """Nothing lost or doubled, everything completed, and each ended run made up for in time."""
     made.await_done()
     made.expect_whole()
@@ -50,7 +50,7 @@ def expect_resumed(made: Yard, what: str, kills: int) -> None:
     )
 
 
-def in_mid_batch(made: Yard, chance: random.Random) -> None:
+def in_mid_batch(made: WorkerHarness, chance: random.Random) -> None:
     """Lets some jobs be done since the last kill, and waits for a moment within a batch."""
     made.submit(*PICTURES)
     made.await_running()
@@ -84,7 +84,7 @@ def test_killed_workers_lose_no_job(tmp_path: Path) -> None:
 def test_a_killed_service_of_one_process_loses_no_job(tmp_path: Path) -> None:
     kills, chance = sized(3, 100), random.Random(5)
     add_agent(tmp_path / "agents.json", "ann")
-    with yard(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **PATIENT) as made:
+    with worker_harness(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **PATIENT) as made:
         made.worker.start()
         for number in range(kills):
             in_mid_batch(made, chance)
@@ -107,11 +107,11 @@ def test_a_picture_that_kills_its_worker_fails_alone(tmp_path: Path, killer: byt
 @pytest.mark.parametrize("killer", [HANGER, *sized([], [KILLER, LATE_KILLER, DEVICE_LOSER])], ids=bytes.decode)
 def test_a_picture_that_kills_the_service_of_one_process_fails_alone(tmp_path: Path, killer: bytes) -> None:
     add_agent(tmp_path / "agents.json", "ann")
-    with yard(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **SOON_KILLED) as made:
+    with worker_harness(tmp_path, FAKE_SERVICE, AGENTS_FILE=tmp_path / "agents.json", PORT=0, **SOON_KILLED) as made:
         expect_it_fails_alone(made, killer, "one process")
 
 
-def expect_it_fails_alone(made: Yard, killer: bytes, where: str) -> None:
+def expect_it_fails_alone(made: WorkerHarness, killer: bytes, where: str) -> None:
     """Whatever dies with it, the guilty job fails with its reason after three runs, and nobody else does."""
     first = made.submit(*PICTURES)
     (guilty,) = made.submit(killer)

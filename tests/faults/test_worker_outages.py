@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.support.postgres import PostgresCluster
 from benchmarks.support.redis import RedisServer
-from tests.support.faults.harness import Yard, cluster, sized, until
+from tests.support.faults.harness import WorkerHarness, cluster, sized, until
 from tests.support.faults.report import report
 from tests.support.store_backends import postgres_cluster
 
@@ -22,96 +22,96 @@ GOES_ON_SECONDS = 60.0
 
 
 @contextmanager
-def busy(folder: Path) -> Iterator[tuple[Yard, RedisServer]]:
+def busy(folder: Path) -> Iterator[tuple[WorkerHarness, RedisServer]]:
     """Give a worker in the middle of a batch, with more to do; at the end all must be whole."""
-    with cluster(folder, FAKE_STEP_SECONDS=0.3, MAX_ATTEMPTS=100) as (yard, redis):
-        yard.worker.start()
-        yard.submit(*PICTURES, *PICTURES)
-        yard.await_running()
-        yield yard, redis
-        yard.await_done()
-        yard.expect_whole()
-        assert set(yard.outcomes()) == {"completed"}
-        assert yard.worker.stop() == 0
+    with cluster(folder, FAKE_STEP_SECONDS=0.3, MAX_ATTEMPTS=100) as (made, redis):
+        made.worker.start()
+        made.submit(*PICTURES, *PICTURES)
+        made.await_running()
+        yield made, redis
+        made.await_done()
+        made.expect_whole()
+        assert set(made.outcomes()) == {"completed"}
+        assert made.worker.stop() == 0
 
 
-def seconds_until_more_is_done(yard: Yard) -> float:
+def seconds_until_more_is_done(made: WorkerHarness) -> float:
     """Submit more; return how long it takes until all of it is made."""
     begun = time.monotonic()
-    more = yard.submit(*PICTURES)
-    until(lambda: {yard.job(job_id).status.value for job_id in more} == {"completed"}, yard.worker.log[-3000:])
+    more = made.submit(*PICTURES)
+    until(lambda: {made.job(job_id).status.value for job_id in more} == {"completed"}, made.worker.log[-3000:])
     return time.monotonic() - begun
 
 
 @pytest.mark.parametrize("away", [0.0, 8.0])
 def test_redis_killed_and_started_again_loses_no_job(tmp_path: Path, away: float) -> None:
     found: list[float] = []
-    with busy(tmp_path) as (yard, redis):
+    with busy(tmp_path) as (made, redis):
         for _ in range(sized(1, 5)):
             redis.kill()
             # Nobody hears of these until Redis is back.
-            yard.submit(*PICTURES)
+            made.submit(*PICTURES)
             time.sleep(away)
             redis.start()
-            found.append(seconds_until_more_is_done(yard))
+            found.append(seconds_until_more_is_done(made))
         assert max(found) <= GOES_ON_SECONDS
-        assert yard.worker.log.count("Cannot connect to redis") > 0
-        assert "CPendingDeprecationWarning" not in yard.worker.log
+        assert made.worker.log.count("Cannot connect to redis") > 0
+        assert "CPendingDeprecationWarning" not in made.worker.log
     report("Redis killed and started again", f"{len(found)} times, away for {away:.0f} s", figure(found))
 
 
 def test_a_flushed_redis_loses_no_job(tmp_path: Path) -> None:
     found: list[float] = []
-    with busy(tmp_path) as (yard, redis):
+    with busy(tmp_path) as (made, redis):
         for _ in range(sized(1, 5)):
-            yard.submit(*PICTURES)
+            made.submit(*PICTURES)
             redis.flush()
-            found.append(seconds_until_more_is_done(yard))
+            found.append(seconds_until_more_is_done(made))
         assert max(found) <= GOES_ON_SECONDS
     report("Redis flushed", f"{len(found)} times", figure(found))
 
 
 def test_a_hanging_redis_loses_no_job(tmp_path: Path) -> None:
-    with busy(tmp_path) as (yard, redis):
+    with busy(tmp_path) as (made, redis):
         redis.pause()
-        yard.submit(*PICTURES)
+        made.submit(*PICTURES)
         time.sleep(3)
         redis.resume()
-        seconds = seconds_until_more_is_done(yard)
+        seconds = seconds_until_more_is_done(made)
         assert seconds <= GOES_ON_SECONDS
     report("Redis hangs", "3 s", figure([seconds]))
 
 
 def test_a_worker_that_starts_before_redis_waits_for_it(tmp_path: Path) -> None:
-    with cluster(tmp_path) as (yard, redis):
+    with cluster(tmp_path) as (made, redis):
         redis.kill()
-        yard.worker.start()
-        yard.submit(*PICTURES)
-        until(lambda: "Cannot connect to redis" in yard.worker.log, "it says so")
+        made.worker.start()
+        made.submit(*PICTURES)
+        until(lambda: "Cannot connect to redis" in made.worker.log, "it says so")
         redis.start()
-        yard.await_done()
-        yard.expect_whole()
-        assert yard.worker.stop() == 0
+        made.await_done()
+        made.expect_whole()
+        assert made.worker.stop() == 0
 
 
 @pytest.mark.parametrize("away", [0.0, 6.0])
 def test_postgresql_started_again_under_load_loses_no_job(tmp_path: Path, away: float) -> None:
     server = postgres_cluster()
     found: list[float] = []
-    with busy(tmp_path) as (yard, _):
+    with busy(tmp_path) as (made, _):
         for _ in range(sized(1, 5)):
             restart(server, away)
-            found.append(seconds_until_more_is_done(yard))
+            found.append(seconds_until_more_is_done(made))
         assert max(found) <= GOES_ON_SECONDS
     report("PostgreSQL started again under load", f"{len(found)} times, away for {away:.0f} s", figure(found))
 
 
 def test_a_child_that_starts_while_postgresql_is_away_waits_for_it(tmp_path: Path) -> None:
     server = postgres_cluster()
-    with busy(tmp_path) as (yard, _):
+    with busy(tmp_path) as (made, _):
         server.stop()
-        yard.worker.kill_child()
-        until(lambda: "The worker is not ready" in yard.worker.log, "it says so")
+        made.worker.kill_child()
+        until(lambda: "The worker is not ready" in made.worker.log, "it says so")
         server.start()
 
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from backend.jobs.models import Status
-from tests.support.faults.harness import Yard, cluster, sized, until
+from tests.support.faults.harness import WorkerHarness, cluster, sized, until
 from tests.support.faults.report import report
 
 pytestmark = pytest.mark.slow
@@ -26,17 +26,17 @@ SHORT_MOMENTS = [("recorded", 1)]
 
 
 def test_sigterm_lets_the_batch_finish(tmp_path: Path) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=0.5) as (yard, _):
-        yard.worker.start()
-        running, waiting = yard.submit(*PICTURES), yard.submit(*PICTURES)
-        yard.await_running()
-        assert yard.worker.stop() == 0
-        assert [yard.job(job_id).status.value for job_id in running] == ["completed"] * 4
-        assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in waiting] == [("queued", 0)] * 4
-        assert yard.resources.registry.alive() == ()
-        yard.worker.start()
-        yard.await_done()
-        yard.expect_whole()
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.5) as (made, _):
+        made.worker.start()
+        running, waiting = made.submit(*PICTURES), made.submit(*PICTURES)
+        made.await_running()
+        assert made.worker.stop() == 0
+        assert [made.job(job_id).status.value for job_id in running] == ["completed"] * 4
+        assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in waiting] == [("queued", 0)] * 4
+        assert made.resources.registry.alive() == ()
+        made.worker.start()
+        made.await_done()
+        made.expect_whole()
 
 
 def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) -> None:
@@ -48,18 +48,18 @@ def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) ->
         "MAX_BATCH_SIZE": len(SIX),
         "BATCH_WAIT": 0.2,
     }
-    with cluster(tmp_path, **settings) as (yard, _):
+    with cluster(tmp_path, **settings) as (made, _):
         for moment in moments:
-            yard.worker.start()
-            yard.await_ready()
-            ids = yard.submit(*SIX)
-            until(partial(has_come, yard, ids, *moment), f"{moment}; {yard.worker.log[-3000:]}")
-            assert yard.worker.stop() == 0
-            found = [yard.job(job_id) for job_id in ids]
+            made.worker.start()
+            made.await_ready()
+            ids = made.submit(*SIX)
+            until(partial(has_come, made, ids, *moment), f"{moment}; {made.worker.log[-3000:]}")
+            assert made.worker.stop() == 0
+            found = [made.job(job_id) for job_id in ids]
             assert [(job.status, job.attempts, job.fence) for job in found] == [(Status.COMPLETED, 1, 1)] * len(ids)
-        yard.expect_whole()
-        assert "handed back" not in yard.worker.log
-        assert yard.resources.registry.alive() == ()
+        made.expect_whole()
+        assert "handed back" not in made.worker.log
+        assert made.resources.registry.alive() == ()
     report(
         "SIGTERM at a worker",
         f"a batch of {len(SIX)}, at {len(moments)} of its moments",
@@ -67,9 +67,9 @@ def test_sigterm_at_any_moment_of_a_batch_throws_nothing_away(tmp_path: Path) ->
     )
 
 
-def has_come(yard: Yard, ids: list[str], stage: str, number: int) -> bool:
+def has_come(made: WorkerHarness, ids: list[str], stage: str, number: int) -> bool:
     """Whether all jobs run and have come as far as a moment says."""
-    found = [yard.job(job_id) for job_id in ids]
+    found = [made.job(job_id) for job_id in ids]
     if any(job.status is Status.QUEUED for job in found):
         return False
     recorded = sum(job.status is Status.COMPLETED for job in found)
@@ -85,57 +85,57 @@ def _from_step(number: int) -> list[str]:
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, None])
 def test_sigterm_hands_back_a_batch_that_takes_too_long(tmp_path: Path, second: signal.Signals | None) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=4, DRAIN_SECONDS=1) as (yard, _):
-        yard.worker.start()
-        ids = yard.submit(*PICTURES)
-        yard.await_running()
-        yard.worker.send(signal.SIGTERM)
+    with cluster(tmp_path, FAKE_STEP_SECONDS=4, DRAIN_SECONDS=1) as (made, _):
+        made.worker.start()
+        ids = made.submit(*PICTURES)
+        made.await_running()
+        made.worker.send(signal.SIGTERM)
         if second is not None:
-            yard.worker.send(second)
-        assert yard.worker.wait() == 0
-        assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
-        assert "Traceback" not in yard.worker.log
+            made.worker.send(second)
+        assert made.worker.wait() == 0
+        assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
+        assert "Traceback" not in made.worker.log
 
 
 def test_sigquit_ends_the_worker_without_harm_to_its_jobs(tmp_path: Path) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=30, DRAIN_SECONDS=1) as (yard, _):
-        yard.worker.start()
-        ids = yard.submit(*PICTURES)
-        yard.await_running()
-        yard.worker.send(signal.SIGQUIT)
-        yard.worker.wait()
-        assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
+    with cluster(tmp_path, FAKE_STEP_SECONDS=30, DRAIN_SECONDS=1) as (made, _):
+        made.worker.start()
+        ids = made.submit(*PICTURES)
+        made.await_running()
+        made.worker.send(signal.SIGQUIT)
+        made.worker.wait()
+        assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
 
 
 def test_a_child_whose_parent_died_hands_its_batch_back_and_ends(tmp_path: Path) -> None:
-    with cluster(tmp_path, FAKE_STEP_SECONDS=2) as (yard, _):
-        yard.worker.start()
-        ids = yard.submit(*PICTURES)
-        yard.await_running()
-        left = yard.worker.kill()
+    with cluster(tmp_path, FAKE_STEP_SECONDS=2) as (made, _):
+        made.worker.start()
+        ids = made.submit(*PICTURES)
+        made.await_running()
+        left = made.worker.kill()
         assert len(left) == 1
         psutil.wait_procs(left, timeout=30)
         assert [each for each in left if each.is_running()] == []
-        assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
-        assert "parent process has died" in yard.worker.log
+        assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
+        assert "parent process has died" in made.worker.log
 
 
 def test_sigterm_to_all_processes_at_once_hands_the_batch_back(tmp_path: Path) -> None:
     """As systemd sends it."""
-    with cluster(tmp_path, FAKE_STEP_SECONDS=2) as (yard, _):
-        yard.worker.start()
-        ids = yard.submit(*PICTURES)
-        yard.await_running()
-        os.killpg(yard.worker.pid, signal.SIGTERM)
-        assert yard.worker.wait() == 0
-        assert [(yard.job(job_id).status.value, yard.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
-        assert yard.resources.registry.alive() == ()
+    with cluster(tmp_path, FAKE_STEP_SECONDS=2) as (made, _):
+        made.worker.start()
+        ids = made.submit(*PICTURES)
+        made.await_running()
+        os.killpg(made.worker.pid, signal.SIGTERM)
+        assert made.worker.wait() == 0
+        assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
+        assert made.resources.registry.alive() == ()
 
 
 def test_sigterm_ends_a_worker_that_waits_for_redis(tmp_path: Path) -> None:
-    with cluster(tmp_path) as (yard, redis):
+    with cluster(tmp_path) as (made, redis):
         redis.kill()
-        yard.worker.start()
-        yard.await_ready()
-        until(lambda: "Cannot connect to redis" in yard.worker.log, "it waits")
-        assert yard.worker.stop() == 0
+        made.worker.start()
+        made.await_ready()
+        until(lambda: "Cannot connect to redis" in made.worker.log, "it waits")
+        assert made.worker.stop() == 0

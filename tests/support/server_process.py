@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 REPOSITORY = Path(__file__).parents[2]
 GUNICORN = ("-m", "gunicorn", "--config", "python:backend.serve.gunicorn_conf")
 DEVELOPMENT = ("-m", "backend.main")
@@ -72,7 +72,7 @@ class ServerProcess:
     @property
     def port(self) -> int:
         """Where it listens, once it does."""
-        port = self._ports.get(timeout=PATIENCE_SECONDS)
+        port = self._ports.get(timeout=TIMEOUT_SECONDS)
         self._ports.put(port)
         return port
 
@@ -83,7 +83,7 @@ class ServerProcess:
     def ended(self) -> int:
         """Its exit status, waited for."""
         try:
-            return self.process.wait(PATIENCE_SECONDS)
+            return self.process.wait(TIMEOUT_SECONDS)
         finally:
             self.process.kill()
             self._reader.join()
@@ -127,7 +127,7 @@ def read_answer(stream: BinaryIO) -> RawAnswer:
 def connected(port: int) -> Iterator[tuple[socket.socket, BinaryIO]]:
     """Give a connection to send on, and the stream of what comes back."""
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as connection,
+        socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as connection,
         connection.makefile("rb") as stream,
     ):
         yield connection, stream

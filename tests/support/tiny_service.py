@@ -63,6 +63,7 @@ class TinyService:
     hours_ahead: float = 0.0
     retry_after: str = "1"
     download_folder: str = ""
+    public: str = ""
     healthy: bool = True
     strong_etags: bool = True
 
@@ -79,6 +80,7 @@ class TinyService:
         add("/api/agent/status/<name>", view_func=require_agent_token("status")(self.status))
         add("/api/agent/download/<name>", view_func=require_agent_token("download")(self.download))
         add("/api/agent/jobs/<name>", view_func=require_agent_token("generate")(self.cancel), methods=["DELETE"])
+        add("/api/agent/jobs/<name>/again", view_func=require_agent_token("generate")(self.again), methods=["POST"])
         add("/api/agent/jobs", view_func=require_agent_token("status")(self.jobs))
         add("/api/agent/health", view_func=self.health)
         self.app.register_error_handler(ServiceError, self.refuse)
@@ -88,7 +90,10 @@ class TinyService:
 
     def generate(self) -> tuple[Response, int]:
         def submit() -> dict[str, Any]:
-            job = self._submit(request.files["image"].read())
+            # A job of several views is told from others by all of them.
+            views = sorted(request.files.items())
+            job = self._submit(b"".join(file.read() for _, file in views))
+            job.fields.update({name: file.filename or "" for name, file in views if name != "image"})
             return {"job_id": job.id, "status": job.status, "status_url": url_for("status", name=job.id)}
 
         answer = self._once(submit)
@@ -145,6 +150,14 @@ class TinyService:
         job.status = "cancelled"
         return jsonify(success=True, **self._described(job))
 
+    def again(self, name: str) -> tuple[Response, int]:
+        def submit() -> dict[str, Any]:
+            job = self._submit(self._find(name).image)
+            job.fields = {**self._find(name).fields, **job.fields}
+            return {"job_id": job.id, "status": job.status, "status_url": self.public + url_for("status", name=job.id)}
+
+        return jsonify(success=True, **self._once(submit)), 202
+
     def jobs(self) -> Response:
         newest, limit = sorted(self.job, reverse=True), int(request.args.get("limit", 20))
         start = newest.index(request.args["cursor"]) + 1 if "cursor" in request.args else 0
@@ -192,15 +205,20 @@ class TinyService:
     def _described(self, job: TinyJob) -> dict[str, Any]:
         done = job.status == "completed"
         fmt = job.fields.get("format", "glb")
+        url = f"{self.public}{self.download_folder or '/api/agent/download/'}{job.id}.{fmt}" if done else None
+        link = f"{url}?expires=1760000000&signature={'0' * 64}" if done else None
         return {
             "job_id": job.id,
+            "status_url": f"{self.public}/api/agent/status/{job.id}",
             "batch_id": None,
             "status": job.status,
             "progress": 100 if done else 40,
             "current_step": "denoising" if job.status == "processing" else "",
             "eta_seconds": None if done else 7.5,
             "queue_position": 3 if job.status == "queued" else None,
-            "download_url": f"{self.download_folder or '/api/agent/download/'}{job.id}.{fmt}" if done else None,
+            "download_url": url,
+            "signed_url": link,
+            "files": [{"format": fmt, "url": url, "signed_url": link, "bytes": len(job.image)}] if done else [],
             "processing_time": 1.25 if done else None,
             "metadata": {"format": fmt, "faces": 1234, "watertight": True, "seed": 7, "file_size": len(job.image)}
             | ({"warnings": self.warnings} if self.warnings else {})

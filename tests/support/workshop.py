@@ -25,7 +25,7 @@ from tests.support.fake_gpu import FakeProcessor
 from tests.support.store_backends import ManualClock
 
 MODEL = "demo"
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 class Counts:
@@ -143,7 +143,7 @@ def workshop(folder: Path, database: Database, **settings: Any) -> Iterator[Work
 
 def eventually(condition: Callable[[], bool]) -> None:
     """Wait until something holds; fail when it never does."""
-    until = time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < until, "it never came to be"
         time.sleep(0.01)

@@ -78,7 +78,7 @@ def look_at_device(settings: Settings) -> str:
 def look_at_previews(find: Callable[[str], object] = find_spec) -> str:
     """Say whether previews can be drawn; a service without them makes meshes all the same."""
     if find("embreex") is None:
-        return "Meshes are made without previews: embreex is not installed (pip install embreex)."
+        return "Meshes are made without previews: embreex is not installed (pip install 'orfeas[rendering]')."
     return "Previews and turntables can be drawn."
 
 

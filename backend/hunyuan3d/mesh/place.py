@@ -25,7 +25,7 @@ import trimesh
 from numpy.typing import NDArray
 
 from backend.hunyuan3d.mesh.ops import require_usable
-from backend.hunyuan3d.mesh.topology import Vertices
+from backend.hunyuan3d.mesh.topology import Vertices, used_bounds
 from backend.limits import Place, Upright
 
 Level = Literal["under side", "axis"]
@@ -81,7 +81,7 @@ def place_mesh(
     if upright == "auto" and view_aligned:
         vertices, done = _leveled(mesh, vertices, place)
     if place != "as_is":
-        low, high = vertices[faces].min(axis=(0, 1)), vertices[faces].max(axis=(0, 1))
+        low, high = used_bounds(vertices, faces)
         middle = (low + high) / 2
         vertices = vertices - [middle[0], low[1] if place == "ground" else middle[1], middle[2]]
     if upright == "auto" and place == "ground":

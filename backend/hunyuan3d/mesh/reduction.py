@@ -8,6 +8,7 @@ hold, the next larger one is tried. This module does not know how edges are cont
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +16,15 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from backend.errors import DecimationFailed
+from backend.hunyuan3d.mesh.decimation import contract
 from backend.hunyuan3d.mesh.ops import (
+    Contract,
     Decimation,
     MeshFacts,
     check_target_faces,
     is_watertight,
     mesh_facts,
+    require_usable,
     try_to_decimate,
 )
 from backend.hunyuan3d.mesh.sampling import spread_points
@@ -31,32 +35,42 @@ _BOUNDS, _VOLUME, _DISTANCE = 0.02, 0.1, 0.02
 _POINTS = 20_000
 
 
-def reduce_mesh(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
+def reduce_mesh(mesh: trimesh.Trimesh, target_faces: int, contract: Contract = contract) -> Decimation:
     """Reduce a mesh to at most `target_faces` faces, or to the next larger count at which it is still the same thing.
 
     Counts up to eight times the target are tried. Where none holds, a mesh of up to 32 times as many stays as it is.
     Raises InvalidTargetFaces, InvalidMesh, DecimationFailed where none holds.
     """
     check_target_faces(target_faces)
+    require_usable(mesh)
+    if len(mesh.faces) <= target_faces:
+        return _as_it_is(mesh, target_faces)
+    # Large meshes are contracted by another process, so that this one has time to measure.
+    with ThreadPoolExecutor(1, "measure") as beside:
+        return _reduced(mesh, target_faces, contract, beside.submit(_Reference.of, mesh))
+
+
+def _reduced(mesh: trimesh.Trimesh, target_faces: int, contract: Contract, reference: Future[_Reference]) -> Decimation:
     before = len(mesh.faces)
-    reference: _Reference | None = None
     for factor in _LARGER:
-        count = round(target_faces * factor)
-        found = try_to_decimate(mesh, count)
+        found = try_to_decimate(mesh, round(target_faces * factor), contract)
         if found is None:
             continue
         if not found.changed:
             return Decimation(mesh, target_faces, before, before, found.watertight, changed=False)
-        reference = reference or _Reference.of(mesh)
-        if reference.holds(found.mesh):
+        if reference.result().holds(found.mesh):
             return Decimation(found.mesh, target_faces, before, found.faces_after, found.watertight, changed=True)
     if before <= _LEFT_ALONE * target_faces:
-        return Decimation(mesh, target_faces, before, before, is_watertight(mesh), changed=False)
+        return _as_it_is(mesh, target_faces)
     most = round(target_faces * _LARGER[-1])
     raise DecimationFailed(
         f"The mesh cannot be reduced to {target_faces} faces, nor to {most}, and keep its shape; ask for more.",
         details={"asked": target_faces, "faces": before},
     )
+
+
+def _as_it_is(mesh: trimesh.Trimesh, target_faces: int) -> Decimation:
+    return Decimation(mesh, target_faces, len(mesh.faces), len(mesh.faces), is_watertight(mesh), changed=False)
 
 
 @dataclass(frozen=True, eq=False)

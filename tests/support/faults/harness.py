@@ -39,7 +39,7 @@ from tests.support.redis_backend import redis_server
 from tests.support.running import REPOSITORY
 from tests.support.store_backends import empty_database
 
-__all__ = ["AGENT", "LEASE_SECONDS", "Process", "Yard", "cluster", "sized", "until"]
+__all__ = ["AGENT", "LEASE_SECONDS", "Process", "WorkerHarness", "cluster", "sized", "until"]
 
 AGENT = "ann"
 LEASE_SECONDS = 5
@@ -130,7 +130,7 @@ class Process:
 
 
 @dataclass(eq=False)
-class Yard:
+class WorkerHarness:
     """A worker with everything around it, and jobs for it.
 
     kills : when every run was ended by a kill, seconds since 1970
@@ -230,19 +230,19 @@ class Yard:
 @contextmanager
 def cluster(
     folder: Path, arguments: Sequence[str] = FAKE_WORKER, **settings: object
-) -> Iterator[tuple[Yard, RedisServer]]:
+) -> Iterator[tuple[WorkerHarness, RedisServer]]:
     """PostgreSQL, Redis and a worker (not started) while the block runs.
 
     settings : variables of the worker's environment
     """
     redis = redis_server()
     given = {"CELERY_BROKER_URL": redis.url, "DATABASE_URL": empty_database("postgresql", folder), **settings}
-    with yard(folder, arguments, **given) as made:
+    with worker_harness(folder, arguments, **given) as made:
         yield made, redis
 
 
 @contextmanager
-def yard(folder: Path, arguments: Sequence[str], **settings: object) -> Iterator[Yard]:
+def worker_harness(folder: Path, arguments: Sequence[str], **settings: object) -> Iterator[WorkerHarness]:
     """Jobs, files and a worker or service (not started) while the block runs; rings where there is a broker."""
     data = folder / "data"
     given = {"ORFEAS_DATA_DIR": data, "LEASE_SECONDS": LEASE_SECONDS, "SWEEP_SECONDS": 2, **settings}
@@ -254,7 +254,7 @@ def yard(folder: Path, arguments: Sequence[str], **settings: object) -> Iterator
     try:
         with job_events(resources.database) as events:
             try:
-                yield Yard(data, resources, worker, events, notifier)
+                yield WorkerHarness(data, resources, worker, events, notifier)
             finally:
                 worker.kill_all()
     finally:

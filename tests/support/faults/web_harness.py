@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import select
 
@@ -34,8 +34,11 @@ from orfeas_client.signing import EMPTY_DIGEST
 from tests.support.hostile import FORM, Part, encode_form
 from tests.support.running import API, Agent, Answer, RunningService, running_service
 
+if TYPE_CHECKING:
+    from tests.support.fake_gpu import FakeProcessor
+
 LONG = os.environ.get("FAULTS", "short") == "long"
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 _Value = TypeVar("_Value")
 
 
@@ -44,7 +47,7 @@ def sized(short: _Value, long: _Value) -> _Value:
     return long if LONG else short
 
 
-def until(condition: Callable[[], bool], what: str = "", seconds: float = PATIENCE_SECONDS) -> None:
+def until(condition: Callable[[], bool], what: str = "", seconds: float = TIMEOUT_SECONDS) -> None:
     """Wait until something holds; fail when it never does."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -135,7 +138,7 @@ class Callers:
         """End all threads and wait for them."""
         self._stopping.set()
         for thread in self._threads:
-            thread.join(PATIENCE_SECONDS)
+            thread.join(TIMEOUT_SECONDS)
             assert not thread.is_alive(), "a caller hangs"
         if self.failures:
             raise self.failures[0]
@@ -166,7 +169,7 @@ class Insistent:
     def submit(self, body: bytes, path: str = "/generate-3d") -> tuple[str, ...]:
         """Send a form until it is answered; return the ids of its jobs."""
         key = secrets.token_hex(8)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
             assert time.monotonic() < deadline, f"never answered; {self.service.log_tail}"
             self.tries[key] += 1
@@ -196,7 +199,7 @@ def send_slowly(
     service: RunningService, target: str, headers: Mapping[str, str], body: bytes, seconds: float, pieces: int = 8
 ) -> Answer:
     """Send a POST whose body takes its time."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=TIMEOUT_SECONDS)
     try:
         connection.putrequest("POST", target, skip_accept_encoding=True)
         for name, value in {**headers, "Content-Length": str(len(body)), "Connection": "close"}.items():
@@ -214,11 +217,11 @@ def send_slowly(
         connection.close()
 
 
-# What lies behind
+# What a service has stored
 
 
 @dataclass(eq=False)
-class Behind:
+class ServiceRecords:
     """The job table and the files of a service, looked at from beside it."""
 
     database: Database
@@ -250,7 +253,7 @@ class Behind:
 
     def wait_until_done(self) -> None:
         """Wait until no job waits or runs."""
-        until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done", 5 * PATIENCE_SECONDS)
+        until(lambda: not {"queued", "processing"} & self.counts().keys(), "all jobs done", 5 * TIMEOUT_SECONDS)
 
     def expect_whole(self, promised: Mapping[str, tuple[str, ...]]) -> None:
         """Every promised job is completed with its mesh, no other was made, and nothing is half-written.
@@ -283,10 +286,10 @@ class Behind:
 
 
 @contextmanager
-def behind(service: RunningService) -> Iterator[Behind]:
-    """Give what lies behind a service, until the block ends."""
+def records_of(service: RunningService) -> Iterator[ServiceRecords]:
+    """Give what a service has stored, until the block ends."""
     with service.database() as database:
-        yield Behind(
+        yield ServiceRecords(
             database,
             JobStore(database, utc_now),
             LocalFiles(service.data / "inputs"),
@@ -296,15 +299,15 @@ def behind(service: RunningService) -> Iterator[Behind]:
 
 
 @contextmanager
-def fake_worker(service: RunningService, **settings: object) -> Iterator[None]:
+def fake_worker(service: RunningService, model: FakeProcessor | None = None, **settings: object) -> Iterator[None]:
     """Run a worker of this process beside a service that has none: all of it is real but the model."""
     from backend.batch_processor import BatchProcessor
     from backend.jobs.notifier import LocalNotifier
     from backend.jobs.worker_registry import WorkerRegistry
     from tests.support.fake_gpu import FakeProcessor
 
-    with behind(service) as resources:
-        processor = FakeProcessor()
+    with records_of(service) as resources:
+        processor = model or FakeProcessor()
         worker = BatchProcessor(
             resources.store,
             lambda: processor,
@@ -363,7 +366,7 @@ def _ask(port: int, agent: Agent, nonce: str) -> int:
         "X-Agent-Content-SHA256": EMPTY_DIGEST,
         "X-Agent-Signature": sign_request(agent.api_key, "GET", target, "", agent.agent_id, time_, nonce, EMPTY_DIGEST),
     }
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", target, headers=headers)
         return connection.getresponse().status
