@@ -21,6 +21,7 @@ from pathlib import Path
 from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
 from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, NothingToLink, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
+from orfeas_client.field_options import FORMATS, add_fields, add_views, read_fields, read_views
 from orfeas_client.file_names import first_free
 
 DONE, REFUSED, BAD_OPTIONS, UNREACHABLE, FILE_TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -28,28 +29,6 @@ COMMAND = "orfeas-client"
 DEFAULT_URL = "http://127.0.0.1:5000"
 MAX_IMAGES = 10
 
-_FORMATS = ("glb", "stl", "obj", "ply", "3mf", "usdz")
-_ACCELERATIONS = ("none", "balanced", "fast")
-_FIELDS = (
-    "format",
-    "quality",
-    "steps",
-    "guidance_scale",
-    "acceleration",
-    "seed",
-    "target_faces",
-    "remove_background",
-    "scale_mm",
-    "octree_resolution",
-    "objects",
-    "color",
-    "place",
-    "upright",
-    "compress",
-    "preview",
-    "turntable",
-    "label",
-)
 _NOBODY = "nobody"
 _Connect = Callable[..., AgentClient]
 
@@ -105,18 +84,21 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
 
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
-    fields = _fields(options)
+    fields, views = read_fields(options), read_views(options)
+    if (options.image is None) == (not views):
+        raise ClientError("Give one PICTURE, or several views of one object: --front, --left, --back, --right.")
+    image: Path = options.image or next(iter(views.values()))
     if output.suffix and not output.is_dir():
         fields["format"] = _format_of(output, fields.get("format"))
         target = output
     else:
-        target = _targets([options.image], _folder(output), fields)[0]
+        target = _targets([image], _folder(output), fields)[0]
     _check_writable(target)
-    return _make(client, [options.image], [target], fields, screen, options)
+    return _make(client, [image], [target], fields, screen, options, views)
 
 
 def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
-    fields = _fields(options)
+    fields = read_fields(options)
     targets = _targets(options.images, _folder(options.output), fields)
     for target in targets:
         _check_writable(target)
@@ -130,15 +112,21 @@ def _make(
     fields: Fields,
     screen: Screen,
     options: argparse.Namespace,
+    views: Mapping[str, Path] | None = None,
 ) -> int:
-    """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it."""
+    """Every picture sent, waited for and fetched, a batch at a time; the table shows what came of it.
+
+    views : of the one object, in place of its picture
+    """
     results: list[Made] = []
     try:
         for group in _groups(len(images)):
             sent = [images[place] for place in group]
-            finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False))
+            finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False), views)
             for image, place, job in zip(sent, group, finished, strict=True):
                 results.append(_fetched(client, str(image), job, targets[place], bool(options.preview)))
+                if len(images) > 1:
+                    screen.tell(results[-1], len(results), len(images))
     finally:
         if results:
             screen.made(results)
@@ -146,10 +134,17 @@ def _make(
 
 
 def _run_jobs(
-    client: AgentClient, images: Sequence[Path], fields: Fields, screen: Screen, accept_partial: bool
+    client: AgentClient,
+    images: Sequence[Path],
+    fields: Fields,
+    screen: Screen,
+    accept_partial: bool,
+    views: Mapping[str, Path] | None,
 ) -> Sequence[Job]:
     sent: Job | Batch
-    if len(images) == 1:
+    if views:
+        sent = client.generate(views=views, **fields)
+    elif len(images) == 1:
         sent = client.generate(images[0], **fields)
     else:
         sent = client.batch(images, accept_partial=accept_partial, **fields)
@@ -199,7 +194,7 @@ def _cutout(client: AgentClient, options: argparse.Namespace, screen: Screen) ->
 
 def _again(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
-    fields = _fields(options)
+    fields = read_fields(options)
     target = output if output.suffix and not output.is_dir() else None
     if target is not None:
         fields["format"] = _format_of(target, fields.get("format"))
@@ -297,10 +292,10 @@ def _folder(path: Path) -> Path:
 def _format_of(output: Path, asked: str | None) -> str:
     """Return the format for a file of this name. Raises ClientError when the name says another one, or none."""
     suffix = output.suffix[1:].lower()
-    if asked is None and suffix not in _FORMATS:
-        raise ClientError(f"{output} says no format: end its name in one of {', '.join(_FORMATS)}, or give --format.")
+    if asked is None and suffix not in FORMATS:
+        raise ClientError(f"{output} says no format: end its name in one of {', '.join(FORMATS)}, or give --format.")
     first = (asked or "").partition(",")[0]
-    if asked is not None and suffix in _FORMATS and suffix != first:
+    if asked is not None and suffix in FORMATS and suffix != first:
         raise ClientError(f"{output} would be called {suffix} and be {first}: give --format {suffix}, or another name.")
     return asked or suffix
 
@@ -314,17 +309,6 @@ def _check_writable(target: Path) -> None:
             pass
     except OSError as failure:
         raise LocalFileError(f"{target} cannot be written: {failure.strerror or failure}.") from failure
-
-
-def _fields(options: argparse.Namespace) -> Fields:
-    given: Fields = {}
-    for name in _FIELDS:
-        value = getattr(options, name)
-        if name == "format" and value is not None:
-            value = ",".join(dict.fromkeys(value))
-        if value is not None:
-            given[name] = value  # type: ignore[literal-required]  # _FIELDS are its keys, as a test sees to
-    return given
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -355,22 +339,23 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
-    generate.add_argument("image", metavar="PICTURE", type=Path, help="picture file with one object on it")
+    generate.add_argument("image", nargs="?", metavar="PICTURE", type=Path, help="picture file with one object on it")
+    add_views(generate)
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
-    _add_fields(generate)
+    add_fields(generate)
     again = command("again", _again, "make an earlier picture's mesh anew, with the options that are given changed")
     again.add_argument("id", help="the earlier job's id")
     again.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here, by its id)")
-    _add_fields(again)
+    add_fields(again)
     link = command("link", _link, "show an address at which anybody may fetch a mesh, or a batch, for about an hour")
     link.add_argument("id", help="a job's or batch's id")
-    link.add_argument("-f", "--format", choices=_FORMATS, help="of a job's meshes (default: the main one)")
+    link.add_argument("-f", "--format", choices=FORMATS, help="of a job's meshes (default: the main one)")
     batch = command("batch", _batch, "make the meshes of several pictures")
     batch.add_argument("images", type=Path, nargs="+", metavar="PICTURE", help="any number; sent by up to ten")
     batch.add_argument("-o", "--output", type=Path, default=Path(), metavar="FOLDER", help="default: here")
     partial = "make the meshes of the good pictures when others are bad (default: of none then)"
     batch.add_argument("--accept-partial", action="store_true", help=partial)
-    _add_fields(batch)
+    add_fields(batch)
     cutout = command("cutout", _cutout, "cut the object out of one picture, to look at before a mesh is made")
     cutout.add_argument("image", metavar="PICTURE", type=Path, help="as for generate")
     cutout.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file or folder (default: here)")
@@ -394,37 +379,3 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
-
-
-def _format_names(text: str) -> list[str]:
-    """Take a list of formats apart. Raises ArgumentTypeError."""
-    names = [name.strip().lower() for name in text.split(",")]
-    unknown = next((name for name in names if name not in _FORMATS), None)
-    if unknown is not None:
-        raise argparse.ArgumentTypeError(f"the formats are {', '.join(_FORMATS)}, not {unknown!r}")
-    return names
-
-
-def _add_fields(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "-f", "--format", action="extend", type=_format_names, metavar="FORMATS",
-        help=f"{', '.join(_FORMATS)}; comma lists, repeats; first the main one (default: the output's suffix, or glb)",
-    )  # fmt: skip
-    add("--preview", action="store_const", const=True, help="fetch the picture that the service draws of the mesh too")
-    add("--turntable", action="store_const", const=True, help="have the mesh drawn as it turns as well")
-    add("--quality", type=int, metavar="Q", help="1 to 10 (default: 7)")
-    add("--steps", type=int, metavar="N", help="denoising steps, 10 to 100 (default: the checkpoint's)")
-    add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
-    add("--acceleration", choices=_ACCELERATIONS, help="faster, slightly different meshes (default: none)")
-    add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, or -1 for one that is drawn (the default)")
-    add("--target-faces", metavar="N", help="at most so many faces, 100 to 2 000 000, or none for all")
-    add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
-    add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100)")
-    add("--octree-resolution", type=int, metavar="R", help="cells a side, in place of what quality says")
-    add("--objects", choices=("all", "largest"), help="which pieces are kept (default: all)")
-    add("--color", choices=("auto", "none", "vertex", "texture"), help="colours from the picture (default: auto)")
-    add("--place", choices=("ground", "center", "as_is"), help="where the mesh lies (default: ground)")
-    add("--upright", choices=("auto", "off"), help="whether a mesh that leans is levelled (default: auto)")
-    add("--compress", choices=("none", "meshopt", "draco"), help="of GLB files (default: none)")
-    add("--label", metavar="TEXT", help="what to call it: `jobs --label TEXT` finds it again")

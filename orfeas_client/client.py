@@ -39,6 +39,9 @@ from orfeas_client.retries import PassingFailure, RetryPolicy
 from orfeas_client.transport import API_PATH, Outgoing, Transport, read_json, refusal_of
 from orfeas_client.upload import ImageSource, MultipartBody
 
+VIEWS = ("front", "left", "back", "right")
+"""From where an object may be shown in a picture of its own."""
+
 Progress = Callable[[Job | Batch], None]
 
 _FIRST_PAUSE = 0.25
@@ -110,19 +113,24 @@ class AgentClient:
 
     def generate(
         self,
-        image: ImageSource,
+        image: ImageSource | None = None,
         *,
+        views: Mapping[str, ImageSource] | None = None,
         run_async: bool = True,
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Job:
         """Send one picture, a path or a file's bytes, and return its job.
 
+        views : several pictures of one object in its place, by `front`, `left`, `back` and `right`, for a service whose
+            model takes them: `capabilities.views` of `/me`
         run_async : False waits at the service for as long as that lets a request wait; the job may be done then
         idempotency_key : the request's name, drawn when absent; give one to repeat a request after a crash of yours
+        Raises ClientError unless there is exactly one of image and views, and every view is of the four.
         """
         texts = {**_texts(fields), "async": _text(run_async)}
-        return read_submitted_job(self._post("/generate-3d", MultipartBody(texts, [image], "image"), idempotency_key))
+        body = MultipartBody(texts, *_inputs(image, views or {}))
+        return read_submitted_job(self._post("/generate-3d", body, idempotency_key))
 
     def batch(
         self,
@@ -333,6 +341,18 @@ class AgentClient:
             longest_asked=longest,
             on_retry=report,
         )
+
+
+def _inputs(image: ImageSource | None, views: Mapping[str, ImageSource]) -> tuple[list[ImageSource], list[str]]:
+    """Return the pictures of one object, and the fields that they are sent as. Raises ClientError."""
+    if (image is None) == (not views):
+        raise ClientError("An object is made of one picture, or of several views of it: give exactly one of these.")
+    unknown = sorted(set(views) - set(VIEWS))
+    if unknown:
+        raise ClientError(f"There is no view {', '.join(unknown)}; the views are {', '.join(VIEWS)}.")
+    if image is not None:
+        return [image], ["image"]
+    return list(views.values()), [f"view_{view}" for view in views]
 
 
 def _segment(text: str) -> str:

@@ -74,6 +74,10 @@ class Screen(Terminal):
         with self.progress_on(*columns) as progress:
             yield Bars(progress, names)
 
+    def tell(self, result: Made, number: int, images: int) -> None:
+        """Say what became of a picture as soon as that is known. number : how many are done with it, of all."""
+        self.say(f"{number}/{images} {result.image}: {result.problem or result.file}")
+
     def made(self, results: Sequence[Made]) -> None:
         """Print what was made of each picture."""
         if self._as_json:

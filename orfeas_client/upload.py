@@ -35,15 +35,16 @@ class MultipartBody:
     digest : lower-case hex SHA-256 of all of them; len() : how many there are
     """
 
-    def __init__(self, fields: Mapping[str, str], images: Sequence[ImageSource], name: str) -> None:
+    def __init__(self, fields: Mapping[str, str], images: Sequence[ImageSource], name: str | Sequence[str]) -> None:
         """Measure the form and its digest; every file is read once.
 
-        fields : the form's texts; name : the field that every picture is sent as
+        fields : the form's texts; name : the field that every picture is sent as, or one for each
         Raises LocalFileError.
         """
         boundary = secrets.token_hex(16)
         self.content_type = f"multipart/form-data; boundary={boundary}"
-        self._parts = tuple(_parts(boundary, fields, images, name))
+        names = [name] * len(images) if isinstance(name, str) else name
+        self._parts = tuple(_parts(boundary, fields, images, names))
         self._size = sum(part.size for part in self._parts)
         digest = hashlib.sha256()
         for chunk in self:
@@ -59,10 +60,12 @@ class MultipartBody:
             yield from _chunks(part)
 
 
-def _parts(boundary: str, fields: Mapping[str, str], images: Sequence[ImageSource], name: str) -> Iterator[_Part]:
+def _parts(
+    boundary: str, fields: Mapping[str, str], images: Sequence[ImageSource], names: Sequence[str]
+) -> Iterator[_Part]:
     for field, value in fields.items():
         yield _text(f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"\r\n\r\n{value}\r\n')
-    for image in images:
+    for image, name in zip(images, names, strict=True):
         file = image if isinstance(image, bytes) else Path(image)
         label = _quoted("picture" if isinstance(file, bytes) else file.name)
         yield _text(

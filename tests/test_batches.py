@@ -28,6 +28,7 @@ from tests.support.agent_service import (
     image,
     refused,
 )
+from tests.support.picture_files import encode, gif, ramp
 from tests.support.workshop import eventually
 
 CUT = good_png()[:-30]
@@ -204,6 +205,25 @@ def test_accept_partial_is_true_or_false(service: AgentService, value: str) -> N
 
 def test_accept_partial_is_no_field_of_a_single_image(service: AgentService) -> None:
     assert refused(service.generate(image(), PARTIAL)) == (400, "UNKNOWN_FIELD")
+
+
+def test_pictures_of_all_formats_run_where_others_of_theirs_are_bad(service: AgentService) -> None:
+    good = {form: encode(ramp(), form) for form in ("AVIF", "GIF", "BMP", "TIFF", "WEBP")}
+    bad = {
+        "cut.avif": (good["AVIF"][:-40], "INVALID_IMAGE"),
+        "cut.tiff": (good["TIFF"][:900], "INVALID_IMAGE"),
+        "bomb.gif": (gif(screen=(60_000, 60_000)), "INVALID_IMAGE"),
+        "picture.png": (b"%PDF-1.7", "UNSUPPORTED_IMAGE"),
+    }
+    parts = [named(content, f"good.{form}") for form, content in good.items()]
+    answer = service.batch(*parts, *(named(content, name) for name, (content, _) in bad.items()), PARTIAL)
+    assert answer.status_code == 202
+    refusals = answer.get_json()["refused"]
+    assert [(each["filename"], each["code"]) for each in refusals] == [(name, code) for name, (_, code) in bad.items()]
+    assert [each["index"] for each in refusals] == [5, 6, 7, 8]
+    assert len(service.images()) == service.services.store.counts().queued == len(good)
+    strict = service.batch(parts[0], named(bad["cut.tiff"][0], "cut.tiff"))
+    assert refused(strict) == (400, "INVALID_IMAGE")
 
 
 def test_a_damaged_png_is_invalid_by_either_call(service: AgentService) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
+from backend.cli.arguments import CommandLine
 from backend.cli.console import Terminal
-from backend.cli.generate import CommandLine, main
+from backend.cli.generate import main
 from backend.cli.output_names import plan_names
 from backend.errors import (
     CheckpointKeyError,
@@ -104,7 +107,25 @@ def test_every_image_gets_a_mesh_and_a_preview(shell: Shell) -> None:
     with Image.open(shell.output / "mug.preview.png") as preview:
         assert preview.width > 1000
     # The stand-in's shapes come without a cut-out.
-    assert set(shell.err.getvalue().splitlines()) == {NO_COLORS}
+    assert shell.err.getvalue().splitlines()[2:] == [NO_COLORS]
+
+
+def test_each_mesh_is_told_of_as_soon_as_it_is_done(shell: Shell) -> None:
+    said: list[str] = []
+
+    class Watching(StandIn):
+        def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
+            said.append(shell.err.getvalue())
+            return super().__call__(images, **options)
+
+    paths = [shell.image(f"p{k}.png") for k in range(3)]
+    stand_in = Watching({"p1.png": NoForeground()})
+    shell(*paths, "-o", shell.output, "--batch-size", 1, "--no-preview", processor=stand_in)
+    first, second, third = shell.err.getvalue().splitlines()[:3]
+    assert re.fullmatch(rf"1/3 {paths[0]}: {shell.output}/p0\.glb \(320 faces, \d+\.\d s\)", first)
+    assert second.startswith(f"2/3 {paths[1]}: No object was found")
+    assert third.startswith(f"3/3 {paths[2]}: ")
+    assert said == ["", f"{first}\n", f"{first}\n{second}\n"]
 
 
 def test_table_says_what_was_made(shell: Shell) -> None:
@@ -176,14 +197,40 @@ def test_what_is_not_asked_is_left_to_the_checkpoint(shell: Shell) -> None:
 
 
 def test_one_bad_image_spoils_only_itself(shell: Shell) -> None:
-    paths = [shell.image("good.png"), shell.image("blank.png"), shell.folder / "absent.png"]
+    (shell.folder / "text.png").write_text("not a picture")
+    paths = [shell.image("good.png"), shell.image("blank.png"), shell.folder / "text.png"]
     stand_in = StandIn({"blank.png": NoForeground()})
     assert shell(*paths, "-o", shell.output, "--contact-sheet", processor=stand_in) == 1
     assert shell.made() == ["contact-sheet.png", "good.glb", "good.preview.png"]
     said = shell.out.getvalue()
     assert "No object was found" in said
-    assert "There is no file" in said
+    assert "text.png: its content is not that of a picture" in said
     assert "Traceback" not in said + shell.err.getvalue()
+    # What its file says by itself was said before the others were made.
+    assert "text.png" in shell.err.getvalue().splitlines()[0]
+    assert [names for names, _ in stand_in.calls] == [["good.png", "blank.png"]]
+
+
+def test_nothing_is_loaded_for_pictures_of_which_none_can_be_read(shell: Shell) -> None:
+    path = shell.folder / "text.png"
+    path.write_text("not a picture")
+    assert shell(path, "-o", shell.output, processor=AssertionError("it was loaded")) == 1
+    assert "text.png: its content is not that of a picture" in shell.out.getvalue()
+
+
+def test_all_that_is_wrong_is_named_at_once_before_anything_is_loaded(shell: Shell) -> None:
+    arguments = [shell.folder / "absent.png", shell.image("a.png"), shell.folder]
+    wrong = ["--steps", "many", "--seed", "-2", "--color", "red", "--format", "glb,fbx", "--dtype", "fp7"]
+    more = ["--device", "abacus", "--compress", "zip", "--target-faces", "5", "--batch-size", "0"]
+    code = shell(*arguments, *wrong, *more, "-o", shell.output, processor=AssertionError("it was loaded"))
+    assert code == 2
+    said = shell.err.getvalue().splitlines()
+    assert all(line.startswith("error: ") for line in said)
+    named = ("--steps", "--seed", "--color", "--format", "--dtype", "--device", "--compress", "--target-faces")
+    for what in (*named, "--batch-size", "absent.png is not there", f"{shell.folder} is a folder"):
+        assert sum(what in line for line in said) == 1, what
+    assert len(said) == len(named) + 3
+    assert not shell.output.exists()
 
 
 def test_batch_too_large_for_the_device_is_halved(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +313,7 @@ def test_bad_parameter_is_refused_before_anything_is_loaded(shell: Shell, wrong:
     assert len(shell.err.getvalue().splitlines()) == 1
 
 
-@pytest.mark.parametrize("wrong", [[], ["a.png", "--steps", "many"], ["a.png", "--no-such-option"]])
+@pytest.mark.parametrize("wrong", [["a.png", "--steps"], ["a.png", "--no-such-option"]])
 def test_senseless_usage_exits_with_two(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(wrong)
@@ -308,6 +355,72 @@ def test_interruption_keeps_what_is_done(shell: Shell) -> None:
     assert shell.made() == ["p0.glb"]
     assert "p0.glb" in shell.out.getvalue()
     assert "Interrupted" in shell.err.getvalue()
+
+
+def test_termination_keeps_what_is_done_and_shows_it(shell: Shell) -> None:
+    class Ended(StandIn):
+        def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
+            if self.calls:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__call__(images, **options)
+
+    before = signal.getsignal(signal.SIGTERM)
+    paths = [shell.image(f"p{k}.png") for k in range(3)]
+    assert shell(*paths, "-o", shell.output, "--batch-size", 1, "--no-preview", processor=Ended()) == 143
+    assert shell.made() == ["p0.glb"]
+    assert "p0.glb" in shell.out.getvalue()
+    assert "Terminated" in shell.err.getvalue()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_views_are_one_object_called_as_the_first_is(shell: Shell) -> None:
+    given: list[Any] = []
+
+    class Viewing(StandIn):
+        def __call__(self, images: Sequence[Any], **options: Any) -> list[ShapeResult]:
+            given.extend(images)
+            return super().__call__([views["front"] for views in images], **options)
+
+    front, back = shell.image("cat.png"), shell.image("behind.png")
+    options = ["--checkpoint", str(GOLDEN.parent / "tiny-2mv"), "-o", str(shell.output), "--no-preview"]
+    assert shell("--back", back, "--front", front, *options, processor=Viewing()) == 0
+    assert given == [{"front": front, "back": back}]
+    assert shell.made() == ["cat.glb"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--front", "a.png", "b.png", "--checkpoint", "hunyuan3d-2mv"],
+            "Give pictures, one for each object, or views",
+        ),
+        ([], "Give pictures, one for each object, or views"),
+        (["--front", "a.png", "--left", "b.png"], "demo takes one picture of an object, not several views"),
+        (["--front", "a.png", "--left", "b.png", "--checkpoint", "hunyuan3d-2.1"], "hunyuan3d-2.1 takes one picture"),
+        (["--front", "a.png", "--left", "c.png", "--checkpoint", "someone/model"], "c.png is not there"),
+    ],
+)
+def test_views_are_checked_before_anything_is_loaded(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(shell.folder)
+    for name in ("a.png", "b.png"):
+        shell.image(name)
+    assert shell(*arguments, processor=AssertionError("it was loaded")) == 2
+    assert shell.err.getvalue().count("error: ") == 1
+    assert said in shell.err.getvalue()
+
+
+@pytest.mark.slow
+def test_real_views_from_end_to_end(shell: Shell) -> None:
+    folder = GOLDEN.parent / "tiny-2mv"
+    views = [f"--{name}={folder / f'view0_{name}.png'}" for name in ("front", "back")]
+    options = ["--steps", "2", "--octree-resolution", "16", "--no-preview", "--color", "none", "--device", "cpu"]
+    terminal = Terminal(Console(file=shell.out, width=400), Console(file=shell.err, width=400))
+    arguments = [*views, *options, "--checkpoint", str(folder), "-o", str(shell.output), "--upright", "off"]
+    assert main(arguments, terminal=terminal) == 0, shell.out.getvalue() + shell.err.getvalue()
+    assert shell.made() == ["view0_front.glb"]
 
 
 def test_images_of_one_name_keep_apart(shell: Shell) -> None:

@@ -26,8 +26,8 @@ from orfeas_client import (
     UnexpectedAnswer,
     WaitedTooLong,
 )
-from orfeas_client.cli import _FIELDS
 from orfeas_client.download import CHUNK_BYTES
+from orfeas_client.field_options import FIELDS
 from orfeas_client.models import read_job, read_submitted_batch
 from orfeas_client.retries import RetryPolicy
 from tests.support.tiny_service import (
@@ -104,7 +104,7 @@ def test_picture_becomes_a_file(line: Line, image: Path, tmp_path: Path) -> None
 
 
 def test_every_field_can_be_given_on_the_command_line() -> None:
-    assert set(_FIELDS) == set(Fields.__annotations__)
+    assert set(FIELDS) == set(Fields.__annotations__)
 
 
 def test_synchronous_request_may_be_done_at_once(line: Line) -> None:
@@ -119,6 +119,22 @@ def test_batch_keeps_the_order_of_its_pictures(line: Line) -> None:
     assert [job.id for job in batch.jobs] == [job.id for job in sent.jobs]
     assert [line.service.job[job.id].image for job in batch.jobs] == [b"one", b"two", b"three"]
     assert batch.succeeded
+
+
+def test_an_object_may_be_several_views(line: Line) -> None:
+    sent = line.client.generate(views={"left": b"l", "front": b"f"}, seed=1)
+    fields = line.service.job[sent.id].fields
+    assert {name for name in fields if name.startswith("view")} == {"view_left", "view_front"}
+    wrongs: list[dict[str, Any]] = [
+        {"image": b"i", "views": {"front": b"f"}},
+        {},
+        {"views": {}},
+        {"views": {"top": b"t"}},
+    ]
+    for wrong in wrongs:
+        with pytest.raises(ClientError, match=r"exactly one|no view top"):
+            line.client.generate(**wrong)
+    assert len(line.service.job) == 1
 
 
 def test_failed_job_says_why(line: Line) -> None:

@@ -74,6 +74,24 @@ def test_generate_writes_the_file_and_says_what_is_in_it(terminal: Terminal) -> 
     assert terminal.err.getvalue() == ""
 
 
+def test_views_of_one_object_are_sent_as_such(terminal: Terminal) -> None:
+    front, back = terminal.image("cat.png"), terminal.image("behind.png")
+    assert terminal.run("generate", "--back", back, "--front", front, "-o", "out") == 0
+    (job,) = terminal.service.job.values()
+    assert {name: text for name, text in job.fields.items() if name.startswith("view")} == {
+        "view_front": "cat.png", "view_back": "behind.png",
+    }  # fmt: skip
+    assert (terminal.folder / "out" / "cat.glb").read_bytes() == back.read_bytes() + front.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [[], ["cat.png", "--left", "cat.png"]])
+def test_an_object_is_one_picture_or_its_views(terminal: Terminal, arguments: list[str]) -> None:
+    terminal.image("cat.png")
+    assert terminal.run("generate", *arguments) == 2
+    assert "Give one PICTURE, or several views" in terminal.err.getvalue()
+    assert terminal.service.job == {}
+
+
 TOUCHES = {"code": "OBJECT_TOUCHES_BORDER", "message": "It is cut off."}
 
 
@@ -185,6 +203,9 @@ def test_batch_writes_a_file_for_each_picture(terminal: Terminal) -> None:
         "c.glb": PICTURE + b"c.png",
     }
     assert [len(ids) for ids in terminal.service.batches.values()] == [3]
+    told = terminal.err.getvalue().splitlines()
+    assert [line.split()[0] for line in told] == ["1/3", "2/3", "3/3"]
+    assert told[1].endswith("b/a.jpg: out/meshes/a-2.glb")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +347,7 @@ def test_link_shows_an_address_and_nothing_else(terminal: Terminal) -> None:
     assert json.loads(terminal.out.getvalue()) == {"signed_url": address.strip()}
 
 
-@pytest.mark.parametrize("arguments", [[], ["generate"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
+@pytest.mark.parametrize("arguments", [[], ["batch"], ["generate", "a", "-f", "fbx"], ["nonsense"], ["--retries"]])
 def test_bad_options_are_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run(arguments, {})

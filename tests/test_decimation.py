@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import trimesh
 from backend.errors import DecimationFailed, InvalidParameter
 from backend.hunyuan3d.mesh import decimation as contraction
 from backend.hunyuan3d.mesh import decimation_child as child
-from backend.hunyuan3d.mesh.decimation import ChildRules, contract
+from backend.hunyuan3d.mesh.decimation import ChildRules, Contractor, contract
 from backend.hunyuan3d.mesh.ops import decimate, is_watertight
 from backend.hunyuan3d.mesh.topology import Faces, Vertices
 
@@ -115,6 +116,38 @@ def test_children_of_many_threads_do_not_mix() -> None:
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_a_child_that_came_up_beforehand_gives_the_same_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
+    vertices, faces = ball()
+    expected = contract(vertices, faces, 400, 7.0, ALWAYS)
+    with Contractor(ALWAYS) as contractor:
+        contractor.expect(len(faces))
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        found = contractor(vertices, faces, 400, 7.0)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_child_that_cannot_come_up_beforehand_is_of_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Contractor(ALWAYS) as contractor:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python")
+        contractor.expect(1280)
+        monkeypatch.undo()
+        assert len(contractor(*ball(), 300, 7.0)[1]) == 300
+
+
+def test_a_child_that_is_not_asked_says_nothing_and_ends() -> None:
+    held, go = os.pipe()
+    command = [sys.executable, "-P", "-m", child.__name__, str(held)]
+    with subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, cwd="/", env={"PYTHONPATH": str(ROOT)}, pass_fds=[held]
+    ) as asked:
+        os.close(held)
+        os.close(go)
+        assert asked.communicate()[0] == child.READY
+    assert asked.returncode == 0
 
 
 @pytest.mark.usefixtures("nothing_here")
@@ -271,6 +304,10 @@ def compare_what_is_held(folder: Path) -> None:
     """End a child in each way there is. Raises AssertionError when anything of one stays."""
     before = held()
     contract(*ball(), 300, 7.0, ALWAYS)
+    with Contractor(ALWAYS) as contractor:
+        contractor.expect(1280)
+        assert held() != before
+    assert held() == before
     rules = ChildRules(min_faces=0, seconds=0.2)
     for program in ("exit 1", "exec sleep 60", f"printf {READY}", f"printf {READY}; exec sleep 60"):
         sys.executable = str(shell_program(folder, program))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from werkzeug.test import TestResponse
 
+import backend
 from backend.errors import ArtifactStoreUnavailable, FilesExpired, NoForeground
 from backend.jobs.janitor import Janitor
 from backend.jobs.models import NewFile
@@ -167,6 +169,19 @@ def test_equal_jobs_have_equal_meshes_to_the_byte(shared: AgentService) -> None:
     for one, other in zip(first["files"], second["files"], strict=True):
         assert one["url"] != other["url"]
         assert shared.call("GET", one["url"]).data == shared.call("GET", other["url"]).data
+
+
+def test_a_mesh_file_says_what_it_was_made_of_and_how(shared: AgentService) -> None:
+    asked = {"seed": "5", "octree_resolution": "64", "steps": "12", "target_faces": "500"}
+    answer = shared.made(*(field(name, value) for name, value in asked.items()))
+    data = shared.call("GET", answer["download_url"]).data
+    document = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    (node,) = document["nodes"]
+    assert (node["name"], document["materials"][0]["name"]) == ("cat", "cat")
+    assert document["asset"]["generator"] == f"ORFEAS {backend.__version__}"
+    said = {name: str(value) for name, value in node["extras"].items()}
+    assert asked.items() <= said.items()
+    assert said["model"] == shared.fake.name
 
 
 def test_files_in_a_bucket_are_sent_made_and_removed_like_those_in_a_folder(

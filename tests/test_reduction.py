@@ -33,7 +33,7 @@ def test_a_digit_8_keeps_its_holes_and_its_volume(eight: trimesh.Trimesh, target
     assert result.faces_after == len(result.mesh.faces) <= 8 * target
 
 
-def broken(mesh: trimesh.Trimesh, faces: int) -> Decimation:
+def broken(mesh: trimesh.Trimesh, faces: int, *_: object) -> Decimation:
     shards = [box(extents=(0.1, 0.1, 0.1)).apply_translation((k, 0, 0)) for k in range(4)]
     return Decimation(trimesh.util.concatenate(shards), faces, len(mesh.faces), 48, watertight=True, changed=True)
 
@@ -41,7 +41,7 @@ def broken(mesh: trimesh.Trimesh, faces: int) -> Decimation:
 def test_shards_are_passed_over_for_the_next_larger_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ball, asked = icosphere(4), []
 
-    def at_first_shards(mesh: trimesh.Trimesh, faces: int) -> Decimation | None:
+    def at_first_shards(mesh: trimesh.Trimesh, faces: int, *_: object) -> Decimation | None:
         asked.append(faces)
         return [broken(mesh, faces), None, try_to_decimate(mesh, faces)][min(len(asked) - 1, 2)]
 
@@ -70,13 +70,30 @@ def test_what_never_holds_and_is_not_much_larger_stays_as_it_is(monkeypatch: pyt
 def test_what_is_little_larger_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     ball = icosphere(3)
 
-    def shards_or_nothing_done(mesh: trimesh.Trimesh, faces: int) -> Decimation | None:
+    def shards_or_nothing_done(mesh: trimesh.Trimesh, faces: int, *_: object) -> Decimation | None:
         return broken(mesh, faces) if faces < len(mesh.faces) else try_to_decimate(mesh, faces)
 
     monkeypatch.setattr(reduction, "try_to_decimate", shards_or_nothing_done)
     result = reduce_mesh(ball, 1000)
     assert result.mesh is ball
     assert (result.changed, result.faces_after) == (False, 1280)
+
+
+def test_further_tries_of_a_large_mesh_begin_with_fewer_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    ball, asked = icosphere(5), []
+
+    def at_first_shards(mesh: trimesh.Trimesh, faces: int, *_: object) -> Decimation | None:
+        asked.append((len(mesh.faces), faces))
+        return broken(mesh, faces) if len(asked) == 1 else try_to_decimate(mesh, faces)
+
+    monkeypatch.setattr(reduction, "try_to_decimate", at_first_shards)
+    monkeypatch.setattr(reduction, "_LARGE", 20_000)
+    result = reduce_mesh(ball, 100)
+    assert asked[:2] == [(20480, 100), (20480, 1000)]
+    assert [faces for _, faces in asked[2:]] == [115, 130][: len(asked) - 2]
+    assert all(before <= 1000 for before, _ in asked[2:])
+    assert result.faces_before == 20480
+    assert mesh_facts(result.mesh).volume == pytest.approx(ball.volume, rel=0.1)
 
 
 @pytest.mark.parametrize(("change", "holds"), [("none", True), ("shrunk", False), ("moved", False), ("filled", False)])

@@ -76,6 +76,10 @@ class Terminal(terminal.Terminal):
         with self.progress_on(*columns) as progress:
             yield Bars(progress, images)
 
+    def tell(self, outcome: Outcome, number: int, images: int) -> None:
+        """Say what became of an image as soon as that is known. number : how many are done with it, of all images."""
+        self.say(f"{number}/{images} {outcome.image}: {_told(outcome)}")
+
     def report(self, outcomes: Sequence[Outcome], extra: Sequence[Path] = ()) -> None:
         """Show the table of what was made, then notes and further files."""
         self.results([_row(outcome) for outcome in outcomes])
@@ -83,6 +87,14 @@ class Terminal(terminal.Terminal):
             self._out.print(Text(f"contact sheet: {path}"))
         for note in dict.fromkeys(outcome.note for outcome in outcomes if outcome.note):
             self.note(f"note: {note}")
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.problem:
+        return outcome.problem
+    made = ", ".join(str(path) for path in outcome.files)
+    faces = f"{outcome.faces:,} faces".replace(",", " ")
+    return f"{made} ({faces}, {outcome.seconds or 0.0:.1f} s)"
 
 
 def _row(outcome: Outcome) -> terminal.ResultRow:

@@ -120,6 +120,7 @@ def _options(choices: FileChoices, image: Path, facts: ShapeMetadata) -> OutputO
             "steps": facts.num_inference_steps,
             "guidance_scale": facts.guidance_scale,
             "octree_resolution": facts.octree_resolution,
+            **({} if facts.target_faces is None else {"target_faces": facts.target_faces}),
         },
         preview=choices.preview or choices.contact_sheet,
         keep=False,

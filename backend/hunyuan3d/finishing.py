@@ -18,6 +18,7 @@ from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
+from backend.hunyuan3d.mesh.decimation import Contractor
 from backend.hunyuan3d.mesh.ops import clean_mesh, count_parts, is_watertight, keep_largest
 from backend.hunyuan3d.mesh.reduction import reduce_mesh
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
@@ -99,10 +100,14 @@ def draw_ball() -> trimesh.Trimesh:
 
 def closed_mesh(volume: SparseVolume) -> trimesh.Trimesh:
     """Build the closed surface, without floaters and degenerate faces. Raises NoSurface where the field has none."""
+    return clean_mesh(_surface(volume))
+
+
+def _surface(volume: SparseVolume) -> trimesh.Trimesh:
     vertices, faces = extract_surface(volume)
     if not inside_box(vertices, faces, volume.bounds).any():
         raise NoSurface
-    return clean_mesh(to_mesh(vertices, faces))
+    return to_mesh(vertices, faces)
 
 
 def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
@@ -111,6 +116,8 @@ def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
     vertices : (V, 3) world; faces : (F, 3) int64; bounds : half the box's side.
     """
     on_wall = torch.cat([vertices, -vertices], dim=1) >= bounds * (1 - 1e-6)
+    if not on_wall.any():
+        return torch.ones(len(faces), dtype=torch.bool, device=faces.device)
     return ~on_wall[faces].all(1).any(1)
 
 
@@ -126,13 +133,16 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
     try:
         if isinstance(shape.outcome, ServiceError):
             raise shape.outcome
-        with named_memory_errors():
-            mesh = closed_mesh(shape.outcome)
+        with named_memory_errors(), Contractor() as contract:
+            mesh = _surface(shape.outcome)
+            if metadata.target_faces is not None and len(mesh.faces) > metadata.target_faces:
+                contract.expect(len(mesh.faces))
+            mesh = clean_mesh(mesh)
             if metadata.objects == "largest":
                 mesh = keep_largest(mesh)
             found = len(mesh.faces)
             if metadata.target_faces is not None:
-                mesh = reduce_mesh(mesh, metadata.target_faces).mesh
+                mesh = reduce_mesh(mesh, metadata.target_faces, contract).mesh
     except ServiceError as e:
         return ShapeResult(None, without_frames(e), metadata, shape.cutout, shape.view_aligned)
     facts = replace(

@@ -49,7 +49,7 @@ _log = logging.getLogger(__name__)
 _RETRIES = endless_retries(0.25, 4.0)
 _FILE_SECONDS = 30.0
 """How long file storage may be away before a run is handed back."""
-_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality"}
+_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality", "target_faces"}
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
 Later = Callable[[], None]

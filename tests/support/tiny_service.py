@@ -90,7 +90,10 @@ class TinyService:
 
     def generate(self) -> tuple[Response, int]:
         def submit() -> dict[str, Any]:
-            job = self._submit(request.files["image"].read())
+            # A job of several views is told from others by all of them.
+            views = sorted(request.files.items())
+            job = self._submit(b"".join(file.read() for _, file in views))
+            job.fields.update({name: file.filename or "" for name, file in views if name != "image"})
             return {"job_id": job.id, "status": job.status, "status_url": url_for("status", name=job.id)}
 
         answer = self._once(submit)

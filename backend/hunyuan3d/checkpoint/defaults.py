@@ -17,17 +17,23 @@ CONFIG_NAME = "config.yaml"
 DEMO_FOLDER = Path(__file__).parents[2] / "checkpoints" / "demo"
 
 
+_RELEASED = ("hunyuan3d-2", "tencent/Hunyuan3D-2")
 _RELEASED_WITH_VIEWS = ("hunyuan3d-2mv", "tencent/Hunyuan3D-2mv")
 _UNREADABLE = (StopIteration, OSError, ValueError, yaml.YAMLError, LookupError, TypeError)
 
 
 def configured_views(model_path: str, subfolder: str = "") -> bool:
     """Return whether it takes several views of an object, for MODEL_PATH and MODEL_SUBFOLDER."""
+    return bool(known_views(model_path, subfolder))
+
+
+def known_views(model_path: str, subfolder: str = "") -> bool | None:
+    """Return the same; None for a checkpoint that is not on this machine, and none of the released ones."""
     try:
         encoder = _config(model_path, subfolder)["conditioner"]["params"]["main_image_encoder"]
         return encoder["type"] == "DinoImageEncoderMV" or "view_num" in encoder["kwargs"]
     except _UNREADABLE:
-        return model_path.startswith(_RELEASED_WITH_VIEWS)
+        return model_path.startswith(_RELEASED_WITH_VIEWS) if model_path.startswith(_RELEASED) else None
 
 
 def configured_resolution(model_path: str, subfolder: str = "") -> int:

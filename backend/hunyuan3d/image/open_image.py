@@ -100,6 +100,13 @@ def open_image(source: Source, *, limits: ImageLimits = DEFAULT_LIMITS, name: st
         raise InvalidImage(f"{label}: its colours cannot be read ({type(e).__name__}).") from e
 
 
+def require_readable(path: str | os.PathLike[str], *, limits: ImageLimits = DEFAULT_LIMITS) -> None:
+    """Look at a file's header; decode nothing. Raises as open_image does for what it would find out before decoding."""
+    label = _label(None, path)
+    image, _ = _opened(io.BytesIO(_read(path, limits, label)), limits, label)
+    _check_size(image.size, limits, label)
+
+
 def _label(name: str | None, source: object) -> str:
     """Return a short name fit for a message: no directories, no control characters."""
     text = name or (os.fspath(source) if isinstance(source, (str, os.PathLike)) else "")
@@ -135,6 +142,18 @@ def _read(path: str | os.PathLike[str], limits: ImageLimits, label: str) -> byte
 
 
 def _from_stream(stream: BinaryIO, limits: ImageLimits, label: str) -> Image.Image:
+    image, check = _opened(stream, limits, label)
+
+    def load() -> Image.Image:
+        check()
+        image.load()
+        return image
+
+    return _decode(load, image.size, limits, label)
+
+
+def _opened(stream: BinaryIO, limits: ImageLimits, label: str) -> tuple[Image.Image, Callable[[], None]]:
+    """Return an image with nothing decoded, and what sees that its file is whole."""
     size = stream.seek(0, io.SEEK_END)
     stream.seek(0)
     head = stream.read(HEAD_BYTES)
@@ -154,13 +173,7 @@ def _from_stream(stream: BinaryIO, limits: ImageLimits, label: str) -> Image.Ima
         raise InvalidImage(f"{label}: {error}.") from error
     except _DECODER_ERRORS as error:
         raise InvalidImage(f"{label}: its {form} header is damaged, or of a kind that is not read.") from error
-
-    def load() -> Image.Image:
-        measured.check()
-        image.load()
-        return image
-
-    return _decode(load, image.size, limits, label)
+    return image, measured.check
 
 
 def _recognised(head: bytes, label: str) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -67,66 +68,127 @@ def contract(
     here. Raises DecimationFailed when a child that had started did not answer, or not with a mesh: to try the same here
     could end this process as well. Raises MemoryError.
     """
-    rules = rules or ChildRules()
-    if len(faces) >= rules.min_faces:
-        try:
-            return _in_child(vertices, faces, target_faces, aggressiveness, rules.limit(len(faces)))
-        except _NotStartedError as failure:
-            _log.warning("A mesh of %d faces holds up this process: no child could be started: %s", len(faces), failure)
-    with _ONE_AT_A_TIME:
-        points, corners = fast_simplification.simplify(
-            np.ascontiguousarray(vertices), np.ascontiguousarray(faces), target_count=target_faces, agg=aggressiveness
-        )
-    return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
+    with Contractor(rules) as own:
+        return own(vertices, faces, target_faces, aggressiveness)
+
+
+class Contractor:
+    """Does what `contract` does, and can have a child come up while the mesh for it is still being made."""
+
+    def __init__(self, rules: ChildRules | None = None) -> None:
+        self._rules = rules or ChildRules()
+        self._waiting: _Child | None = None
+
+    def __enter__(self) -> Contractor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End a child that was not asked."""
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
+
+    def expect(self, faces: int) -> None:
+        """Have a child come up, for a mesh of about so many faces. A failure shows when it is asked."""
+        if faces >= self._rules.min_faces and self._waiting is None:
+            with suppress(OSError, _NotStartedError):
+                self._waiting = _Child()
+
+    def __call__(
+        self, vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float
+    ) -> tuple[Vertices, Faces]:
+        """Contract a mesh."""
+        if len(faces) >= self._rules.min_faces:
+            try:
+                asked, self._waiting = self._waiting or _Child(), None
+                with asked:
+                    limit = self._rules.limit(len(faces))
+                    return asked.contract(vertices, faces, target_faces, aggressiveness, limit)
+            except (_NotStartedError, OSError) as failure:
+                _log.warning(
+                    "A mesh of %d faces holds up this process: no child could be started: %s", len(faces), failure
+                )
+        with _ONE_AT_A_TIME:
+            points, corners = fast_simplification.simplify(
+                np.ascontiguousarray(vertices),
+                np.ascontiguousarray(faces),
+                target_count=target_faces,
+                agg=aggressiveness,
+            )
+        return np.asarray(points, dtype=np.float64), np.asarray(corners, dtype=np.int64)
 
 
 class _NotStartedError(Exception):
     """No child came so far as to read its question."""
 
 
-def _in_child(
-    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, limit: float
-) -> tuple[Vertices, Faces]:
-    try:
-        with _unnamed_file() as question, _unnamed_file() as out:
-            # A second more: who waits here is to say what went wrong.
-            own_limit = math.ceil(limit) + 1
-            question.write(child.QUESTION.pack(len(vertices), len(faces), target_faces, aggressiveness, own_limit))
-            child.write_arrays(question, vertices, faces)
-            question.seek(0)
-            ending = _run(question, out, limit)
-            out.seek(0)
-            if out.read(len(child.READY)) != child.READY:
-                raise _NotStartedError(ending or "it said nothing")
-            if ending:
-                raise _failed(ending, len(faces), target_faces)
-            return _answer(out, len(vertices), len(faces), target_faces)
-    except OSError as failure:
-        raise _NotStartedError(str(failure)) from failure
+class _Child:
+    """A process that answers one question, which it may be given once it is up. Raises OSError when it cannot start."""
 
+    def __init__(self) -> None:
+        with ExitStack() as opened:
+            self._question = opened.enter_context(_unnamed_file())
+            self._out = opened.enter_context(_unnamed_file())
+            held, go = os.pipe()
+            self._go = opened.enter_context(os.fdopen(go, "wb", buffering=0))
+            try:
+                self._process = subprocess.Popen(  # noqa: S603
+                    [sys.executable or "", "-P", "-m", child.__name__, str(held)],
+                    stdin=self._question,
+                    stdout=self._out,
+                    stderr=subprocess.PIPE,
+                    env=_environment(),
+                    cwd="/",
+                    pass_fds=[held],
+                    # An interrupt typed at a terminal is for the one who asked, who may want to finish.
+                    start_new_session=True,
+                )
+            finally:
+                os.close(held)
+            self._opened = opened.pop_all()
 
-def _run(question: BinaryIO, out: BinaryIO, limit: float) -> str:
-    """Run a child to its end; what it came to, nothing when all went well. Raises OSError, MemoryError."""
-    command = [sys.executable or "", "-P", "-m", child.__name__]
-    try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            stdin=question,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            timeout=limit,
-            check=False,
-            env=_environment(),
-            cwd="/",
-            # An interrupt typed at a terminal is for the one who asked, who may want to finish.
-            start_new_session=True,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {limit:.0f} s"
-    if done.returncode == child.OUT_OF_MEMORY:
-        raise MemoryError("the child that contracts edges ran out of memory")
-    said = done.stderr.decode("utf-8", "replace").strip()[-1000:]
-    return f"exit code {done.returncode}: {said}" if done.returncode else ""
+    def __enter__(self) -> _Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, whatever it does, and leave nothing of it."""
+        with self._opened, self._process:
+            self._process.kill()
+
+    def contract(
+        self, vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, limit: float
+    ) -> tuple[Vertices, Faces]:
+        """Ask the question and return the answer. Raises _NotStartedError, DecimationFailed, MemoryError, OSError."""
+        # A second more: who waits here is to say what went wrong.
+        own_limit = math.ceil(limit) + 1
+        header = child.QUESTION.pack(len(vertices), len(faces), target_faces, aggressiveness, own_limit)
+        # Both share the place in the file where it is read and written on.
+        self._question.write(header)
+        child.write_arrays(self._question, vertices, faces)
+        self._question.seek(0)
+        ending = self._ending(limit)
+        self._out.seek(0)
+        if self._out.read(len(child.READY)) != child.READY:
+            raise _NotStartedError(ending or "it said nothing")
+        if ending:
+            raise _failed(ending, len(faces), target_faces)
+        return _answer(self._out, len(vertices), len(faces), target_faces)
+
+    def _ending(self, limit: float) -> str:
+        """Let the process go on to its end; what it came to, nothing when all went well. Raises MemoryError."""
+        with suppress(BrokenPipeError):
+            self._go.write(b"1")
+        try:
+            _, stderr = self._process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            return f"it took longer than {limit:.0f} s"
+        if self._process.returncode == child.OUT_OF_MEMORY:
+            raise MemoryError("the child that contracts edges ran out of memory")
+        said = stderr.decode("utf-8", "replace").strip()[-1000:]
+        return f"exit code {self._process.returncode}: {said}" if self._process.returncode else ""
 
 
 def _environment() -> dict[str, str]:

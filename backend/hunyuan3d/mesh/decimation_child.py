@@ -1,9 +1,11 @@
-"""The process that contracts a mesh's edges: `python -m backend.hunyuan3d.mesh.decimation_child`.
+"""The process that contracts a mesh's edges: `python -m backend.hunyuan3d.mesh.decimation_child [FILE]`.
 
 The library holds the interpreter for as long as it works, which in a process of its own keeps nobody waiting. One
 question on standard input, one answer on standard output, then the end; each is a header and arrays as they lie in
 memory, little-endian: points (V, 3) float64, then corners (F, 3) int32. READY comes before the answer, once everything
-is loaded. Whatever else is printed goes to standard error. The exit code is OUT_OF_MEMORY when that is what happened.
+is loaded. FILE is the number of an open pipe: with it, the question is read once a byte has come through, so that the
+process can come up before there is a question; if the pipe ends without one, nobody will ask. Whatever else is printed
+goes to standard error. The exit code is OUT_OF_MEMORY when that is what happened.
 
 It imports nothing but numpy and the library, so as to start quickly, and does not know who asks.
 """
@@ -58,13 +60,15 @@ def answer(question: BinaryIO, out: BinaryIO) -> None:
     write_arrays(out, points, corners)
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Answer the question on standard input; the exit code."""
     with os.fdopen(os.dup(1), "wb") as out:
         # The library is C++ and may print; that must not end up between the numbers.
         os.dup2(2, 1)
         out.write(READY)
         out.flush()
+        if arguments and not os.read(int(arguments[0]), 1):
+            return 0
         try:
             answer(sys.stdin.buffer, out)
         except MemoryError:
@@ -73,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ pictures, files, or of units other than those it is given.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,8 @@ from backend.hunyuan3d.mesh.decimation import contract
 from backend.hunyuan3d.mesh.topology import Faces, Labels, Vertices
 
 Point = tuple[float, float, float]
+Contract = Callable[[Vertices, Faces, int, float], tuple[Vertices, Faces]]
+"""What contracts edges, as decimation.contract does."""
 
 _MIN_FACES = 4
 _LEAST_KEPT = 0.9
@@ -95,10 +98,12 @@ def mesh_facts(mesh: trimesh.Trimesh) -> MeshFacts:
     """Measure a mesh. Raises InvalidMesh for an empty or non-finite one."""
     vertices, faces = topology.drop_unused(*require_usable(mesh))
     components = int(topology.label_vertices(faces, len(vertices)).max()) + 1
-    euler = len(vertices) - topology.count_edges(faces) + len(faces)
     watertight = topology.is_closed(faces)
+    # Of a closed surface every edge belongs to two faces, every face has three.
+    edges = len(faces) * 3 // 2 if watertight else topology.count_edges(faces)
+    euler = len(vertices) - edges + len(faces)
     areas, volumes = _areas_and_volumes(vertices, faces)
-    low, high = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
+    low, high = (corner.tolist() for corner in topology.used_bounds(vertices, faces))
     return MeshFacts(
         vertices=len(vertices),
         faces=len(faces),
@@ -123,7 +128,8 @@ def clean_mesh(mesh: trimesh.Trimesh, options: CleanOptions | None = None) -> tr
     vertices, faces = require_usable(mesh)
     watertight = topology.is_closed(faces)
     cleaned = _collapse_degenerate(vertices, faces)
-    if watertight and len(cleaned[1]) and not topology.is_closed(cleaned[1]):
+    changed = not np.array_equal(cleaned[1], faces)
+    if changed and watertight and len(cleaned[1]) and not topology.is_closed(cleaned[1]):
         cleaned = topology.separate_sheets(*cleaned)
         if not topology.is_closed(cleaned[1]):
             cleaned = vertices, faces
@@ -158,7 +164,7 @@ def check_target_faces(target_faces: int) -> int:
     return target_faces
 
 
-def try_to_decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation | None:
+def try_to_decimate(mesh: trimesh.Trimesh, target_faces: int, contract: Contract = contract) -> Decimation | None:
     """Reduce a mesh as `decimate` does; None when no attempt comes to at most the target.
 
     Quadric edge contraction by fast_simplification may leave several sheets on one edge: these are taken apart, and the
@@ -170,7 +176,7 @@ def try_to_decimate(mesh: trimesh.Trimesh, target_faces: int) -> Decimation | No
         return Decimation(mesh, target_faces, len(faces), len(faces), was_watertight, changed=False)
     best: Decimation | None = None
     for aggressiveness in _AGGRESSIVENESS:
-        points, corners = _contract(vertices, faces, target_faces, aggressiveness, repair=was_watertight)
+        points, corners = _contract(vertices, faces, target_faces, aggressiveness, contract, repair=was_watertight)
         if not 0 < len(corners) <= target_faces:
             continue
         closed = topology.is_closed(corners)
@@ -255,16 +261,25 @@ def _mesh(vertices: Vertices, faces: Faces) -> trimesh.Trimesh:
 
 def _areas_and_volumes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Vertices]:
     """Return each face's area and the signed volume that it spans with the middle of the bounds, (F,) each."""
-    middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    a, b, c = (vertices[faces[:, k]] - middle for k in range(3))
-    areas = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
-    return areas, np.einsum("ij,ij->i", a, np.cross(b, c)) / 6
+    axes = [axis - (axis.min() + axis.max()) / 2 for axis in vertices.T]
+    # Each axis by itself: numpy takes many times as long for short rows.
+    a, b, c = ([axis[column] for axis in axes] for column in (np.ascontiguousarray(faces[:, k]) for k in range(3)))
+    x, y, z = _cross([q - p for p, q in zip(a, b, strict=True)], [q - p for p, q in zip(a, c, strict=True)])
+    spanned = _cross(b, c)
+    volumes = a[0] * spanned[0] + a[1] * spanned[1] + a[2] * spanned[2]
+    return np.sqrt(x * x + y * y + z * z) / 2, volumes / 6
+
+
+def _cross(u: list[Vertices], v: list[Vertices]) -> tuple[Vertices, Vertices, Vertices]:
+    """Return the cross products of vectors, given and returned axis by axis."""
+    return u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]
 
 
 def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
     """Return each face's part (F,), and each part's volume, negative for a hollow; areas where the mesh is open."""
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
-    label = np.unique(label, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    # Vertices that no face uses have labels of their own; the others keep their order.
+    label = (np.cumsum(np.bincount(label) > 0) - 1)[label]
     areas, volumes = _areas_and_volumes(vertices, faces)
     sizes = volumes if topology.is_closed(faces) else areas
     return label, np.bincount(label, weights=sizes).astype(np.float64)
@@ -272,6 +287,8 @@ def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
 
 def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> Faces:
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
+    if (label == label[0]).all():
+        return faces
     areas, volumes = _areas_and_volumes(vertices, faces)
     weight = {"area": areas, "faces": np.ones(len(faces)), "volume": volumes}[options.measure]
     size = np.abs(np.bincount(label, weights=weight))
@@ -282,7 +299,8 @@ def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> F
 
 def _collapse_degenerate(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     """Draw together edges of no length and the shortest edge of faces of no area, until none is left."""
-    extent = float(np.ptp(vertices[faces], axis=(0, 1)).max())
+    low, high = topology.used_bounds(vertices, faces)
+    extent = float((high - low).max())
     for _ in range(4):
         pairs = _needless_edges(vertices, faces, extent)
         if not len(pairs):
@@ -306,7 +324,7 @@ def _needless_edges(vertices: Vertices, faces: Faces, extent: float) -> Labels:
 
 
 def _contract(
-    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, *, repair: bool
+    vertices: Vertices, faces: Faces, target_faces: int, aggressiveness: float, contract: Contract, *, repair: bool
 ) -> tuple[Vertices, Faces]:
     """Try once: contract edges, drop what was folded flat, take shared edges apart; again if too many remain."""
     points, corners, aim = vertices, faces, target_faces
