@@ -23,7 +23,9 @@ worker: $(VENV)/.cluster
 
 test: check
 
-check: programs lint types unit
+# Types are checked on one core while the tests begin on the others.
+check: programs lint
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -124,7 +124,7 @@ class Hunyuan3DProcessor:
     @property
     def takes_views(self) -> bool:
         """Whether the model takes several views of an object."""
-        return self.pipeline.conditioner.takes_views
+        return self.pipeline.takes_views
 
     def device_state(self) -> DeviceState:
         """Return the device and its memory now. Raises what the device's driver raises when it answers no more."""

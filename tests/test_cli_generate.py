@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
+from backend.cli.arguments import CommandLine
 from backend.cli.console import Terminal
-from backend.cli.generate import CommandLine, main
+from backend.cli.generate import main
 from backend.cli.output_names import plan_names
 from backend.errors import (
     CheckpointKeyError,

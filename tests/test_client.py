@@ -125,7 +125,13 @@ def test_an_object_may_be_several_views(line: Line) -> None:
     sent = line.client.generate(views={"left": b"l", "front": b"f"}, seed=1)
     fields = line.service.job[sent.id].fields
     assert {name for name in fields if name.startswith("view")} == {"view_left", "view_front"}
-    for wrong in ({"image": b"i", "views": {"front": b"f"}}, {}, {"views": {}}, {"views": {"top": b"t"}}):
+    wrongs: list[dict[str, Any]] = [
+        {"image": b"i", "views": {"front": b"f"}},
+        {},
+        {"views": {}},
+        {"views": {"top": b"t"}},
+    ]
+    for wrong in wrongs:
         with pytest.raises(ClientError, match=r"exactly one|no view top"):
             line.client.generate(**wrong)
     assert len(line.service.job) == 1

@@ -41,9 +41,9 @@ def answers(service: AgentService) -> list[Any]:
     batch = service.batch(**EVIL)
     batch_id = batch.get_json()["batch_id"]
     eventually(lambda: service.get(f"/status/{batch_id}").get_json()["status"] == "completed")
-    again = service.call("POST", f"{API}/jobs/{job_id}/again", **EVIL)
+    again = service.call("POST", f"{API}/jobs/{job_id}/again", b"", **EVIL)
     read = [service.get(f"/{call}", **EVIL) for call in (f"status/{job_id}", f"status/{batch_id}", "jobs")]
-    deleted = service.call("DELETE", f"{API}/jobs/{job_id}/files", **EVIL)
+    deleted = service.call("DELETE", f"{API}/jobs/{job_id}/files", b"", **EVIL)
     found = [sent, batch, again, *read, deleted]
     return [answer.get_json() for answer in found] + [
         answer.headers["Location"] for answer in found if "Location" in answer.headers

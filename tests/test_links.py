@@ -16,10 +16,10 @@ import pytest
 from werkzeug.test import TestResponse
 
 from backend.auth.agents_file import add_agent, remove_agent, set_enabled, update_agent
-from backend.auth.hmac_signing import hmac_hex
 from backend.auth.link_keys import SqlLinkKeys
 from backend.errors import StoreUnavailable
 from backend.jobs.janitor import Janitor
+from orfeas_client.signing import hmac_hex
 from tests.support.agent_service import API, AgentService, agent_service, field, image, refused
 from tests.support.workshop import eventually
 

@@ -25,6 +25,7 @@ from backend.cli.arguments import CommandLine, WrongArgumentsError, parser, read
 from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.errors import InvalidParameter, ServiceError
+from backend.limits import ViewName
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
-ImageFiles = Path | Mapping[str, Path]
+ImageFiles = Path | Mapping[ViewName, Path]
 """A picture of one object, or its views."""
 
 

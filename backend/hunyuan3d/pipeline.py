@@ -193,6 +193,11 @@ class Hunyuan3DShapePipeline:
             found = to_main_memory(volumes)
         return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
 
+    @property
+    def takes_views(self) -> bool:
+        """Whether the model takes several views of an object."""
+        return self.conditioner is not None and self.conditioner.takes_views
+
     @torch.no_grad()
     def encode_images(
         self, image: Tensor, view_indices: ViewIndices | None = None, uploads: Sequence[Upload | None] = ()

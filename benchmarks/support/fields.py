@@ -15,6 +15,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from backend.hunyuan3d.volume.decode import Field
+
 Shape = Callable[[Tensor], Tensor]
 
 
@@ -35,6 +37,24 @@ class AnalyticField:
         if self.remember:
             self.calls.append((points, image))
         return self.shapes[image](points)
+
+
+@dataclass(frozen=True)
+class FieldAround:
+    """A field in another's place, which it asks."""
+
+    inner: Field
+
+    @property
+    def batch_size(self) -> int:
+        return self.inner.batch_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.inner.device
+
+    def __call__(self, points: Tensor, image: int) -> Tensor:
+        return self.inner(points, image)
 
 
 def norm(vectors: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,10 @@ FAULTS = {
     "rate": (429, "RATE_LIMITED"),
     "body": (401, "AUTH_BODY_MISMATCH"),
 }
+
+
+PAIRS = [pair for pair in itertools.combinations(FAULTS, 2) if pair != ("replayed", "unavailable")]
+"""Of two faults the earlier one is answered; a store that is away cannot know of a replay."""
 
 
 class Agents(AgentRegistry):
@@ -130,6 +136,26 @@ class Service:
 
     def audited(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.settings.audit_log.read_text().splitlines()]
+
+
+def set_up_faults(service: Service, faults: Collection[str]) -> None:
+    """Make those of the faults that lie in the agent or the service; a replayed nonce is "nonce-seen"."""
+    agent = replace(
+        AGENT,
+        enabled="disabled" not in faults,
+        allowed_ips=(ip_network("192.0.2.0/24"),) if "address" in faults else (),
+        operations=frozenset({"status"} if "operation" in faults else {"generate"}),
+        rate_limit=1 if "rate" in faults else 100,
+    )
+    service.agents.known["a1"] = agent
+    if "rate" in faults:
+        with service.app.test_request_context("/open"):
+            service.limits.admit_agent(agent, "generate")
+    if "replayed" in faults:
+        moment = datetime.fromtimestamp(service.now, UTC)
+        assert service.nonces.remember("a1", "nonce-seen", moment, timedelta(seconds=600))
+    if "unavailable" in faults:
+        service.nonces = Unreachable()
 
 
 def render(error: ServiceError) -> tuple[Response, int]:

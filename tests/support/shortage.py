@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
-from backend.hunyuan3d.volume.decode import Field
+from benchmarks.support.fields import FieldAround
 
 
 class Shortage:
@@ -64,23 +64,14 @@ class Shortage:
 
 
 @dataclass(frozen=True)
-class _ShortField:
+class _ShortField(FieldAround):
     """A field each of whose calls the shortage looks at."""
 
-    inner: Field
     shortage: Shortage
-
-    @property
-    def batch_size(self) -> int:
-        return self.inner.batch_size
-
-    @property
-    def device(self) -> torch.device:
-        return self.inner.device
 
     def __call__(self, points: Tensor, image: int) -> Tensor:
         self.shortage.look(len(points), points)
-        return self.inner(points, image)
+        return super().__call__(points, image)
 
 
 STAGES = {"encode": Shortage.while_encoding, "sample": Shortage.while_sampling, "decode": Shortage.while_decoding}

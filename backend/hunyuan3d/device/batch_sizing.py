@@ -7,7 +7,7 @@ down and goes up again slowly. This module does not know what a processor is, no
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -117,10 +117,9 @@ def measure_costs(pipeline: Hunyuan3DShapePipeline, memory: DeviceMemory, octree
     picture can be sampled.
     """
     options = pipeline.options(2, octree_resolution=octree_resolution)
-    images: Sequence[ImageInput] = _images(2)
-    if pipeline.conditioner.takes_views:
-        # What takes most: whoever sends fewer views finds room for more objects than is thought.
-        images = [dict.fromkeys(VIEWS, image) for image in images]
+    blank = _images(2)
+    # Of views, what takes most: whoever sends fewer finds room for more objects than is thought.
+    images: list[ImageInput] = [dict.fromkeys(VIEWS, image) for image in blank] if pipeline.takes_views else [*blank]
     prepared = pipeline.prepare_shapes(images, image_options(options, 2, seeds=0, remove_background="never"))
     memory.release()
     held = memory.used()

@@ -20,14 +20,16 @@ from PIL import Image
 
 from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
-from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels, cut_busy, flood_backdrop
+from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
+from backend.hunyuan3d.image.candidates import best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
+from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
 
-Method = Literal["alpha", "rembg", "flood", "grabcut", "none"]
+Method = Literal["alpha", "rembg", "flood", "grabcut", "network", "none"]
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
 _DUST = 12
 # Rounded corners of a screenshot are about 1 % of it; a cut-out leaves far more than that empty.
@@ -91,7 +93,8 @@ def remove_background(
         raise NoForeground("The picture is transparent everywhere.")
     cuts = alpha_cuts(alpha)
     if cuts and mode == "auto":
-        return _result(_Removed("alpha", rgba[..., :3], np.where(alpha <= _DUST, 0, alpha).astype(np.uint8)), objects)
+        kept = without_baked_shadow(rgba)
+        return _result(_Removed("alpha", rgba[..., :3], np.where(kept <= _DUST, 0, kept).astype(np.uint8)), objects)
     removed = _remove(_flatten(rgba), cutter)
     return _result(replace(removed, mask=np.minimum(removed.mask, alpha)) if cuts else removed, objects)
 
@@ -141,24 +144,24 @@ def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Remov
 
 
 def _classical(rgb: Pixels) -> _Removed:
+    small = working_size(rgb)
+    best = best_cut(small)
+    if best is None:
+        raise NoForeground(
+            "No object stands out from the background; send a cut-out, or one before a plain background."
+        )
+    if best.score < HOPELESS:
+        raise NoForeground(_why_hopeless(best.signs))
+    mask, colour = cut_with_soft_edge(rgb, small, best.found)
+    return _Removed(best.method, colour, mask, None, best.signs)
+
+
+def working_size(rgb: Pixels) -> Pixels:
+    """Return a picture (H, W, 3) at the size at which objects are looked for: WORKING_SIDE on the longer side."""
     scale = min(WORKING_SIDE / max(rgb.shape[:2]), 4.0)
     size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    method: Method = "flood"
-    found = flood_backdrop(small)
-    if found is None:
-        method, found = "grabcut", cut_busy(small)
-    if found is None:
-        raise NoForeground(
-            "The background is too busy to tell an object from it; send a cut-out or a plain background."
-        )
-    if not found.foreground.any():
-        raise NoForeground
-    signs = measure(small, found)
-    if score(signs) < HOPELESS:
-        raise NoForeground(_why_hopeless(signs))
-    mask, colour = cut_with_soft_edge(rgb, small, found)
-    return _Removed(method, colour, mask, None, signs)
+    return np.asarray(small, dtype=np.uint8)
 
 
 def _why_hopeless(signs: Signs) -> str:

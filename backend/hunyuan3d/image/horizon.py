@@ -28,7 +28,7 @@ class Horizon:
 
 def find_horizon(lab: Array) -> Horizon | None:
     """Find the horizon of a picture (h, w, 3) in Lab from its two sides; None where they do not agree on one."""
-    h, w = lab.shape[:2]
+    w = lab.shape[1]
     strip = max(3, round(0.02 * w))
     sides = [_step(lab[:, columns].mean(axis=1)) for columns in (slice(1, 1 + strip), slice(w - 1 - strip, w - 1))]
     if sides[0] is None or sides[1] is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
@@ -22,7 +22,8 @@ from backend.errors import InvalidImage, MissingImage, NoForeground, ViewsUnsupp
 from backend.hunyuan3d.image.open_image import Source, open_image
 from backend.limits import VIEWS
 
-ImageInput: TypeAlias = "Source | Mapping[str, Source]"
+# A mapping is of views; which names it may have is checked.
+ImageInput: TypeAlias = "Source | Mapping[Any, Source]"
 Item = TypeVar("Item")
 
 CUTOUT_SIDE = 1024

@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, colour_overlap, sum_channels
+from backend.hunyuan3d.image.cutout_network import expected_iou
 
 _SIDE = 320
 _FAINT = 6.0
+# What stands in for the odds of a network that is not there.
+_USUAL_ODDS, _USUALLY_UNSURE = 0.8, 0.2
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,10 @@ class Signs:
     contrast : median difference in Lab across the outline; faint : share of the outline where that is below 6
     edges : share of the outline that lies on an edge of the image
     overlap : shared part of the colours inside and outside, 0..1
-    ragged : length of the outline, of a disc of that area; pieces : parts that do not touch
+    ragged : length of the outline, of that of its hull; pieces : parts that do not touch
     shade : share of the object that is a darker backdrop
+    odds : overlap that the network's odds let expect, 0..1; unsure : how much of the object these odds leave open,
+    0 = nothing; both None without a network
     """
 
     border: float
@@ -39,10 +44,12 @@ class Signs:
     ragged: float
     pieces: int
     shade: float
+    odds: float | None = None
+    unsure: float | None = None
 
 
-def measure(rgb: Pixels, found: Found) -> Signs:
-    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground."""
+def measure(rgb: Pixels, found: Found, odds: Array | None = None) -> Signs:
+    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground; odds : the network's, (h, w)."""
     scale = min(1.0, _SIDE / max(rgb.shape[:2]))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
     size = (small.shape[1], small.shape[0])
@@ -63,9 +70,11 @@ def measure(rgb: Pixels, found: Found) -> Signs:
         faint=float((across < _FAINT).mean()) if across.size else 1.0,
         edges=_on_edges(lab, outline),
         overlap=colour_overlap(small, mask),
-        ragged=length / max(float(2 * np.sqrt(np.pi * mask.sum())), 1.0),
+        ragged=length / max(_hull_length(mask), 1.0),
         pieces=count - 1,
         shade=_shade(lab, mask, outer),
+        odds=None if odds is None else expected_iou(odds, found.foreground),
+        unsure=None if odds is None else _left_open(odds, found.foreground),
     )
 
 
@@ -95,12 +104,14 @@ def features(signs: Signs) -> npt.NDArray[np.float64]:
             min(np.log(max(signs.ragged, 1.0)), 3),
             min(signs.pieces - 1, 5) / 2,
             signs.shade * 2,
+            (_USUAL_ODDS if signs.odds is None else signs.odds) * 3,
+            min(_USUALLY_UNSURE if signs.unsure is None else signs.unsure, 1.5) * 2,
         ]
     )
 
 
-_BIAS = -1.0
-_WEIGHTS = np.array([-2.0, -1.5, 0.3, -0.5, 1.0, -1.5, 1.5, -1.5, -0.3, -0.3, -1.5])
+_BIAS = 0.1
+_WEIGHTS = np.array([-1.02, -0.43, -0.78, -0.46, 0.0, 0.0, 0.65, -2.14, -1.05, -0.96, -0.18, 0.96, 0.0])
 
 
 def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
@@ -115,6 +126,16 @@ def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
     thin = core.sum() < 0.3 * shown.sum()
     inner, outer = _near(lab, shown if thin else core), _near(lab, rest)
     return np.sqrt(sum_channels((inner - outer) ** 2))[outline], outline, outer
+
+
+def _hull_length(mask: Mask) -> float:
+    hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32))
+    return float(cv2.arcLength(hull, closed=True))
+
+
+def _left_open(odds: Array, shown: Mask) -> float:
+    """Return the entropy-like sum of odds that are neither 0 nor 1, a share of the object's area."""
+    return float((4 * odds * (1 - odds)).sum(dtype=np.float64) / max(float(shown.sum()), 1.0))
 
 
 def _near(lab: Array, where: Pixels) -> Array:

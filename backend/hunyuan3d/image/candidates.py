@@ -1,0 +1,145 @@
+"""Several ways to cut an object out of an opaque picture, and the one whose result looks most like an object.
+
+Each candidate is measured and scored by `judgement`, whoever made it; frames and margins are peeled off first. This
+module does not know about alpha channels or soft edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
+from backend.hunyuan3d.image.cutout_network import object_probability, refined_mask
+from backend.hunyuan3d.image.frames import Window, peel
+from backend.hunyuan3d.image.horizon import find_horizon, flatten
+from backend.hunyuan3d.image.judgement import Signs, measure, score
+from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
+
+CandidateMethod = Literal["flood", "grabcut", "network"]
+# The network's own mask has its own odds for it, which flatter it; and a flood's outline is the truer one.
+_LEAD = 0.25
+_CHANGE = 0.03
+_MOST_ASPECT = 3.0
+_FILLED = 25
+_HOLLOW = 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A cut-out of a picture: how it was made, what was found, what is seen of it, and how likely it is right."""
+
+    method: CandidateMethod
+    found: Found
+    signs: Signs
+    score: float
+
+
+def best_cut(rgb: Pixels) -> Candidate | None:
+    """Cut the object out of a picture (h, w, 3) uint8 at working size; None where no candidate found anything."""
+    window, inner = inside(rgb)
+    best = _best_of(inner)
+    if best is None or window is None:
+        return best
+    return Candidate(best.method, set_back(best.found, window, rgb), best.signs, best.score)
+
+
+def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
+    """Return where the inside of a picture's frames is, None where it has none, and the picture there."""
+    window = peel(rgb)
+    return window, rgb if window is None else np.ascontiguousarray(rgb[window.slices])
+
+
+def _best_of(rgb: Pixels) -> Candidate | None:
+    odds = odds_of(rgb)
+    best: Candidate | None = None
+    for method, found in candidates(rgb, odds):
+        if found is None:
+            if best is not None and best.score >= 1 - _LEAD:
+                break
+            continue
+        if not found.foreground.any():
+            continue
+        signs = measure(rgb, found, odds)
+        likely = score(signs)
+        if best is None or likely > best.score + (_LEAD if method != best.method else _CHANGE):
+            best = Candidate(method, found, signs, likely)
+    return best
+
+
+def odds_of(rgb: Pixels) -> Array | None:
+    """Return how likely each pixel is the object's, as the network says; None without one or for a shape it never saw."""
+    h, w = rgb.shape[:2]
+    return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
+
+
+def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMethod, Found | None]]:
+    """Give the candidates one by one, each worked out when it is asked for, the dearer ones last.
+
+    odds : how likely each pixel is the object's, (h, w); None without a network. A candidate that is None found
+    nothing: it comes before the dearer ones, so that who has a good one may stop.
+    """
+    lab = smooth_lab(rgb)
+    horizon = find_horizon(lab)
+    flat = lab if horizon is None else flatten(lab, horizon)
+    flooded = flood_lab(flat)
+    if flooded is not None:
+        yield "flood", flooded
+        for changed in (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded)):
+            if changed is not flooded:
+                yield "flood", changed
+    yield "flood", None
+    if odds is not None:
+        mask = refined_mask(rgb, odds)
+        yield "network", Found(mask, ~mask)
+    else:
+        yield "grabcut", cut_busy(rgb)
+    if horizon is not None:
+        yield "flood", flood_lab(lab)
+
+
+def filled(lab: Array, found: Found) -> Found:
+    """Fill an object of which the flood left the outline alone: what it encloses and is not the backdrop's very colour.
+
+    lab : (h, w, 3). Returns the same Found where there is nothing to fill.
+    """
+    shown = _walled(found.foreground).astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_FILLED, _FILLED))
+    closed = cv2.morphologyEx(cv2.copyMakeBorder(shown, 16, 16, 16, 16, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, kernel)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
+    outside = labels[0, 0]
+    labels = labels[16:-16, 16:-16]
+    backdrop = np.median(lab[found.backdrop], axis=0) if found.backdrop.any() else np.zeros(3)
+    more = np.zeros(found.foreground.shape, np.bool_)
+    for k in range(1, count):
+        if k == outside or stats[k, cv2.CC_STAT_AREA] < 0.02 * shown.sum():
+            continue
+        region = labels == k
+        if region.any() and float(np.linalg.norm(np.median(lab[region], axis=0) - backdrop)) > 1.2:
+            more |= region
+    if more.sum() < _HOLLOW * shown.sum():
+        return found
+    more = (cv2.dilate(more.astype(np.uint8), kernel) > 0) & (closed[16:-16, 16:-16] > 0) | more
+    foreground = found.foreground | more
+    return Found(foreground, found.backdrop & ~foreground)
+
+
+def _walled(shown: Mask) -> Mask:
+    """Return a mask with each side of the image filled from the first to the last place at which it is touched."""
+    walled = shown.copy()
+    for line in (walled[0], walled[-1], walled[:, 0], walled[:, -1]):
+        touched = np.flatnonzero(line)
+        if touched.size:
+            line[touched[0] : touched[-1] + 1] = True
+    return walled
+
+
+def set_back(found: Found, window: Window, rgb: Pixels) -> Found:
+    """Return what was found inside a frame as found in the whole picture; the frame is backdrop."""
+    foreground, backdrop = np.zeros(rgb.shape[:2], np.bool_), np.ones(rgb.shape[:2], np.bool_)
+    foreground[window.slices], backdrop[window.slices] = found.foreground, found.backdrop
+    return Found(foreground, backdrop)
