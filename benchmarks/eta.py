@@ -39,9 +39,9 @@ _SEEDS = (7, 8, 9)
 _MODELS = {
     "sleeping": "**sleeping**: in the model's place sleeps as long as an H100 took for the 2.1 design, each time some "
     f"{100 * NOISE:.0f} % other; octree resolutions from 128 to 512; 15, 30 and 50 steps; all faces and fewer.",
-    "demo": "**demo**: the bundled checkpoint, which shares the cores with the making of meshes and with who asks; octree "
-    "resolutions from 32 to 96; 10, 15 and 30 steps; GLB, STL, 3MF, OBJ with colours and previews, of 2,000 to 20,000 "
-    "faces.",
+    "demo": "**demo**: the bundled checkpoint, which shares the cores with the making of meshes and with who asks; "
+    "octree resolutions from 32 to 96; 10, 15 and 30 steps; GLB, STL, 3MF, OBJ with colours and previews, of 2,000 to "
+    "20,000 faces.",
 }
 _DEMO_FORMATS: tuple[tuple[MeshFormat, ...], ...] = (("glb",), ("glb",), ("stl",), ("3mf",), ("obj", "stl"))
 
