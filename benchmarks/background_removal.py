@@ -1,13 +1,21 @@
-"""Compares ways of removing a background on drawn photographs with known masks: IoU and milliseconds per picture.
+"""How well backgrounds are removed: on drawn photographs, and on composites of ordinary surroundings.
 
-Run `python -m benchmarks.background_removal`; it prints a table and writes it to benchmarks/results/. It does not know
-how any of the candidates works inside, and measures none that needs a download.
+    python -m benchmarks.background_removal --cache FOLDER
+
+prints tables and writes them, and a sheet of held-out composites with their cut-outs, to benchmarks/results/. The
+composites' objects, surroundings and seeds are those that no tuning looks at; `--part tuning` measures the others, and
+`--fit` prints the weights of backend/hunyuan3d/image/judgement.py. FOLDER keeps renders and a fetched font. "First that
+answers" is how it was before there were several candidates: the flood, else GrabCut with a central prior.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import platform
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -16,12 +24,21 @@ import numpy.typing as npt
 from PIL import Image
 
 from backend.errors import NoForeground
-from backend.hunyuan3d.image.background import remove_background
+from backend.hunyuan3d.image.backdrop import cut_busy, flood_backdrop
+from backend.hunyuan3d.image.background import remove_background, working_size
+from backend.hunyuan3d.image.doubts import keep_largest
+from backend.hunyuan3d.image.matting import cut_with_soft_edge
+from benchmarks.support import cutting, score_fit
+from benchmarks.support.composites import KINDS, Composite
+from benchmarks.support.cutting import Cut, Measured, Part
 from benchmarks.support.images import DRAWINGS, Photograph, enlarged, mask_iou
 
 Pixels = npt.NDArray[np.uint8]
 Candidate = Callable[[Pixels], Pixels]
-RESULT = Path(__file__).parent / "results" / "background_removal.md"
+RESULTS = Path(__file__).parent / "results"
+RESULT = RESULTS / "background_removal.md"
+SHEET = RESULTS / "background_removal.jpg"
+_TILE, _SHOWN = 150, 48
 
 
 def flood_tolerance(image: Pixels) -> Pixels:
@@ -78,11 +95,29 @@ def measure(candidate: Candidate, photograph: Photograph) -> tuple[float, float]
     return mask_iou(alpha, photograph.mask), 1000 * (time.process_time() - start)
 
 
-def main() -> None:
-    """Measure every candidate on every picture and write the table."""
-    cv2.setNumThreads(1)
-    lines = ["# Background removal", "", "IoU against the drawn mask and milliseconds on one core, 640×480.", ""]
-    lines += ["| picture | " + " | ".join(CANDIDATES) + " | ours, worst of 6 spoilt |"]
+def first_that_answers(composite: Composite) -> Cut:
+    """Cut as it was done before: no candidates, no score, not a word."""
+    small = working_size(composite.image)
+    found = flood_backdrop(small) or cut_busy(small)
+    if found is None or not found.foreground.any():
+        return Cut(None)
+    alpha, _ = cut_with_soft_edge(composite.image, small, found)
+    return Cut(keep_largest(alpha) if composite.objects == "largest" else alpha)
+
+
+def judged(composite: Composite) -> Cut:
+    """Cut as the pipeline does without rembg."""
+    try:
+        found = remove_background(Image.fromarray(composite.image), objects=composite.objects, cutter=None)
+    except NoForeground:
+        return Cut(None)
+    alpha = np.asarray(found.image)[..., 3]
+    return Cut(alpha, tuple(remark.code for remark in found.remarks), found.score)
+
+
+def on_drawings() -> list[str]:
+    """Measure every candidate on every drawn photograph; return the table."""
+    lines = ["| picture | " + " | ".join(CANDIDATES) + " | ours, worst of 6 spoilt |"]
     lines += ["|---" * (len(CANDIDATES) + 2) + "|"]
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in CANDIDATES}
     worst: list[float] = []
@@ -100,10 +135,88 @@ def main() -> None:
     lines.append("| **worst** | " + " | ".join(lowest) + f" | {min(worst):.3f} |")
     large = enlarged(DRAWINGS["mug"](), 4000)
     iou, milliseconds = min((measure(ours, large) for _ in range(3)), key=lambda result: result[1])
-    lines += ["", f"At 12 megapixels (mug, 4000×3000): IoU {iou:.3f}, {milliseconds:.0f} ms."]
+    return [*lines, "", f"At 12 megapixels (mug, 4000×3000): IoU {iou:.3f}, {milliseconds:.0f} ms."]
+
+
+def on_composites(part: Part, cache: Path, each: int) -> list[str]:
+    """Measure before and after on composites, and draw the sheet; return the tables."""
+    before: list[Measured] = []
+    after: list[Measured] = []
+    tiles: list[Pixels] = []
+    every = max(1, each * len(KINDS[part]) // _SHOWN)
+    for number, composite in enumerate(cutting.composites(part, cache, each)):
+        before.append(cutting.measure(first_that_answers, composite))
+        after.append(cutting.measure(judged, composite))
+        if number % every == 0 and len(tiles) < _SHOWN:
+            tiles.append(tile(composite, judged(composite)))
+    if part == "held out":
+        sheet(tiles)
+    good = [each for each in after if each.iou >= cutting.GOOD]
+    doubted = np.mean(["CUTOUT_DOUBTFUL" in each.warnings for each in good]) if good else 0.0
+    tables = [each.iou for each in after if "table" in each.kind and not each.refused]
+    return [
+        f"### {part.capitalize()}: first that answers",
+        "",
+        *cutting.table(before),
+        "",
+        f"### {part.capitalize()}: candidates and score",
+        "",
+        *cutting.table(after),
+        "",
+        f"Of good cut-outs {100 * doubted:.1f} % carry CUTOUT_DOUBTFUL. Tables before walls: mean IoU "
+        f"{np.mean(tables) if tables else 0:.3f}.",
+    ]
+
+
+def tile(composite: Composite, cut: Cut) -> Pixels:
+    """Return a composite beside what was cut out of it, on a chequer; red where it was refused."""
+    alpha = np.zeros(composite.image.shape[:2], np.uint8) if cut.alpha is None else cut.alpha
+    rows, columns = np.mgrid[0 : alpha.shape[0], 0 : alpha.shape[1]] // 24
+    ground = np.where(((rows + columns) % 2)[..., None], 205, 235) if cut.alpha is not None else (190, 60, 60)
+    share = alpha[..., None] / 255
+    shown = (composite.image * share + ground * (1 - share)).astype(np.uint8)
+    canvas = np.full((_TILE, 2 * _TILE, 3), 255, np.uint8)
+    for place, image in enumerate((composite.image, shown)):
+        scale = (_TILE - 4) / max(image.shape[:2])
+        small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        top, left = (_TILE - small.shape[0]) // 2, place * _TILE + (_TILE - small.shape[1]) // 2
+        canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    if cut.warnings:
+        cv2.circle(canvas, (2 * _TILE - 9, 9), 6, (235, 150, 30), -1, cv2.LINE_AA)
+    return canvas
+
+
+def sheet(tiles: list[Pixels], columns: int = 6) -> None:
+    """Write the tiles as one picture."""
+    blank = np.full((_TILE, 2 * _TILE, 3), 255, np.uint8)
+    filled = tiles + [blank] * (-len(tiles) % columns)
+    rows = [np.hstack(filled[k : k + columns]) for k in range(0, len(filled), columns)]
+    Image.fromarray(np.vstack(rows)).save(SHEET, quality=82)
+
+
+def main() -> None:
+    """Measure and write the tables, or fit the score."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--part", choices=("tuning", "held out"), default="held out")
+    parser.add_argument("--each", type=int, default=6, metavar="N", help="pictures of a kind (default: %(default)s)")
+    parser.add_argument("--fit", action="store_true", help="print weights for the score instead")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    if options.fit:
+        bias, weights = score_fit.fit(list(score_fit.tried(options.cache, options.each)))
+        print(round(bias, 2), weights.round(2).tolist())
+        return
+    composites = on_composites(options.part, options.cache, options.each)
+    if options.part == "tuning":
+        print("\n".join(composites))
+        return
+    head = f"{platform.machine()} CPU, one of {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}."
+    lines = ["# Background removal", "", head, "", "## Composites", "", *composites, ""]
+    lines += [f"[{SHEET.name}]({SHEET.name}) shows {_SHOWN} of them beside their cut-outs; a dot is a warning.", ""]
+    lines += ["## Drawings", "", "IoU against the drawn mask and milliseconds, 640×480.", "", *on_drawings()]
     text = "\n".join(lines) + "\n"
     print(text)
-    RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(text, encoding="utf-8")
 
 

@@ -26,6 +26,7 @@ from backend.hunyuan3d.image.doubts import HOPELESS, keep_largest, pieces_of, re
 from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
+from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
 
 Method = Literal["alpha", "rembg", "flood", "grabcut", "network", "none"]
@@ -92,7 +93,8 @@ def remove_background(
         raise NoForeground("The picture is transparent everywhere.")
     cuts = alpha_cuts(alpha)
     if cuts and mode == "auto":
-        return _result(_Removed("alpha", rgba[..., :3], np.where(alpha <= _DUST, 0, alpha).astype(np.uint8)), objects)
+        kept = without_baked_shadow(rgba)
+        return _result(_Removed("alpha", rgba[..., :3], np.where(kept <= _DUST, 0, kept).astype(np.uint8)), objects)
     removed = _remove(_flatten(rgba), cutter)
     return _result(replace(removed, mask=np.minimum(removed.mask, alpha)) if cuts else removed, objects)
 
@@ -142,9 +144,7 @@ def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Remov
 
 
 def _classical(rgb: Pixels) -> _Removed:
-    scale = min(WORKING_SIDE / max(rgb.shape[:2]), 4.0)
-    size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
-    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    small = working_size(rgb)
     best = best_cut(small)
     if best is None:
         raise NoForeground(
@@ -154,6 +154,14 @@ def _classical(rgb: Pixels) -> _Removed:
         raise NoForeground(_why_hopeless(best.signs))
     mask, colour = cut_with_soft_edge(rgb, small, best.found)
     return _Removed(best.method, colour, mask, None, best.signs)
+
+
+def working_size(rgb: Pixels) -> Pixels:
+    """Return a picture (H, W, 3) at the size at which objects are looked for: WORKING_SIDE on the longer side."""
+    scale = min(WORKING_SIDE / max(rgb.shape[:2]), 4.0)
+    size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    return np.asarray(small, dtype=np.uint8)
 
 
 def _why_hopeless(signs: Signs) -> str:

@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, cut_busy, flood_lab, smooth_lab
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
 from backend.hunyuan3d.image.cutout_network import object_probability, refined_mask
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import find_horizon, flatten
@@ -21,10 +21,12 @@ from backend.hunyuan3d.image.judgement import Signs, measure, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
-_CERTAIN = 0.9
 # The network's own mask has its own odds for it, which flatter it; and a flood's outline is the truer one.
-_LEAD = 0.07
-_FILLED = 15
+_LEAD = 0.25
+_CHANGE = 0.03
+_MOST_ASPECT = 3.0
+_FILLED = 25
+_HOLLOW = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,32 +41,47 @@ class Candidate:
 
 def best_cut(rgb: Pixels) -> Candidate | None:
     """Cut the object out of a picture (h, w, 3) uint8 at working size; None where no candidate found anything."""
-    window = peel(rgb)
-    best = _best_of(rgb if window is None else np.ascontiguousarray(rgb[window.slices]))
+    window, inner = inside(rgb)
+    best = _best_of(inner)
     if best is None or window is None:
         return best
-    return Candidate(best.method, _set_back(best.found, window, rgb), best.signs, best.score)
+    return Candidate(best.method, set_back(best.found, window, rgb), best.signs, best.score)
+
+
+def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
+    """Return where the inside of a picture's frames is, None where it has none, and the picture there."""
+    window = peel(rgb)
+    return window, rgb if window is None else np.ascontiguousarray(rgb[window.slices])
 
 
 def _best_of(rgb: Pixels) -> Candidate | None:
-    odds = object_probability(rgb)
+    odds = odds_of(rgb)
     best: Candidate | None = None
     for method, found in candidates(rgb, odds):
+        if found is None:
+            if best is not None and best.score >= 1 - _LEAD:
+                break
+            continue
         if not found.foreground.any():
             continue
         signs = measure(rgb, found, odds)
         likely = score(signs)
-        if best is None or likely > best.score + (_LEAD if method != best.method else 0.0):
+        if best is None or likely > best.score + (_LEAD if method != best.method else _CHANGE):
             best = Candidate(method, found, signs, likely)
-        if best.score >= _CERTAIN:
-            break
     return best
 
 
-def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMethod, Found]]:
-    """Give the candidates one by one, each worked out when it is asked for, the dearest last.
+def odds_of(rgb: Pixels) -> Array | None:
+    """Return how likely each pixel is the object's, as the network says; None without one or for a shape it never saw."""
+    h, w = rgb.shape[:2]
+    return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
 
-    odds : how likely each pixel is the object's, as the network says, (h, w); None without one.
+
+def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMethod, Found | None]]:
+    """Give the candidates one by one, each worked out when it is asked for, the dearer ones last.
+
+    odds : how likely each pixel is the object's, (h, w); None without a network. A candidate that is None found
+    nothing: it comes before the dearer ones, so that who has a good one may stop.
     """
     lab = smooth_lab(rgb)
     horizon = find_horizon(lab)
@@ -75,16 +92,14 @@ def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMetho
         for changed in (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded)):
             if changed is not flooded:
                 yield "flood", changed
+    yield "flood", None
     if odds is not None:
         mask = refined_mask(rgb, odds)
         yield "network", Found(mask, ~mask)
-    busy = cut_busy(rgb) if odds is None else None
-    if busy is not None:
-        yield "grabcut", busy
+    else:
+        yield "grabcut", cut_busy(rgb)
     if horizon is not None:
-        plain = flood_lab(lab)
-        if plain is not None:
-            yield "flood", plain
+        yield "flood", flood_lab(lab)
 
 
 def filled(lab: Array, found: Found) -> Found:
@@ -92,7 +107,7 @@ def filled(lab: Array, found: Found) -> Found:
 
     lab : (h, w, 3). Returns the same Found where there is nothing to fill.
     """
-    shown = found.foreground.astype(np.uint8)
+    shown = _walled(found.foreground).astype(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_FILLED, _FILLED))
     closed = cv2.morphologyEx(cv2.copyMakeBorder(shown, 16, 16, 16, 16, cv2.BORDER_CONSTANT), cv2.MORPH_CLOSE, kernel)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
@@ -106,14 +121,24 @@ def filled(lab: Array, found: Found) -> Found:
         region = labels == k
         if region.any() and float(np.linalg.norm(np.median(lab[region], axis=0) - backdrop)) > 1.2:
             more |= region
-    if more.sum() < 0.1 * shown.sum():
+    if more.sum() < _HOLLOW * shown.sum():
         return found
     more = (cv2.dilate(more.astype(np.uint8), kernel) > 0) & (closed[16:-16, 16:-16] > 0) | more
     foreground = found.foreground | more
     return Found(foreground, found.backdrop & ~foreground)
 
 
-def _set_back(found: Found, window: Window, rgb: Pixels) -> Found:
+def _walled(shown: Mask) -> Mask:
+    """Return a mask with each side of the image filled from the first to the last place at which it is touched."""
+    walled = shown.copy()
+    for line in (walled[0], walled[-1], walled[:, 0], walled[:, -1]):
+        touched = np.flatnonzero(line)
+        if touched.size:
+            line[touched[0] : touched[-1] + 1] = True
+    return walled
+
+
+def set_back(found: Found, window: Window, rgb: Pixels) -> Found:
     """Return what was found inside a frame as found in the whole picture; the frame is backdrop."""
     foreground, backdrop = np.zeros(rgb.shape[:2], np.bool_), np.ones(rgb.shape[:2], np.bool_)
     foreground[window.slices], backdrop[window.slices] = found.foreground, found.backdrop

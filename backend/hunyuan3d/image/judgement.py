@@ -29,7 +29,7 @@ class Signs:
     contrast : median difference in Lab across the outline; faint : share of the outline where that is below 6
     edges : share of the outline that lies on an edge of the image
     overlap : shared part of the colours inside and outside, 0..1
-    ragged : length of the outline, of a disc of that area; pieces : parts that do not touch
+    ragged : length of the outline, of that of its hull; pieces : parts that do not touch
     shade : share of the object that is a darker backdrop
     odds : overlap that the network's odds let expect, 0..1; unsure : how much of the object these odds leave open,
     0 = nothing; both None without a network
@@ -70,7 +70,7 @@ def measure(rgb: Pixels, found: Found, odds: Array | None = None) -> Signs:
         faint=float((across < _FAINT).mean()) if across.size else 1.0,
         edges=_on_edges(lab, outline),
         overlap=colour_overlap(small, mask),
-        ragged=length / max(float(2 * np.sqrt(np.pi * mask.sum())), 1.0),
+        ragged=length / max(_hull_length(mask), 1.0),
         pieces=count - 1,
         shade=_shade(lab, mask, outer),
         odds=None if odds is None else expected_iou(odds, found.foreground),
@@ -110,8 +110,8 @@ def features(signs: Signs) -> npt.NDArray[np.float64]:
     )
 
 
-_BIAS = -1.0
-_WEIGHTS = np.array([-2.0, -1.5, 0.3, -0.5, 1.0, -1.5, 1.5, -1.5, -0.3, -0.3, -1.5, 1.0, -1.0])
+_BIAS = 0.1
+_WEIGHTS = np.array([-1.02, -0.43, -0.78, -0.46, 0.0, 0.0, 0.65, -2.14, -1.05, -0.96, -0.18, 0.96, 0.0])
 
 
 def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
@@ -126,6 +126,11 @@ def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
     thin = core.sum() < 0.3 * shown.sum()
     inner, outer = _near(lab, shown if thin else core), _near(lab, rest)
     return np.sqrt(sum_channels((inner - outer) ** 2))[outline], outline, outer
+
+
+def _hull_length(mask: Mask) -> float:
+    hull = cv2.convexHull(np.argwhere(mask)[:, ::-1].astype(np.int32))
+    return float(cv2.arcLength(hull, closed=True))
 
 
 def _left_open(odds: Array, shown: Mask) -> float:

@@ -35,7 +35,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
     shadow = np.zeros(shown.shape, np.bool_)
     for k in range(1, count):
         region = labels == k
-        if stats[k, cv2.CC_STAT_AREA] >= _LEAST_SHADOW * shown.sum() and _is_shadow(region, shown, darker):
+        if stats[k, cv2.CC_STAT_AREA] >= _LEAST_SHADOW * shown.sum() and _is_shadow(region, shown, darker, stray):
             shadow |= region
     if not shadow.any():
         return found
@@ -54,8 +54,11 @@ def without_shadow(lab: Array, found: Found) -> Found:
     return Found(foreground, found.backdrop | (shadow & ~foreground))
 
 
-def _is_shadow(region: Mask, shown: Mask, darker: Array) -> bool:
-    """Say whether a region of the backdrop's hue is evenly dark, and open to the backdrop at most of its rim."""
+def _is_shadow(region: Mask, shown: Mask, darker: Array, stray: Array) -> bool:
+    """Say whether a region of the backdrop's hue is evenly dark, low, open to the backdrop, and ends at the object.
+
+    Where it turns into the object without a step it is the object's own shade.
+    """
     grown = cv2.dilate(region.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     rim = grown & ~(cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
     outside = float((~shown)[rim].mean()) if rim.any() else 0.0
@@ -66,7 +69,11 @@ def _is_shadow(region: Mask, shown: Mask, darker: Array) -> bool:
     even = float((np.abs(tone - np.median(tone)) < 0.06).mean()) > 0.7
     rows, object_rows = np.flatnonzero(region.any(axis=1)), np.flatnonzero((shown & ~region).any(axis=1))
     low = object_rows.size > 0 and rows.mean() > object_rows.mean()
-    return bool(even and low and outside > 0.3)
+    further = cv2.dilate(region.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    beyond = further & ~grown & shown
+    apart = (np.abs(darker - np.median(tone)) > 0.12) | (stray > 8)
+    steps = float(apart[beyond].mean()) if beyond.any() else 1.0
+    return bool(even and low and outside > 0.3 and steps > 0.6)
 
 
 def without_mirror_image(lab: Array, found: Found) -> Found:
@@ -111,8 +118,8 @@ def _mirror_line(excess: Array, mask: Mask, first: int, last: int) -> int | None
     return found
 
 
-def without_baked_shadow(rgba: Pixels) -> tuple[Pixels, bool]:
-    """Return the alpha (h, w) of a cut-out without a shadow that another tool left in it, and whether there was one.
+def without_baked_shadow(rgba: Pixels) -> Pixels:
+    """Return the alpha (h, w) of a cut-out, without the shadow that another tool may have left in it.
 
     A shadow is one dark colour, half transparent over a wide area, and lies beside what is opaque.
     """
@@ -123,14 +130,13 @@ def without_baked_shadow(rgba: Pixels) -> tuple[Pixels, bool]:
     edge = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     wide = faint & ~edge
     if not solid.any() or wide.sum() < 0.01 * solid.sum():
-        return alpha, False
+        return alpha
     middle = np.median(colour[wide], axis=0)
     stray = np.sqrt(sum_channels((colour - middle) ** 2))
     if middle.max() > 70 or float(np.quantile(stray[wide], 0.9)) > 24:
-        return alpha, False
+        return alpha
     shadow = faint & (stray < 40) & ~_thin(faint)
-    left = np.where(shadow | (wide & (stray < 40)), 0, alpha).astype(np.uint8)
-    return left, True
+    return np.where(shadow | (wide & (stray < 40)), 0, alpha).astype(np.uint8)
 
 
 def _thin(mask: Mask) -> Mask:
