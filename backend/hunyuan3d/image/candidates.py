@@ -26,6 +26,7 @@ _LEAD = 0.25
 _CHANGE = 0.03
 _MOST_ASPECT = 3.0
 _FILLED = 25
+_HOLLOW = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ def _best_of(rgb: Pixels) -> Candidate | None:
 
 
 def odds_of(rgb: Pixels) -> Array | None:
-    """Return how likely each pixel is the object's, as the network says; None without one, and for what it never saw."""
+    """Return how likely each pixel is the object's, as the network says; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
     return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
 
@@ -120,7 +121,7 @@ def filled(lab: Array, found: Found) -> Found:
         region = labels == k
         if region.any() and float(np.linalg.norm(np.median(lab[region], axis=0) - backdrop)) > 1.2:
             more |= region
-    if more.sum() < 0.1 * shown.sum():
+    if more.sum() < _HOLLOW * shown.sum():
         return found
     more = (cv2.dilate(more.astype(np.uint8), kernel) > 0) & (closed[16:-16, 16:-16] > 0) | more
     foreground = found.foreground | more
