@@ -72,7 +72,7 @@ def _best_of(rgb: Pixels) -> Candidate | None:
 
 
 def odds_of(rgb: Pixels) -> Array | None:
-    """Return how likely each pixel is the object's, as the network says; None without one or for a shape it never saw."""
+    """Return the network's odds that each pixel is the object's; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
     return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
 
