@@ -39,12 +39,14 @@ class Figures:
     """What was measured.
 
     jobs : as they ended; seconds : from the first request until the last mesh; status, accept : seconds of each answer
+    load : of the machine, before there was any of this
     """
 
     jobs: Sequence[Job]
     seconds: float
     status: Sequence[float]
     accept: Sequence[float]
+    load: float
 
 
 def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) -> tuple[list[Job], list[float]]:
@@ -74,8 +76,8 @@ def watch(url: str, api_key: str, ready: Event, over: Event, found: multiprocess
     found.put(seconds)
 
 
-def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fields) -> Figures:
-    """Run everything at once; shares : each client's pictures."""
+def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fields, load: float) -> Figures:
+    """Run everything at once; shares : each client's pictures; load : see Figures."""
     context = multiprocessing.get_context("spawn")
     ready, over, found = context.Event(), context.Event(), context.SimpleQueue()
     watcher = context.Process(target=watch, args=(service.url, service.api_key, ready, over, found))
@@ -88,7 +90,9 @@ def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fiel
     over.set()
     status = found.get()
     watcher.join()
-    return Figures([job for jobs, _ in ended for job in jobs], seconds, status, [s for _, took in ended for s in took])
+    return Figures(
+        [job for jobs, _ in ended for job in jobs], seconds, status, [s for _, took in ended for s in took], load
+    )
 
 
 def report(figures: Figures, clients: int, fields: Fields) -> str:
@@ -109,7 +113,8 @@ def report(figures: Figures, clients: int, fields: Fields) -> str:
         "",
         f"{clients} clients sent {len(figures.jobs)} pictures to one service ({asked}) and waited for their meshes; "
         f"another process asked for the status of jobs meanwhile, every {1000 * _PAUSE_SECONDS:.0f} ms. "
-        f"{device}, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}; clients and service share the machine.",
+        f"{device}, load {figures.load:.0f} before, torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}; clients "
+        "and service share the machine.",
         "",
         "| figure | value |",
         "|---|---|",
@@ -145,9 +150,10 @@ def main() -> None:
     images = list(itertools.islice(samples, options.pictures))
     shares = [images[k :: options.clients] for k in range(options.clients)]
     fields: Fields = {"quality": options.quality, "steps": options.steps}
+    load = os.getloadavg()[0]
     with demo_service(os.environ) as service:
         service.wait_until_ready(300)
-        figures = measure(service, shares, fields)
+        figures = measure(service, shares, fields, load)
     text = report(figures, options.clients, fields)
     print(text)
     if options.out:

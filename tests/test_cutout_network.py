@@ -23,6 +23,9 @@ from backend.hunyuan3d.image.cutout_network import (
     seen_size,
     shipped_network,
 )
+from benchmarks.support.composites import compose
+from benchmarks.support.cutouts import Cutout, white_vase
+from benchmarks.support.images import mask_iou
 from training.cutout.network import CutoutNetwork as TrainedNetwork
 from training.cutout.network import folded
 
@@ -128,3 +131,13 @@ def test_processes_without_torch_can_ask_the_network() -> None:
 def test_the_weights_ship_within_their_size() -> None:
     assert WEIGHTS.stat().st_size <= 4_000_000
     assert shipped_network() is shipped_network() is not None
+
+
+@pytest.mark.parametrize(
+    "kind", ["table before wall, any colours", "table before wall, brown", "wood", "tiles", "pillarbox", "reflection"]
+)
+def test_the_shipped_network_finds_a_white_vase_before_ordinary_surroundings(kind: str) -> None:
+    drawn = compose(kind, "tuning", Cutout("white vase", white_vase()), 40)
+    odds = object_probability(drawn.image)
+    assert odds is not None
+    assert mask_iou(refined_mask(drawn.image, odds).astype(np.uint8) * 255, drawn.mask) >= 0.93

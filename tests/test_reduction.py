@@ -79,6 +79,23 @@ def test_what_is_little_larger_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -
     assert (result.changed, result.faces_after) == (False, 1280)
 
 
+def test_further_tries_of_a_large_mesh_begin_with_fewer_faces(monkeypatch: pytest.MonkeyPatch) -> None:
+    ball, asked = icosphere(5), []
+
+    def at_first_shards(mesh: trimesh.Trimesh, faces: int, *_: object) -> Decimation | None:
+        asked.append((len(mesh.faces), faces))
+        return broken(mesh, faces) if len(asked) == 1 else try_to_decimate(mesh, faces)
+
+    monkeypatch.setattr(reduction, "try_to_decimate", at_first_shards)
+    monkeypatch.setattr(reduction, "_LARGE", 20_000)
+    result = reduce_mesh(ball, 100)
+    assert asked[:2] == [(20480, 100), (20480, 1000)]
+    assert [faces for _, faces in asked[2:]] == [115, 130][: len(asked) - 2]
+    assert all(before <= 1000 for before, _ in asked[2:])
+    assert result.faces_before == 20480
+    assert mesh_facts(result.mesh).volume == pytest.approx(ball.volume, rel=0.1)
+
+
 @pytest.mark.parametrize(("change", "holds"), [("none", True), ("shrunk", False), ("moved", False), ("filled", False)])
 def test_volume_bounds_and_holes_count(change: str, holds: bool) -> None:
     ring = torus(1.0, 0.3, major_sections=96, minor_sections=48)

@@ -264,7 +264,7 @@ def _inputs(parsed: argparse.Namespace, problems: _Problems) -> dict[str, Any]:
         )
     for path in (*parsed.images, *views.values()):
         if not path.is_file():
-            what = "a folder, not a picture" if path.is_dir() else "not there"
+            what = "a folder, not a picture" if path.is_dir() else "not a file" if path.exists() else "not there"
             problems.found.append(f"{path} is {what}.")
     images = tuple(parsed.images) or tuple(views.values())[:1]
     return {"images": images, "views": views}

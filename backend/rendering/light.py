@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.hunyuan3d.mesh.rays import RayScene
+
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int64]
 
@@ -44,10 +46,10 @@ class Places:
     normal: Floats
 
 
-def light_at(scene: Any, places: Places, key: Floats, rays: int) -> Floats:
+def light_at(scene: RayScene, places: Places, key: Floats, rays: int) -> Floats:
     """Return a grid (side, side, 4): the share of the key light that is seen, and the room's light, RGB.
 
-    scene : of Embree. key : the direction to the key light (3,), unit. rays : for each place, into the room. Cells
+    scene : with the mesh. key : the direction to the key light (3,), unit. rays : for each place, into the room. Cells
     beside a place's own hold its light too, for whoever interpolates.
     """
     order = _pattern(places)
@@ -58,7 +60,7 @@ def light_at(scene: Any, places: Places, key: Floats, rays: int) -> Floats:
     return np.concatenate([smooth[..., :1], _room_light(smooth[..., 1:])], axis=2)
 
 
-def floor_shadow(scene: Any, corner: Floats, right: Floats, down: Floats, height: float) -> Floats:
+def floor_shadow(scene: RayScene, corner: Floats, right: Floats, down: Floats, height: float) -> Floats:
     """Return the share of its light that each point of a floor loses to the mesh (n, n), fading out far from it.
 
     corner, right, down : (3,), the floor's point at the grid's first corner and the ways to the next two corners.
@@ -93,7 +95,7 @@ def _pattern(places: Places) -> Indices:
     return np.asarray((row % places.square) * places.square + column % places.square, dtype=np.int64)
 
 
-def _seen_key(scene: Any, places: Places, key: Floats, order: Indices) -> Floats:
+def _seen_key(scene: RayScene, places: Places, key: Floats, order: Indices) -> Floats:
     """Return 1 where a place sees its own point of the key light, a disc on the sky, (m,)."""
     disc = _spiral(places.square**2)
     right = unit(np.cross(key, np.array([0.0, 1.0, 0.01], np.float32)))
@@ -101,7 +103,7 @@ def _seen_key(scene: Any, places: Places, key: Floats, order: Indices) -> Floats
     return _open_sky(scene, places.start, np.take(rays, order, axis=0))
 
 
-def _seen_room(scene: Any, places: Places, order: Indices, rays: int) -> Floats:
+def _seen_room(scene: RayScene, places: Places, order: Indices, rays: int) -> Floats:
     """Return (m, 2): the share of a place's rays that leave the mesh behind, weighted by how far up they go, and as is.
 
     Rays are as dense as the light that they stand for: by the cosine to the normal.
@@ -127,12 +129,11 @@ def _room_light(seen: Floats) -> Floats:
     return _short(light)
 
 
-def _open_sky(scene: Any, start: Floats, direction: Floats) -> Floats:
+def _open_sky(scene: RayScene, start: Floats, direction: Floats) -> Floats:
     """Return 1 where a ray leaves the mesh behind, 0 where it is stopped, (m,)."""
     if not len(start):
         return np.zeros(0, np.float32)
-    stopped = scene.run(np.ascontiguousarray(start), np.ascontiguousarray(direction), query="OCCLUDED")
-    return np.asarray(stopped < 0, np.float32)
+    return np.asarray(scene.stops(np.ascontiguousarray(start), np.ascontiguousarray(direction)) < 0, np.float32)
 
 
 def _smooth(values: Floats, places: Places) -> Floats:

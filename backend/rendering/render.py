@@ -24,6 +24,7 @@ from PIL import Image
 from backend.errors import InvalidParameter, PreviewUnavailable
 from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.hunyuan3d.mesh.ops import require_usable
+from backend.hunyuan3d.mesh.rays import RayScene
 from backend.rendering.light import Places, floor_shadow, light_at, unit
 from backend.rendering.shading_normals import corner_normals
 from backend.rendering.surface_colors import GAMMA, SurfaceColors, surface_colors
@@ -101,7 +102,7 @@ class _Stage:
     normals : (F, 3, 3), one per face corner. colors : None for clay.
     """
 
-    scene: Any
+    scene: RayScene
     normals: Floats
     floor: float
     colors: SurfaceColors | None
@@ -142,11 +143,6 @@ def painters(
 def _set_stage(
     mesh: trimesh.Trimesh, views: tuple[View, ...], options: RenderOptions, appearance: Appearance | None
 ) -> _Stage:
-    try:
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
-    except ImportError as missing:
-        raise PreviewUnavailable from missing
     vertices, faces = require_usable(mesh)
     used = np.zeros(len(vertices), np.bool_)
     used[faces] = True
@@ -154,10 +150,11 @@ def _set_stage(
     vertices = vertices - (low + high) / 2
     reach = max(float(np.abs(vertices[used] @ view.axes()[:2].T).max()) for view in views)
     vertices *= (1.0 - options.margin) / max(reach, 1e-12)
-    scene, short = EmbreeScene(), vertices.astype(np.float32)
-    TriangleMesh(scene, short, faces.astype(np.int32))
-    # The first ray has Embree build its tree, which several threads must not do at once.
-    scene.run(np.full((1, 3), 4, np.float32), np.ones((1, 3), np.float32), query="OCCLUDED")
+    short = vertices.astype(np.float32)
+    try:
+        scene = RayScene(short, faces)
+    except ImportError as missing:
+        raise PreviewUnavailable from missing
     colors = None if appearance is None else surface_colors(appearance, faces)
     return _Stage(scene, corner_normals(short, faces), float(short[used, 1].min()), colors)
 
@@ -191,7 +188,7 @@ def _shoot(stage: _Stage, axes: Floats, options: RenderOptions) -> _Shot:
     origins = _camera_rays(options.size * options.samples, axes)
     towards = np.empty_like(origins)
     towards[:] = -axes[2]
-    hit = stage.scene.run(origins, towards, query="INTERSECT", output=1)
+    hit = stage.scene.hits(origins, towards)
     return _Shot(axes, origins, hit, np.flatnonzero(hit["primID"] >= 0))
 
 

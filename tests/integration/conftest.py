@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.agent_calls import OK, cancel
 from tests.support.running import running_service
 from tests.support.watched import WIDE, WatchedService
 
@@ -25,3 +26,14 @@ def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WatchedService
     with running_service(folder, WatchedService, works=False, SYNC_WAIT=0, **WIDE) as running:
         yield running
         running.check_logs()
+
+
+@pytest.fixture
+def queue(waiting: WatchedService) -> Iterator[WatchedService]:
+    """Provide the service in which jobs wait, without jobs; those that a test leaves are cancelled."""
+    before = len(waiting.agents)
+    yield waiting
+    for agent in (waiting.agent, *waiting.agents[before:]):
+        for job in waiting.get("/jobs?limit=100", agent=agent).json()["jobs"]:
+            if job["status"] == "queued":
+                assert cancel(waiting, job["job_id"], agent).refusal == OK

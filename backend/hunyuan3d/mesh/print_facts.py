@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import trimesh
 
 from backend.hunyuan3d.mesh.ops import check_scale_mm, require_usable
+from backend.hunyuan3d.mesh.rays import RayScene
 from backend.hunyuan3d.mesh.sampling import spread_points
 from backend.hunyuan3d.mesh.topology import Faces, Vertices, is_closed, used_bounds
 
@@ -102,19 +102,15 @@ def _overhang_share(vertices: Vertices, faces: Faces, normals: Vertices, areas: 
     return float(areas[steep].sum() / max(areas[above].sum(), 1e-300))
 
 
-def _scene(vertices: Vertices, faces: Faces) -> Any:
-    """Return the mesh as a scene for Embree's rays, None where there is no Embree."""
+def _scene(vertices: Vertices, faces: Faces) -> RayScene | None:
+    """Return the mesh for rays to be sent at, None where there is no Embree."""
     try:
-        from embreex.mesh_construction import TriangleMesh
-        from embreex.rtcore_scene import EmbreeScene
+        return RayScene(vertices, faces)
     except ImportError:
         return None
-    scene = EmbreeScene()
-    TriangleMesh(scene, vertices.astype(np.float32), faces.astype(np.int32))
-    return scene
 
 
-def _footprint(scene: Any, size: tuple[float, float, float]) -> float:
+def _footprint(scene: RayScene, size: tuple[float, float, float]) -> float:
     """Return the area covered from above, mm²; size : of the mesh, whose lowest corner is the origin."""
     width, height, depth = size
     cell = max(width, depth, 1e-12) / _RAYS_A_SIDE
@@ -125,8 +121,7 @@ def _footprint(scene: Any, size: tuple[float, float, float]) -> float:
     starts[..., 2] = (along + _IN_CELL[1]) * cell
     down = np.zeros((starts.size // 3, 3), np.float32)
     down[:, 1] = -1
-    stopped = scene.run(starts.reshape(-1, 3), down, query="OCCLUDED")
-    return float(np.count_nonzero(stopped >= 0)) * cell * cell
+    return float(np.count_nonzero(scene.stops(starts.reshape(-1, 3), down) >= 0)) * cell * cell
 
 
 def _drawn_footprint(vertices: Vertices, faces: Faces) -> float:
@@ -141,14 +136,16 @@ def _drawn_footprint(vertices: Vertices, faces: Faces) -> float:
     return float(np.count_nonzero(grid)) * cell * cell
 
 
-def _thinnest_wall(scene: Any, vertices: Vertices, faces: Faces, normals: Vertices, areas: Vertices) -> float | None:
+def _thinnest_wall(
+    scene: RayScene, vertices: Vertices, faces: Faces, normals: Vertices, areas: Vertices
+) -> float | None:
     """Return the length in mm that 2 % of the surface is thinner than, None where no ray leaves."""
     chosen, points = spread_points(vertices, faces, areas, _RAYS)
     inwards = -normals[chosen]
     # Begun a little inside: a ray that starts on a face would end on it.
     inside = 1e-4 * float(np.ptp(vertices, axis=0).max())
     starts = (points + inside * inwards).astype(np.float32)
-    distances = scene.run(starts, inwards.astype(np.float32), query="DISTANCE")
+    distances = scene.distances(starts, inwards.astype(np.float32))
     left = np.sort(distances[np.isfinite(distances) & (distances < 1e30)])
     if not len(left):
         return None
