@@ -27,7 +27,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
     if known.mean() < 0.05:
         return found
     backdrop = spread(lab, known)
-    darker = (lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)
+    darker = ((lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)).astype(np.float32)
     stray: Array = np.hypot(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2]).astype(
         np.float32
     )
