@@ -289,10 +289,11 @@ def report(truths: list[Truth], found: list[tuple[float, float, float]], shape: 
     ]
     for name, group in ((f"{len(samples)} samples", samples), (f"{len(emoji)} held-out emoji", emoji)):
         worst, strangest = min(group, key=lambda t: t.similarity), max(group, key=lambda t: t.strange)
+        where = f" ({_plain(strangest)})" if strangest.strange else ""
         lines.append(
             f"| {name} | {_mean([t.silhouette for t in group]):.3f} | {_mean([t.similarity for t in group]):.3f}"
             f" | {worst.similarity:.3f} ({_plain(worst)}) | {_mean([t.strange for t in group]):.2%}"
-            f" | {strangest.strange:.2%} ({_plain(strangest)}) | {_mean([t.seconds for t in group]):.2f} |"
+            f" | {strangest.strange:.2%}{where} | {_mean([t.seconds for t in group]):.2f} |"
         )
     lines += _vivid_report(emoji)
     lines += [
@@ -325,7 +326,7 @@ def _vivid_report(emoji: list[Truth]) -> list[str]:
         "",
         "Where the object is as bright as its background, that says little. So each emoji, four times as large, lay"
         " on a backdrop of a colour far from all of its own, mixed into its soft edge, and the same mesh coloured by"
-        f" that; {len(emoji) - len(vivid)} that are half transparent were left out of {len(emoji)}.",
+        f" that; of {len(emoji)}, {len(vivid)} count: the rest is half transparent.",
         "",
         "| cut out by | strange, mean | strange, worst | backs without any |",
         "|---|---|---|---|",

@@ -43,6 +43,23 @@ def test_what_has_no_dots_has_none_at_its_edge() -> None:
     assert not spots_of(toadstool(WHOLE[:2])).any()
 
 
+def test_strips_are_no_dots() -> None:
+    cutout = toadstool(())
+    for y in (90, 130, 170):
+        cv2.rectangle(cutout, (90, y), (190, y + 14), (*WHITE, 255), -1)
+    assert not spots_of(cutout).any()
+
+
+def test_a_long_edge_of_the_dots_color_stays() -> None:
+    cutout = toadstool(WHOLE)
+    there = cutout[..., 3].copy()
+    cv2.rectangle(cutout, (60, 245), (230, 288), (*WHITE, 255), -1)
+    cutout[..., 3] = there
+    spots = spots_of(cutout)
+    assert spots[EDGE[1] // 2, EDGE[0] // 2]
+    assert not spots[125:, :].any()
+
+
 def test_a_dot_in_the_shade_is_the_same() -> None:
     cutout = toadstool(WHOLE)
     dark = cutout[EDGE[1] :, 200:, :3]

@@ -25,11 +25,12 @@ from backend.cli.arguments import CommandLine, WrongArgumentsError, parser, read
 from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.errors import InvalidParameter, ServiceError
+from backend.limits import ViewName
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.results import ShapeResult
-    from backend.limits import Acceleration, BackgroundMode, ObjectChoice, ViewName
+    from backend.limits import Acceleration, BackgroundMode, ObjectChoice
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143

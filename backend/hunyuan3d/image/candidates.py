@@ -78,7 +78,7 @@ def _lead(best: Candidate) -> float:
 
 
 def odds_of(rgb: Pixels) -> Array | None:
-    """Return how likely each pixel is the object's; None without a network, and for shapes that it never saw."""
+    """Return the network's odds that each pixel is the object's; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
     return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
 
