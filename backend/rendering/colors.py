@@ -34,6 +34,7 @@ from backend.rendering.surface_colors import sample
 
 _LEAST_SIDE, _MOST_SIDE = 384, 1024
 _MAP_SIDE = 336
+_WITHIN = 0.98
 _PADDING = 0.015
 # An opening: how far from the plane of symmetry, how recessed, and its wall's thickness, in shares of the mesh's depth;
 # and its lip's breadth, in shares of the image.
@@ -107,7 +108,9 @@ def _through(cutout: Image.Image, window: tuple[int, int, int]) -> NDArray[np.ui
     straight = resized[..., :3] / np.maximum(resized[..., 3:], 1e-3)
     if side > extent:
         least, most = _bounds(rgba, side)
-        straight = np.minimum(np.maximum(straight, least), most)
+        # A soft edge stays as it is: what is shadow and what is sole is told by it.
+        within = resized[..., 3:] > _WITHIN
+        straight = np.where(within, np.minimum(np.maximum(straight, least), most), straight)
     whole = np.concatenate([straight, resized[..., 3:] * 255], axis=2)
     return np.asarray(np.rint(whole).clip(0, 255), np.uint8)
 
