@@ -36,6 +36,13 @@ _JOBS = 40
 _POLL_SECONDS = 0.25
 _SUBMITTED_WITHIN = 4.0
 _SEEDS = (7, 8, 9)
+_MODELS = {
+    "sleeping": "**sleeping**: in the model's place sleeps as long as an H100 took for the 2.1 design, each time some "
+    f"{100 * NOISE:.0f} % other; octree resolutions from 128 to 512; 15, 30 and 50 steps; all faces and fewer.",
+    "demo": "**demo**: the bundled checkpoint, which shares the cores with the making of meshes and with who asks; "
+    "octree resolutions from 32 to 96; 10, 15 and 30 steps; GLB, STL, 3MF, OBJ with colours and previews, of 2,000 to "
+    "20,000 faces.",
+}
 _DEMO_FORMATS: tuple[tuple[MeshFormat, ...], ...] = (("glb",), ("glb",), ("stl",), ("3mf",), ("obj", "stl"))
 
 
@@ -206,6 +213,7 @@ def row(run: Run) -> str:
 
 def report(runs: Sequence[Run]) -> str:
     """Return the table, as markdown."""
+    told = dict.fromkeys(run.model for run in runs)
     heads = [
         "model, seed",
         "jobs: seconds to the end, least, median, most",
@@ -220,11 +228,7 @@ def report(runs: Sequence[Run]) -> str:
         "# When jobs will be finished",
         "",
         f"{_JOBS} mixed jobs of three agents, sent within {_SUBMITTED_WITHIN:.0f} s of a fresh start; every "
-        f"{1000 * _POLL_SECONDS:.0f} ms all were asked for. **sleeping**: in the model's place sleeps as long as an "
-        f"H100 took for the 2.1 design, each time some {100 * NOISE:.0f} % other; octree resolutions from 128 to 512; "
-        "15, 30 and 50 steps; all faces and fewer. **demo**: the bundled checkpoint, which shares the cores with the "
-        "making of meshes and with who asks; octree resolutions from 32 to 96; 10, 15 and 30 steps; GLB, STL, 3MF, "
-        "OBJ with colours and previews, of 2,000 to 20,000 faces. "
+        f"{1000 * _POLL_SECONDS:.0f} ms all were asked for. {' '.join(_MODELS[name] for name in told)} "
         f"{platform.machine()} CPU, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}. "
         "Made by `python -m benchmarks.eta`.",
         "",
@@ -243,7 +247,7 @@ def _shares(errors: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=["sleeping", "demo"], default=["sleeping", "demo"])
+    parser.add_argument("--models", nargs="+", choices=list(_MODELS), default=list(_MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=_SEEDS)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

@@ -23,7 +23,7 @@ from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.limits import VIEWS
 from tests.support.agent_service import AgentService, agent_service, field, image, refused
 from tests.support.golden import GOLDEN, VIEW_NAMES, load_golden, load_pipeline
-from tests.support.hostile import Part
+from tests.support.hostile import FORM, Part, encode_form
 from tests.support.hostile_pictures import good_png
 from tests.support.picture_files import encode
 
@@ -99,6 +99,8 @@ def test_an_object_is_one_image_or_its_views(service: AgentService) -> None:
     assert refused(unknown) == (400, "UNKNOWN_FIELD")
     assert "view_left" in unknown.get_json()["details"]["allowed"]
     assert refused(service.batch(view("front"), view("back"))) == (400, "UNKNOWN_FIELD")
+    cutout = service.call("POST", "/api/agent/cutout", encode_form(image(), view("left")), Content_Type=FORM)
+    assert refused(cutout) == (400, "UNKNOWN_FIELD")
     assert service.images() == []
 
 
@@ -202,8 +204,6 @@ def test_views_become_a_mesh_alone_and_in_company_and_after_a_restart(
         assert kept.mimetype == "image/tiff"
         assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(kept.data))))) == len(VIEW_NAMES)
         assert alone["cutout_url"]
-        again = service.call("POST", f"/api/agent/jobs/{alone['job_id']}/again", b"", Content_Type="")
-        assert wait_for(service, again.get_json()["job_id"])["request"] == alone["request"]
     assert meshes[0].vertices.shape == meshes[1].vertices.shape
     assert np.abs(meshes[0].vertices - meshes[1].vertices).max() < 1e-2
     assert meshes[0].vertices.shape != meshes[2].vertices.shape

@@ -58,7 +58,7 @@ def cut_out(services: AgentServices, agent_id: str, body: BinaryIO, content_type
     body : verified; key : the Idempotency-Key header. Raises NoForeground, what read_form, read_fields, images_of and
     check raise, InvalidIdempotencyKey, IdempotencyConflict, StorageFull, StoreUnavailable, ArtifactStoreUnavailable.
     """
-    limits = UploadLimits.from_settings(services.settings, "generate")
+    limits = UploadLimits.from_settings(services.settings, "cutout")
     form = read_form(body, content_type, limits.form)
     fields = read_fields(CutoutFields, form.fields)
     (uploaded,) = images_of(form, limits.form.file_field, 1, 1)

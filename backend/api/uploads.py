@@ -39,9 +39,10 @@ class UploadLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings, operation: str) -> UploadLimits:
-        """Return the limits of `generate` (one image, `image`) or of `batch` (2 to 10, `images`)."""
+        """Return the limits of `generate` and `cutout` (one image, `image`) or of `batch` (2 to 10, `images`)."""
         field, fewest, most = {
             "generate": ("image", 1, 1),
+            "cutout": ("image", 1, 1),
             "batch": ("images", MIN_BATCH_IMAGES, MAX_BATCH_IMAGES),
         }[operation]
         return cls(

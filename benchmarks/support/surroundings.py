@@ -153,10 +153,12 @@ def photograph(name: str) -> Surface:
 def _load(name: str) -> Array:
     for package, names in PHOTOGRAPHS.items():
         if name in names:
-            found = importlib.util.find_spec(package)
+            # The package alone: looking for what is in it would import it.
+            found = importlib.util.find_spec(package.partition(".")[0])
             if found is None or not found.submodule_search_locations:
                 raise FileNotFoundError(f"{package}, which holds {name}, is not installed")
-            pixels = cv2.imread(str(Path(found.submodule_search_locations[0]) / name), cv2.IMREAD_COLOR_RGB)
+            folder = Path(found.submodule_search_locations[0]).joinpath(*package.split(".")[1:])
+            pixels = cv2.imread(str(folder / name), cv2.IMREAD_COLOR_RGB)
             if pixels is None:
                 raise FileNotFoundError(name)
             return _float(pixels / 255)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import trimesh
 
 from benchmarks.support.programs import require
@@ -115,6 +116,25 @@ def test_synchronous_request_brings_the_mesh(service: WatchedService) -> None:
     job = client_of(service).generate(sample(), run_async=False, quality=1, steps=10)
     assert (job.succeeded, job.progress, job.metadata["format"]) == (True, 100, "glb")
     assert job.processing_time is not None
+
+
+def test_a_job_is_made_again_and_fetched_by_a_link(service: WatchedService, tmp_path: Path) -> None:
+    client = client_of(service)
+    first = client.generate(sample(), run_async=False, quality=1, steps=10, seed=7, preview=False)
+    second = client.again(first.id, run_async=False, format="stl")
+    assert (second.metadata["seed"], second.metadata["format"]) == (7, "stl")
+    mesh = client.download(str(second.download_url), tmp_path / "mesh.stl").read_bytes()
+    link = client.link(second.id)
+    answer = requests.get(link, timeout=30)
+    assert (answer.status_code, answer.content) == (200, mesh)
+    assert requests.head(link, timeout=30).headers["Content-Length"] == str(len(mesh))
+    target = link.removeprefix(service.base_url)
+    # Sent as they are written, which libraries for HTTP do not.
+    for changed in (target[:-1], f"/{target}", target.replace(".stl", "%2estl")):
+        assert service.send("GET", changed, {}).refusal == (403, "LINK_INVALID")
+    log = service.log
+    assert f"/download/{str(second.download_url)[-36:]}" in log
+    assert link.rpartition("signature=")[2] not in log
 
 
 def test_health_tells_the_model(service: WatchedService) -> None:

@@ -29,7 +29,7 @@ from tests.support.hostile_pictures import good_png
 from tests.support.running import Agent
 from tests.support.watched import WatchedService, sample
 
-EXAMPLES = 40
+EXAMPLES = 60
 # All that is unsigned is refused before anything of it is looked at.
 UNSIGNED_EXAMPLES = 12
 # Whether a picture is one, and which ids there are, no schema can say.

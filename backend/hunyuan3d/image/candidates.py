@@ -22,8 +22,8 @@ from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
 # The network's own mask has its own odds for it, which flatter it; and a flood's outline is the truer one.
-_LEAD = 0.25
-_CHANGE = 0.03
+_LEAD, _CLEAR_LEAD = 0.2, 0.45
+_CLEAR_FAINT = 0.05
 _MOST_ASPECT = 3.0
 _FILLED = 25
 _HOLLOW = 0.6
@@ -59,20 +59,26 @@ def _best_of(rgb: Pixels) -> Candidate | None:
     best: Candidate | None = None
     for method, found in candidates(rgb, odds):
         if found is None:
-            if best is not None and best.score >= 1 - _LEAD:
+            if best is not None and best.score >= 1 - _lead(best):
                 break
             continue
         if not found.foreground.any():
             continue
         signs = measure(rgb, found, odds)
         likely = score(signs)
-        if best is None or likely > best.score + (_LEAD if method != best.method else _CHANGE):
+        if best is None or likely > best.score + (_lead(best) if method != best.method else 0.0):
             best = Candidate(method, found, signs, likely)
     return best
 
 
+def _lead(best: Candidate) -> float:
+    """Return by how much another method's score must be higher: by more where the outline is clear all along."""
+    clear = best.method == "flood" and best.signs.border == 0 and best.signs.faint < _CLEAR_FAINT
+    return _CLEAR_LEAD if clear else _LEAD
+
+
 def odds_of(rgb: Pixels) -> Array | None:
-    """Return how likely each pixel is the object's, as the network says; None without one or for a shape it never saw."""
+    """Return the network's odds that each pixel is the object's; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
     return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
 

@@ -15,7 +15,7 @@ from backend.hunyuan3d.image.judgement import Signs
 DOUBTFUL = 0.5
 """A score below this is said. Calibrated on the tuning half of benchmarks/background_removal.py."""
 
-HOPELESS = 0.02
+HOPELESS = 0.04
 """A score below this is no cut-out at all."""
 
 _TOUCHING = 0.015

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array
+from backend.hunyuan3d.image.backdrop import Array, Mask
 
 _LEAST_STEP = 2.5
 _MOST_TILT = 0.08
@@ -30,10 +30,12 @@ def find_horizon(lab: Array) -> Horizon | None:
     """Find the horizon of a picture (h, w, 3) in Lab from its two sides; None where they do not agree on one."""
     w = lab.shape[1]
     strip = max(3, round(0.02 * w))
-    sides = [_step(lab[:, columns].mean(axis=1)) for columns in (slice(1, 1 + strip), slice(w - 1 - strip, w - 1))]
-    if sides[0] is None or sides[1] is None:
+    first, last = (
+        _step(lab[:, columns].mean(axis=1)) for columns in (slice(1, 1 + strip), slice(w - 1 - strip, w - 1))
+    )
+    if first is None or last is None:
         return None
-    (left, above_left, below_left), (right, above_right, below_right) = sides
+    (left, above_left, below_left), (right, above_right, below_right) = first, last
     step = np.linalg.norm(below_left - above_left)
     unlike = max(np.linalg.norm(above_left - above_right), np.linalg.norm(below_left - below_right))
     if abs(left - right) > _MOST_TILT * w or unlike > max(12.0, 0.7 * float(step)):
@@ -90,7 +92,7 @@ def _softness(profile: Array, at: int, above: Array, below: Array) -> int:
     return reach
 
 
-def _at_the_sides(lab: Array, region: Array) -> Array:
+def _at_the_sides(lab: Array, region: Mask) -> Array:
     """Return for every place what a region's colour is, between its left and its right side, as bands of rows."""
     h, w = lab.shape[:2]
     strip = max(3, round(0.04 * w))
@@ -111,7 +113,7 @@ def _at_the_sides(lab: Array, region: Array) -> Array:
     return bands
 
 
-def _bridged(flat: Array, band: Array, line: Array, reach: int) -> Array:
+def _bridged(flat: Array, band: Mask, line: Array, reach: int) -> Array:
     """Fill the rows about the line from those just above and below it, column by column."""
     h, w = flat.shape[:2]
     columns = np.arange(w)

@@ -110,8 +110,8 @@ def features(signs: Signs) -> npt.NDArray[np.float64]:
     )
 
 
-_BIAS = 0.1
-_WEIGHTS = np.array([-1.02, -0.43, -0.78, -0.46, 0.0, 0.0, 0.65, -2.14, -1.05, -0.96, -0.18, 0.96, 0.0])
+_BIAS = -3.22
+_WEIGHTS = np.array([-0.52, -0.41, -0.37, -0.28, 0.0, 0.0, 0.76, -1.98, -0.1, -0.78, -0.06, 1.84, 0.0])
 
 
 def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:

@@ -27,8 +27,10 @@ def without_shadow(lab: Array, found: Found) -> Found:
     if known.mean() < 0.05:
         return found
     backdrop = spread(lab, known)
-    darker = (lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)
-    stray = np.hypot(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
+    darker = ((lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)).astype(np.float32)
+    stray: Array = np.hypot(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2]).astype(
+        np.float32
+    )
     alike = shown & (stray < 4.0) & (darker > _DARKEST) & (darker < _LIGHTEST)
     opened = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
@@ -140,4 +142,5 @@ def without_baked_shadow(rgba: Pixels) -> Pixels:
 
 
 def _thin(mask: Mask) -> Mask:
-    return mask & ~(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0)
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    return np.asarray(mask & (opened == 0), dtype=np.bool_)
