@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +33,7 @@ from backend.errors import (
     ServiceError,
 )
 from backend.hunyuan3d.device.memory import HostMemory
+from backend.hunyuan3d.facts import Remark
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.hunyuan_integration import Hunyuan3DProcessor
 from backend.rendering import outputs
@@ -126,6 +128,19 @@ def test_each_mesh_is_told_of_as_soon_as_it_is_done(shell: Shell) -> None:
     assert second.startswith(f"2/3 {paths[1]}: No object was found")
     assert third.startswith(f"3/3 {paths[2]}: ")
     assert said == ["", f"{first}\n", f"{first}\n{second}\n"]
+
+
+def test_what_is_doubtful_is_said_below_its_mesh(shell: Shell) -> None:
+    class Doubting(StandIn):
+        def __call__(self, images: Sequence[Path], **options: Any) -> list[ShapeResult]:
+            made = super().__call__(images, **options)
+            remark = Remark("LOW_CONTRAST", "The object is hardly seen.")
+            return [replace(made[0], metadata=replace(made[0].metadata, remarks=(remark,))), *made[1:]]
+
+    paths = [shell.image("a.png"), shell.image("b.png")]
+    assert shell(*paths, "-o", shell.output, "--no-preview", processor=Doubting()) == 0
+    first, remark, second = shell.err.getvalue().splitlines()[:3]
+    assert (first[:4], remark, second[:4]) == ("1/2 ", "    LOW_CONTRAST: The object is hardly seen.", "2/2 ")
 
 
 def test_table_says_what_was_made(shell: Shell) -> None:

@@ -20,7 +20,7 @@ from orfeas_client import terminal
 class Outcome:
     """What became of one image; `problem` says why there is no mesh, `note` what else a person should know.
 
-    seconds : its share of its batch's time, with its files'.
+    seconds : its share of its batch's time, with its files'. warnings : what is doubtful about image and mesh
     """
 
     image: Path
@@ -31,6 +31,7 @@ class Outcome:
     seed: int | None = None
     problem: str = ""
     note: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Bars:
@@ -77,8 +78,13 @@ class Terminal(terminal.Terminal):
             yield Bars(progress, images)
 
     def tell(self, outcome: Outcome, number: int, images: int) -> None:
-        """Say what became of an image as soon as that is known. number : how many are done with it, of all images."""
+        """Say what became of an image as soon as that is known, and what is doubtful about it.
+
+        number : how many are done with it, of all images
+        """
         self.say(f"{number}/{images} {outcome.image}: {_told(outcome)}")
+        for warning in outcome.warnings:
+            self.say(f"    {warning}")
 
     def report(self, outcomes: Sequence[Outcome], extra: Sequence[Path] = ()) -> None:
         """Show the table of what was made, then notes and further files."""

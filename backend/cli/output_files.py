@@ -75,7 +75,14 @@ def write_result(
         outcome = replace(outcome, problem=failure.message)
         return outcome, failed_row(outcome)
     mesh = outputs.shape.mesh
-    outcome = replace(outcome, files=files, faces=len(mesh.faces), watertight=is_watertight(mesh))
+    remarks = (*result.metadata.remarks, *outputs.remarks)
+    outcome = replace(
+        outcome,
+        files=files,
+        faces=len(mesh.faces),
+        watertight=is_watertight(mesh),
+        warnings=tuple(f"{remark.code}: {remark.message}" for remark in remarks),
+    )
     outcome, row = _drawn(choices, names, outputs, outcome)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
 
