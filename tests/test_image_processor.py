@@ -108,7 +108,7 @@ def test_an_image_without_area_has_no_foreground(empty: Image.Image) -> None:
 
 
 def test_a_single_view_model_refuses_views() -> None:
-    with pytest.raises(InvalidImage, match="one picture"):
+    with pytest.raises(ViewsUnsupported, match="one picture"):
         PROCESSOR({"front": disc()})
 
 
