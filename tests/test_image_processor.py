@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from backend.errors import InvalidImage, MissingImage, NoForeground
+from backend.errors import InvalidImage, MissingImage, NoForeground, ViewsUnsupported
 from backend.hunyuan3d.image.image_processor import ImageProcessor, MultiViewImageProcessor, as_list
 
 PROCESSOR = ImageProcessor(size=32)
