@@ -30,6 +30,7 @@ from backend.errors import (
     OutOfMemory,
     ServiceError,
     UnsupportedImage,
+    ViewsUnsupported,
 )
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds, Stopwatch
