@@ -8,6 +8,7 @@ finds something other than what was written.
 
 from __future__ import annotations
 
+import argparse
 import platform
 import subprocess
 import sys
@@ -81,6 +82,7 @@ class Made:
 
 def main() -> int:
     """Make the files, show them to every program, write the table; the exit code."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     require(INSTALL)
     folder = _ROOT / "outputs" / "outside"
     folder.mkdir(parents=True, exist_ok=True)

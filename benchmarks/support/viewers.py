@@ -105,7 +105,8 @@ class ThreeViewer:
         """
         query = urlencode({"file": f"/files/{file.name}", "up": "z" if z_up else "y"})
         address = f"http://127.0.0.1:{self._server.server_port}/viewer.html?{query}"
-        with tempfile.TemporaryDirectory() as profile:
+        # Its helpers may still write there when the browser has ended.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
             browser = subprocess.Popen(  # noqa: S603
                 [*_CHROMIUM, f"--user-data-dir={profile}", address],
                 stdout=subprocess.DEVNULL,
