@@ -89,7 +89,7 @@ def test_all_bad_images_are_named_in_one_answer(service: AgentService) -> None:
 @pytest.mark.parametrize(
     ("content", "status", "code"),
     [
-        (b"GIF89a", 415, "UNSUPPORTED_IMAGE"),
+        (b"%PDF-1.7", 415, "UNSUPPORTED_IMAGE"),
         (bytes(100_001), 413, "FILE_TOO_LARGE"),
         (CUT, 400, "INVALID_IMAGE"),
     ],
@@ -103,7 +103,7 @@ def test_bad_images_of_one_kind_are_answered_as_one_would_be(
 
 
 def test_bad_images_of_several_kinds_are_invalid_together(service: AgentService) -> None:
-    response = service.batch(named(b"GIF89a", "a.gif"), named(bytes(100_001), "b.png"), named(CUT, "c.png"))
+    response = service.batch(named(b"%PDF-1.7", "a.pdf"), named(bytes(100_001), "b.png"), named(CUT, "c.png"))
     assert refused(response) == (400, "INVALID_IMAGE")
     codes = [bad["code"] for bad in response.get_json()["details"]["images"]]
     assert codes == ["UNSUPPORTED_IMAGE", "FILE_TOO_LARGE", "INVALID_IMAGE"]
@@ -124,14 +124,14 @@ def test_after_a_bad_image_nothing_more_is_stored(service: AgentService, monkeyp
 
 
 def test_good_images_run_beside_bad_ones_when_that_was_asked(running: AgentService) -> None:
-    parts = (named(CUT, "bad.png"), named(good_png(), "good.png"), named(b"GIF8", "x.gif"))
+    parts = (named(CUT, "bad.png"), named(good_png(), "good.png"), named(b"%PDF", "x.pdf"))
     response = running.batch(*parts, PARTIAL, *PLAIN)
     assert response.status_code == 202
     answer = response.get_json()
     assert (answer["total_images"], len(answer["job_ids"])) == (3, 3)
     assert [(bad["index"], bad["filename"], bad["code"]) for bad in answer["refused"]] == [
         (0, "bad.png", "INVALID_IMAGE"),
-        (2, "x.gif", "UNSUPPORTED_IMAGE"),
+        (2, "x.pdf", "UNSUPPORTED_IMAGE"),
     ]
     batch = finished(running, answer)
     assert (batch["status"], batch["progress"]) == ("completed", 100)
@@ -140,13 +140,13 @@ def test_good_images_run_beside_bad_ones_when_that_was_asked(running: AgentServi
     assert [(item["index"], item["filename"], item["status"]) for item in batch["items"]] == [
         (0, "bad.png", "failed"),
         (1, "good.png", "completed"),
-        (2, "x.gif", "failed"),
+        (2, "x.pdf", "failed"),
     ]
     first = batch["items"][0]
     assert first["error"] == {
         "code": "INVALID_IMAGE",
         "error": answer["refused"][0]["error"],
-        "details": {"field": "images", "image": 1, "reason": "it breaks off in its chunk IDAT"},
+        "details": {"field": "images", "image": 1, "reason": "it is damaged or truncated: it breaks off in its chunk IDAT"},
     }
     assert (first["started_at"], first["processing_time"], first["metadata"]) == (None, None, None)
     assert first["finished_at"] == first["created_at"]
@@ -413,11 +413,13 @@ def test_a_mesh_that_the_janitor_has_just_removed_has_expired(running: AgentServ
 
 
 def test_an_image_of_another_kind_learns_which_there_are(service: AgentService) -> None:
-    response = service.generate(image(content=b"GIF89a"), field("async", "true"))
+    response = service.generate(image(content=b"%PDF-1.7"), field("async", "true"))
     assert refused(response) == (415, "UNSUPPORTED_IMAGE")
-    assert response.get_json()["details"] == {"field": "image", "image": 1, "allowed": ["PNG", "JPEG", "WebP"]}
-    batch = service.batch(named(b"GIF89a", "a.gif"), image("images")).get_json()
-    assert batch["details"]["allowed"] == ["PNG", "JPEG", "WebP"]
+    details = response.get_json()["details"]
+    assert (details["field"], details["image"]) == ("image", 1)
+    assert details["allowed"][:8] == ["PNG", "JPEG", "MPO", "WebP", "AVIF", "GIF", "BMP", "TIFF"]
+    batch = service.batch(named(b"%PDF-1.7", "a.pdf"), image("images")).get_json()
+    assert batch["details"]["allowed"] == details["allowed"]
 
 
 @pytest.mark.parametrize(("path", "name"), [("/generate-3d", "image"), ("/batch", "images")])

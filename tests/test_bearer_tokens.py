@@ -130,7 +130,7 @@ def test_a_token_is_no_api_key(here: AgentService, token: str) -> None:
 def test_token_and_signature_together_are_refused(here: AgentService, token: str, name: str) -> None:
     answer = call(here, f"Bearer {token}", others={name: "ann"})
     assert refused(answer) == MISSING
-    assert answer.get_json()["details"] == {"header": name}
+    assert answer.get_json()["details"] == {"header": name, "docs": "/docs"}
     signed = here.headers("GET", f"{API}/me")
     assert refused(call(here, f"Bearer {token}", others=signed)) == MISSING
 
