@@ -203,7 +203,7 @@ def test_a_picture_that_is_gone_is_told(running: AgentService) -> None:
 def test_a_failed_job_is_made_again_while_its_picture_is_there(
     running: AgentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.runner.result_recorder.ResultRecorder._delete_image", lambda *_: None)
+    monkeypatch.setattr("backend.runner.result_recorder.discard", lambda *_: None)
     assert again(running, failed_job(running), PLAIN).status_code == 200
 
 

@@ -146,7 +146,11 @@ def test_good_images_run_beside_bad_ones_when_that_was_asked(running: AgentServi
     assert first["error"] == {
         "code": "INVALID_IMAGE",
         "error": answer["refused"][0]["error"],
-        "details": {"field": "images", "image": 1, "reason": "it is damaged or truncated: it breaks off in its chunk IDAT"},
+        "details": {
+            "field": "images",
+            "image": 1,
+            "reason": "it is damaged or truncated: it breaks off in its chunk IDAT",
+        },
     }
     assert (first["started_at"], first["processing_time"], first["metadata"]) == (None, None, None)
     assert first["finished_at"] == first["created_at"]
