@@ -72,6 +72,8 @@ def _step(profile: Array) -> tuple[float, Array, Array] | None:
     below = (profile.sum(axis=0) - total) / (h - rows)[:, None]
     gained = rows * (above**2).sum(axis=1) + (h - rows) * (below**2).sum(axis=1)
     margin = max(4, round(0.08 * h))
+    if h < 2 * margin + 2:
+        return None
     inner = slice(margin, h - 1 - margin)
     at = margin + int(gained[inner].argmax())
     error = ((profile**2).sum() - gained[at]) / h
