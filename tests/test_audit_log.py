@@ -63,6 +63,7 @@ def test_entry_is_one_line_of_json(tmp_path: Path) -> None:
             "method": "POST",
             "path": PATH,
             "job_ids": ["j1"],
+            "credential": "",
         }
     ]
 

@@ -30,7 +30,7 @@ def test_cut_out_matches_the_drawn_mask(name: str) -> None:
     alpha = np.asarray(result.image)[..., 3]
     assert photograph.least_iou >= 0.9
     assert mask_iou(alpha, photograph.mask) >= photograph.least_iou
-    assert result.method == ("grabcut" if name == "garden" else "flood")
+    assert result.method == ("network" if name == "garden" else "flood")
     assert result.image.size == (photograph.image.shape[1], photograph.image.shape[0])
 
 
