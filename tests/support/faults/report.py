@@ -27,7 +27,7 @@ _STAMINA_HEAD = """# Stamina, measured
 
 Written by `make faults FAULTS=long` (tests/faults): what an ordinary caller, who asks for /health and GET /jobs in turn
 and gives up after 8 s, gets from one process while others do this. *Before* is the release before connections were
-handled by one loop. The callers run on the same machine; in November 2026 seven other test runs shared its two cores.
+handled by one loop. The callers run on the same machine; while *before* was measured, other test runs shared its cores.
 
 | load | before | after | when, where |
 |---|---|---|---|
