@@ -12,7 +12,7 @@ from backend.errors import InvalidImage, ServiceError, UnsupportedImage
 from backend.hunyuan3d.image import file_formats
 from backend.hunyuan3d.image.file_formats import taken_formats
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
-from tests.support.picture_files import bmp, encode, gif, noise, ramp, tiff
+from tests.support.picture_files import bmp, damaged_copies, encode, gif, marked, noise, ramp, tiff, turned
 
 HEIC = Path(__file__).parent / "heic"
 SAMPLES: dict[str, tuple[str, dict[str, object]]] = {
@@ -49,17 +49,13 @@ def test_truncated_files_are_refused(name: str, share: float) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", SAMPLES)
 def test_random_damage_gives_an_image_or_a_named_error(name: str) -> None:
-    random = np.random.default_rng(4)
     form, options = SAMPLES[name]
     whole = encode(ramp(), form, **options)
     refused = 0
-    for _ in range(150):
-        data = bytearray(whole)
-        # Where the headers are, mostly.
-        for place in random.integers(0, min(len(data), 400), random.integers(1, 6)):
-            data[place] = random.integers(0, 256)
+    # Where the headers are, mostly.
+    for data in damaged_copies(whole, seed=4, files=150, most=6, reach=400):
         try:
-            assert open_image(bytes(data)).mode in ("RGB", "RGBA")
+            assert open_image(data).mode in ("RGB", "RGBA")
         except ServiceError:
             refused += 1
     assert refused > 10
@@ -102,15 +98,11 @@ def test_floats_that_are_no_colours_are_refused() -> None:
 @pytest.mark.parametrize("form", ["TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied_once(form: str, orientation: int) -> None:
-    marked = np.zeros((24, 40, 3), np.uint8)
-    marked[:8, :8] = 255
-    turns = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1)}
-    turns |= {6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90, 1: lambda a: a}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    opened = np.asarray(open_image(encode(Image.fromarray(marked), form, exif=exif)))
-    assert opened.shape == turns[orientation](marked).shape
-    assert np.abs(opened.astype(int) - turns[orientation](marked)).mean() < 12
+    opened = np.asarray(open_image(encode(Image.fromarray(marked()), form, exif=exif)))
+    assert opened.shape == turned(marked(), orientation).shape
+    assert np.abs(opened.astype(int) - turned(marked(), orientation)).mean() < 12
 
 
 def test_transparency_of_gif_and_avif_is_kept() -> None:

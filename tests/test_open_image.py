@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from backend.errors import InvalidImage, InvalidParameter, MissingImage, ServiceError, UnsupportedImage
 from backend.hunyuan3d.image import file_formats
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
+from tests.support.picture_files import damaged_copies, marked, turned
 
 
 def _ramp(height: int = 24, width: int = 32) -> np.ndarray:
@@ -166,14 +167,10 @@ def test_unfit_arrays_are_refused(array: np.ndarray) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "JPEG"])
 def test_orientation_is_applied(orientation: int, form: str) -> None:
-    marked = np.zeros((24, 40, 3), np.uint8)
-    marked[:8, :8] = 255
-    turns = {2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1], 5: lambda a: a.swapaxes(0, 1)}
-    turns |= {6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: np.rot90, 1: lambda a: a}
     exif = Image.Exif()
     exif[0x0112] = orientation
-    opened = np.asarray(open_image(_encode(Image.fromarray(marked), form, exif=exif)))
-    expected = turns[orientation](marked)
+    opened = np.asarray(open_image(_encode(Image.fromarray(marked()), form, exif=exif)))
+    expected = turned(marked(), orientation)
     assert opened.shape == expected.shape
     assert np.abs(opened.astype(int) - expected).mean() < 12
 
@@ -227,15 +224,11 @@ def test_truncated_files_are_refused_by_name(form: str, share: float, tmp_path: 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_random_damage_gives_an_image_or_a_named_error(form: str) -> None:
-    random = np.random.default_rng(2)
     whole = _encode(Image.fromarray(_ramp()), form, exif=Image.Exif(), icc_profile=b"\0" * 200)
     refused = 0
-    for _ in range(300):
-        data = bytearray(whole)
-        for place in random.integers(0, len(data), random.integers(1, 8)):
-            data[place] = random.integers(0, 256)
+    for data in damaged_copies(whole, seed=2, files=300, most=8):
         try:
-            assert open_image(bytes(data)).mode in ("RGB", "RGBA")
+            assert open_image(data).mode in ("RGB", "RGBA")
         except ServiceError:
             refused += 1
     assert refused > 10

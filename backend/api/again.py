@@ -15,7 +15,14 @@ from backend.api.following import find
 from backend.api.job_answers import job_failure
 from backend.api.multipart import FormLimits, read_form
 from backend.api.parameters import AgainForm
-from backend.api.submissions import Submission, model_of, put_in_queue, require_key, require_views_taken
+from backend.api.submissions import (
+    Submission,
+    idempotency_key,
+    model_of,
+    put_in_queue,
+    require_key,
+    require_views_taken,
+)
 from backend.auth.agents import AgentConfig
 from backend.errors import (
     ArtifactNotFound,
@@ -25,7 +32,7 @@ from backend.errors import (
     StoreUnavailable,
 )
 from backend.hunyuan3d.octree_resolutions import Resolutions
-from backend.jobs.models import Batch, IdempotencyKey, Job, Status
+from backend.jobs.models import Batch, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
 from backend.storage.files import discard, put_new
@@ -59,9 +66,8 @@ def submit_again(
     """
     require_key(key)
     given = _read(body, content_type)
-    waits, idempotency = not given.run_async, None
-    if key is not None:
-        idempotency = IdempotencyKey(key, fingerprint("again", given, [job_id]))
+    waits, idempotency = not given.run_async, idempotency_key(key, lambda: fingerprint("again", given, [job_id]))
+    if idempotency is not None:
         first = services.store.recall(agent.internal_id, idempotency)
         if first is not None:
             return Submission(first, waits, is_partial=False)

@@ -20,10 +20,11 @@ from backend.api.parameters import CutoutFields
 from backend.api.responses import Answer, Success
 from backend.api.submissions import idempotency_key
 from backend.api.uploads import UploadLimits, check, images_of
-from backend.errors import ArtifactNotFound, ServiceError
+from backend.errors import ArtifactNotFound
 from backend.hunyuan3d.image.background import remove_background
 from backend.jobs.metadata import BackgroundOut, WarningOut
 from backend.services import AgentServices
+from backend.storage.files import discard
 from backend.validation import fingerprint, read_fields
 
 _cutters = threading.BoundedSemaphore(2)
@@ -70,10 +71,10 @@ def cut_out(services: AgentServices, agent_id: str, body: BinaryIO, content_type
     try:
         first = services.cutouts.add(agent_id, name, kept.model_dump_json(), named)
     except BaseException:
-        _discard(services, name)
+        discard(services.artifacts, name)
         raise
     if first != name:  # somebody else was faster under the same key
-        _discard(services, name)
+        discard(services.artifacts, name)
     return first
 
 
@@ -99,11 +100,3 @@ def _cut(png: BinaryIO, fields: CutoutFields) -> tuple[bytes, _Kept]:
         found.image.save(encoded, "PNG", compress_level=1)
     warnings = tuple(WarningOut(**asdict(remark)) for remark in found.remarks)
     return encoded.getvalue(), _Kept(background=BackgroundOut(**asdict(found.facts)), warnings=warnings)
-
-
-def _discard(services: AgentServices, name: str) -> None:
-    # One that stays is an orphan, which the janitor finds.
-    try:
-        services.artifacts.delete(name)
-    except ServiceError:
-        return

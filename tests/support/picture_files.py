@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -33,6 +33,42 @@ def encode(image: Image.Image, form: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
+
+
+def damaged_copies(whole: bytes, seed: int, files: int, most: int, reach: int | None = None) -> Iterator[bytes]:
+    """Give copies of a file with some bytes changed at random, the same for a seed.
+
+    files : how many; most : fewer bytes than that are changed in each; reach : of the first so many, None for all
+    """
+    random = np.random.default_rng(seed)
+    end = len(whole) if reach is None else min(len(whole), reach)
+    for _ in range(files):
+        data = bytearray(whole)
+        for place in random.integers(0, end, random.integers(1, most)):
+            data[place] = random.integers(0, 256)
+        yield bytes(data)
+
+
+def marked() -> np.ndarray:
+    """Return a picture (24, 40, 3) that looks another way however it is turned."""
+    image = np.zeros((24, 40, 3), np.uint8)
+    image[:8, :8] = 255
+    return image
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Return how an image (h, w, 3) looks that EXIF says lies in this orientation, 1 to 8."""
+    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90,
+    }
+    return turns[orientation](image)
 
 
 def gif(

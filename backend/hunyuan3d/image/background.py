@@ -1,11 +1,9 @@
 """Background removal: any picture in, the object on transparency out.
 
 An alpha channel that really cuts something out is used as it is. Else rembg does it where it and a model of its are
-there (rembg_cutter.py); else the classical method: on a near-uniform border a flood that knows lamps and soft shadows
-(backdrop.flood_backdrop), on a busy one GrabCut with a central prior (backdrop.cut_busy), and in both the edge is
-solved as a mixture of two colours (matting). benchmarks/results/background_removal.md holds the measurements behind
-this choice. This module does not know where pictures come from (open_image.py) or what the model wants of them
-(image_processor.py).
+there (rembg_cutter.py); else the best of several candidates (candidates.best_cut), whose edge is solved as a mixture of
+two colours (matting). benchmarks/results/background_removal.md holds the measurements behind this choice. This module
+does not know where pictures come from (open_image.py) or what the model wants of them (image_processor.py).
 """
 
 from __future__ import annotations
