@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import __version__
+from backend.hunyuan3d.device.thread_waiting import wait_asleep
 
 _Run = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -27,6 +28,7 @@ class Command:
 
 def main() -> int:
     """Run the command line on this process's arguments and environment; return its exit code."""
+    wait_asleep()
     return run(sys.argv[1:], os.environ)
 
 
