@@ -20,6 +20,7 @@ from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUT
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+MAX_JSON_BYTES = 32_000_000
 _FORM_BYTES = 1 << 20
 """Room in an upload for what is not pictures: fields, names, multipart boundaries."""
 
@@ -194,7 +195,7 @@ class Settings:
         Meaning(
             "AGENT_WAITS",
             "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
-            "at once.",
+            "at once. As many streams of events it may have open besides.",
             0,
             10_000,
         ),
@@ -353,6 +354,8 @@ class Settings:
 
     def max_body_bytes(self, operation: str) -> int:
         """Return the longest body a request of this operation may have."""
+        if operation == "mcp":
+            return MAX_JSON_BYTES
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 

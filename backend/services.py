@@ -78,6 +78,8 @@ class AgentServices:
     watchdog : what bounds the worker's calls, once start() has begun it
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     watch : wakes who waits for a job; wait_slots : for how many calls it may, those that wait for their mesh among them
+    stream_slots : for how many streams of events there is room, which keep no thread
+    at_end : called when nobody should wait for anything any more
     draining : set when this process is to end, but goes on answering until what runs here is done
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
@@ -95,6 +97,8 @@ class AgentServices:
     agents_task: PeriodicTask
     watch: JobWatch
     wait_slots: WaitSlots
+    stream_slots: WaitSlots
+    at_end: list[Callable[[], None]] = field(default_factory=list)
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -142,6 +146,7 @@ class AgentServices:
             health=health,
             watch=JobWatch(resources.store, changes),
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
+            stream_slots=WaitSlots(settings.agent_waits, settings.web_waiting),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
         )
@@ -264,6 +269,8 @@ class AgentServices:
 
     def _end_waits(self) -> None:
         self.stopping.set()
+        for end in self.at_end:
+            end()
         self.watch.stop()
 
     def stop(self) -> None:

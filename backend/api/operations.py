@@ -205,6 +205,24 @@ STATUS: Call = {
     },
     "security": SIGNED,
 }
+EVENTS: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_JOB, errors.TooManyStreams),
+        200: {
+            "description": "Server-Sent Events, until the job or batch is finished: `progress`, then one of"
+            " `completed`, `failed`, `cancelled`, each with the JSON of the status as its data, and an id for"
+            " `Last-Event-ID`; a comment every 15 seconds.",
+            "headers": answer_headers(),
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {
+            "description": "It is finished, and the caller has its last event: there is nothing to come back for.",
+            "headers": answer_headers(),
+        },
+    },
+    "security": SIGNED,
+}
 CANCEL: Call = {
     "tags": [_FOLLOW],
     "responses": {

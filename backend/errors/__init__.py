@@ -24,6 +24,7 @@ from backend.errors.access import (
     LinkInvalid,
     OperationNotAllowed,
     RateLimited,
+    TooManyStreams,
 )
 from backend.errors.base import (
     RetryLater,
@@ -236,6 +237,7 @@ __all__ = [
     "TooManyImages",
     "TooManyJobs",
     "TooManyRequestsAtOnce",
+    "TooManyStreams",
     "UnknownField",
     "UnsupportedCoding",
     "UnsupportedImage",

@@ -84,6 +84,12 @@ class RateLimited(RetryLater):
     retry_after = 60
 
 
+class TooManyStreams(RateLimited):
+    """This agent, or the service, has as many open streams as it may; close one, or poll with `?wait=`."""
+
+    retry_after = 15
+
+
 class AgentsFileError(ServiceError):
     """The agents file cannot be used."""
 
