@@ -36,6 +36,7 @@ from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.watch import JobWatch
 from backend.jobs.worker_registry import WorkerRegistry
+from backend.outgoing import Outgoing
 from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
@@ -81,6 +82,7 @@ class AgentServices:
     stream_slots : for how many streams of events there is room, which keep no thread
     at_end : called when nobody should wait for anything any more
     draining : set when this process is to end, but goes on answering until what runs here is done
+    outgoing : calls the addresses that callers name
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
 
@@ -99,6 +101,7 @@ class AgentServices:
     wait_slots: WaitSlots
     stream_slots: WaitSlots
     at_end: list[Callable[[], None]] = field(default_factory=list)
+    outgoing: Outgoing = field(default_factory=Outgoing)
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 
