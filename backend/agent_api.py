@@ -34,6 +34,8 @@ from backend.api.following import (
     outlook_of,
     why_lost,
 )
+from backend.api.guide import PATH as GUIDE_PATH
+from backend.api.guide import guide_page
 from backend.api.health import answer_health, answer_live, answer_ready
 from backend.api.job_answers import (
     AcceptedAnswer,
@@ -54,6 +56,8 @@ from backend.api.request_context import give_requests_context
 from backend.api.responses import DOCS_PAGE
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.api.waiting import when_changed
+from backend.api.web_sockets import open_socket
+from backend.api.webhook_sender import WebhookSender
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
@@ -65,7 +69,7 @@ from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
 _SUBMITTER, _HUB = "agent_submitter", "agent_events"
-_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics", MCP_PATH)
+_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics", MCP_PATH, GUIDE_PATH)
 
 api = APIBlueprint(
     "agent_api",
@@ -93,6 +97,10 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     services.guard.init_app(app)
     register_error_handlers(app, covered)
     app.register_blueprint(api)
+    sender = WebhookSender(services, app.url_map.bind(""))
+    services.at_start.append(sender.start)
+    services.at_end.append(sender.stop)
+    app.register_blueprint(guide_page(services.settings.public_url))
     app.register_blueprint(mcp_blueprint(services, submitter, hub))
     server = services.settings.public_url or "/"
     document = make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS, server)
@@ -194,6 +202,14 @@ def job_events(path: JobPath, header: EventHeaders) -> Response:
     found = find(_services(), path.job_id, g.agent.internal_id)
     hub: EventHub = current_app.extensions[_HUB]
     return stream_events(_services(), hub, g.agent, links(), found, header.last_event_id or "")
+
+
+@api.get("/events", provide_automatic_options=False, **calls.SOCKET)
+@require_agent_token("status")
+def events() -> Response:
+    """Tell of every change of the agent's jobs as it comes, over a WebSocket."""
+    hub: EventHub = current_app.extensions[_HUB]
+    return open_socket(_services(), hub, g.agent, links())
 
 
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)

@@ -186,6 +186,10 @@ class AgentGuard:
         """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
         return self._registry.removed() if self._registry else frozenset()
 
+    def agent_of(self, internal_id: str) -> AgentConfig | None:
+        """Return the agent whose jobs belong to this id; None where there is none, or no agents file."""
+        return self._registry.get_by_internal_id(internal_id) if self._registry else None
+
     def count_batch(self, agent: AgentConfig) -> None:
         """Count a batch that comes in otherwise than by the call for it. Raises RateLimited."""
         if self._settings.auth_enabled:

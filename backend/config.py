@@ -179,6 +179,16 @@ class Settings:
             10_000,
         ),
     ] = 100
+    webhook_private_hosts: Annotated[
+        str,
+        Meaning(
+            "WEBHOOK_PRIVATE_HOSTS",
+            "Hosts that webhooks may be sent to although their addresses are private, with commas between "
+            "(docs/webhooks.md).",
+            shape=r"[A-Za-z0-9_.:-]+( *, *[A-Za-z0-9_.:-]+)*",
+            expects="names or addresses with commas between",
+        ),
+    ] = ""
     max_active_jobs: Annotated[
         int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
     ] = 20

@@ -9,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import psutil
 import pytest
 
 from backend.auth.agents_file import set_enabled
-from backend.jobs.models import Job, NewFile, Report, Status
-from backend.jobs.store import JobStore
-from backend.periodic import utc_now
-from backend.storage.database import Database
+from backend.jobs.models import Report, Status
 from tests.support.agent_service import API, AgentService, agent_service
-from tests.support.served import Served
-from tests.support.server_process import GUNICORN, ServerProcess, connected, raw_request
-from tests.support.store_backends import new_jobs, submit
+from tests.support.served import ServedJobs
+from tests.support.server_process import connected, raw_request
+from tests.support.store_backends import new_jobs
 from tests.support.workshop import eventually
 
 
@@ -64,57 +60,26 @@ class Heard:
         return data
 
 
-class Line(Served):
-    """A gunicorn and, beside it, a store of its job table as another process has it."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        super().__init__(folder, AGENT_WAITS="3", **environment)
-        self.database = Database.open(self.settings.database_url)
-        self.store = JobStore(self.database, utc_now)
-
-    @property
-    def agent_id(self) -> str:
-        entry = json.loads(self.settings.agents_file.read_text())["agents"]["ann"]
-        return str(entry["internal_id"])
-
-    def job(self) -> str:
-        return submit(self.store, self.agent_id)[0]
-
-    def run(self, job_id: str) -> Job:
-        """Lease the one job that waits."""
-        (leased,) = self.store.lease("w", 1, 600)
-        assert leased.id == job_id
-        return leased
-
-    @contextmanager
-    def listening(self, job_id: str, last_id: str | None = None) -> Iterator[Heard]:
-        target = f"{API}/status/{job_id}/events"
-        more = {} if last_id is None else {"Last-Event-ID": last_id}
-        with connected(self.server.port) as (connection, stream):
-            connection.sendall(raw_request("GET", target, {**self.headers("GET", target), **more}))
-            yield Heard(stream)
-
-    def threads(self) -> int:
-        workers = psutil.Process(self.server.process.pid).children()
-        return sum(worker.num_threads() for worker in workers)
-
-
-def complete(store: JobStore, job: Job) -> None:
-    mesh = NewFile("mesh", "glb", f"{job.id}.glb", 100)
-    store.complete(job, [mesh], "")
+@contextmanager
+def listening(line: ServedJobs, job_id: str, last_id: str | None = None) -> Iterator[Heard]:
+    target = f"{API}/status/{job_id}/events"
+    more = {} if last_id is None else {"Last-Event-ID": last_id}
+    with connected(line.server.port) as (connection, stream):
+        connection.sendall(raw_request("GET", target, {**line.headers("GET", target), **more}))
+        yield Heard(stream)
 
 
 @pytest.fixture(scope="module")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
-    made = Line(tmp_path_factory.mktemp("line"))
+def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedJobs]:
+    made = ServedJobs(tmp_path_factory.mktemp("line"))
     with made.server:
         yield made
     made.database.close()
 
 
-def test_a_listener_hears_of_every_state_until_the_end(line: Line) -> None:
+def test_a_listener_hears_of_every_state_until_the_end(line: ServedJobs) -> None:
     job_id = line.job()
-    with line.listening(job_id) as heard:
+    with listening(line, job_id) as heard:
         assert (heard.status, heard.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         assert heard.headers["connection"] == "close"
         events = heard.events()
@@ -135,24 +100,24 @@ def test_a_listener_hears_of_every_state_until_the_end(line: Line) -> None:
         assert list(events) == []
 
 
-def test_whoever_comes_back_hears_what_is_new_and_nothing_twice(line: Line) -> None:
+def test_whoever_comes_back_hears_what_is_new_and_nothing_twice(line: ServedJobs) -> None:
     job_id = line.job()
-    with line.listening(job_id) as heard:
+    with listening(line, job_id) as heard:
         first = next(heard.events())
-    with line.listening(job_id, first.id) as heard:
+    with listening(line, job_id, first.id) as heard:
         line.store.cancel(job_id, line.agent_id)
         (last,) = heard.events()
         assert last.name == "cancelled"
-    with line.listening(job_id, first.id) as heard:
+    with listening(line, job_id, first.id) as heard:
         assert list(heard.events()) == [last]
-    with line.listening(job_id, last.id) as heard:
+    with listening(line, job_id, last.id) as heard:
         assert heard.status == 204
 
 
-def test_a_batch_is_one_stream(line: Line) -> None:
+def test_a_batch_is_one_stream(line: ServedJobs) -> None:
     batch_id = line.store.submit(line.agent_id, new_jobs(2), queue_limit=100, agent_limit=100).batch_id
     assert batch_id is not None
-    with line.listening(batch_id) as heard:
+    with listening(line, batch_id) as heard:
         events = heard.events()
         assert next(events).data["counts"]["queued"] == 2
         line.store.cancel_batch(batch_id, line.agent_id)
@@ -161,12 +126,12 @@ def test_a_batch_is_one_stream(line: Line) -> None:
         assert list(events) == []
 
 
-def test_streams_keep_no_thread_and_are_bounded(line: Line) -> None:
+def test_streams_keep_no_thread_and_are_bounded(line: ServedJobs) -> None:
     job_id = line.job()
-    with line.listening(job_id) as first, line.listening(job_id) as second, line.listening(job_id) as third:
+    with listening(line, job_id) as first, listening(line, job_id) as second, listening(line, job_id) as third:
         for heard in (first, second, third):
             next(heard.events())
-        with line.listening(job_id) as refused:
+        with listening(line, job_id) as refused:
             assert refused.status == 429
             assert int(refused.headers["retry-after"]) > 0
         # The requests' threads have nothing to do any more, and end.
@@ -179,38 +144,36 @@ def test_streams_keep_no_thread_and_are_bounded(line: Line) -> None:
     line.store.cancel(other, line.agent_id)
 
 
-def opened(line: Line, job_id: str) -> bool:
-    with line.listening(job_id) as heard:
+def opened(line: ServedJobs, job_id: str) -> bool:
+    with listening(line, job_id) as heard:
         return heard.status == 200
 
 
 @pytest.mark.parametrize("id", ["0" * 32, "x"])
-def test_others_jobs_and_unknown_ones_are_refused(line: Line, id: str) -> None:
-    with line.listening(id) as heard:
+def test_others_jobs_and_unknown_ones_are_refused(line: ServedJobs, id: str) -> None:
+    with listening(line, id) as heard:
         assert heard.status == 404
 
 
 def test_across_a_restart_each_event_comes_once(tmp_path: Path) -> None:
-    first = Line(tmp_path)
+    first = ServedJobs(tmp_path)
     with first.server:
         job_id = first.job()
-        with first.listening(job_id) as heard:
+        with listening(first, job_id) as heard:
             told = [next(heard.events())]
             first.server.process.terminate()
             # A service that ends lets its listeners go, who come back.
             told += heard.events()
     running = first.run(job_id)
     first.store.report("w", [Report(running, 50, "decode", 2.0)], 600)
-    second = Line.__new__(Line)
-    second.settings, second.key, second.database, second.store = first.settings, first.key, first.database, first.store
-    second.server = ServerProcess(GUNICORN, tmp_path)
+    second = first.again()
     with second.server:
-        with second.listening(job_id, told[-1].id) as heard:
+        with listening(second, job_id, told[-1].id) as heard:
             events = heard.events()
             told.append(next(events))
-            complete(second.store, second.store.get(job_id, second.agent_id))
+            second.complete(second.store.get(job_id, second.agent_id))
             told += events
-        with second.listening(job_id, told[-1].id) as heard:
+        with listening(second, job_id, told[-1].id) as heard:
             assert heard.status == 204
     assert [(each.name, each.data["progress"]) for each in told] == [
         ("progress", 0),

@@ -26,6 +26,7 @@ from backend.api.operations import (
     LIVE,
     ME,
     READY,
+    SOCKET,
     STATUS,
 )
 from backend.api.statuses import status_of
@@ -40,6 +41,7 @@ CALLS = {
     ("/api/agent/cutout", "post"): (CUTOUT, "200"),
     ("/api/agent/status/{job_id}", "get"): (STATUS, "200"),
     ("/api/agent/status/{job_id}/events", "get"): (EVENTS, "200"),
+    ("/api/agent/events", "get"): (SOCKET, "101"),
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
     ("/api/agent/jobs/{job_id}/again", "post"): (AGAIN, "202"),
@@ -120,6 +122,7 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
         "cancel",
         "cutout",
         "download",
+        "events",
         "generate",
         "health",
         "job_events",

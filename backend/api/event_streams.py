@@ -5,6 +5,7 @@ This module does not know who makes the events.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flask import Response, request
@@ -67,6 +68,9 @@ class EventStream:
             self.sink.send(event.as_sse())
         if event.is_last:
             self.sink.end()
+
+    def unknown(self, ids: Sequence[str]) -> None:
+        """Take nothing: it asked for none by their ids."""
 
     def beat(self) -> None:
         """Send a comment."""

@@ -95,6 +95,7 @@ _FORM = (
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidLabel,
+    errors.InvalidWebhookUrl,
     errors.InvalidIdempotencyKey,
     errors.MissingImage,
     errors.TooManyImages,
@@ -218,6 +219,18 @@ EVENTS: Call = {
         },
         204: {
             "description": "It is finished, and the caller has its last event: there is nothing to come back for.",
+            "headers": answer_headers(),
+        },
+    },
+    "security": SIGNED,
+}
+SOCKET: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED, errors.TooManyStreams, errors.UpgradeRequired, errors.StreamsUnsupported),
+        101: {
+            "description": "A WebSocket, with the events of all the agent's jobs, or, once it has sent"
+            ' `{"watch": [id, …]}`, of those: each a text `{"event", "id", "data"}`, as Server-Sent Events have them.',
             "headers": answer_headers(),
         },
     },

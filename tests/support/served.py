@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
+from copy import copy
 from pathlib import Path
 
 from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
+from backend.jobs.models import Job, NewFile
+from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
 from backend.periodic import utc_now
 from backend.storage.database import Database
 from orfeas_client.signing import digest_body
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, raw_request
+from tests.support.store_backends import submit
 from tests.support.workshop import eventually
 
 _numbers = itertools.count()
@@ -51,3 +56,36 @@ class Served:
     def get(self, signed: str, sent: str | None = None) -> RawAnswer:
         """Return the answer to a target that is sent as it was signed, or otherwise."""
         return self.server.ask(raw_request("GET", sent or signed, self.headers("GET", signed)))
+
+
+class ServedJobs(Served):
+    """A gunicorn and, beside it, a store of its job table as another process has it."""
+
+    def __init__(self, folder: Path, **environment: str) -> None:
+        super().__init__(folder, AGENT_WAITS="3", **environment)
+        self.database = Database.open(self.settings.database_url)
+        self.store = JobStore(self.database, utc_now)
+
+    @property
+    def agent_id(self) -> str:
+        entry = json.loads(self.settings.agents_file.read_text())["agents"]["ann"]
+        return str(entry["internal_id"])
+
+    def job(self) -> str:
+        return submit(self.store, self.agent_id)[0]
+
+    def run(self, job_id: str) -> Job:
+        """Lease the one job that waits."""
+        (leased,) = self.store.lease("w", 1, 600)
+        assert leased.id == job_id
+        return leased
+
+    def again(self, port: int = 0) -> ServedJobs:
+        """Return the same service, started anew; port : 0 for any."""
+        other = copy(self)
+        other.server = ServerProcess(GUNICORN, self.settings.data_dir, PORT=str(port))
+        return other
+
+    def complete(self, job: Job) -> None:
+        """End a run with a mesh, of which there is nothing but its name."""
+        self.store.complete(job, [NewFile("mesh", "glb", f"{job.id}.glb", 100)], "")

@@ -36,6 +36,15 @@ def as_form(arguments: Mapping[str, Any], image_field: str) -> Form:
     """
     boundary = secrets.token_hex(16)
     body = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  the form's
+    try:
+        _fill(body, boundary, arguments, image_field)
+    except BaseException:
+        body.close()
+        raise
+    return Form(body, f"multipart/form-data; boundary={boundary}")  # type: ignore[arg-type]
+
+
+def _fill(body: Any, boundary: str, arguments: Mapping[str, Any], image_field: str) -> None:
     for number, text in enumerate(_pictures(arguments, image_field), start=1):
         disposition = f'form-data; name="{image_field}"; filename="picture-{number}"'
         _write(body, boundary, disposition, _decoded(text, image_field, number))
@@ -44,7 +53,6 @@ def as_form(arguments: Mapping[str, Any], image_field: str) -> Form:
             _write(body, boundary, f'form-data; name="{_named(name)}"', _as_text(name, value).encode())
     body.write(f"--{boundary}--\r\n".encode())
     body.seek(0)
-    return Form(body, f"multipart/form-data; boundary={boundary}")  # type: ignore[arg-type]
 
 
 def _write(body: Any, boundary: str, disposition: str, content: bytes) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -71,6 +71,9 @@ class ResultStream:
         if token is not None and self.sink is not None and event.progress > self.reported:
             self.reported = event.progress
             self.sink.send(protocol.as_event(protocol.progress(token, event.progress, event.step)))
+
+    def unknown(self, ids: Sequence[str]) -> None:
+        """Take nothing: it asked for none by their ids."""
 
     def beat(self) -> None:
         """Send a comment; answer when the time is over."""
