@@ -212,6 +212,10 @@ def events() -> Response:
     return open_socket(_services(), hub, g.agent, links())
 
 
+# Routes tell a request for a WebSocket from others.
+api.add_url_rule("/events", "events", methods=["GET"], websocket=True, provide_automatic_options=False)
+
+
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
 @require_agent_token("status")
 def jobs(query: PageQuery) -> Response:
