@@ -36,6 +36,7 @@ from websockets.exceptions import WebSocketException
 
 from backend.auth.agents_file import add_agent
 from orfeas_client import AgentClient, ClientError
+from orfeas_client.retries import RetryPolicy
 from orfeas_client.signing import EMPTY_DIGEST
 from orfeas_client.transport import Transport
 
@@ -85,7 +86,7 @@ class Service:
         """Return the bytes that its largest process holds."""
         assert self.process is not None
         family = psutil.Process(self.process.pid).children(recursive=True)
-        return max((each.memory_info().rss for each in family), default=0)
+        return max((int(each.memory_info().rss) for each in family), default=0)
 
     def threads(self) -> int:
         """Return how many threads that has."""
@@ -110,7 +111,7 @@ class Listeners:
             _AGENT,
             key,
             timeout=(10, 60),
-            retry_policy=None,  # type: ignore[arg-type]  nothing is sent by it
+            retry_policy=RetryPolicy(),
             clock=time.time,
             session=None,
         )
@@ -324,8 +325,8 @@ def report(
         f"{options.streams} listeners by Server-Sent Events and {options.sockets} by WebSocket, of which each watches "
         f"{options.jobs} jobs, at one process that answers and runs jobs, while {options.clients} clients submit and "
         "ask; in the midst the service is stopped and started again. The memory is what the process grew by, that of "
-        f"the jobs that ran meanwhile included. {platform.machine()} CPU, {os.cpu_count()} cores, load {load:.1f} before, "
-        f"{datetime.now(UTC):%Y-%m-%d}; listeners, clients and service share the machine.",
+        f"the jobs that ran meanwhile included. {platform.machine()} CPU, {os.cpu_count()} cores, load {load:.1f} "
+        f"before, {datetime.now(UTC):%Y-%m-%d}; listeners, clients and service share the machine.",
         "",
         "| figure | value |",
         "|---|---|",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,8 @@ from tests.support.served import ServedJobs
 from tests.support.server_process import connected, raw_request
 from tests.support.store_backends import new_jobs
 from tests.support.workshop import eventually
+
+STREAMS = 30
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def listening(line: ServedJobs, job_id: str, last_id: str | None = None) -> Iter
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedJobs]:
-    made = ServedJobs(tmp_path_factory.mktemp("line"))
+    made = ServedJobs(tmp_path_factory.mktemp("line"), AGENT_WAITS=str(STREAMS))
     with made.server:
         yield made
     made.database.close()
@@ -126,18 +128,18 @@ def test_a_batch_is_one_stream(line: ServedJobs) -> None:
         assert list(events) == []
 
 
-def test_streams_keep_no_thread_and_are_bounded(line: ServedJobs) -> None:
-    job_id = line.job()
-    with listening(line, job_id) as first, listening(line, job_id) as second, listening(line, job_id) as third:
-        for heard in (first, second, third):
-            next(heard.events())
+def test_many_streams_keep_no_thread_and_are_bounded(line: ServedJobs) -> None:
+    job_id, before = line.job(), line.threads()
+    with ExitStack() as stack:
+        open_ones = [stack.enter_context(listening(line, job_id)) for _ in range(STREAMS)]
+        events = [heard.events() for heard in open_ones]
+        assert {next(each).name for each in events} == {"progress"}
+        assert line.threads() - before < STREAMS / 2
         with listening(line, job_id) as refused:
             assert refused.status == 429
             assert int(refused.headers["retry-after"]) > 0
-        # The requests' threads have nothing to do any more, and end.
         line.store.cancel(job_id, line.agent_id)
-        for heard in (first, second, third):
-            assert [event.name for event in heard.events()] == ["cancelled"]
+        assert [[event.name for event in each] for each in events] == [["cancelled"]] * STREAMS
     # Whoever has gone makes room.
     other = line.job()
     eventually(lambda: opened(line, other))

@@ -148,10 +148,11 @@ class JobWatch:
         """Wake all who wait, and let nobody wait any more."""
         with self._lock:
             self._is_stopping = True
-            for waiter in self._waiters:
-                waiter.wake()
+            waiters, thread = tuple(self._waiters), self._thread
             self._lock.notify_all()
-            thread = self._thread
+        # Without the lock: who is woken may hold one of its own while it begins to wait here.
+        for waiter in waiters:
+            waiter.wake()
         self._due.set()
         if thread is not None:
             # It may be reading: whoever closes the store next would have it open a connection anew.

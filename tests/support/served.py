@@ -8,6 +8,8 @@ import time
 from copy import copy
 from pathlib import Path
 
+import psutil
+
 from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import sign_request
 from backend.config import Settings
@@ -62,7 +64,7 @@ class ServedJobs(Served):
     """A gunicorn and, beside it, a store of its job table as another process has it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
-        super().__init__(folder, AGENT_WAITS="3", **environment)
+        super().__init__(folder, **{"AGENT_WAITS": "3", **environment})
         self.database = Database.open(self.settings.database_url)
         self.store = JobStore(self.database, utc_now)
 
@@ -85,6 +87,12 @@ class ServedJobs(Served):
         other = copy(self)
         other.server = ServerProcess(GUNICORN, self.settings.data_dir, PORT=str(port))
         return other
+
+    def threads(self) -> int:
+        """Return how many threads answer."""
+        (worker,) = psutil.Process(self.server.process.pid).children()
+        found: int = worker.num_threads()
+        return found
 
     def complete(self, job: Job) -> None:
         """End a run with a mesh, of which there is nothing but its name."""
