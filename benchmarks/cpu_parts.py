@@ -92,11 +92,11 @@ def report(alone: Sequence[Sequence[float]], beside: Sequence[Sequence[float]], 
     lines = [
         "# Several cores of a CPU",
         "",
-        f"One mesh of `mug.png`, demo checkpoint, octree resolution {_RESOLUTION}, warm; medians of {runs} processes, all ways in "
-        f"turns. {platform.machine()} CPU, {cores} cores, load of the last quarter of an hour {load:.1f}, "
+        f"One mesh of `mug.png`, demo checkpoint, octree resolution {_RESOLUTION}, warm; medians of {runs} processes, "
+        f"all ways in turns. {platform.machine()} CPU, {cores} cores, load of the last quarter of an hour {load:.1f}, "
         f"{datetime.now(UTC):%Y-%m-%d}. Made by `python -m benchmarks.cpu_parts`.",
         "",
-        f"| seconds | alone: sample | decode | total | beside {cores} busy processes: sample | decode | total | ratio |",
+        f"| seconds | alone: sample | decode | total | beside {cores} busy programs: sample | decode | total | ratio |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for way, quiet, loaded in zip(WAYS, alone, beside, strict=True):
