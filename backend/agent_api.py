@@ -32,6 +32,7 @@ from backend.api.following import (
     why_lost,
 )
 from backend.api.health import answer_health, answer_live, answer_ready
+from backend.api.image_urls import ImageUrls
 from backend.api.job_answers import (
     AcceptedAnswer,
     JobAnswer,
@@ -61,7 +62,7 @@ from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
-_SUBMITTER = "agent_submitter"
+_SUBMITTER, _IMAGE_URLS = "agent_submitter", "agent_image_urls"
 _OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics")
 
 api = APIBlueprint(
@@ -82,7 +83,8 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     """
     services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
     app.extensions[EXTENSION] = services
-    app.extensions[_SUBMITTER] = Submitter(services)
+    app.extensions[_IMAGE_URLS] = image_urls = ImageUrls(services.settings, services.outgoing)
+    app.extensions[_SUBMITTER] = Submitter(services, image_urls)
     covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
     give_requests_context(app, services.metrics, covered)
     services.guard.init_app(app)
@@ -160,7 +162,9 @@ def cutout(header: SubmitHeaders) -> Response:
     """Cut the object out of one image, at once and without the device."""
     services, agent_id = _services(), g.agent.internal_id
     content_type = request.headers.get("Content-Type", "")
-    name = cut_out(services, agent_id, g.body, content_type, header.idempotency_key)
+    name = cut_out(
+        services, current_app.extensions[_IMAGE_URLS], agent_id, g.body, content_type, header.idempotency_key
+    )
     try:
         return json_response(answer_cutout(services, agent_id, name, links().download(name)))
     except ArtifactNotFound as error:

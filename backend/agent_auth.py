@@ -321,11 +321,15 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        g.body, size = spool_body(environ, self._spool_dir, self._max_body_bytes[operation], digest)
+        g.body, size = spool_body(environ, self._spool_dir, self._max_body(operation), digest)
         # Whatever parses the request from here on reads the bytes that were verified.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
         environ["CONTENT_LENGTH"] = str(size)
         environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+    def _max_body(self, operation: str) -> int:
+        longest = self._max_body_bytes[operation]
+        return min(longest, self._settings.max_json_bytes) if request.is_json else longest
 
     def _admit_marked(self) -> None:
         if request.routing_exception is not None or request.endpoint is None:

@@ -186,6 +186,25 @@ class Settings:
     max_image_bytes: Annotated[int, Meaning("MAX_IMAGE_BYTES", "Bytes one picture may have.", 1024, 2_000_000_000)] = (
         50_000_000
     )
+    max_json_bytes: Annotated[
+        int,
+        Meaning(
+            "MAX_JSON_BYTES",
+            "Bytes a request in JSON may have, its pictures in base64 among them; larger ones come as multipart forms.",
+            65_536,
+            2_000_000_000,
+        ),
+    ] = 32_000_000
+    image_urls: Annotated[
+        str,
+        Meaning(
+            "IMAGE_URLS",
+            "Whether pictures may be sent as https addresses: `off`, `public` (any public host), or the hosts that may "
+            "be asked, with commas between.",
+            shape=rf"off|public|{_LABEL}(\.{_LABEL})+( *, *{_LABEL}(\.{_LABEL})+)*",
+            expects="off, public, or names of hosts in small letters with commas between",
+        ),
+    ] = "off"
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000

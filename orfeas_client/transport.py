@@ -31,7 +31,7 @@ from orfeas_client.signing import (
     HEADER_TIMESTAMP,
     sign_request,
 )
-from orfeas_client.upload import MultipartBody
+from orfeas_client.upload import Body
 
 API_PATH = "/api/agent"
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -55,7 +55,7 @@ class Outgoing:
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: MultipartBody | None = None
+    body: Body | None = None
     signed: bool = True
 
 

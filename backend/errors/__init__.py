@@ -52,6 +52,8 @@ from backend.errors.model import (
 from backend.errors.parameters import (
     ConflictingInputs,
     FileTooLarge,
+    ImageUrlFailed,
+    ImageUrlRefused,
     InvalidAcceleration,
     InvalidAcceptPartial,
     InvalidAsync,
@@ -171,6 +173,8 @@ __all__ = [
     "HttpsRequired",
     "IdempotencyConflict",
     "ImageLost",
+    "ImageUrlFailed",
+    "ImageUrlRefused",
     "InvalidAcceleration",
     "InvalidAcceptPartial",
     "InvalidAsync",
