@@ -50,6 +50,16 @@ class _Part:
     size: int
 
 
+class JsonBody:
+    """A body of JSON text."""
+
+    content_type = "application/json"
+
+    def __init__(self, text: str) -> None:
+        self.content = text.encode()
+        self.digest = hashlib.sha256(self.content).hexdigest()
+
+
 class MultipartBody:
     """The bytes of one form: iterating gives them from the start, each time the same.
 
@@ -81,23 +91,6 @@ class MultipartBody:
             yield from _chunks(part)
 
 
-class JsonBody:
-    """The bytes of one request in JSON; what is said of MultipartBody holds, but that it is whole in memory."""
-
-    content_type = "application/json"
-
-    def __init__(self, values: Mapping[str, object]) -> None:
-        self._content = json.dumps(values).encode()
-        self.digest = hashlib.sha256(self._content).hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes."""
-        yield self._content
-
-
 Body = MultipartBody | JsonBody
 
 
@@ -111,11 +104,11 @@ def body_of(fields: Mapping[str, str], images: Sequence[ImageSource], names: Seq
         return MultipartBody(fields, images, names)
     values = [_json_of(image) for image in images]
     if names[0] == "images":
-        return JsonBody({**fields, "images": values})
+        return JsonBody(json.dumps({**fields, "images": values}))
     if names[0] == "image":
-        return JsonBody({**fields, "image": values[0]})
+        return JsonBody(json.dumps({**fields, "image": values[0]}))
     views = {name.removeprefix("view_"): value for name, value in zip(names, values, strict=True)}
-    return JsonBody({**fields, "views": views})
+    return JsonBody(json.dumps({**fields, "views": views}))
 
 
 def _json_of(image: ImageSource) -> object:
