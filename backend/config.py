@@ -18,7 +18,6 @@ from backend.errors import ConfigurationError
 from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
 from backend.setting_values import FLAGS, IPNetwork, Meaning, check_value, parse_value
 
-MAX_JSON_BYTES = 32_000_000
 _FORM_BYTES = 1 << 20
 """Room in an upload for what is not pictures: fields, names, multipart boundaries."""
 
@@ -197,6 +196,25 @@ class Settings:
     max_image_bytes: Annotated[int, Meaning("MAX_IMAGE_BYTES", "Bytes one picture may have.", 1024, 2_000_000_000)] = (
         50_000_000
     )
+    max_json_bytes: Annotated[
+        int,
+        Meaning(
+            "MAX_JSON_BYTES",
+            "Bytes a request in JSON may have, its pictures in base64 among them; larger ones come as multipart forms.",
+            65_536,
+            2_000_000_000,
+        ),
+    ] = 32_000_000
+    image_urls: Annotated[
+        str,
+        Meaning(
+            "IMAGE_URLS",
+            "Whether pictures may be sent as https addresses: `off`, `public` (any public host), or the hosts that may "
+            "be asked, with commas between.",
+            shape=rf"off|public|{_LABEL}(\.{_LABEL})+( *, *{_LABEL}(\.{_LABEL})+)*",
+            expects="off, public, or names of hosts in small letters with commas between",
+        ),
+    ] = "off"
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000
@@ -344,7 +362,7 @@ class Settings:
     def max_body_bytes(self, operation: str) -> int:
         """Return the longest body a request of this operation may have."""
         if operation == "mcp":
-            return MAX_JSON_BYTES
+            return self.max_json_bytes
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 

@@ -14,6 +14,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     ServiceError: 500,
     errors.RetryLater: 503,
     errors.InvalidParameter: 400,
+    errors.ImageUrlFailed: 502,
     errors.UnsupportedImage: 415,
     errors.UnsupportedMediaType: 415,
     errors.FileTooLarge: 413,

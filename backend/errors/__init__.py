@@ -55,6 +55,8 @@ from backend.errors.model import (
 from backend.errors.parameters import (
     ConflictingInputs,
     FileTooLarge,
+    ImageUrlFailed,
+    ImageUrlRefused,
     InvalidAcceleration,
     InvalidAcceptPartial,
     InvalidAsync,
@@ -175,6 +177,8 @@ __all__ = [
     "HttpsRequired",
     "IdempotencyConflict",
     "ImageLost",
+    "ImageUrlFailed",
+    "ImageUrlRefused",
     "InvalidAcceleration",
     "InvalidAcceptPartial",
     "InvalidAsync",
