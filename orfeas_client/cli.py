@@ -358,6 +358,8 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        # It is looked for on either side of the command.
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
