@@ -121,6 +121,7 @@ class AgentServices:
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
+            metrics.watch_gpus()
             worker = BatchProcessor.with_resources(
                 resources,
                 open_processor or model_opener(settings),

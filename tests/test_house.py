@@ -20,6 +20,7 @@ BEHAVIOURS = {
     "app": "the API in any Flask app",
     "batches": "batches through the whole app, and lists",
     "compose": "compose.yaml",
+    "dashboards": "deploy/grafana and deploy/prometheus",
     "demo_checkpoint": "the checkpoint that comes with the product",
     "denoiser_kernels": "the kernels that the denoisers use",
     "deployment": "the Dockerfile, its scripts and the Makefile",

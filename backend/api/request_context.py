@@ -22,6 +22,9 @@ REQUEST_ID_HEADER = "X-Request-ID"
 WAITING = "orfeas.waiting"
 """Where the server's own way to wait stands in the environment of a request; see `waiting`."""
 
+ARRIVAL = "orfeas.arrival"
+"""Where the server says in the environment when a request's head was whole (time.monotonic), and if it is small."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -40,6 +43,9 @@ class RequestCounter(Protocol):
 
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count an answer; route : the rule it matched, "" for none; code : the error's, "" for none."""
+
+    def answer_began(self, *, small: bool, seconds: float) -> None:
+        """Count that an answer began so long after its request was there; small : as serve.exchange.is_small says."""
 
 
 def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Pattern[str]) -> None:
@@ -106,6 +112,9 @@ def _note(response: Response, counter: RequestCounter) -> None:
     route = rule.rule if rule is not None else ""
     code = g.pop("error_code", "")
     counter.request_answered(route, request.method, response.status_code, code, seconds)
+    if arrival := request.environ.get(ARRIVAL):
+        arrived, small = arrival
+        counter.answer_began(small=small, seconds=time.monotonic() - arrived)
     agent = g.get("agent")
     access_log.log(
         _level(route, response.status_code),

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
-from backend.api.request_context import WAITING
+from backend.api.request_context import ARRIVAL, WAITING
 from backend.errors import BadFraming, ServiceError
 from backend.serve.connections import Connection
 from backend.serve.turns import Turns
@@ -99,6 +99,7 @@ def answer(
     body = RequestBody(request, connection)
     response, environ = wsgi.create(request, connection, connection.client, connection.server, config)
     environ |= {"wsgi.multithread": True, "wsgi.input": body, WAITING: aside or nullcontext}
+    environ[ARRIVAL] = (connection.arrived, turns is None)
     with turns.taken() if turns else nullcontext():
         parts = app(environ, response.start_response)
     connection.begin_answer()

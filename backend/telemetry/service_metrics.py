@@ -21,11 +21,13 @@ from backend.telemetry.counters import CounterFamily, HistogramFamily
 from backend.telemetry.worker_metrics import PrometheusMetrics
 
 _REQUESTS = CounterFamily("orfeas_requests", "Requests answered.", ("route", "method", "status", "code"))
-_LATENCY = HistogramFamily(
-    "orfeas_request_seconds",
-    "Seconds to an answer.",
-    (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
-    ("route",),
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_LATENCY = HistogramFamily("orfeas_request_seconds", "Seconds to an answer.", _SECONDS, ("route",))
+_FIRST_BYTE = HistogramFamily(
+    "orfeas_first_byte_seconds",
+    "Seconds from the whole head of a request until its answer began, the wait for a thread included.",
+    _SECONDS,
+    ("kind",),
 )
 _LIMITED = CounterFamily("orfeas_rate_limited", "Requests refused with 429.", ("route",))
 
@@ -34,7 +36,7 @@ class ServiceMetrics(PrometheusMetrics):
     """Count for one app; a request_context.RequestCounter too. Any thread may call it."""
 
     def __init__(self) -> None:
-        super().__init__(_REQUESTS, _LATENCY, _LIMITED)
+        super().__init__(_REQUESTS, _LATENCY, _FIRST_BYTE, _LIMITED)
 
     def watch(self, read_health: Callable[[], Health], clock: Clock) -> None:
         """Show the queue and the devices, too, from now on; once for each app."""
@@ -55,6 +57,10 @@ class ServiceMetrics(PrometheusMetrics):
         self._tally.add(chain(counted, _LATENCY.steps(seconds, route or "none")))
         if status == 429:
             self._tally.add(_LIMITED.steps(route or "none"))
+
+    def answer_began(self, *, small: bool, seconds: float) -> None:
+        """Count it, as RequestCounter says."""
+        self._tally.add(_FIRST_BYTE.steps(seconds, "small" if small else "other"))
 
 
 class _StateCollector(Collector):
@@ -87,6 +93,8 @@ def _queue_gauges(health: Health, now: datetime) -> Iterator[GaugeMetricFamily]:
     counts = health.counts
     oldest = counts.oldest_queued_at
     waited = max(0.0, (now - oldest).total_seconds()) if oldest else 0.0
+    full = "Whether the disk of the answering process has no room for more."
+    yield GaugeMetricFamily("orfeas_disk_full", full, int(health.disk_full))
     yield GaugeMetricFamily("orfeas_queue_jobs", "Jobs that wait.", counts.queued)
     yield GaugeMetricFamily("orfeas_active_jobs", "Jobs that run.", counts.processing)
     yield GaugeMetricFamily("orfeas_queue_oldest_seconds", "How long the oldest waiting job has waited.", waited)
