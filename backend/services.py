@@ -45,6 +45,7 @@ from backend.storage.database import Database
 from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.telemetry.tracing import Traces
 from backend.validation import workload_of
 
 _AGENTS_SECONDS = 5.0
@@ -105,16 +106,18 @@ class AgentServices:
         *,
         clock: Clock = utc_now,
         open_processor: Callable[[], ShapeProcessor] | None = None,
+        traces: Traces | None = None,
     ) -> AgentServices:
         """Open what the settings describe, with the job tables made.
 
         open_processor : gives the loaded model, in place of the one that the settings name
+        traces : as Resources.open's
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics, changes = ServiceMetrics(), Changes()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes, traces=traces)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
         metrics.watch(health.read, clock)
         links = _links(settings, resources)

@@ -1,8 +1,8 @@
 """deploy/grafana and deploy/prometheus, by Debian's Prometheus: every alert fires and clears, each panel has its lines.
 
 The service is the real one, web and worker apart, with PostgreSQL and Redis; a fake stands in the model's place, and
-one below NVIDIA's library. Alerts look at the last seconds here where they look at minutes in use; promtool goes through
-their real lengths of time.
+one below NVIDIA's library. Alerts look at the last seconds here where they look at minutes in use; promtool goes
+through their real lengths of time.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Watched:
 @contextmanager
 def watched(folder: Path) -> Iterator[Watched]:
     postgres, redis, gpu, port = PostgresCluster(), redis_server(), folder / "gpu.json", free_port()
-    settings = {
+    settings: dict[str, Any] = {
         "DATABASE_URL": postgres.url, "CELERY_BROKER_URL": redis.url, "WORKER_ENABLED": "false",
         "LEASE_SECONDS": 5, "MAX_ATTEMPTS": 1, "SWEEP_SECONDS": 1, "SYNC_WAIT": 0,
     }  # fmt: skip

@@ -81,6 +81,7 @@ class NewJob:
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
     image_name : the stored image's name; "" where refusal says why none was stored: the job has failed by then
     filename : what the image was called by whoever sent it; label : what its agent calls the job
+    trace : the context of the request that it is part of (W3C traceparent), None where nothing is traced
     """
 
     request: str
@@ -89,6 +90,7 @@ class NewJob:
     filename: str | None = None
     label: str | None = None
     refusal: ServiceError | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Job:
     lease_owner, lease_expires_at : set exactly while processing; finished_at : set exactly when finished
     image_name : "" where the image was refused, and the job failed when it came in
     batch_index : which of its batch's images it is for, from 0, None outside of a batch
-    error_details : JSON text of an object
+    error_details : JSON text of an object; trace : as NewJob's
     """
 
     id: str
@@ -133,6 +135,7 @@ class Job:
     filename: str | None
     batch_index: int | None
     error_details: str | None
+    trace: str | None = None
 
     @property
     def refused(self) -> bool:
