@@ -32,6 +32,7 @@ BEHAVIOURS = {
     "job_history": "any history of the job table",
     "job_reports": "what is reported of a job",
     "memory_return": "when device/malloc.py gives memory back",
+    "load": "what benchmarks/load has measured",
     "mesh_readers": "what the programs of others say of our mesh files",
     "missing_programs": "how tests say that a program is missing",
     "nonce_stores_contract": "what holds for every store of nonces",
