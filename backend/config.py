@@ -18,6 +18,7 @@ from backend.errors import ConfigurationError
 from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
 from backend.setting_values import FLAGS, IPNetwork, Meaning, check_value, parse_value
 
+MAX_JSON_BYTES = 32_000_000
 _FORM_BYTES = 1 << 20
 """Room in an upload for what is not pictures: fields, names, multipart boundaries."""
 
@@ -173,11 +174,21 @@ class Settings:
         Meaning(
             "AGENT_WAITS",
             "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
-            "at once.",
+            "at once. As many streams of events it may have open besides.",
             0,
             10_000,
         ),
     ] = 100
+    webhook_private_hosts: Annotated[
+        str,
+        Meaning(
+            "WEBHOOK_PRIVATE_HOSTS",
+            "Hosts that webhooks may be sent to although their addresses are private, with commas between "
+            "(docs/webhooks.md).",
+            shape=r"[A-Za-z0-9_.:-]+( *, *[A-Za-z0-9_.:-]+)*",
+            expects="names or addresses with commas between",
+        ),
+    ] = ""
     max_active_jobs: Annotated[
         int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
     ] = 20
@@ -332,6 +343,8 @@ class Settings:
 
     def max_body_bytes(self, operation: str) -> int:
         """Return the longest body a request of this operation may have."""
+        if operation == "mcp":
+            return MAX_JSON_BYTES
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 

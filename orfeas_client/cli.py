@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -233,6 +234,27 @@ def _status(client: AgentClient, options: argparse.Namespace, screen: Screen) ->
     return DONE
 
 
+def _events(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    value: Job | Batch | None = None
+    for value in client.events(options.id):
+        screen.state(value)
+    return DONE if value is not None and value.succeeded else REFUSED
+
+
+def _preview(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.file(client.preview(options.id, options.output or Path()))
+    return DONE
+
+
+def _mcp(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    missing = next((folder for folder in options.folder if not folder.is_dir()), None)
+    if missing is not None:
+        raise ClientError(f"{missing} is no folder.")
+    screen.note("Speaking MCP on standard input and output.")
+    client.mcp_bridge(options.folder, sys.stdout).run(sys.stdin)
+    return DONE
+
+
 def _cancel(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     screen.state(client.cancel(options.id))
     return DONE
@@ -368,7 +390,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         command("status", _status, "show a job or batch"),
         command("cancel", _cancel, "cancel a job or batch"),
     )
-    for sub in (wait, status, cancel):
+    events = command("events", _events, "show each state of a job or batch as it comes, until it has finished")
+    preview = command("preview", _preview, "fetch the picture of a finished job's mesh")
+    preview.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
+    mcp = command("mcp", _mcp, "speak the Model Context Protocol on standard input and output, for a host to start")
+    folder_help = "pictures below this folder may be named by their paths; repeat it for more (default: none)"
+    mcp.add_argument("--folder", type=Path, action="append", default=[], metavar="FOLDER", help=folder_help)
+    for sub in (wait, status, cancel, events, preview):
         sub.add_argument("id", help="a job's or batch's id")
     jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
     jobs.add_argument("--limit", type=int, metavar="N", help="1 to 100 (default: 20)")

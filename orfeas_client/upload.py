@@ -29,6 +29,16 @@ class _Part:
     size: int
 
 
+class JsonBody:
+    """A body of JSON text."""
+
+    content_type = "application/json"
+
+    def __init__(self, text: str) -> None:
+        self.content = text.encode()
+        self.digest = hashlib.sha256(self.content).hexdigest()
+
+
 class MultipartBody:
     """The bytes of one form: iterating gives them from the start, each time the same.
 

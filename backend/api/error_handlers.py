@@ -55,6 +55,8 @@ def error_response(error: ServiceError, answer: ErrorAnswer | None = None, statu
     response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
+    if status == 426:
+        response.headers["Upgrade"] = "websocket"
     if status == 401:
         response.headers["WWW-Authenticate"] = "Agent-Signature"
     return response

@@ -87,6 +87,11 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_STATUS": f"{_FIELD}.",
     "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
     "INVALID_LIMIT": "Ask for 1 to 100.",
+    "UPGRADE_REQUIRED": "Open it with a library for WebSockets, with the signing headers in the handshake; "
+    "[events.md](events.md).",
+    "STREAMS_UNSUPPORTED": f"Listen to `/status/<id>/events`, or poll with `?wait=`. {_OPERATOR}: `orfeas serve`.",
+    "INVALID_WEBHOOK_URL": "Use an address below one of `webhook_prefixes` of `/me`, or: ask the operator for one; "
+    "[webhooks.md](webhooks.md).",
     "INVALID_WAIT": "Ask for 1 to 60, or leave it out.",
     "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",

@@ -95,6 +95,7 @@ _FORM = (
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidLabel,
+    errors.InvalidWebhookUrl,
     errors.InvalidIdempotencyKey,
     errors.MissingImage,
     errors.TooManyImages,
@@ -202,6 +203,36 @@ STATUS: Call = {
             description="The job or batch. `Retry-After` while it is unfinished.",
             retry_after=True,
         ),
+    },
+    "security": SIGNED,
+}
+EVENTS: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_JOB, errors.TooManyStreams),
+        200: {
+            "description": "Server-Sent Events, until the job or batch is finished: `progress`, then one of"
+            " `completed`, `failed`, `cancelled`, each with the JSON of the status as its data, and an id for"
+            " `Last-Event-ID`; a comment every 15 seconds.",
+            "headers": answer_headers(),
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {
+            "description": "It is finished, and the caller has its last event: there is nothing to come back for.",
+            "headers": answer_headers(),
+        },
+    },
+    "security": SIGNED,
+}
+SOCKET: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED, errors.TooManyStreams, errors.UpgradeRequired, errors.StreamsUnsupported),
+        101: {
+            "description": "A WebSocket, with the events of all the agent's jobs, or, once it has sent"
+            ' `{"watch": [id, …]}`, of those: each a text `{"event", "id", "data"}`, as Server-Sent Events have them.',
+            "headers": answer_headers(),
+        },
     },
     "security": SIGNED,
 }

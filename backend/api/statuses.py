@@ -27,6 +27,8 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     errors.IpNotAllowed: 403,
     errors.OperationNotAllowed: 403,
     errors.HttpsRequired: 403,
+    errors.UpgradeRequired: 426,
+    errors.StreamsUnsupported: 501,
     errors.LinkInvalid: 403,
     errors.LinkExpired: 403,
     errors.RateLimited: 429,

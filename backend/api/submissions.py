@@ -17,6 +17,7 @@ from backend.api.intake import TakenImage, taken, taken_views
 from backend.api.multipart import FormFile, read_form
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
+from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.config import Settings
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable, ViewsUnsupported
@@ -76,9 +77,10 @@ class Submitter:
         """Put a form's images into the queue as jobs of an agent.
 
         body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
-        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
-        TooManyActiveJobs, QuotaExceeded, ViewsUnsupported, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and
-        what read_form, read_fields, views_of, images_of and taken raise; nothing of the form is kept then.
+        Raises InvalidIdempotencyKey, IdempotencyConflict, InvalidWebhookUrl, TooManyJobs, GpuBusy, ServiceStopping,
+        QueueFull, TooManyActiveJobs, QuotaExceeded, ViewsUnsupported, StoreUnavailable, StorageFull,
+        ArtifactStoreUnavailable, and what read_form, read_fields, views_of, images_of and taken raise; nothing of the
+        form is kept then.
         """
         require_key(key)
         limits = self._limits[operation]
@@ -87,6 +89,8 @@ class Submitter:
         resolutions = self._services.resolutions()
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
+        if fields.webhook_url is not None:
+            require_webhook(agent, fields.webhook_url)
         views = views_of(form)
         require_views_taken(self._services, tuple(views))
         uploaded = tuple(views.values()) or images_of(

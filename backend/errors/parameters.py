@@ -125,6 +125,12 @@ class InvalidAsync(InvalidParameter):
     code = "INVALID_ASYNC"
 
 
+class InvalidWebhookUrl(InvalidParameter):
+    """webhook_url must begin with one of the agent's prefixes: the same scheme, host and port, and whole segments."""
+
+    code = "INVALID_WEBHOOK_URL"
+
+
 class InvalidLabel(InvalidParameter):
     """A label has at most 200 characters, none of them a control character."""
 
