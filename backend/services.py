@@ -129,7 +129,7 @@ class AgentServices:
         metrics, changes = ServiceMetrics(), Changes()
         resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes, traces=traces)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
-        metrics.watch(health.read, clock)
+        metrics.watch(health.read, clock, resources.webhooks.backlog)
         links = _links(settings, resources)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from backend.errors import ServiceError
 from backend.jobs.health import Health
 from backend.jobs.models import Clock
+from backend.jobs.webhooks import Backlog
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.telemetry.counters import CounterFamily, HistogramFamily
 from backend.telemetry.worker_metrics import PrometheusMetrics
@@ -38,9 +39,11 @@ class ServiceMetrics(PrometheusMetrics):
     def __init__(self) -> None:
         super().__init__(_REQUESTS, _LATENCY, _FIRST_BYTE, _LIMITED)
 
-    def watch(self, read_health: Callable[[], Health], clock: Clock) -> None:
-        """Show the queue and the devices, too, from now on; once for each app."""
-        self._registry.register(_StateCollector(read_health, clock))
+    def watch(
+        self, read_health: Callable[[], Health], clock: Clock, read_backlog: Callable[[], Backlog] | None = None
+    ) -> None:
+        """Show the queue, the devices and the webhooks, too, from now on; once for each app."""
+        self._registry.register(_StateCollector(read_health, clock, read_backlog))
 
     def expect_requests(self, answers: Iterable[tuple[str, str, int, str]]) -> None:
         """Show these, and what is refused with 429, as 0 until they happen; answers : route, method, status, code."""
@@ -66,8 +69,11 @@ class ServiceMetrics(PrometheusMetrics):
 class _StateCollector(Collector):
     """The queue and the devices, read when Prometheus asks."""
 
-    def __init__(self, read_health: Callable[[], Health], clock: Clock) -> None:
+    def __init__(
+        self, read_health: Callable[[], Health], clock: Clock, read_backlog: Callable[[], Backlog] | None
+    ) -> None:
         self._read_health = read_health
+        self._read_backlog = read_backlog
         self._clock = clock
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
@@ -79,13 +85,16 @@ class _StateCollector(Collector):
         up = GaugeMetricFamily("orfeas_store_up", "Whether the job table can be read.")
         try:
             health = self._read_health()
+            backlog = self._read_backlog() if self._read_backlog else Backlog(0, None)
         except ServiceError:
             up.add_metric([], 0)
             yield up
             return
         up.add_metric([], 1)
         yield up
-        yield from _queue_gauges(health, self._clock())
+        now = self._clock()
+        yield from _queue_gauges(health, now)
+        yield from _webhook_gauges(backlog, now)
         yield from _device_gauges(health.workers)
 
 
@@ -98,6 +107,13 @@ def _queue_gauges(health: Health, now: datetime) -> Iterator[GaugeMetricFamily]:
     yield GaugeMetricFamily("orfeas_queue_jobs", "Jobs that wait.", counts.queued)
     yield GaugeMetricFamily("orfeas_active_jobs", "Jobs that run.", counts.processing)
     yield GaugeMetricFamily("orfeas_queue_oldest_seconds", "How long the oldest waiting job has waited.", waited)
+
+
+def _webhook_gauges(backlog: Backlog, now: datetime) -> Iterator[GaugeMetricFamily]:
+    late = max(0.0, (now - backlog.due_at).total_seconds()) if backlog.due_at else 0.0
+    pending = "Webhooks to be sent, those among them that wait to be tried again."
+    yield GaugeMetricFamily("orfeas_webhooks_pending", pending, backlog.pending)
+    yield GaugeMetricFamily("orfeas_webhooks_overdue_seconds", "For how long a webhook is due that nobody sends.", late)
 
 
 def _device_gauges(workers: tuple[WorkerState, ...]) -> Iterator[GaugeMetricFamily]:

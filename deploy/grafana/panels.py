@@ -144,6 +144,18 @@ _PARTS = (
         ),
     ),
     Panel(
+        "Webhooks to be sent",
+        "Those that wait to be tried again are among them: a receiver that is away is no fault of ours.",
+        "short",
+        (Query("max(orfeas_webhooks_pending)", "to be sent"),),
+    ),
+    Panel(
+        "For how long a webhook is due that nobody sends",
+        "Alert OrfeasWebhooksStand looks at this.",
+        "s",
+        (Query("max(orfeas_webhooks_overdue_seconds)", "overdue"),),
+    ),
+    Panel(
         "Memory of a process",
         "Of single processes and workers; several web processes of a machine show none.",
         "bytes",
