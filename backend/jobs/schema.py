@@ -106,6 +106,7 @@ jobs = Table(
     Column("batch_index", Integer),
     Column("error_details", Text),
     Column("webhook_url", Text),
+    Column("trace", String(64)),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
     CheckConstraint(
         "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
