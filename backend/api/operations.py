@@ -86,6 +86,7 @@ _FORM = (
     errors.InvalidTargetFaces,
     errors.InvalidOctreeResolution,
     errors.InvalidObjects,
+    errors.InvalidOutline,
     errors.InvalidColor,
     errors.InvalidPlace,
     errors.InvalidUpright,
