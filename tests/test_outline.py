@@ -95,10 +95,10 @@ def steep_share(volume: SparseVolume) -> float:
 def test_what_is_cut_off_leaves_no_wall_and_what_is_added_is_round() -> None:
     cross = drawn(("rectangle", (0.4, 0.1, 0.6, 0.9)), ("rectangle", (0.1, 0.4, 0.9, 0.6)))
     (volume,), facts = followed([truncated_ball(0.7)], [cross])
-    assert facts[0].carved > 0.5
-    assert facts[0].filled > 0.05
-    assert score(volume, cross) > 0.94
-    assert steep_share(volume) < 0.15
+    assert facts[0].carved > 0.3
+    assert facts[0].filled > 0.2
+    assert score(volume, cross) > 0.97
+    assert steep_share(volume) < 0.05
 
 
 def test_true_walls_stay() -> None:
@@ -142,10 +142,10 @@ def test_an_outline_is_followed_only_where_it_can_be_relied_on() -> None:
 def test_distances_are_to_the_outline_at_its_own_size() -> None:
     outline = Outline.of(disc(), 1.01)
     side = len(outline.distance)
-    assert outline.distance[side // 2, side // 2] == pytest.approx(0.9, abs=0.01)
+    assert outline.distance[side // 2, side // 2] == pytest.approx(0.9, abs=0.015)
     right = round((0.5 + 0.5 / 2.02) * side)
     assert outline.distance[side // 2, right] == pytest.approx(0.4, abs=0.01)
-    assert outline.radius[len(outline.radius) // 2, len(outline.radius) // 2] == pytest.approx(0.9, abs=0.02)
+    assert outline.radius[len(outline.radius) // 2, len(outline.radius) // 2] == pytest.approx(0.9, abs=0.035)
     nothing = Outline.of(Image.new("RGBA", (32, 32)), 1.01)
     assert nothing.distance.max() < 0
 

@@ -96,8 +96,8 @@ def signed_distance(shown: Floats, bounds: float) -> Floats:
     inside = (shown >= _SHOWN).astype(np.uint8)
     if not inside.any() or inside.all():
         return np.full(shown.shape, 2 * bounds if inside.any() else -2 * bounds, np.float32)
-    within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_5)
-    beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_5)
+    within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     pixels = np.where(inside > 0, within - 0.5, 0.5 - beyond).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.8) * (2 * bounds / len(shown)), np.float32)
 
