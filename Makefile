@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: install demo serve worker test check lint types unit programs faults soak outside train-demo train-cutout clean
+.PHONY: install demo serve cluster worker test check lint types unit programs faults soak outside train-demo train-cutout clean
 
 install: $(VENV)/.runtime
 
@@ -16,6 +16,9 @@ demo: $(VENV)/.runtime
 
 serve: $(VENV)/.runtime
 	@$(BIN)/orfeas serve
+
+# What web processes and workers on many machines need beside the rest: Celery, Redis' and PostgreSQL's clients.
+cluster: $(VENV)/.cluster
 
 # One GPU worker of many; the settings say where PostgreSQL, Redis and the files are (docs/operations.md).
 worker: $(VENV)/.cluster

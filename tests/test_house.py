@@ -34,6 +34,7 @@ BEHAVIOURS = {
     "mesh_readers": "what the programs of others say of our mesh files",
     "missing_programs": "how tests say that a program is missing",
     "nonce_stores_contract": "what holds for every store of nonces",
+    "proxies": "nginx and Caddy in front of the service, with the files of deploy/",
     "readme": "README.md and the documents",
     "recipes": "docs/recipes",
     "rooms": "the layers of the rooms",
