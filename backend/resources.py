@@ -15,7 +15,7 @@ from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.jobs.changes import Changes
 from backend.jobs.cutouts import CutoutTable
-from backend.jobs.janitor import Janitor
+from backend.jobs.janitor import Janitor, Prunable
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
 from backend.jobs.store import JobStore
@@ -83,7 +83,7 @@ class Resources:
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         cutouts = CutoutTable(database, artifacts, clock, ttl)
         webhooks = WebhookTable(database, clock)
-        prunables = [SqlNonceStore(database), cutouts, webhooks]
+        prunables: list[Prunable] = [SqlNonceStore(database), cutouts, webhooks]
         janitor = Janitor(store, artifacts, images, clock, ttl, prunables=prunables)
 
         def remind() -> None:
