@@ -81,6 +81,12 @@ def _keys(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
+def _studio(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.studio import run
+
+    return run(arguments, environ, sys.stdout)
+
+
 def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.migrate import run
 
@@ -100,6 +106,7 @@ COMMANDS: Mapping[str, Command] = {
     "demo": Command("start the service, send it pictures, fetch and draw their meshes, stop it", _demo),
     "agents": Command("add, list, rotate, disable, enable and remove agents; give them tokens", _agents),
     "keys": Command("change the key that links to files are signed with", _keys),
+    "studio": Command("print an address that opens the studio in a browser of this machine", _studio),
     "migrate": Command("bring the database to this version's schema", _migrate),
     "doctor": Command("look at this machine and the settings; say what is wrong and what to do", _doctor),
 }

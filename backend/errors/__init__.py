@@ -24,6 +24,7 @@ from backend.errors.access import (
     LinkInvalid,
     OperationNotAllowed,
     RateLimited,
+    StudioCodeInvalid,
 )
 from backend.errors.base import (
     RetryLater,
@@ -230,6 +231,7 @@ __all__ = [
     "ServiceStopping",
     "StorageFull",
     "StoreUnavailable",
+    "StudioCodeInvalid",
     "TargetTooLong",
     "TooFewImages",
     "TooManyActiveJobs",

@@ -190,6 +190,14 @@ link_keys = Table(
     Column("created_at", UtcTime, nullable=False),
 )
 
+studio_codes = Table(
+    "studio_codes",
+    metadata,
+    Column("code_hash", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("tries_left", Integer, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,
