@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import trimesh
+from PIL import Image
 from playwright.sync_api import Browser, expect
 
+from backend.config import Settings
+from backend.studio.invitation import invite, studio_agent
 from tests.support.faults.fake_worker import STEP_SECONDS
 from tests.support.faults.harness import FAKE_SERVICE
 from tests.support.running import REPOSITORY, RunningService
@@ -88,7 +91,7 @@ def test_a_phone_in_german_by_keyboard_alone(browser: Browser, service: WatchedS
     assert studio.fits()
     page.get_by_role("button", name="2 Netze erzeugen").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.gallery .choose').length >= 2")
+    expect(page.get_by_role("checkbox").nth(1)).to_be_visible()
     assert studio.fits()
     assert studio.complaints() == []
     for box in page.get_by_role("checkbox").all()[:2]:
@@ -96,18 +99,20 @@ def test_a_phone_in_german_by_keyboard_alone(browser: Browser, service: WatchedS
         page.keyboard.press("Space")
     page.get_by_role("button", name="2 vergleichen").focus()
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('canvas[data-drawn]').length === 2")
+    expect(page.locator("canvas[data-drawn]")).to_have_count(2)
     assert studio.fits()
     assert studio.complaints() == []
     studio.check_and_close(service.agent.api_key)
 
 
 def test_a_job_outlives_its_service_and_another_is_cancelled(browser: Browser, tmp_path: Path) -> None:
-    service = SlowService(tmp_path, LEASE_SECONDS=2, SWEEP_SECONDS=1, **{STEP_SECONDS: 0.2})
+    service = SlowService(tmp_path, LEASE_SECONDS=5, SWEEP_SECONDS=1, **{STEP_SECONDS: 0.2})
     service.start()
     try:
         studio = Studio(browser, service)
-        page = studio.sign_in(keep=True)
+        page = studio.open(invite(Settings(data_dir=service.data, port=service.port)).partition("/studio")[2])
+        expect(page.locator(".drop")).to_be_visible()
+        assert page.url == f"{service.base_url}/studio"
         for k in range(2):
             page.goto(f"{service.base_url}/studio#/")
             studio.drop(MUG)
@@ -122,7 +127,9 @@ def test_a_job_outlives_its_service_and_another_is_cancelled(browser: Browser, t
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Cancelled")).to_be_visible()
         assert studio.complaints() == []
-        studio.check_and_close(service.agent.api_key)
+        key = studio_agent(service.agents_file).api_key
+        studio.check_and_close(key)
+        assert key not in service.log
     finally:
         service.kill()
 
@@ -130,8 +137,6 @@ def test_a_job_outlives_its_service_and_another_is_cancelled(browser: Browser, t
 def test_pictures_that_cannot_be_made_are_named_before_they_are_sent(
     browser: Browser, service: WatchedService, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     (tmp_path / "half.png").write_bytes(png(Image.new("RGB", (64, 64), "white"))[:-30])
     (tmp_path / "plain.png").write_bytes(png(Image.new("RGB", (64, 64), "white")))
     studio = Studio(browser, service)

@@ -130,8 +130,8 @@ class JobPage {
     const entry = (format) => {
       const file = job.files.find((each) => each.format === format);
       const size = file?.bytes ? bytes(file.bytes) : "";
-      const text = format === main ? [icon("down"), t("job.download", { format: format.toUpperCase() }), h("small", {}, size)] : format.toUpperCase();
-      return h("button", { class: format === main ? "main wide" : "chip", "aria-label": t("job.download", { format: format.toUpperCase() }), on: { click: (event) => this.#download(format, event.currentTarget) } }, text);
+      const text = format === main ? [icon("down"), t("job.download", { format: format.toUpperCase() }), " ", h("small", {}, size)] : format.toUpperCase();
+      return h("button", { class: format === main ? "main wide" : "chip", "aria-label": format === main ? null : t("job.download", { format: format.toUpperCase() }), on: { click: (event) => this.#download(format, event.currentTarget) } }, text);
     };
     const others = formats.filter((format) => format !== main);
     this.downloads.replaceChildren(entry(main), h("div", { class: "chips", role: "group", "aria-label": t("job.formats") }, others.map(entry)));

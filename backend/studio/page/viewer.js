@@ -5,6 +5,8 @@ import { GROUND_FRAGMENT, GROUND_VERTEX, LINE_FRAGMENT, LINE_VERTEX, MESH_FRAGME
 
 export const MODES = ["color", "clay", "normals", "wire", "outline"];
 const FIELD_OF_VIEW = (32 * Math.PI) / 180;
+/** How much of the canvas the picture under an outline takes; studio.css has the same. */
+const PICTURE_SHARE = 0.78;
 const START = { azimuth: 0.55, elevation: 0.3 };
 const INKS = { light: [0.35, 0.32, 0.29], dark: [0.78, 0.75, 0.7] };
 const WIRES = { light: [0.16, 0.14, 0.12, 0.55], dark: [1, 0.97, 0.92, 0.45] };
@@ -201,8 +203,8 @@ export class Viewer {
   /** Return the picture's camera with the mesh's outline laid over the object's, in a canvas that holds the picture. */
   #fitted(canvasAspect) {
     const { matrix, seen, box, aspect } = this.fit;
-    const wide = Math.min(1, aspect / canvasAspect);
-    const tall = Math.min(1, canvasAspect / aspect);
+    const wide = PICTURE_SHARE * Math.min(1, aspect / canvasAspect);
+    const tall = PICTURE_SHARE * Math.min(1, canvasAspect / aspect);
     const [left, right] = [(2 * box[0] - 1) * wide, (2 * box[2] - 1) * wide];
     const [bottom, top] = [(1 - 2 * box[3]) * tall, (1 - 2 * box[1]) * tall];
     const sx = (right - left) / (seen[2] - seen[0]);
