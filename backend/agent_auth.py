@@ -33,7 +33,7 @@ from backend.auth.rate_limits import RateState, RequestLimits
 from backend.auth.request_body import BodySlots, has_body, spool_body
 from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
 from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
-from backend.config import IPNetwork, Settings
+from backend.config import Settings
 from backend.errors import (
     AgentDisabled,
     AuthExpired,
@@ -47,6 +47,7 @@ from backend.errors import (
     ServiceError,
 )
 from backend.jobs.models import Clock
+from backend.setting_values import IPNetwork
 from backend.telemetry.logs import logged_jobs
 from orfeas_client.signing import HEADER_AGENT, HEADER_SIGNATURE
 

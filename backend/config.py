@@ -8,17 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
-import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from backend.errors import ConfigurationError
 from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
-
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from backend.setting_values import FLAGS, IPNetwork, Meaning, check_value, parse_value
 
 _FORM_BYTES = 1 << 20
 """Room in an upload for what is not pictures: fields, names, multipart boundaries."""
@@ -28,25 +26,6 @@ _UNSET = Path()
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _ORIGIN = rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])(:({_PORT}))?/?"
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a setting is called in the environment, what the table says of it, and which values it takes.
-
-    low, high : of a number, inclusive; choices : of a text
-    shape : a pattern for a text; expects : that pattern in words
-    shown : the default as the table writes it, where it is not the field's own
-    """
-
-    variable: str
-    text: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    shape: str = ""
-    expects: str = ""
-    shown: str = ""
 
 
 @dataclass(frozen=True)
@@ -311,10 +290,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         # The words that this setting took while it was a flag.
-        flag = _FLAGS.get(str(self.torch_compile).lower())
+        flag = FLAGS.get(str(self.torch_compile).lower())
         self._derive("torch_compile", flag is not None, "on" if flag else "off")
         for name, (kind, meaning) in _settings().items():
-            _check(kind, meaning, getattr(self, name))
+            check_value(kind, meaning, getattr(self, name))
         self._derive("public_url", True, self.public_url.removesuffix("/"))
         self._derive("agents_file", self.agents_file == _UNSET, self.data_dir / "agents.json")
         self._derive("audit_log", self.audit_log == _UNSET, self.data_dir / "audit.jsonl")
@@ -338,7 +317,7 @@ class Settings:
         for name, (kind, meaning) in _settings().items():
             text = environ.get(meaning.variable, "").strip()
             if text:
-                given[name] = _parse(kind, meaning, text)
+                given[name] = parse_value(kind, meaning, text)
         return cls(**given)
 
     @property
@@ -386,48 +365,3 @@ def is_loopback(host: str) -> bool:
 def _settings() -> dict[str, tuple[Any, Meaning]]:
     hints = typing.get_type_hints(Settings, include_extras=True)
     return {name: typing.get_args(hint) for name, hint in hints.items()}
-
-
-def _check(kind: Any, meaning: Meaning, value: object) -> None:
-    name = meaning.variable
-    expected = {float: (int, float)}.get(kind, typing.get_origin(kind) or kind)
-    if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigurationError(f"{name} must be {_READERS[kind][1]}.")
-    low, high = meaning.low, meaning.high
-    # Written so that NaN fails.
-    if low is not None and high is not None and isinstance(value, int | float) and not low <= value <= high:
-        raise ConfigurationError(f"{name} must be from {low} to {high}, not {value}.")
-    if meaning.choices and value not in meaning.choices:
-        raise ConfigurationError(f"{name} must be one of {', '.join(meaning.choices)}; it is {value!r}.")
-    # The value is not shown: a URL may carry a password.
-    if meaning.shape and value and not re.fullmatch(meaning.shape, str(value)):
-        raise ConfigurationError(f"{name} must be {meaning.expects}.")
-
-
-def _parse(kind: Any, meaning: Meaning, text: str) -> object:
-    reader, expected = _READERS[kind]
-    try:
-        return reader(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{meaning.variable} must be {expected}, not {text!r}.") from error
-
-
-def _read_flag(text: str) -> bool:
-    if text.lower() not in _FLAGS:
-        raise ValueError(text)
-    return _FLAGS[text.lower()]
-
-
-def _read_networks(text: str) -> tuple[IPNetwork, ...]:
-    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
-
-
-_FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-_READERS: Mapping[Any, tuple[Callable[[str], object], str]] = {
-    bool: (_read_flag, "true or false"),
-    int: (int, "a whole number"),
-    float: (float, "a number"),
-    str: (str, "text"),
-    Path: (lambda text: Path(text).expanduser(), "a path"),
-    tuple[IPNetwork, ...]: (_read_networks, "addresses or networks (192.0.2.7, 10.0.0.0/8) with commas between"),
-}

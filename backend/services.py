@@ -36,6 +36,7 @@ from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.watch import JobWatch
 from backend.jobs.worker_registry import WorkerRegistry
+from backend.outgoing import Outgoing
 from backend.periodic import PeriodicTask, utc_now
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
@@ -79,6 +80,7 @@ class AgentServices:
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     watch : wakes who waits for a job; wait_slots : for how many calls it may, those that wait for their mesh among them
     draining : set when this process is to end, but goes on answering until what runs here is done
+    outgoing : calls the addresses that callers name
     stopping : set when nobody should wait for anything any more, because the process ends now
     """
 
@@ -95,6 +97,7 @@ class AgentServices:
     agents_task: PeriodicTask
     watch: JobWatch
     wait_slots: WaitSlots
+    outgoing: Outgoing = field(default_factory=Outgoing)
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 
 from backend.auth.loopback import MetricsReaders
-from backend.config import IPNetwork
+from backend.setting_values import IPNetwork
 from backend.telemetry import metrics_server
 from backend.telemetry.metrics_server import MetricsServer
 from benchmarks.support.ports import free_port

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from backend.config import IPNetwork
 from backend.errors import AgentsFileError
+from backend.setting_values import IPNetwork
 from orfeas_client.signing import AGENT_ID
 
 OPERATIONS = ("generate", "batch", "status", "download", "admin")

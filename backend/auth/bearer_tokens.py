@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from backend.auth.client_address import is_believed
 from backend.auth.loopback import Caller, is_from_here
-from backend.config import IPNetwork
 from backend.errors import AuthMissing, HttpsRequired
+from backend.setting_values import IPNetwork
 
 HEADER = "Authorization"
 CHALLENGE = 'Bearer realm="orfeas"'

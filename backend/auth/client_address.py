@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from backend.config import IPNetwork
+from backend.setting_values import IPNetwork
 
 IPAddress = IPv4Address | IPv6Address
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.auth.client_address import client_address, is_allowed, parse_address
-from backend.config import IPNetwork, Settings
+from backend.config import Settings
+from backend.setting_values import IPNetwork
 
 FORWARDING_HEADERS = (
     "Forwarded",

@@ -21,7 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backend.auth.agents_file import add_agent
-from backend.config import Meaning, Settings
+from backend.config import Settings
+from backend.setting_values import Meaning
 from orfeas_client import AgentClient, ClientError
 
 AGENT_ID = "demo"

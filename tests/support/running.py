@@ -28,8 +28,9 @@ import psutil
 
 from backend.auth.agents_file import add_agent
 from backend.auth.hmac_signing import sign_request
-from backend.config import Meaning, Settings
+from backend.config import Settings
 from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
+from backend.setting_values import Meaning
 from backend.storage.database import Database
 from benchmarks.support.ports import free_port
 from orfeas_client.signing import digest_body
