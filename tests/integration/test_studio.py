@@ -148,3 +148,21 @@ def test_pictures_that_cannot_be_made_are_named_before_they_are_sent(
     page.get_by_role("button", name="Remove plain.png").click()
     expect(page.get_by_role("button", name="Make the mesh")).to_be_hidden()
     studio.check_and_close(service.agent.api_key)
+
+
+def test_the_api_s_page_sends_signed_calls_with_and_without_a_form(browser: Browser, service: WatchedService) -> None:
+    studio = Studio(browser, service)
+    page = studio.page
+    page.goto(f"{service.base_url}/docs")
+    page.get_by_label("Agent").fill(service.agent.agent_id)
+    page.get_by_label("Key").fill(service.agent.api_key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text(f"Calls are signed as {service.agent.agent_id}")).to_be_visible()
+    for path in ("/api/agent/me", "/api/agent/cutout"):
+        call = page.locator(".opblock", has=page.locator(f'[data-path="{path}"]'))
+        call.locator(".opblock-summary-control").click()
+        if path.endswith("cutout"):
+            call.locator("input[type=file]").set_input_files(MUG)
+        call.get_by_role("button", name="Execute").click()
+        expect(call.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
+    studio.check_and_close(service.agent.api_key)

@@ -19,14 +19,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from benchmarks.support.programs import require
+from benchmarks.support.viewers import CHROMIUM_ARGUMENTS
 from tests.support.running import REPOSITORY, Agent, RunningService
 
 SECONDS = 90.0
 DESKTOP, PHONE = (1280, 860), (360, 740)
-_ARGUMENTS = (
-    "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)  # fmt: skip
+_ARGUMENTS = (*CHROMIUM_ARGUMENTS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 _WATCH = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
