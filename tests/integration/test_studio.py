@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trimesh
@@ -106,7 +107,8 @@ def test_a_phone_in_german_by_keyboard_alone(browser: Browser, service: WatchedS
 
 
 def test_a_job_outlives_its_service_and_another_is_cancelled(browser: Browser, tmp_path: Path) -> None:
-    service = SlowService(tmp_path, LEASE_SECONDS=5, SWEEP_SECONDS=1, **{STEP_SECONDS: 0.2})
+    settings: dict[str, Any] = {"LEASE_SECONDS": 5, "SWEEP_SECONDS": 1, STEP_SECONDS: 0.2}
+    service = SlowService(tmp_path, **settings)
     service.start()
     try:
         studio = Studio(browser, service)
