@@ -173,11 +173,21 @@ class Settings:
         Meaning(
             "AGENT_WAITS",
             "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
-            "at once.",
+            "at once. As many streams of events it may have open besides.",
             0,
             10_000,
         ),
     ] = 100
+    webhook_private_hosts: Annotated[
+        str,
+        Meaning(
+            "WEBHOOK_PRIVATE_HOSTS",
+            "Hosts that webhooks may be sent to although their addresses are private, with commas between "
+            "(docs/webhooks.md).",
+            shape=r"[A-Za-z0-9_.:-]+( *, *[A-Za-z0-9_.:-]+)*",
+            expects="names or addresses with commas between",
+        ),
+    ] = ""
     max_active_jobs: Annotated[
         int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
     ] = 20
@@ -186,6 +196,25 @@ class Settings:
     max_image_bytes: Annotated[int, Meaning("MAX_IMAGE_BYTES", "Bytes one picture may have.", 1024, 2_000_000_000)] = (
         50_000_000
     )
+    max_json_bytes: Annotated[
+        int,
+        Meaning(
+            "MAX_JSON_BYTES",
+            "Bytes a request in JSON may have, its pictures in base64 among them; larger ones come as multipart forms.",
+            65_536,
+            2_000_000_000,
+        ),
+    ] = 32_000_000
+    image_urls: Annotated[
+        str,
+        Meaning(
+            "IMAGE_URLS",
+            "Whether pictures may be sent as https addresses: `off`, `public` (any public host), or the hosts that may "
+            "be asked, with commas between.",
+            shape=rf"off|public|{_LABEL}(\.{_LABEL})+( *, *{_LABEL}(\.{_LABEL})+)*",
+            expects="off, public, or names of hosts in small letters with commas between",
+        ),
+    ] = "off"
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000
@@ -332,6 +361,8 @@ class Settings:
 
     def max_body_bytes(self, operation: str) -> int:
         """Return the longest body a request of this operation may have."""
+        if operation == "mcp":
+            return self.max_json_bytes
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 

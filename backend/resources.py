@@ -18,6 +18,7 @@ from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
 from backend.jobs.store import JobStore
+from backend.jobs.webhooks import WebhookTable
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.periodic import PeriodicTask, utc_now
 from backend.runner.processor_protocol import ShapeProcessor
@@ -40,6 +41,7 @@ class Resources:
     images: FileStore
     artifacts: ArtifactStore
     cutouts: CutoutTable
+    webhooks: WebhookTable
     registry: WorkerRegistry
     janitor: PeriodicTask
     reminder: PeriodicTask
@@ -73,7 +75,9 @@ class Resources:
         )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         cutouts = CutoutTable(database, artifacts, clock, ttl)
-        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database), cutouts])
+        webhooks = WebhookTable(database, clock)
+        prunables = [SqlNonceStore(database), cutouts, webhooks]
+        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=prunables)
 
         def remind() -> None:
             if store.has_work():
@@ -86,6 +90,7 @@ class Resources:
             images=images,
             artifacts=artifacts,
             cutouts=cutouts,
+            webhooks=webhooks,
             registry=WorkerRegistry(database, clock),
             janitor=PeriodicTask("janitor", settings.sweep_seconds, janitor.run_once),
             # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.

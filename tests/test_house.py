@@ -16,7 +16,9 @@ MODULE_LINES = 450
 FUNCTION_LINES = 50
 # What a test file tests where no single module does it.
 BEHAVIOURS = {
+    "client_events": "how the client listens",
     "client_leaves": "what the client's modules do alone",
+    "agents_page": "docs/agents.md and /llms.txt",
     "app": "the API in any Flask app",
     "batches": "batches through the whole app, and lists",
     "compose": "compose.yaml",

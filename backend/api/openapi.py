@@ -179,12 +179,19 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     return found
 
 
-def form_body(model: type[BaseModel], *image_fields: str, required: bool = True) -> dict[str, Any]:
-    """Return the request body of a call that takes a form, for `openapi_extensions`; required : it must be there."""
+def form_body(
+    model: type[BaseModel], *image_fields: str, required: bool = True, in_json: type[BaseModel] | None = None
+) -> dict[str, Any]:
+    """Return the request body of a call that takes a form, for `openapi_extensions`.
+
+    required : it must be there; in_json : the model of the same in JSON, where that is another
+    """
     content: dict[str, Any] = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=model.__name__)}}
     if image_fields:
         content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
-    return {"requestBody": {"required": required, "content": {"multipart/form-data": content}}}
+    same = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=(in_json or model).__name__)}}
+    types = {"multipart/form-data": content, "application/json": same}
+    return {"requestBody": {"required": required, "content": types}}
 
 
 def make_document(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import __version__
+from backend.hunyuan3d.device.thread_waiting import wait_asleep
 
 _Run = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -27,6 +28,7 @@ class Command:
 
 def main() -> int:
     """Run the command line on this process's arguments and environment; return its exit code."""
+    wait_asleep()
     return run(sys.argv[1:], os.environ)
 
 
@@ -87,6 +89,12 @@ def _studio(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
+def _webhooks(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.webhooks import run
+
+    return run(arguments, environ, sys.stdout)
+
+
 def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.migrate import run
 
@@ -107,6 +115,7 @@ COMMANDS: Mapping[str, Command] = {
     "agents": Command("add, list, rotate, disable, enable and remove agents; give them tokens", _agents),
     "keys": Command("change the key that links to files are signed with", _keys),
     "studio": Command("print an address that opens the studio in a browser of this machine", _studio),
+    "webhooks": Command("list what was sent to agents' webhooks, and send it again", _webhooks),
     "migrate": Command("bring the database to this version's schema", _migrate),
     "doctor": Command("look at this machine and the settings; say what is wrong and what to do", _doctor),
 }

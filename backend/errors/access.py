@@ -90,6 +90,24 @@ class RateLimited(RetryLater):
     retry_after = 60
 
 
+class TooManyStreams(RateLimited):
+    """This agent, or the service, has as many open streams as it may; close one, or poll with `?wait=`."""
+
+    retry_after = 15
+
+
+class UpgradeRequired(ServiceError):
+    """This call is a WebSocket of version 13: send Upgrade, Connection, Sec-WebSocket-Key and Sec-WebSocket-Version."""
+
+    code = "UPGRADE_REQUIRED"
+
+
+class StreamsUnsupported(ServiceError):
+    """This server keeps no WebSockets: serve with `orfeas serve`, or listen by Server-Sent Events."""
+
+    code = "STREAMS_UNSUPPORTED"
+
+
 class AgentsFileError(ServiceError):
     """The agents file cannot be used."""
 
