@@ -75,6 +75,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_SEED": f"{_FIELD}.",
     "INVALID_OCTREE_RESOLUTION": f"{_FIELD}.",
     "INVALID_OBJECTS": f"{_FIELD}.",
+    "INVALID_OUTLINE": f"{_FIELD}.",
     "INVALID_COLOR": f"{_FIELD}.",
     "INVALID_PLACE": f"{_FIELD}.",
     "INVALID_UPRIGHT": f"{_FIELD}.",
