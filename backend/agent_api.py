@@ -37,6 +37,7 @@ from backend.api.following import (
 from backend.api.guide import PATH as GUIDE_PATH
 from backend.api.guide import guide_page
 from backend.api.health import answer_health, answer_live, answer_ready
+from backend.api.image_urls import ImageUrls
 from backend.api.job_answers import (
     AcceptedAnswer,
     JobsAnswer,
@@ -68,7 +69,7 @@ from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
-_SUBMITTER, _HUB = "agent_submitter", "agent_events"
+_SUBMITTER, _IMAGE_URLS, _HUB = "agent_submitter", "agent_image_urls", "agent_events"
 _OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics", MCP_PATH, GUIDE_PATH)
 
 api = APIBlueprint(
@@ -89,7 +90,8 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     """
     services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
     app.extensions[EXTENSION] = services
-    app.extensions[_SUBMITTER] = submitter = Submitter(services)
+    app.extensions[_IMAGE_URLS] = image_urls = ImageUrls(services.settings, services.outgoing)
+    app.extensions[_SUBMITTER] = submitter = Submitter(services, image_urls)
     app.extensions[_HUB] = hub = EventHub(services)
     services.at_end.append(hub.stop)
     covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
@@ -174,7 +176,9 @@ def cutout(header: SubmitHeaders) -> Response:
     """Cut the object out of one image, at once and without the device."""
     services, agent_id = _services(), g.agent.internal_id
     content_type = request.headers.get("Content-Type", "")
-    name = cut_out(services, agent_id, g.body, content_type, header.idempotency_key)
+    name = cut_out(
+        services, current_app.extensions[_IMAGE_URLS], agent_id, g.body, content_type, header.idempotency_key
+    )
     try:
         return json_response(answer_cutout(services, agent_id, name, links().download(name)))
     except ArtifactNotFound as error:

@@ -341,7 +341,9 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        g.body, size = spool_body(environ, self._spool_dir, self._max_body_bytes[operation], digest)
+        longest = self._max_body_bytes[operation]
+        longest = min(longest, self._settings.max_json_bytes) if request.is_json else longest
+        g.body, size = spool_body(environ, self._spool_dir, longest, digest)
         # Whatever parses the request from here on reads the bytes that were verified.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
         environ["CONTENT_LENGTH"] = str(size)

@@ -27,6 +27,7 @@ from backend.errors import (
     InvalidLabel,
     InvalidObjects,
     InvalidOctreeResolution,
+    InvalidOutline,
     InvalidParameter,
     InvalidPlace,
     InvalidPreview,
@@ -71,6 +72,7 @@ from backend.limits import (
     DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
     DEFAULT_OBJECTS,
+    DEFAULT_OUTLINE,
     DEFAULT_PLACE,
     DEFAULT_QUALITY,
     DEFAULT_SCALE_MM,
@@ -83,6 +85,7 @@ from backend.limits import (
     Compression,
     MeshFormat,
     ObjectChoice,
+    OutlineMode,
     Place,
     Upright,
     ViewName,
@@ -100,6 +103,7 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "target_faces": InvalidTargetFaces,
     "remove_background": InvalidBackgroundMode,
     "objects": InvalidObjects,
+    "outline": InvalidOutline,
     "color": InvalidColor,
     "scale_mm": InvalidScale,
     "place": InvalidPlace,
@@ -159,6 +163,11 @@ class GenerationFields(BaseModel):
     )
     objects: ObjectChoice = Field(
         default=DEFAULT_OBJECTS, description="Whether all objects of image and mesh are kept, or the largest alone."
+    )
+    outline: OutlineMode = Field(
+        default=DEFAULT_OUTLINE,
+        description="Whether the mesh is made to end where the picture's outline does; only models whose shapes lie as "
+        "the camera saw them can, as the demo's do.",
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
@@ -230,6 +239,7 @@ class GenerationRequest(BaseModel):
     scale_mm: Annotated[float, BeforeValidator(scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
     acceleration: Acceleration = DEFAULT_ACCELERATION
     objects: ObjectChoice = DEFAULT_OBJECTS
+    outline: OutlineMode = DEFAULT_OUTLINE
     color: ColorMode = DEFAULT_COLOR
     place: Place = DEFAULT_PLACE
     upright: Upright = DEFAULT_UPRIGHT
@@ -275,7 +285,9 @@ class GenerationRequest(BaseModel):
             self.octree_resolution,
             self.acceleration,
         )
-        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background, self.objects)
+        return ImageOptions(
+            generation, self.seed, self.target_faces, self.remove_background, self.objects, self.outline
+        )
 
     def workload(self, steps: int) -> Workload:
         """Return what decides how long the job takes, with so many steps."""
@@ -391,6 +403,7 @@ def resolve(
         scale_mm=fields.scale_mm,
         acceleration=fields.acceleration,
         objects=fields.objects,
+        outline=fields.outline,
         color=fields.color,
         place=fields.place,
         upright=fields.upright,

@@ -39,7 +39,7 @@ from orfeas_client.models import (
 )
 from orfeas_client.retries import PassingFailure, RetryPolicy
 from orfeas_client.transport import API_PATH, Outgoing, Transport, read_json, refusal_of
-from orfeas_client.upload import ImageSource, MultipartBody
+from orfeas_client.upload import Body, ImageSource, MultipartBody, body_of
 
 VIEWS = ("front", "left", "back", "right")
 """From where an object may be shown in a picture of its own."""
@@ -122,7 +122,7 @@ class AgentClient:
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Job:
-        """Send one picture, a path or a file's bytes, and return its job.
+        """Send one picture, a path, a file's bytes or an ImageUrl, and return its job.
 
         views : several pictures of one object in its place, by `front`, `left`, `back` and `right`, for a service whose
             model takes them: `capabilities.views` of `/me`
@@ -131,7 +131,7 @@ class AgentClient:
         Raises ClientError unless there is exactly one of image and views, and every view is of the four.
         """
         texts = {**_texts(fields), "async": _text(run_async)}
-        body = MultipartBody(texts, *_inputs(image, views or {}))
+        body = body_of(texts, *_inputs(image, views or {}))
         return read_submitted_job(self._post("/generate-3d", body, idempotency_key))
 
     def batch(
@@ -148,7 +148,7 @@ class AgentClient:
             then; otherwise a bad one refuses them all, and `details["images"]` of ServiceRefused names every bad one
         """
         texts = {**_texts(fields), **({"accept_partial": "true"} if accept_partial else {})}
-        body = MultipartBody(texts, images, "images")
+        body = body_of(texts, images, ["images"] * len(images))
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
     def cutout(
@@ -165,7 +165,7 @@ class AgentClient:
         """
         given = {"remove_background": remove_background, "objects": objects}
         texts = {name: value for name, value in given.items() if value is not None}
-        return read_cutout(self._post("/cutout", MultipartBody(texts, [image], "image"), idempotency_key))
+        return read_cutout(self._post("/cutout", body_of(texts, [image], ["image"]), idempotency_key))
 
     def again(
         self,
@@ -348,7 +348,7 @@ class AgentClient:
             raise refusal_of(response, answer)
         return read_health(answer, response.status_code == 200)
 
-    def _post(self, path: str, body: MultipartBody, idempotency_key: str | None) -> Json:
+    def _post(self, path: str, body: Body, idempotency_key: str | None) -> Json:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
         return self._call(Outgoing("POST", path, headers=headers, body=body))[0]
 

@@ -32,7 +32,7 @@ from orfeas_client.signing import (
     HEADER_TIMESTAMP,
     sign_request,
 )
-from orfeas_client.upload import JsonBody, MultipartBody
+from orfeas_client.upload import Body, JsonBody
 
 API_PATH = "/api/agent"
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -60,7 +60,7 @@ class Outgoing:
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: MultipartBody | JsonBody | None = None
+    body: Body | None = None
     signed: bool = True
     at_root: bool = False
     stream: float | None = None

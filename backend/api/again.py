@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from backend.api.following import find
+from backend.api.forms import read_form
 from backend.api.job_answers import job_failure
-from backend.api.multipart import FormLimits, read_form
+from backend.api.multipart import FormLimits
 from backend.api.parameters import AgainForm
 from backend.api.submissions import (
     Submission,

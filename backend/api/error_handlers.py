@@ -31,7 +31,15 @@ _NAMED: Mapping[int, type[ServiceError]] = {
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,
 }
-_EXPLAINED = (errors.AuthMissing, errors.UnsupportedMediaType)
+_EXPLAINED = (
+    errors.AuthMissing,
+    errors.UnsupportedMediaType,
+    errors.InvalidForm,
+    errors.MissingImage,
+    errors.UnknownField,
+    errors.ConflictingInputs,
+    errors.ImageUrlRefused,
+)
 """Errors of who has yet to learn how a call is made: their details name the page that shows it."""
 _FAILURES = (ServiceError, errors.RateLimited, errors.StoreUnavailable, errors.AuthUnavailable, errors.StorageFull)
 _SUBMITTING = (errors.GpuBusy, errors.QueueFull, errors.ServiceStopping, errors.ArtifactStoreUnavailable)

@@ -11,6 +11,7 @@ from flask_openapi3.models.tag import Tag
 
 from backend import errors
 from backend.api import batch_answers, cutouts, file_answers, health_answers, job_answers, me
+from backend.api.json_models import BatchJson, CutoutJson, GenerateJson
 from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import AgainForm, BatchForm, CutoutForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
@@ -29,7 +30,7 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm, GenerateJson, BatchJson, CutoutJson)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -86,6 +87,7 @@ _FORM = (
     errors.InvalidTargetFaces,
     errors.InvalidOctreeResolution,
     errors.InvalidObjects,
+    errors.InvalidOutline,
     errors.InvalidColor,
     errors.InvalidPlace,
     errors.InvalidUpright,
@@ -101,6 +103,8 @@ _FORM = (
     errors.TooManyImages,
     errors.InvalidImage,
     errors.UnsupportedImage,
+    errors.ImageUrlRefused,
+    errors.ImageUrlFailed,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
     errors.TooManyJobs,
@@ -137,7 +141,7 @@ GENERATE: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS),
+    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS, in_json=GenerateJson),
 }
 BATCH: Call = {
     "tags": [_ASK],
@@ -151,7 +155,7 @@ BATCH: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(BatchForm, "images"),
+    "openapi_extensions": form_body(BatchForm, "images", in_json=BatchJson),
 }
 CUTOUT: Call = {
     "tags": [_ASK],
@@ -166,6 +170,8 @@ CUTOUT: Call = {
             errors.TooManyImages,
             errors.InvalidImage,
             errors.UnsupportedImage,
+            errors.ImageUrlRefused,
+            errors.ImageUrlFailed,
             errors.UnsupportedMediaType,
             errors.IdempotencyConflict,
             errors.NoForeground,
@@ -176,7 +182,7 @@ CUTOUT: Call = {
         200: answered(cutouts.CutoutAnswer, description="The cut-out, and what is to be said of it."),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(CutoutForm, "image"),
+    "openapi_extensions": form_body(CutoutForm, "image", in_json=CutoutJson),
 }
 AGAIN: Call = {
     "tags": [_ASK],

@@ -10,11 +10,14 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
+from backend.api.forms import read_form
+from backend.api.image_urls import ImageUrls
 from backend.api.intake import TakenImage, taken, taken_views
-from backend.api.multipart import FormFile, read_form
+from backend.api.multipart import Form, FormFile
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
 from backend.api.webhooks import require_webhook
@@ -58,8 +61,9 @@ class Submission:
 class Submitter:
     """Puts the forms that an app gets into the queue."""
 
-    def __init__(self, services: AgentServices) -> None:
+    def __init__(self, services: AgentServices, image_urls: ImageUrls) -> None:
         settings = services.settings
+        self._image_urls = image_urls
         self._services = services
         self._resources = services.resources
         self._model = model_of(settings)
@@ -83,8 +87,20 @@ class Submitter:
         form is kept then.
         """
         require_key(key)
+        with ExitStack() as opened:
+            form = read_form(body, content_type, self._limits[operation].form, opened)
+            return self._submit(agent, operation, form, key, began, opened)
+
+    def _submit(
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        form: Form,
+        key: str | None,
+        began: float,
+        opened: ExitStack,
+    ) -> Submission:
         limits = self._limits[operation]
-        form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
         resolutions = self._services.resolutions()
         resolutions.check(fields.octree_resolution)
@@ -107,6 +123,7 @@ class Submitter:
             bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
             bounds.require_possible(1 if views else len(uploaded))
         self._services.require_worker(began)
+        uploaded = self._image_urls.fetched(uploaded, agent.internal_id, opened)
         stored = (
             taken_views(uploaded, self._resources.images, limits)
             if views

@@ -77,6 +77,12 @@ class InvalidObjects(InvalidParameter):
     code = "INVALID_OBJECTS"
 
 
+class InvalidOutline(InvalidParameter):
+    """outline must be one of auto, off."""
+
+    code = "INVALID_OUTLINE"
+
+
 class InvalidColor(InvalidParameter):
     """color must be one of auto, none, vertex, texture."""
 
@@ -174,7 +180,7 @@ class InvalidIdempotencyKey(InvalidParameter):
 
 
 class InvalidForm(InvalidParameter):
-    """The body is not a readable multipart form."""
+    """The body is not a readable form, in multipart or JSON."""
 
     code = "INVALID_FORM"
 
@@ -221,6 +227,18 @@ class InvalidImage(InvalidParameter):
     code = "INVALID_IMAGE"
 
 
+class ImageUrlRefused(InvalidParameter):
+    """Its address is not one that is fetched here: https, port 443, a public host, and allowed by IMAGE_URLS."""
+
+    code = "IMAGE_URL_REFUSED"
+
+
+class ImageUrlFailed(ServiceError):
+    """Nothing could be fetched from its address."""
+
+    code = "IMAGE_URL_FAILED"
+
+
 class UnsupportedImage(ServiceError):
     """The picture's format is not supported; send PNG, JPEG, MPO, WebP, AVIF, GIF, BMP or TIFF."""
 
@@ -228,7 +246,7 @@ class UnsupportedImage(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """Send the form as multipart/form-data."""
+    """Send the request as multipart/form-data, or as application/json with the picture in base64."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 
