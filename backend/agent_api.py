@@ -15,11 +15,14 @@ from flask_openapi3.blueprint import APIBlueprint
 from backend.agent_auth import ANY_OPERATION, require_agent_token
 from backend.api import operations as calls
 from backend.api.again import submit_again
-from backend.api.batch_answers import BatchAcceptedAnswer, BatchAnswer, answer_accepted_batch, answer_batch
+from backend.api.batch_answers import BatchAcceptedAnswer, answer_accepted_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
 from backend.api.cutouts import answer_cutout, cut_out
+from backend.api.describing import describe
 from backend.api.downloads import send_artifact
 from backend.api.error_handlers import error_response, json_response, known_failures, register_error_handlers
+from backend.api.event_hub import EventHub
+from backend.api.event_streams import stream_events
 from backend.api.file_answers import answer_files
 from backend.api.following import (
     EXTENSION,
@@ -31,26 +34,31 @@ from backend.api.following import (
     outlook_of,
     why_lost,
 )
+from backend.api.guide import PATH as GUIDE_PATH
+from backend.api.guide import guide_page
 from backend.api.health import answer_health, answer_live, answer_ready
+from backend.api.image_urls import ImageUrls
 from backend.api.job_answers import (
     AcceptedAnswer,
-    JobAnswer,
     JobsAnswer,
     answer_generated,
-    answer_job,
     describe_job,
     job_failure,
 )
 from backend.api.job_files import add_format_once, delete_files, open_file, read_format
+from backend.api.mcp.endpoint import PATH as MCP_PATH
+from backend.api.mcp.endpoint import mcp_blueprint
 from backend.api.me import answer_me
 from backend.api.openapi import document_pages, make_document
 from backend.api.pacing import tell_when
-from backend.api.parameters import FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
+from backend.api.parameters import EventHeaders, FilePath, JobPath, LinkParameters, PageQuery, SubmitHeaders, WaitQuery
 from backend.api.query import check_query, read_cursor, read_filter, read_limit, read_wait
 from backend.api.request_context import give_requests_context
 from backend.api.responses import DOCS_PAGE
 from backend.api.submissions import Operation, Submission, Submitter, wait_for_job
 from backend.api.waiting import when_changed
+from backend.api.web_sockets import open_socket
+from backend.api.webhook_sender import WebhookSender
 from backend.auth.loopback import Caller, MetricsReaders
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, IpNotAllowed, JobNotFound
@@ -61,8 +69,8 @@ from backend.telemetry.logs import log_jobs
 from backend.telemetry.worker_metrics import CONTENT_TYPE
 
 PREFIX = "/api/agent"
-_SUBMITTER = "agent_submitter"
-_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics")
+_SUBMITTER, _IMAGE_URLS, _HUB = "agent_submitter", "agent_image_urls", "agent_events"
+_OWN_PAGES = ("/openapi.json", DOCS_PAGE, "/metrics", MCP_PATH, GUIDE_PATH)
 
 api = APIBlueprint(
     "agent_api",
@@ -82,12 +90,20 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     """
     services = services or AgentServices.from_settings(Settings.from_environment(os.environ))
     app.extensions[EXTENSION] = services
-    app.extensions[_SUBMITTER] = Submitter(services)
+    app.extensions[_IMAGE_URLS] = image_urls = ImageUrls(services.settings, services.outgoing)
+    app.extensions[_SUBMITTER] = submitter = Submitter(services, image_urls)
+    app.extensions[_HUB] = hub = EventHub(services)
+    services.at_end.append(hub.stop)
     covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
-    give_requests_context(app, services.metrics, covered)
+    give_requests_context(app, services.metrics, services.resources.traces, covered)
     services.guard.init_app(app)
     register_error_handlers(app, covered)
     app.register_blueprint(api)
+    sender = WebhookSender(services, app.url_map.bind(""))
+    services.at_start.append(sender.start)
+    services.at_end.append(sender.stop)
+    app.register_blueprint(guide_page(services.settings.public_url))
+    app.register_blueprint(mcp_blueprint(services, submitter, hub))
     server = services.settings.public_url or "/"
     document = make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS, server)
     app.register_blueprint(document_pages(document))
@@ -160,7 +176,9 @@ def cutout(header: SubmitHeaders) -> Response:
     """Cut the object out of one image, at once and without the device."""
     services, agent_id = _services(), g.agent.internal_id
     content_type = request.headers.get("Content-Type", "")
-    name = cut_out(services, agent_id, g.body, content_type, header.idempotency_key)
+    name = cut_out(
+        services, current_app.extensions[_IMAGE_URLS], agent_id, g.body, content_type, header.idempotency_key
+    )
     try:
         return json_response(answer_cutout(services, agent_id, name, links().download(name)))
     except ArtifactNotFound as error:
@@ -174,11 +192,32 @@ def status(path: JobPath, query: WaitQuery) -> Response:
     seconds = read_wait(query.wait)
     found = find(_services(), path.job_id, g.agent.internal_id)
     found, waited = when_changed(_services(), found, g.agent.internal_id, seconds)
-    answer = _described(found)
+    answer = describe(_services(), found, links())
     response = json_response(answer)
     if not found.status.finished:
         tell_when(response, _services(), g.agent.internal_id, answer.eta_seconds, waited)
     return response
+
+
+@api.get("/status/<job_id>/events", provide_automatic_options=False, **calls.EVENTS)
+@require_agent_token("status")
+def job_events(path: JobPath, header: EventHeaders) -> Response:
+    """Tell of every change of a job or batch as it comes, until it is finished."""
+    found = find(_services(), path.job_id, g.agent.internal_id)
+    hub: EventHub = current_app.extensions[_HUB]
+    return stream_events(_services(), hub, g.agent, links(), found, header.last_event_id or "")
+
+
+@api.get("/events", provide_automatic_options=False, **calls.SOCKET)
+@require_agent_token("status")
+def events() -> Response:
+    """Tell of every change of the agent's jobs as it comes, over a WebSocket."""
+    hub: EventHub = current_app.extensions[_HUB]
+    return open_socket(_services(), hub, g.agent, links())
+
+
+# Routes tell a request for a WebSocket from others.
+api.add_url_rule("/events", "events", methods=["GET"], websocket=True, provide_automatic_options=False)
 
 
 @api.get("/jobs", provide_automatic_options=False, **calls.JOBS)
@@ -202,7 +241,7 @@ def cancel(path: JobPath) -> Response:
     now: Job | Batch = cancelled(found.id, g.agent.internal_id)
     jobs = now.jobs if isinstance(now, Batch) else [now]
     discard(_services().images, *(job.image_name for job in jobs if job.status is Status.CANCELLED))
-    return json_response(_described(now))
+    return json_response(describe(_services(), now, links()))
 
 
 @api.get("/download/<filename>", provide_automatic_options=False, **calls.DOWNLOAD)
@@ -267,13 +306,6 @@ def ready() -> Response:
 
 def _services() -> AgentServices:
     return services_of(current_app)
-
-
-def _described(found: Job | Batch) -> JobAnswer | BatchAnswer:
-    """Return a job or batch as it is now, with what is known of its future."""
-    if isinstance(found, Batch):
-        return answer_batch(found, links(), _services().outlooks.of(found.jobs))
-    return answer_job(found, links(), outlook_of(_services(), found))
 
 
 def _send_file(services: AgentServices, name: str) -> Response:

@@ -59,6 +59,10 @@ LOCAL_AGENT_ID = "local"
 ANY_OPERATION = "any"
 """What a view asks for that every agent may call."""
 
+TOOL_CALL = "mcp"
+"""What /mcp asks for, which every agent may call: each of its tools asks for an operation of its own."""
+
+_GRANTED_TO_ALL = (ANY_OPERATION, TOOL_CALL)
 SIGNED, TOKEN, LINK = "signature", "token", "link"
 """By what a request may be admitted."""
 
@@ -83,7 +87,7 @@ def require_agent_token(
     `request.stream` reads the same file. The guard runs before any other decorator of the view, as long as those keep
     its attributes (functools.wraps does).
     """
-    if operation not in (*OPERATIONS, ANY_OPERATION):
+    if operation not in (*OPERATIONS, *_GRANTED_TO_ALL):
         raise ConfigurationError(f"There is no operation {operation!r}; there are {', '.join(OPERATIONS)}.")
 
     def decorate(view: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
@@ -157,7 +161,7 @@ class AgentGuard:
         self._links = links
         self._spool_dir = settings.spool_dir
         self._bodies = BodySlots()
-        self._max_body_bytes = {name: settings.max_body_bytes(name) for name in (*OPERATIONS, ANY_OPERATION)}
+        self._max_body_bytes = {name: settings.max_body_bytes(name) for name in (*OPERATIONS, *_GRANTED_TO_ALL)}
         self._tolerance = timedelta(seconds=settings.timestamp_tolerance)
         self._nonce_ttl = timedelta(seconds=settings.nonce_ttl)
         self._dummy_keys = tuple(secrets.token_urlsafe(32) for _ in range(MAX_KEYS))
@@ -181,6 +185,22 @@ class AgentGuard:
     def removed_agents(self) -> frozenset[str]:
         """Return the internal ids of agents that were removed, as AgentRegistry does; none without signatures."""
         return self._registry.removed() if self._registry else frozenset()
+
+    def agent_of(self, internal_id: str) -> AgentConfig | None:
+        """Return the agent whose jobs belong to this id; None where there is none, or no agents file."""
+        return self._registry.get_by_internal_id(internal_id) if self._registry else None
+
+    def count_batch(self, agent: AgentConfig) -> None:
+        """Count a batch that comes in otherwise than by the call for it. Raises RateLimited."""
+        if self._settings.auth_enabled:
+            self._limits.admit_batch(agent)
+
+    def may_still(self, agent: AgentConfig, operation: str) -> bool:
+        """Return whether an agent that was let in a while ago would be let in now, by what the agents file says."""
+        if self._registry is None:
+            return True
+        now = self._registry.get_by_internal_id(agent.internal_id)
+        return now is not None and now.enabled and operation in now.operations
 
     def is_signed(self) -> bool:
         """Return whether the request at hand is meant to be an agent's, by either scheme or a token, to be checked."""
@@ -321,7 +341,9 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        g.body, size = spool_body(environ, self._spool_dir, self._max_body_bytes[operation], digest)
+        longest = self._max_body_bytes[operation]
+        longest = min(longest, self._settings.max_json_bytes) if request.is_json else longest
+        g.body, size = spool_body(environ, self._spool_dir, longest, digest)
         # Whatever parses the request from here on reads the bytes that were verified.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
         environ["CONTENT_LENGTH"] = str(size)
@@ -379,7 +401,7 @@ def _current_guard() -> AgentGuard:
 
 
 def _require_operation(agent: AgentConfig, operation: str) -> None:
-    if operation != ANY_OPERATION and operation not in agent.operations:
+    if operation not in (*_GRANTED_TO_ALL, *agent.operations):
         raise OperationNotAllowed(details={"operation": operation})
 
 

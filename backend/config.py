@@ -1,6 +1,7 @@
 """Every setting of the service, in one frozen value read once from the environment.
 
-This module does not know who uses a setting. It opens nothing and makes no folders.
+A setting that is no part of the value's repr is a secret, and may stand in a file. This module does not know who uses
+a setting, and makes no folders.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 from backend.errors import ConfigurationError
 from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
+from backend.secret_files import SUFFIX, with_secrets
 from backend.setting_values import FLAGS, IPNetwork, Meaning, check_value, parse_value
 
 _FORM_BYTES = 1 << 20
@@ -173,11 +175,21 @@ class Settings:
         Meaning(
             "AGENT_WAITS",
             "Calls of each agent that may wait at once in a web process (`?wait=`, `async=false`); more are answered "
-            "at once.",
+            "at once. As many streams of events it may have open besides.",
             0,
             10_000,
         ),
     ] = 100
+    webhook_private_hosts: Annotated[
+        str,
+        Meaning(
+            "WEBHOOK_PRIVATE_HOSTS",
+            "Hosts that webhooks may be sent to although their addresses are private, with commas between "
+            "(docs/webhooks.md).",
+            shape=r"[A-Za-z0-9_.:-]+( *, *[A-Za-z0-9_.:-]+)*",
+            expects="names or addresses with commas between",
+        ),
+    ] = ""
     max_active_jobs: Annotated[
         int, Meaning("MAX_ACTIVE_JOBS", "Unfinished jobs each agent may have.", 1, 1_000_000)
     ] = 20
@@ -186,6 +198,25 @@ class Settings:
     max_image_bytes: Annotated[int, Meaning("MAX_IMAGE_BYTES", "Bytes one picture may have.", 1024, 2_000_000_000)] = (
         50_000_000
     )
+    max_json_bytes: Annotated[
+        int,
+        Meaning(
+            "MAX_JSON_BYTES",
+            "Bytes a request in JSON may have, its pictures in base64 among them; larger ones come as multipart forms.",
+            65_536,
+            2_000_000_000,
+        ),
+    ] = 32_000_000
+    image_urls: Annotated[
+        str,
+        Meaning(
+            "IMAGE_URLS",
+            "Whether pictures may be sent as https addresses: `off`, `public` (any public host), or the hosts that may "
+            "be asked, with commas between.",
+            shape=rf"off|public|{_LABEL}(\.{_LABEL})+( *, *{_LABEL}(\.{_LABEL})+)*",
+            expects="off, public, or names of hosts in small letters with commas between",
+        ),
+    ] = "off"
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000
@@ -312,7 +343,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """Return the settings of an environment; an empty variable counts as absent. Raises ConfigurationError."""
+        """Return the settings of an environment; an empty variable counts as absent.
+
+        Of a secret NAME, NAME_FILE may name a file that holds it. Raises ConfigurationError.
+        """
+        environ = with_secrets(environ, secret_variables())
         given: dict[str, Any] = {}
         for name, (kind, meaning) in _settings().items():
             text = environ.get(meaning.variable, "").strip()
@@ -332,6 +367,8 @@ class Settings:
 
     def max_body_bytes(self, operation: str) -> int:
         """Return the longest body a request of this operation may have."""
+        if operation == "mcp":
+            return self.max_json_bytes
         images = {"generate": 1, "batch": MAX_BATCH_IMAGES}.get(operation)
         return images * self.max_image_bytes + _FORM_BYTES if images else _PLAIN_BODY_BYTES
 
@@ -347,8 +384,14 @@ def settings_table() -> str:
         meaning = _settings()[setting.name][1]
         default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
         shown = meaning.shown or (default if default not in ("", ()) else "")
-        lines.append(f"| `{meaning.variable}` | {f'`{shown}`' if shown != '' else 'none'} | {meaning.text} |")
+        text = meaning.text if setting.repr else f"{meaning.text} Or `{meaning.variable}{SUFFIX}`, a file with it."
+        lines.append(f"| `{meaning.variable}` | {f'`{shown}`' if shown != '' else 'none'} | {text} |")
     return "\n".join(lines) + "\n"
+
+
+def secret_variables() -> tuple[str, ...]:
+    """Return the settings that may hold a secret: what is never shown, and may be given as a file."""
+    return tuple(_settings()[setting.name][1].variable for setting in dataclasses.fields(Settings) if not setting.repr)
 
 
 def is_loopback(host: str) -> bool:

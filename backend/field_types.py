@@ -49,6 +49,7 @@ SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
+WebhookUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\x00-\x20\x7f]+$")]
 Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
 
 STRICT = ConfigDict(

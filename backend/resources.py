@@ -5,6 +5,7 @@ Nothing runs before `start`. This module does not know HTTP, Celery, or how a jo
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from backend.jobs.janitor import Janitor
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
 from backend.jobs.store import JobStore
+from backend.jobs.webhooks import WebhookTable
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.periodic import PeriodicTask, utc_now
 from backend.runner.processor_protocol import ShapeProcessor
@@ -25,6 +27,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, open_files
 from backend.storage.migrations import open_migrated
+from backend.telemetry.tracing import Traces, open_traces
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Resources:
     """What one process shares with all others; open it after a fork, not before.
 
     reminder : notifies of jobs that wait although nobody was notified or nobody came, and of runs that died
+    traces : take in what requests and runs were
     """
 
     clock: Clock
@@ -40,9 +44,11 @@ class Resources:
     images: FileStore
     artifacts: ArtifactStore
     cutouts: CutoutTable
+    webhooks: WebhookTable
     registry: WorkerRegistry
     janitor: PeriodicTask
     reminder: PeriodicTask
+    traces: Traces
 
     @classmethod
     def open(
@@ -53,12 +59,15 @@ class Resources:
         clock: Clock = utc_now,
         observer: QueueObserver | None = None,
         changes: Changes | None = None,
+        traces: Traces | None = None,
     ) -> Resources:
         """Open what the settings describe, with the job tables made.
 
         notifier : what the reminder notifies; observer, changes : as JobStore's
+        traces : in place of what the environment's variables for OpenTelemetry describe
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
+        traces = traces or open_traces(os.environ)
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
@@ -73,7 +82,9 @@ class Resources:
         )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         cutouts = CutoutTable(database, artifacts, clock, ttl)
-        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=[SqlNonceStore(database), cutouts])
+        webhooks = WebhookTable(database, clock)
+        prunables = [SqlNonceStore(database), cutouts, webhooks]
+        janitor = Janitor(store, artifacts, images, clock, ttl, prunables=prunables)
 
         def remind() -> None:
             if store.has_work():
@@ -86,10 +97,12 @@ class Resources:
             images=images,
             artifacts=artifacts,
             cutouts=cutouts,
+            webhooks=webhooks,
             registry=WorkerRegistry(database, clock),
             janitor=PeriodicTask("janitor", settings.sweep_seconds, janitor.run_once),
             # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.
             reminder=PeriodicTask("reminder", settings.sweep_seconds / 2, remind),
+            traces=traces,
         )
 
     def start(self) -> None:
@@ -102,6 +115,7 @@ class Resources:
         self.reminder.stop()
         self.janitor.stop()
         self.database.close()
+        self.traces.stop()
 
 
 def model_opener(settings: Settings) -> Callable[[], ShapeProcessor]:

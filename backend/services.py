@@ -35,6 +35,7 @@ from backend.jobs.outlook import Outlooks
 from backend.jobs.removal import cancel_jobs
 from backend.jobs.store import JobStore
 from backend.jobs.watch import JobWatch
+from backend.jobs.webhooks import WebhookTable
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.outgoing import Outgoing
 from backend.periodic import PeriodicTask, utc_now
@@ -45,7 +46,9 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
+from backend.storage.wakeups import Wakeups
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.telemetry.tracing import Traces
 from backend.validation import workload_of
 
 _AGENTS_SECONDS = 5.0
@@ -79,6 +82,8 @@ class AgentServices:
     watchdog : what bounds the worker's calls, once start() has begun it
     agents_task : cancels what agents that were removed have left, and writes what the audit log has summed
     watch : wakes who waits for a job; wait_slots : for how many calls it may, those that wait for their mesh among them
+    stream_slots : for how many streams of events there is room, which keep no thread
+    at_start : called when jobs are begun to run, at_end : when nobody should wait for anything any more
     draining : set when this process is to end, but goes on answering until what runs here is done
     outgoing : calls the addresses that callers name
     stopping : set when nobody should wait for anything any more, because the process ends now
@@ -97,6 +102,9 @@ class AgentServices:
     agents_task: PeriodicTask
     watch: JobWatch
     wait_slots: WaitSlots
+    stream_slots: WaitSlots
+    at_start: list[Callable[[], None]] = field(default_factory=list)
+    at_end: list[Callable[[], None]] = field(default_factory=list)
     outgoing: Outgoing = field(default_factory=Outgoing)
     draining: Draining = field(default_factory=Draining)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -108,22 +116,25 @@ class AgentServices:
         *,
         clock: Clock = utc_now,
         open_processor: Callable[[], ShapeProcessor] | None = None,
+        traces: Traces | None = None,
     ) -> AgentServices:
         """Open what the settings describe, with the job tables made.
 
         open_processor : gives the loaded model, in place of the one that the settings name
+        traces : as Resources.open's
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics, changes = ServiceMetrics(), Changes()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes, traces=traces)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
-        metrics.watch(health.read, clock)
+        metrics.watch(health.read, clock, resources.webhooks.backlog)
         links = _links(settings, resources)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
+            metrics.watch_gpus()
             worker = BatchProcessor.with_resources(
                 resources,
                 open_processor or model_opener(settings),
@@ -133,6 +144,7 @@ class AgentServices:
                 on_broken=end_this_process,
                 watchdog=watchdog,
             )
+        wakeups = Wakeups(settings.database_url, changes.hear)
         return cls(
             settings=settings,
             resources=resources,
@@ -145,8 +157,11 @@ class AgentServices:
             health=health,
             watch=JobWatch(resources.store, changes),
             wait_slots=WaitSlots(settings.agent_waits, settings.web_waiting // 2),
+            stream_slots=WaitSlots(settings.agent_waits, settings.web_waiting),
             outlooks=Outlooks(resources.store, health.read, workload_of, changes, clock),
             agents_task=_agents_task(guard, resources, min(_AGENTS_SECONDS, settings.sweep_seconds)),
+            at_start=[wakeups.start],
+            at_end=[wakeups.stop],
         )
 
     @property
@@ -178,6 +193,11 @@ class AgentServices:
     def cutouts(self) -> CutoutTable:
         """What was cut out alone."""
         return self.resources.cutouts
+
+    @property
+    def webhooks(self) -> WebhookTable:
+        """What is sent to agents of their jobs' ends."""
+        return self.resources.webhooks
 
     @property
     def registry(self) -> WorkerRegistry:
@@ -221,6 +241,8 @@ class AgentServices:
             self.worker.start(on_ready)
         self.resources.start()
         self.agents_task.start()
+        for begin in self.at_start:
+            begin()
         if self.worker is None and on_ready is not None:
             on_ready()
 
@@ -267,6 +289,8 @@ class AgentServices:
 
     def _end_waits(self) -> None:
         self.stopping.set()
+        for end in self.at_end:
+            end()
         self.watch.stop()
 
     def stop(self) -> None:

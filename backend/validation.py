@@ -38,6 +38,7 @@ from backend.errors import (
     InvalidTargetFaces,
     InvalidTurntable,
     InvalidUpright,
+    InvalidWebhookUrl,
     RequestUnreadable,
     ServiceError,
     UnknownField,
@@ -56,6 +57,7 @@ from backend.field_types import (
     SeedOrDrawn,
     Steps,
     TargetFaces,
+    WebhookUrl,
     scale_of_old,
 )
 from backend.hunyuan3d.mesh.offered import require_compression, require_format
@@ -111,6 +113,7 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "turntable": InvalidTurntable,
     "async": InvalidAsync,
     "label": InvalidLabel,
+    "webhook_url": InvalidWebhookUrl,
     "accept_partial": InvalidAcceptPartial,
 }
 
@@ -188,6 +191,9 @@ class GenerationFields(BaseModel):
     preview: bool = Field(default=True, description="Whether a picture of the mesh is made as well.")
     turntable: bool = Field(default=False, description="Whether an animation of the turning mesh is made as well.")
     label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
+    webhook_url: WebhookUrl | SkipJsonSchema[None] = _optional(
+        "Where the end of the job, and of its batch, is posted to: an address below one of the agent's own prefixes."
+    )
 
 
 class GenerateFields(GenerationFields):
@@ -353,7 +359,15 @@ def new_job(
     """
     request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
-    return NewJob(request.to_json(), request.batch_key(model), image, filename=filename, label=label, refusal=refusal)
+    return NewJob(
+        request.to_json(),
+        request.batch_key(model),
+        image,
+        filename=filename,
+        label=label,
+        webhook_url=fields.webhook_url,
+        refusal=refusal,
+    )
 
 
 @lru_cache(maxsize=4096)

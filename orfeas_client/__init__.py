@@ -23,6 +23,7 @@ __all__ = [
     "Cutout",
     "Fields",
     "Health",
+    "ImageUrl",
     "Job",
     "JobPage",
     "LocalFileError",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         WaitedTooLong,
     )
     from orfeas_client.models import Batch, Cutout, Fields, Health, Job, JobPage, MeshFile, Warned
+    from orfeas_client.upload import ImageUrl
 else:
     _MODELS = ("Batch", "Cutout", "Fields", "Health", "Job", "JobPage", "MeshFile", "Warned")
 
@@ -54,7 +56,8 @@ else:
         """Import a public name's module when the name is first asked for (PEP 562)."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        home = "client" if name == "AgentClient" else "models" if name in _MODELS else "errors"
+        homes = {"AgentClient": "client", "ImageUrl": "upload"}
+        home = homes.get(name) or ("models" if name in _MODELS else "errors")
         value = getattr(import_module(f"{__name__}.{home}"), name)
         globals()[name] = value
         return value

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from orfeas_client import AgentClient, Batch, ClientError, Fields, Job
+from orfeas_client import AgentClient, Batch, ClientError, Fields, ImageUrl, Job
 from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, NothingToLink, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 from orfeas_client.field_options import FORMATS, add_fields, add_views, read_fields, read_views
@@ -85,9 +86,11 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
     fields, views = read_fields(options), read_views(options)
-    if (options.image is None) == (not views):
-        raise ClientError("Give one PICTURE, or several views of one object: --front, --left, --back, --right.")
-    image: Path = options.image or next(iter(views.values()))
+    if [options.image is not None, options.image_url is not None, bool(views)].count(True) != 1:
+        raise ClientError(
+            "Give one PICTURE, its --image-url, or several views of one object: --front, --left, --back, --right."
+        )
+    image = ImageUrl(options.image_url) if options.image_url else options.image or next(iter(views.values()))
     if output.suffix and not output.is_dir():
         fields["format"] = _format_of(output, fields.get("format"))
         target = output
@@ -107,7 +110,7 @@ def _batch(client: AgentClient, options: argparse.Namespace, screen: Screen) -> 
 
 def _make(
     client: AgentClient,
-    images: Sequence[Path],
+    images: Sequence[Path | ImageUrl],
     targets: Sequence[Path],
     fields: Fields,
     screen: Screen,
@@ -124,7 +127,7 @@ def _make(
             sent = [images[place] for place in group]
             finished = _run_jobs(client, sent, fields, screen, getattr(options, "accept_partial", False), views)
             for image, place, job in zip(sent, group, finished, strict=True):
-                results.append(_fetched(client, str(image), job, targets[place], bool(options.preview)))
+                results.append(_fetched(client, _called(image), job, targets[place], bool(options.preview)))
                 if len(images) > 1:
                     screen.tell(results[-1], len(results), len(images))
     finally:
@@ -135,7 +138,7 @@ def _make(
 
 def _run_jobs(
     client: AgentClient,
-    images: Sequence[Path],
+    images: Sequence[Path | ImageUrl],
     fields: Fields,
     screen: Screen,
     accept_partial: bool,
@@ -233,6 +236,27 @@ def _status(client: AgentClient, options: argparse.Namespace, screen: Screen) ->
     return DONE
 
 
+def _events(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    value: Job | Batch | None = None
+    for value in client.events(options.id):
+        screen.state(value)
+    return DONE if value is not None and value.succeeded else REFUSED
+
+
+def _preview(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    screen.file(client.preview(options.id, options.output or Path()))
+    return DONE
+
+
+def _mcp(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
+    missing = next((folder for folder in options.folder if not folder.is_dir()), None)
+    if missing is not None:
+        raise ClientError(f"{missing} is no folder.")
+    screen.note("Speaking MCP on standard input and output.")
+    client.mcp_bridge(options.folder, sys.stdout).run(sys.stdin)
+    return DONE
+
+
 def _cancel(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     screen.state(client.cancel(options.id))
     return DONE
@@ -266,7 +290,11 @@ def _groups(images: int) -> Iterator[range]:
     return (range(start, end) for start, end in pairwise(bounds))
 
 
-def _targets(images: Sequence[Path], folder: Path, fields: Fields) -> list[Path]:
+def _called(image: Path | ImageUrl) -> str:
+    return image.url if isinstance(image, ImageUrl) else str(image)
+
+
+def _targets(images: Sequence[Path | ImageUrl], folder: Path, fields: Fields) -> list[Path]:
     """Name a file for each picture, called as it is; the second of a name gets '-2', and so on."""
     taken: set[str] = set()
 
@@ -336,10 +364,13 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        # It is looked for on either side of the command.
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
     generate.add_argument("image", nargs="?", metavar="PICTURE", type=Path, help="picture file with one object on it")
+    generate.add_argument("--image-url", metavar="URL", help="have the service fetch the picture, if it does so")
     add_views(generate)
     generate.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     add_fields(generate)
@@ -368,6 +399,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         command("status", _status, "show a job or batch"),
         command("cancel", _cancel, "cancel a job or batch"),
     )
+    _add_listening(command)
     for sub in (wait, status, cancel):
         sub.add_argument("id", help="a job's or batch's id")
     jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
@@ -379,3 +411,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
+
+
+def _add_listening(command: Callable[..., argparse.ArgumentParser]) -> None:
+    events = command("events", _events, "show each state of a job or batch as it comes, until it has finished")
+    preview = command("preview", _preview, "fetch the picture of a finished job's mesh")
+    preview.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
+    mcp = command("mcp", _mcp, "speak the Model Context Protocol on standard input and output, for a host to start")
+    folder_help = "pictures below this folder may be named by their paths; repeat it for more (default: none)"
+    mcp.add_argument("--folder", type=Path, action="append", default=[], metavar="FOLDER", help=folder_help)
+    for sub in (events, preview):
+        sub.add_argument("id", help="a job's or batch's id")

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Unpack
+from typing import TextIO, Unpack
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 import requests
 
 from orfeas_client.download import download_file, download_name
-from orfeas_client.errors import ClientError, NothingToLink, ServiceRefused, WaitedTooLong
+from orfeas_client.errors import ClientError, NoEvents, NothingToLink, ServiceRefused, WaitedTooLong
+from orfeas_client.listening import listen
+from orfeas_client.mcp_bridge import Bridge
 from orfeas_client.models import (
     Batch,
     Cutout,
@@ -37,7 +39,7 @@ from orfeas_client.models import (
 )
 from orfeas_client.retries import PassingFailure, RetryPolicy
 from orfeas_client.transport import API_PATH, Outgoing, Transport, read_json, refusal_of
-from orfeas_client.upload import ImageSource, MultipartBody
+from orfeas_client.upload import Body, ImageSource, MultipartBody, body_of
 
 VIEWS = ("front", "left", "back", "right")
 """From where an object may be shown in a picture of its own."""
@@ -55,7 +57,7 @@ _ANSWER_SECONDS = 2
 
 
 class AgentClient:
-    """One agent at one service; for one thread at a time.
+    """One agent at one service; any thread may use it, at the same time as others.
 
     Calls raise ServiceRefused when the service answers with an error, ServiceUnreachable when it does not answer,
     UnexpectedAnswer when something else does, LocalFileError when a file here cannot be read or written. What may pass
@@ -87,7 +89,7 @@ class AgentClient:
         self._sleep = sleep
         self._on_retry = on_retry
         self._outage_seconds = outage_seconds
-        self._may_hold_answers = True
+        self._may_hold_answers = self._may_listen = True
         self._public: SplitResult | None = None
         self._transport = Transport(
             base_url,
@@ -120,7 +122,7 @@ class AgentClient:
         idempotency_key: str | None = None,
         **fields: Unpack[Fields],
     ) -> Job:
-        """Send one picture, a path or a file's bytes, and return its job.
+        """Send one picture, a path, a file's bytes or an ImageUrl, and return its job.
 
         views : several pictures of one object in its place, by `front`, `left`, `back` and `right`, for a service whose
             model takes them: `capabilities.views` of `/me`
@@ -129,7 +131,7 @@ class AgentClient:
         Raises ClientError unless there is exactly one of image and views, and every view is of the four.
         """
         texts = {**_texts(fields), "async": _text(run_async)}
-        body = MultipartBody(texts, *_inputs(image, views or {}))
+        body = body_of(texts, *_inputs(image, views or {}))
         return read_submitted_job(self._post("/generate-3d", body, idempotency_key))
 
     def batch(
@@ -146,7 +148,7 @@ class AgentClient:
             then; otherwise a bad one refuses them all, and `details["images"]` of ServiceRefused names every bad one
         """
         texts = {**_texts(fields), **({"accept_partial": "true"} if accept_partial else {})}
-        body = MultipartBody(texts, images, "images")
+        body = body_of(texts, images, ["images"] * len(images))
         return read_submitted_batch(self._post("/batch", body, idempotency_key))
 
     def cutout(
@@ -163,7 +165,7 @@ class AgentClient:
         """
         given = {"remove_background": remove_background, "objects": objects}
         texts = {name: value for name, value in given.items() if value is not None}
-        return read_cutout(self._post("/cutout", MultipartBody(texts, [image], "image"), idempotency_key))
+        return read_cutout(self._post("/cutout", body_of(texts, [image], ["image"]), idempotency_key))
 
     def again(
         self,
@@ -202,10 +204,35 @@ class AgentClient:
         """Ask for a job, or a batch with its jobs."""
         return self._poll(job_or_batch_id)[0]
 
+    def events(self, job_or_batch_id: str) -> Iterator[Job | Batch]:
+        """Give each state of a job or batch as it comes, until it has finished; the last one given is its end.
+
+        A stream that breaks off is opened again where it broke off, for as long as `wait` sits an outage out, so that
+        each state is given once. Raises NoEvents where the service, or something on the way, has no streams.
+        """
+        try:
+            yield from self._events(job_or_batch_id, None)
+        except ClientError as failure:
+            failure.job_id = job_or_batch_id
+            raise
+
+    def _events(self, job_or_batch_id: str, end: float | None) -> Iterator[Job | Batch]:
+        def policy(left: float | None) -> RetryPolicy:
+            return self._outage_policy(job_or_batch_id, left)
+
+        path = f"/status/{_segment(job_or_batch_id)}/events"
+        for answer in listen(self._transport, path, policy, end, self._sleep):
+            value = read_status(answer)
+            yield value
+            if value.finished:
+                return
+
     def wait(
         self, job_or_batch_id: str, on_progress: Progress | None = None, timeout: float | None = None
     ) -> Job | Batch:
-        """Poll until a job or batch has finished, well or not, and return it; an outage of the service is sat out.
+        """Wait until a job or batch has finished, well or not, and return it; an outage of the service is sat out.
+
+        Listens to its events where there are any; otherwise polls.
 
         on_progress : called with each state on the way; timeout : seconds, None = for ever
         Raises WaitedTooLong.
@@ -218,6 +245,9 @@ class AgentClient:
 
     def _wait(self, job_or_batch_id: str, on_progress: Progress | None, timeout: float | None) -> Job | Batch:
         end = None if timeout is None else time.monotonic() + timeout
+        heard = self._listened(job_or_batch_id, on_progress, end) if self._may_listen else None
+        if heard is not None:
+            return heard
         pause = _FIRST_PAUSE
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
@@ -231,6 +261,36 @@ class AgentClient:
             if end is not None and time.monotonic() + pause > end:
                 raise WaitedTooLong(f"{job_or_batch_id} is still {value.status} after {timeout:g} seconds.")
             self._sleep(pause)
+
+    def _listened(self, job_or_batch_id: str, on_progress: Progress | None, end: float | None) -> Job | Batch | None:
+        """Return a job or batch once its events say that it has finished; None where they cannot, or time is over."""
+        try:
+            for value in self._events(job_or_batch_id, end):
+                if on_progress:
+                    on_progress(value)
+                if value.finished:
+                    return value
+        except NoEvents:
+            self._may_listen = False
+        return None
+
+    def preview(self, job_id: str, to: str | Path) -> Path:
+        """Fetch the picture of a finished job's mesh, and return its path. to : as for `download`.
+
+        Raises NothingToLink for a job that has none.
+        """
+        job = self.status(job_id)
+        url = job.preview_url if isinstance(job, Job) else None
+        if url is None:
+            raise NothingToLink(f"{job_id} is {job.status} and has no preview.")
+        return self.download(url, to)
+
+    def mcp_bridge(self, folders: Sequence[Path], output: TextIO) -> Bridge:
+        """Return what speaks the Model Context Protocol for a host, by this agent's signature.
+
+        folders : below which pictures may be named by their paths; output : where answers are written
+        """
+        return Bridge(self._transport, folders, output)
 
     def download(self, source: str, to: str | Path, *, size: int | None = None) -> Path:
         """Fetch a file, whole or not at all, and return its path.
@@ -288,7 +348,7 @@ class AgentClient:
             raise refusal_of(response, answer)
         return read_health(answer, response.status_code == 200)
 
-    def _post(self, path: str, body: MultipartBody, idempotency_key: str | None) -> Json:
+    def _post(self, path: str, body: Body, idempotency_key: str | None) -> Json:
         headers = {"Idempotency-Key": secrets.token_hex(16) if idempotency_key is None else idempotency_key}
         return self._call(Outgoing("POST", path, headers=headers, body=body))[0]
 

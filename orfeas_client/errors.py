@@ -64,5 +64,9 @@ class NothingToLink(ClientError):
     """There is no file to give a link to: the work has not finished, or made none, or the agent may fetch none."""
 
 
+class NoEvents(ClientError):
+    """There is no stream of events to listen to: the service is older, or something on the way keeps them back."""
+
+
 class WaitedTooLong(ClientError):
     """The work had not finished when the waiting was to end; it goes on at the service."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,7 +32,7 @@ from orfeas_client.signing import (
     HEADER_TIMESTAMP,
     sign_request,
 )
-from orfeas_client.upload import MultipartBody
+from orfeas_client.upload import Body, JsonBody
 
 API_PATH = "/api/agent"
 PASSING_STATUSES = frozenset({429, 502, 503, 504})
@@ -49,18 +50,24 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A request before it is signed. path : below the API's own, percent-encoded, from its '/' on."""
+    """A request before it is signed.
+
+    path : below the API's own, percent-encoded, from its '/' on; at_root : it is below the service's own instead
+    stream : whether the answer goes on, and its bytes are awaited for so many seconds; None for one that does not
+    """
 
     method: str
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: MultipartBody | None = None
+    body: Body | None = None
     signed: bool = True
+    at_root: bool = False
+    stream: float | None = None
 
 
 class Transport:
-    """One agent's connection to one service. Not for several threads at once, as its session is not."""
+    """One agent's connections to one service; any thread may use it, each with a session of its own."""
 
     def __init__(
         self,
@@ -83,16 +90,30 @@ class Transport:
         self.retry_policy = retry_policy
         self._clock = clock
         self._clock_offset = 0.0
-        self._session = session or requests.Session()
+        self._given = session
+        self._own = threading.local()
+        self._opened: list[requests.Session] = []
 
     @property
     def base(self) -> SplitResult:
         """Where the API is: scheme, host and path."""
         return self._base
 
+    @property
+    def _session(self) -> requests.Session:
+        """The session of the thread at hand; the one that was given, if one was."""
+        if self._given is not None:
+            return self._given
+        found: requests.Session | None = getattr(self._own, "session", None)
+        if found is None:
+            found = self._own.session = requests.Session()
+            self._opened.append(found)
+        return found
+
     def close(self) -> None:
         """Give the connections back."""
-        self._session.close()
+        for session in (*self._opened, *filter(None, [self._given])):
+            session.close()
 
     def call(self, outgoing: Outgoing, retry_policy: RetryPolicy | None = None) -> tuple[Json, float | None]:
         """Send a request, again where that may help, and return the JSON answer and its Retry-After in seconds.
@@ -132,17 +153,20 @@ class Transport:
         headers = {"Accept": "application/json", **outgoing.headers}
         if body is not None:
             headers["Content-Type"] = body.content_type
+        above = self._base.path.removesuffix(API_PATH) if outgoing.at_root else self._base.path
         request = requests.Request(
             outgoing.method,
-            urlunsplit(self._base._replace(path=self._base.path + outgoing.path, query=urlencode(outgoing.query))),
+            urlunsplit(self._base._replace(path=above + outgoing.path, query=urlencode(outgoing.query))),
             headers=headers,
-            data=body,
+            data=body.content if isinstance(body, JsonBody) else body,
             auth=_Signature(self, EMPTY_DIGEST if body is None else body.digest) if outgoing.signed else _Unsigned(),
         )
         try:
-            prepared = self._session.prepare_request(request)
-            settings = self._session.merge_environment_settings(str(prepared.url), {}, True, None, None)
-            return self._session.send(prepared, timeout=self.timeout, allow_redirects=False, **settings)
+            session = self._session
+            prepared = session.prepare_request(request)
+            settings = session.merge_environment_settings(str(prepared.url), {}, True, None, None)
+            timeout = self.timeout if outgoing.stream is None else (self.timeout[0], outgoing.stream)
+            return session.send(prepared, timeout=timeout, allow_redirects=False, **settings)
         except requests.exceptions.SSLError as failure:
             raise ServiceUnreachable(f"No trusted connection to {self._base.netloc}: {_reason(failure)}") from failure
         except _BROKEN as failure:
@@ -251,6 +275,11 @@ def refusal_of(response: requests.Response, answer: Json) -> ServiceRefused:
         details if isinstance(details, dict) else {},
         read_retry_after(response),
     )
+
+
+def broken_stream(failure: requests.RequestException) -> ServiceUnreachable:
+    """Make the error of an answer that went on and broke off."""
+    return ServiceUnreachable(f"The answer broke off: {_reason(failure)}")
 
 
 def read_retry_after(response: requests.Response) -> float | None:

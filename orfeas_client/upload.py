@@ -1,24 +1,45 @@
-"""A multipart form as a body that can be sent again and again: known length, known digest, never whole in memory.
+"""Bodies that can be sent again and again, of known length and digest: a form, never whole in memory, or JSON.
 
 Nothing but the standard library. This module does not know where a body goes.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
+import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
 from orfeas_client.errors import LocalFileError
 
 _CHUNK_BYTES = 1 << 18
 
-ImageSource = Path | str | bytes
-"""A picture as a caller has it: a file's path, or its bytes."""
+
+@dataclass(frozen=True)
+class ImageUrl:
+    """A picture that the service is to fetch, where its `/me` says that it does: `capabilities.image_urls`."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the address's path."""
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+
+    @property
+    def stem(self) -> str:
+        """The same without its suffix."""
+        return PurePosixPath(self.name).stem
+
+
+ImageSource = Path | str | bytes | ImageUrl
+"""A picture as a caller has it: a file's path, its bytes, or where it is."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,16 @@ class _Part:
 
     content: bytes | Path
     size: int
+
+
+class JsonBody:
+    """A body of JSON text."""
+
+    content_type = "application/json"
+
+    def __init__(self, text: str) -> None:
+        self.content = text.encode()
+        self.digest = hashlib.sha256(self.content).hexdigest()
 
 
 class MultipartBody:
@@ -60,12 +91,42 @@ class MultipartBody:
             yield from _chunks(part)
 
 
+Body = MultipartBody | JsonBody
+
+
+def body_of(fields: Mapping[str, str], images: Sequence[ImageSource], names: Sequence[str]) -> Body:
+    """Return the body of a request: a form, or JSON where an image is an address.
+
+    names : the field of each image; `images` is one of several, `view_front` and the like are views of an object
+    Raises LocalFileError.
+    """
+    if not any(isinstance(image, ImageUrl) for image in images):
+        return MultipartBody(fields, images, names)
+    values = [_json_of(image) for image in images]
+    if names[0] == "images":
+        return JsonBody(json.dumps({**fields, "images": values}))
+    if names[0] == "image":
+        return JsonBody(json.dumps({**fields, "image": values[0]}))
+    views = {name.removeprefix("view_"): value for name, value in zip(names, values, strict=True)}
+    return JsonBody(json.dumps({**fields, "views": views}))
+
+
+def _json_of(image: ImageSource) -> object:
+    if isinstance(image, ImageUrl):
+        return {"url": image.url}
+    content = image if isinstance(image, bytes) else Path(image)
+    part = _Part(content, len(content) if isinstance(content, bytes) else _size_of(content))
+    return base64.b64encode(b"".join(_chunks(part))).decode()
+
+
 def _parts(
     boundary: str, fields: Mapping[str, str], images: Sequence[ImageSource], names: Sequence[str]
 ) -> Iterator[_Part]:
     for field, value in fields.items():
         yield _text(f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"\r\n\r\n{value}\r\n')
     for image, name in zip(images, names, strict=True):
+        if isinstance(image, ImageUrl):
+            raise TypeError("An address goes into JSON.")
         file = image if isinstance(image, bytes) else Path(image)
         label = _quoted("picture" if isinstance(file, bytes) else file.name)
         yield _text(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,55 +11,15 @@ import psutil
 import pytest
 
 from backend.auth.agents_file import add_agent
-from backend.auth.hmac_signing import sign_request
-from backend.config import Settings
-from backend.jobs.worker_registry import WorkerRegistry, WorkerState, WorkerStatus
-from backend.periodic import utc_now
-from backend.storage.database import Database
-from orfeas_client.signing import digest_body
 from tests.support.hostile import FORM, Part, encode_form, image_form
 from tests.support.hostile_pictures import good_png
 from tests.support.own_process import printed
+from tests.support.served import Served
 from tests.support.server_process import GUNICORN, RawAnswer, ServerProcess, connected, raw_request, read_answer
 from tests.support.workshop import eventually
 
 JOBS = "/api/agent/jobs"
 GENERATE = "/api/agent/generate-3d"
-_numbers = itertools.count()
-
-
-class Served:
-    """A gunicorn without a worker, in whose registry one says that it is ready."""
-
-    def __init__(self, folder: Path, **environment: str) -> None:
-        self.settings = Settings(data_dir=folder)
-        self.key = add_agent(self.settings.agents_file, "ann", rate_limit=10_000)
-        given = {"UNAUTHENTICATED_RATE_LIMIT": "10000", **environment}
-        self.server = ServerProcess(GUNICORN, folder, **given)
-        self.say_ready()
-
-    def say_ready(self) -> None:
-        eventually(lambda: self.server.ask(raw_request("GET", "/api/agent/health", {})).status == 503)
-        database = Database.open(self.settings.database_url)
-        WorkerRegistry(database, utc_now).beat(WorkerState("w", WorkerStatus.READY), 600)
-        database.close()
-        eventually(lambda: self.server.ask(raw_request("GET", "/api/agent/health", {})).status == 200)
-
-    def headers(self, method: str, target: str, body: bytes = b"") -> dict[str, str]:
-        path, _, query = target.partition("?")
-        timestamp, nonce, digest = int(time.time()), f"nonce-{next(_numbers):06d}", digest_body(body)
-        signature = sign_request(self.key, method, path, query, "ann", timestamp, nonce, digest)
-        return {
-            "X-Agent-ID": "ann",
-            "X-Agent-Timestamp": str(timestamp),
-            "X-Agent-Nonce": nonce,
-            "X-Agent-Content-SHA256": digest,
-            "X-Agent-Signature": signature,
-        }
-
-    def get(self, signed: str, sent: str | None = None) -> RawAnswer:
-        """Return the answer to a target that is sent as it was signed, or otherwise."""
-        return self.server.ask(raw_request("GET", sent or signed, self.headers("GET", signed)))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from backend.api.multipart import Form, FormLimits, read_form
+from backend.api.forms import read_form
+from backend.api.multipart import Form, FormLimits
 from backend.api.statuses import status_of
 from backend.api.uploads import UploadLimits, check_and_store, images_of
 from backend.errors import ServiceError

@@ -21,6 +21,8 @@ ROUTES = {
     "/api/agent/batch",
     "/api/agent/cutout",
     "/api/agent/status/<job_id>",
+    "/api/agent/status/<job_id>/events",
+    "/api/agent/events",
     "/api/agent/jobs",
     "/api/agent/jobs/<job_id>",
     "/api/agent/jobs/<job_id>/again",
@@ -30,10 +32,16 @@ ROUTES = {
     "/api/agent/health",
     "/api/agent/health/live",
     "/api/agent/health/ready",
+    "/llms.txt",
+    "/mcp",
     "/openapi.json",
     "/docs",
     "/docs/<name>",
     "/metrics",
+    "/",
+    "/studio",
+    "/studio/<path:name>",
+    "/studio/session",
 }
 
 
@@ -89,7 +97,7 @@ def test_development_server_serves_and_stops(tmp_path: Path) -> None:
             "/api/agent/jobs?label=%C3%A9",
         ):
             assert server.ask(raw_request("GET", target, signed(key, target))).status == 200
-        assert server.ask(raw_request("GET", "/", {})).refusal == (404, "NOT_FOUND")
+        assert server.ask(raw_request("GET", "/nowhere", {})).refusal == (404, "NOT_FOUND")
         server.process.terminate()
         assert server.ended() == 0
     assert "for development only" in server.output

@@ -19,12 +19,14 @@ from backend.api.operations import (
     CUTOUT,
     DELETE_FILES,
     DOWNLOAD,
+    EVENTS,
     GENERATE,
     HEALTH,
     JOBS,
     LIVE,
     ME,
     READY,
+    SOCKET,
     STATUS,
 )
 from backend.api.statuses import status_of
@@ -38,6 +40,8 @@ CALLS = {
     ("/api/agent/batch", "post"): (BATCH, "202"),
     ("/api/agent/cutout", "post"): (CUTOUT, "200"),
     ("/api/agent/status/{job_id}", "get"): (STATUS, "200"),
+    ("/api/agent/status/{job_id}/events", "get"): (EVENTS, "200"),
+    ("/api/agent/events", "get"): (SOCKET, "101"),
     ("/api/agent/jobs", "get"): (JOBS, "200"),
     ("/api/agent/jobs/{job_id}", "delete"): (CANCEL, "200"),
     ("/api/agent/jobs/{job_id}/again", "post"): (AGAIN, "202"),
@@ -118,8 +122,10 @@ def test_calls_have_names_of_their_own(document: dict[str, Any]) -> None:
         "cancel",
         "cutout",
         "download",
+        "events",
         "generate",
         "health",
+        "job_events",
         "jobs",
         "live",
         "me",
@@ -177,7 +183,7 @@ def test_page_needs_nothing_from_elsewhere(service: AgentService) -> None:
     client = service.app.test_client()
     page = client.get("/docs")
     assert page.mimetype == "text/html"
-    assert "http" not in page.text
+    assert "://" not in page.text
     assert "unsafe-eval" not in page.headers["Content-Security-Policy"]
     assert "script-src 'self';" in page.headers["Content-Security-Policy"]
     for source in re.findall(r'(?:src|href)="([^"]+)"', page.text):

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from backend.api import uploads
-from backend.api.multipart import Form, FormFile, FormLimits, read_form
+from backend.api.forms import read_form
+from backend.api.multipart import Form, FormFile, FormLimits
 from backend.api.uploads import UploadLimits, check, check_and_store, images_of
 from backend.config import Settings
 from backend.errors import (
@@ -150,7 +151,7 @@ def test_files_stay_where_they_are_in_the_body() -> None:
 
 def test_reading_a_form_opens_no_file() -> None:
     code = (
-        "import io, sys\nfrom backend.api.multipart import FormLimits, read_form\n"
+        "import io, sys\nfrom backend.api.forms import read_form\nfrom backend.api.multipart import FormLimits\n"
         f"stream = io.BytesIO({encode_form(image_part(b'x' * 100_000))!r})\n"
         "opened = []\nsys.addaudithook(lambda event, given: event == 'open' and opened.append(given))\n"
         f"(file,) = read_form(stream, {FORM!r}, FormLimits('images', 2)).files\n"

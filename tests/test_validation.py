@@ -88,6 +88,7 @@ def test_every_field_is_read() -> None:
         preview="false",
         turntable="true",
         label="Set 7",
+        webhook_url="https://hooks.example/7",
         async_="True",
     )
     assert fields == GenerateFields(
@@ -110,6 +111,7 @@ def test_every_field_is_read() -> None:
         preview=False,
         turntable=True,
         label="Set 7",
+        webhook_url="https://hooks.example/7",
         **{"async": True},
     )
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from backend.api.following import find
+from backend.api.forms import read_form
 from backend.api.job_answers import job_failure
-from backend.api.multipart import FormLimits, read_form
+from backend.api.multipart import FormLimits
 from backend.api.parameters import AgainForm
 from backend.api.submissions import (
     Submission,
@@ -23,6 +24,7 @@ from backend.api.submissions import (
     require_key,
     require_views_taken,
 )
+from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.errors import (
     ArtifactNotFound,
@@ -76,6 +78,8 @@ def submit_again(
     fields = changed(request, job.label, given, resolutions)
     resolutions.check(fields.octree_resolution)
     require_offered(fields)
+    if fields.webhook_url is not None:
+        require_webhook(agent, fields.webhook_url)
     require_views_taken(services, request.views)
     services.require_worker(began)
     with _copied(services, job) as image:
@@ -101,7 +105,7 @@ def changed(
     fields: dict[str, Any] = {
         name: getattr(request, name) for name in GenerateFields.model_fields if name in GenerationRequest.model_fields
     }
-    fields |= {"target_faces": request.target_faces or "none", "label": label or ""}
+    fields |= {"target_faces": request.target_faces or "none", "label": label or "", "webhook_url": None}
     if "quality" in given.model_fields_set:
         if request.octree_resolution == resolutions.of_quality(request.quality):
             fields["octree_resolution"] = None

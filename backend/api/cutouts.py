@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import threading
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
 from typing import BinaryIO
@@ -15,7 +16,8 @@ from typing import BinaryIO
 from PIL import Image
 from pydantic import Field
 
-from backend.api.multipart import read_form
+from backend.api.forms import read_form
+from backend.api.image_urls import ImageUrls
 from backend.api.parameters import CutoutFields
 from backend.api.responses import Answer, Success
 from backend.api.submissions import idempotency_key
@@ -53,29 +55,38 @@ class _Kept(Answer):
     warnings: tuple[WarningOut, ...]
 
 
-def cut_out(services: AgentServices, agent_id: str, body: BinaryIO, content_type: str, key: str | None) -> str:
+def cut_out(
+    services: AgentServices,
+    image_urls: ImageUrls,
+    agent_id: str,
+    body: BinaryIO,
+    content_type: str,
+    key: str | None,
+) -> str:
     """Cut out a form's image as an agent's; return the stored file's name, the first one's where the key is known.
 
     body : verified; key : the Idempotency-Key header. Raises NoForeground, what read_form, read_fields, images_of and
     check raise, InvalidIdempotencyKey, IdempotencyConflict, StorageFull, StoreUnavailable, ArtifactStoreUnavailable.
     """
     limits = UploadLimits.from_settings(services.settings, "cutout")
-    form = read_form(body, content_type, limits.form)
-    fields = read_fields(CutoutFields, form.fields)
-    (uploaded,) = images_of(form, limits.form.file_field, 1, 1)
-    named = idempotency_key(key, lambda: fingerprint("cutout", fields, [uploaded.digest()]))
-    if named is not None and (first := services.cutouts.recall(agent_id, named)) is not None:
+    with ExitStack() as opened:
+        form = read_form(body, content_type, limits.form, opened)
+        fields = read_fields(CutoutFields, form.fields)
+        (uploaded,) = images_of(form, limits.form.file_field, 1, 1)
+        named = idempotency_key(key, lambda: fingerprint("cutout", fields, [uploaded.digest()]))
+        if named is not None and (first := services.cutouts.recall(agent_id, named)) is not None:
+            return first
+        (uploaded,) = image_urls.fetched([uploaded], agent_id, opened)
+        data, kept = _cut(check(uploaded, limits.image), fields)
+        name = services.artifacts.write(data, "png")
+        try:
+            first = services.cutouts.add(agent_id, name, kept.model_dump_json(), named)
+        except BaseException:
+            discard(services.artifacts, name)
+            raise
+        if first != name:  # somebody else was faster under the same key
+            discard(services.artifacts, name)
         return first
-    data, kept = _cut(check(uploaded, limits.image), fields)
-    name = services.artifacts.write(data, "png")
-    try:
-        first = services.cutouts.add(agent_id, name, kept.model_dump_json(), named)
-    except BaseException:
-        discard(services.artifacts, name)
-        raise
-    if first != name:  # somebody else was faster under the same key
-        discard(services.artifacts, name)
-    return first
 
 
 def answer_cutout(services: AgentServices, agent_id: str, name: str, url: str) -> CutoutAnswer:

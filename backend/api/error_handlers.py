@@ -31,7 +31,15 @@ _NAMED: Mapping[int, type[ServiceError]] = {
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,
 }
-_EXPLAINED = (errors.AuthMissing, errors.UnsupportedMediaType)
+_EXPLAINED = (
+    errors.AuthMissing,
+    errors.UnsupportedMediaType,
+    errors.InvalidForm,
+    errors.MissingImage,
+    errors.UnknownField,
+    errors.ConflictingInputs,
+    errors.ImageUrlRefused,
+)
 """Errors of who has yet to learn how a call is made: their details name the page that shows it."""
 _FAILURES = (ServiceError, errors.RateLimited, errors.StoreUnavailable, errors.AuthUnavailable, errors.StorageFull)
 _SUBMITTING = (errors.GpuBusy, errors.QueueFull, errors.ServiceStopping, errors.ArtifactStoreUnavailable)
@@ -55,6 +63,8 @@ def error_response(error: ServiceError, answer: ErrorAnswer | None = None, statu
     response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
+    if status == 426:
+        response.headers["Upgrade"] = "websocket"
     if status == 401:
         response.headers["WWW-Authenticate"] = "Agent-Signature"
     return response

@@ -35,6 +35,8 @@ REQUESTS: Mapping[str, str] = {
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
     "LINK_INVALID": "Take `signed_url` as it is, from a new answer about the job; a link is good for GET and HEAD.",
     "LINK_EXPIRED": "Ask for the job's status: its `signed_url` is a new one.",
+    "STUDIO_CODE_INVALID": "Print another with `orfeas studio` on the service's machine: it is good once, for ten "
+    "minutes, and ends the one before; or sign in with an agent's id and key.",
     "HTTPS_REQUIRED": f"Call over https, or sign the request. {_OPERATOR}: the proxy that ends TLS belongs into "
     "TRUSTED_PROXIES and sends `X-Forwarded-Proto`.",
     "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
@@ -60,7 +62,8 @@ REQUESTS: Mapping[str, str] = {
     "NOT_FOUND": "Compare the path with `/openapi.json`.",
     "METHOD_NOT_ALLOWED": "Use a method that `Allow` names.",
     "LENGTH_REQUIRED": "Send a `Content-Length`.",
-    "UNSUPPORTED_MEDIA_TYPE": "Send the form as `multipart/form-data` with its boundary.",
+    "UNSUPPORTED_MEDIA_TYPE": "Send `multipart/form-data` with its boundary, or `application/json`; `details` says "
+    "which field is expected as what, and `details.docs` shows how.",
     "INVALID_FORM": "Build the form with a library, or as the recipes in [signing.md](signing.md) do.",
     "UNKNOWN_FIELD": "Leave it out; `details` names it, and those that there are.",
     "INVALID_PARAMETER": f"{_FIELD}.",
@@ -88,6 +91,11 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_STATUS": f"{_FIELD}.",
     "INVALID_CURSOR": "Use a `next_cursor` as it was given.",
     "INVALID_LIMIT": "Ask for 1 to 100.",
+    "UPGRADE_REQUIRED": "Open it with a library for WebSockets, with the signing headers in the handshake; "
+    "[events.md](events.md).",
+    "STREAMS_UNSUPPORTED": f"Listen to `/status/<id>/events`, or poll with `?wait=`. {_OPERATOR}: `orfeas serve`.",
+    "INVALID_WEBHOOK_URL": "Use an address below one of `webhook_prefixes` of `/me`, or: ask the operator for one; "
+    "[webhooks.md](webhooks.md).",
     "INVALID_WAIT": "Ask for 1 to 60, or leave it out.",
     "INVALID_IDEMPOTENCY_KEY": "Send one, of 1 to 128 printable ASCII characters without spaces and commas.",
     "IDEMPOTENCY_CONFLICT": "Draw a new key for a new request; keep it for tries of the same one.",
@@ -101,7 +109,11 @@ REQUESTS: Mapping[str, str] = {
     "`details.images` names every bad one of a batch; with `accept_partial=true` the others run.",
     "UNSUPPORTED_IMAGE": "Save the picture as one of `details.allowed`; its name does not matter, its content does. "
     "HEIC is among them where the service has `orfeas[heic]`.",
-    "FILE_TOO_LARGE": "Scale the picture down, or compress it.",
+    "IMAGE_URL_REFUSED": "Send the picture itself. `capabilities.image_urls` of `/me` says whether addresses are "
+    "fetched; which may be is the operator's IMAGE_URLS.",
+    "IMAGE_URL_FAILED": "See that the address answers with the picture, whole and within 10 s; or send the picture "
+    "itself.",
+    "FILE_TOO_LARGE": "Scale the picture down, or compress it; a large one goes as multipart/form-data.",
     "JOB_NOT_FOUND": "See `/jobs`: ids of other agents, and of jobs that expired a week ago, are not found either.",
     "FILE_NOT_FOUND": "Take `download_url` as it is; a file is kept for a day unless the operator chose otherwise.",
     "BATCH_UNFINISHED": "Ask for the zip again once the batch's status is final; each mesh is there as soon as it "

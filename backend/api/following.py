@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask import current_app, g, url_for
+from flask import current_app, g, request
+from werkzeug.routing import MapAdapter
 
 from backend.api.responses import Links
+from backend.auth.agents import AgentConfig
 from backend.errors import ArtifactNotFound, Expired, JobNotFound, ServiceError
 from backend.jobs.cutouts import Cutout
 from backend.jobs.ids import is_job_id
@@ -79,22 +81,31 @@ def outlook_of(services: AgentServices, job: Job) -> Outlook:
 
 
 def links() -> Links:
-    """Return where this app's jobs and files are found, and until when."""
-    services: AgentServices = current_app.extensions[EXTENSION]
+    """Return where this app's jobs and files are found, and until when, for the agent of the request at hand."""
+    return links_of(current_app.extensions[EXTENSION], g.agent, current_app.create_url_adapter(request))
+
+
+def links_of(
+    services: AgentServices, agent: AgentConfig, urls: MapAdapter | None, until: datetime | None = None
+) -> Links:
+    """Return where an agent's jobs and files are found, outside of any request, too.
+
+    urls : the app's routes, bound to where it is mounted; until : when links end, in place of LINK_TTL_SECONDS from now
+    """
+    assert urls is not None  # noqa: S101  only an app with a subdomain to match has none
     kept, origin = timedelta(hours=services.settings.artifact_ttl_hours), services.settings.public_url
 
+    def path_of(name: str) -> str:
+        return urls.build("agent_api.download", {"filename": name})
+
     def sign(name: str) -> str | None:
-        link = services.links.sign(_path_of(name), g.agent)
+        link = services.links.sign(path_of(name), agent, until)
         return None if link is None else origin + link
 
     return Links(
         # Never by the Host header: it says what the caller likes.
-        status=lambda job_id: origin + url_for("agent_api.status", job_id=job_id, _external=False),
-        download=lambda name: origin + _path_of(name),
+        status=lambda job_id: origin + urls.build("agent_api.status", {"job_id": job_id}),
+        download=lambda name: origin + path_of(name),
         signed=sign,
         expiry=lambda finished_at: None if finished_at is None else finished_at + kept,
     )
-
-
-def _path_of(name: str) -> str:
-    return url_for("agent_api.download", filename=name, _external=False)

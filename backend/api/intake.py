@@ -11,9 +11,19 @@ from dataclasses import dataclass
 
 from backend.api.multipart import FormFile
 from backend.api.uploads import UploadLimits, add_view, check, check_and_store
-from backend.errors import FileTooLarge, InvalidImage, ServiceError, StoreUnavailable, UnsupportedImage
+from backend.errors import (
+    FileTooLarge,
+    ImageUrlFailed,
+    ImageUrlRefused,
+    InvalidImage,
+    ServiceError,
+    StoreUnavailable,
+    UnsupportedImage,
+)
 from backend.hunyuan3d.image.view_pages import VIEWS_FORMAT, ViewPages
 from backend.storage.files import FileStore, discard, put_new
+
+_BAD = (InvalidImage, UnsupportedImage, FileTooLarge, ImageUrlRefused, ImageUrlFailed)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ def taken_views(files: Sequence[FormFile], images: FileStore, limits: UploadLimi
     for file in files:
         try:
             add_view(file, pages, limits.image)
-        except (InvalidImage, UnsupportedImage, FileTooLarge) as error:
+        except _BAD as error:
             refused.append(TakenImage(file, refusal=error))
     if refused:
         raise _refusal_of(refused, is_batch=len(files) > 1)
@@ -88,7 +98,7 @@ def _take(file: FormFile, images: FileStore, limits: UploadLimits, *, store: boo
         if store:
             return TakenImage(file, check_and_store(file, images, limits.image))
         check(file, limits.image)
-    except (InvalidImage, UnsupportedImage, FileTooLarge) as error:
+    except _BAD as error:
         return TakenImage(file, refusal=error)
     return TakenImage(file)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import threading
 from typing import BinaryIO
 
+from backend.api.forms import read_form
 from backend.api.job_answers import job_failure
-from backend.api.multipart import FormLimits, read_form
+from backend.api.multipart import FormLimits
 from backend.api.parameters import FormatForm
 from backend.api.submissions import require_key
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError

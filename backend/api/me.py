@@ -92,7 +92,7 @@ def _capabilities(services: AgentServices) -> Capabilities:
         formats=offered_formats(),
         prompt=False,
         views=services.takes_views(),
-        image_urls=False,
+        image_urls=services.settings.image_urls != "off",
         model=model_name(services.health.read(), services.settings),
         default_resolution=services.resolutions().of_quality(DEFAULT_QUALITY),
         max_octree_resolution=services.settings.max_octree_resolution,

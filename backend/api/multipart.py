@@ -13,18 +13,19 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from werkzeug.http import parse_options_header
 
-from backend.errors import InvalidForm, TooManyImages, UnknownField, UnsupportedMediaType
+from backend.errors import InvalidForm, ServiceError, TooManyImages, UnknownField, UnsupportedMediaType
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _CHUNK_BYTES = 1 << 16
 _FILE_BUFFER_BYTES = 1 << 18
-_MEDIA_TYPE = "multipart/form-data"
+MEDIA_TYPE = "multipart/form-data"
 _MAX_BOUNDARY = 70
 # Blanks that may follow a boundary on its line (RFC 2046, 5.1.1).
 _MAX_PADDING = 64
@@ -42,6 +43,7 @@ class FormLimits:
 
     file_field : the field that carries files, at most `max_files` of them; lone_fields : others, each with one at most
     max_fields : parts that are not files; max_field_bytes : of one's value; max_head_bytes : of one part's head
+    spool_dir : where files are decoded to, the system's own folder when None
     """
 
     file_field: str
@@ -50,6 +52,7 @@ class FormLimits:
     max_fields: int = 32
     max_field_bytes: int = 4096
     max_head_bytes: int = 8192
+    spool_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class FormFile:
     label : what messages call it, short and printable: "Picture 2 (cat.png)", "view_left (cat.png)"
     filename : what its sender calls it: the last part of a path, printable, at most 255 characters; None for nothing
     stream : its bytes, in the body; size : their number
+    url : where it is, when it did not come itself and has not been fetched yet; failure : why it could not be fetched
     """
 
     field: str
@@ -68,9 +72,13 @@ class FormFile:
     stream: BinaryIO
     size: int
     filename: str | None = None
+    url: str | None = None
+    failure: ServiceError | None = None
 
     def digest(self) -> str:
-        """Return the SHA-256 of its bytes, in lower-case hex."""
+        """Return the SHA-256 of its bytes, or of its address, in lower-case hex."""
+        if self.url is not None:
+            return hashlib.sha256(f"url {self.url}".encode()).hexdigest()
         digest = hashlib.sha256()
         self.stream.seek(0)
         while data := self.stream.read(_CHUNK_BYTES):
@@ -101,7 +109,7 @@ class Part:
     max_bytes: int | None = field(default=None, compare=False)
 
 
-def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
+def read_multipart(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     """Read a body to its last boundary; what follows that is not read.
 
     stream : the body from its start, seekable, to be kept open for as long as the files are read
@@ -109,9 +117,6 @@ def read_form(stream: BinaryIO, content_type: str, limits: FormLimits) -> Form:
     Raises UnsupportedMediaType, InvalidForm, UnknownField (a file under a name that limits don't have),
     TooManyImages. How large a file may be is for others to say, who may want to name several.
     """
-    if not _is_form(content_type):
-        expected = {"header": "Content-Type", "allowed": [_MEDIA_TYPE]}
-        raise UnsupportedMediaType(details={"field": limits.file_field, **expected} if limits.file_field else expected)
     files: list[Part] = []
     texts: list[Part] = []
     for part in read_parts(stream, content_type, limits.max_head_bytes):
@@ -306,18 +311,19 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _is_form(content_type: str) -> bool:
-    return parse_options_header(content_type)[0].lower() == _MEDIA_TYPE
+def is_form(content_type: str) -> bool:
+    """Return whether a Content-Type says that a body is a form of this kind."""
+    return parse_options_header(content_type)[0].lower() == MEDIA_TYPE
 
 
 def _boundary(content_type: str) -> bytes:
-    if not _is_form(content_type):
+    if not is_form(content_type):
         raise UnsupportedMediaType
     options = parse_options_header(content_type)[1]
     boundary = options.get("boundary", "")
     if len(boundary) > _MAX_BOUNDARY or not _BOUNDARY.fullmatch(boundary):
         raise InvalidForm(f"The Content-Type must name a boundary of 1 to {_MAX_BOUNDARY} printable characters.")
-    _check_charset(options)
+    check_charset(options)
     return boundary.encode("ascii")
 
 
@@ -332,7 +338,7 @@ def _part(lines: Sequence[bytes], start: int) -> Part:
         media_type, type_options = parse_options_header(headers["content-type"])
         if media_type.lower().startswith("multipart/"):
             raise InvalidForm("A part must not be a form again: repeat the field for each file.")
-        _check_charset(type_options)
+        check_charset(type_options)
     return Part(options["name"], options.get("filename"), start)
 
 
@@ -353,6 +359,7 @@ def _headers(lines: Sequence[bytes]) -> dict[str, str]:
     return headers
 
 
-def _check_charset(options: Mapping[str, str]) -> None:
+def check_charset(options: Mapping[str, str]) -> None:
+    """Raise InvalidForm where the options of a Content-Type name another charset than UTF-8."""
     if options.get("charset", "utf-8").lower() not in _CHARSETS:
         raise InvalidForm("The form must be in UTF-8.")

@@ -11,6 +11,7 @@ from flask_openapi3.models.tag import Tag
 
 from backend import errors
 from backend.api import batch_answers, cutouts, file_answers, health_answers, job_answers, me
+from backend.api.json_models import BatchJson, CutoutJson, GenerateJson
 from backend.api.openapi import LINKED, SIGNED, answer_headers, answered, form_body, refusals
 from backend.api.parameters import AgainForm, BatchForm, CutoutForm, FormatForm, GenerateForm
 from backend.api.responses import ErrorAnswer
@@ -29,7 +30,7 @@ _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
-REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm)
+REQUEST_MODELS = (GenerateForm, BatchForm, CutoutForm, FormatForm, AgainForm, GenerateJson, BatchJson, CutoutJson)
 ANSWER_MODELS = (
     ErrorAnswer,
     job_answers.JobAnswer,
@@ -96,11 +97,14 @@ _FORM = (
     errors.InvalidBackgroundMode,
     errors.InvalidScale,
     errors.InvalidLabel,
+    errors.InvalidWebhookUrl,
     errors.InvalidIdempotencyKey,
     errors.MissingImage,
     errors.TooManyImages,
     errors.InvalidImage,
     errors.UnsupportedImage,
+    errors.ImageUrlRefused,
+    errors.ImageUrlFailed,
     errors.UnsupportedMediaType,
     errors.IdempotencyConflict,
     errors.TooManyJobs,
@@ -137,7 +141,7 @@ GENERATE: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS),
+    "openapi_extensions": form_body(GenerateForm, "image", *VIEW_FIELDS, in_json=GenerateJson),
 }
 BATCH: Call = {
     "tags": [_ASK],
@@ -151,7 +155,7 @@ BATCH: Call = {
         ),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(BatchForm, "images"),
+    "openapi_extensions": form_body(BatchForm, "images", in_json=BatchJson),
 }
 CUTOUT: Call = {
     "tags": [_ASK],
@@ -166,6 +170,8 @@ CUTOUT: Call = {
             errors.TooManyImages,
             errors.InvalidImage,
             errors.UnsupportedImage,
+            errors.ImageUrlRefused,
+            errors.ImageUrlFailed,
             errors.UnsupportedMediaType,
             errors.IdempotencyConflict,
             errors.NoForeground,
@@ -176,7 +182,7 @@ CUTOUT: Call = {
         200: answered(cutouts.CutoutAnswer, description="The cut-out, and what is to be said of it."),
     },
     "security": SIGNED,
-    "openapi_extensions": form_body(CutoutForm, "image"),
+    "openapi_extensions": form_body(CutoutForm, "image", in_json=CutoutJson),
 }
 AGAIN: Call = {
     "tags": [_ASK],
@@ -203,6 +209,36 @@ STATUS: Call = {
             description="The job or batch. `Retry-After` while it is unfinished.",
             retry_after=True,
         ),
+    },
+    "security": SIGNED,
+}
+EVENTS: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_JOB, errors.TooManyStreams),
+        200: {
+            "description": "Server-Sent Events, until the job or batch is finished: `progress`, then one of"
+            " `completed`, `failed`, `cancelled`, each with the JSON of the status as its data, and an id for"
+            " `Last-Event-ID`; a comment every 15 seconds.",
+            "headers": answer_headers(),
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        204: {
+            "description": "It is finished, and the caller has its last event: there is nothing to come back for.",
+            "headers": answer_headers(),
+        },
+    },
+    "security": SIGNED,
+}
+SOCKET: Call = {
+    "tags": [_FOLLOW],
+    "responses": {
+        **refusals(*_SIGNED, errors.TooManyStreams, errors.UpgradeRequired, errors.StreamsUnsupported),
+        101: {
+            "description": "A WebSocket, with the events of all the agent's jobs, or, once it has sent"
+            ' `{"watch": [id, …]}`, of those: each a text `{"event", "id", "data"}`, as Server-Sent Events have them.',
+            "headers": answer_headers(),
+        },
     },
     "security": SIGNED,
 }

@@ -163,6 +163,24 @@ class SubmitHeaders(BaseModel):
     )
 
 
+class EventHeaders(BaseModel):
+    """Headers of a call for events, signing aside."""
+
+    last_event_id: (
+        Annotated[
+            str,
+            WithJsonSchema(
+                {
+                    "type": "string",
+                    "maxLength": 100,
+                    "description": "The `id` of the last event that the caller has: it gets what is new since then.",
+                }
+            ),
+        ]
+        | SkipJsonSchema[None]
+    ) = Field(default=None, alias="Last-Event-ID", json_schema_extra=without_default)
+
+
 class FormatForm(BaseModel):
     """The form of a request for one more format."""
 

@@ -10,13 +10,17 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
+from backend.api.forms import read_form
+from backend.api.image_urls import ImageUrls
 from backend.api.intake import TakenImage, taken, taken_views
-from backend.api.multipart import FormFile, read_form
+from backend.api.multipart import Form, FormFile
 from backend.api.request_context import waiting
 from backend.api.uploads import UploadLimits, images_of, views_of
+from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.config import Settings
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable, ViewsUnsupported
@@ -26,6 +30,7 @@ from backend.jobs.submission import Bounds
 from backend.limits import ViewName
 from backend.services import AgentServices
 from backend.storage.files import discard
+from backend.telemetry.tracing import current_trace
 from backend.validation import (
     BatchFields,
     GenerateFields,
@@ -56,8 +61,9 @@ class Submission:
 class Submitter:
     """Puts the forms that an app gets into the queue."""
 
-    def __init__(self, services: AgentServices) -> None:
+    def __init__(self, services: AgentServices, image_urls: ImageUrls) -> None:
         settings = services.settings
+        self._image_urls = image_urls
         self._services = services
         self._resources = services.resources
         self._model = model_of(settings)
@@ -75,17 +81,32 @@ class Submitter:
         """Put a form's images into the queue as jobs of an agent.
 
         body : verified; key : the Idempotency-Key header, None for none; began : time.monotonic() when the request came
-        Raises InvalidIdempotencyKey, IdempotencyConflict, TooManyJobs, GpuBusy, ServiceStopping, QueueFull,
-        TooManyActiveJobs, QuotaExceeded, ViewsUnsupported, StoreUnavailable, StorageFull, ArtifactStoreUnavailable, and
-        what read_form, read_fields, views_of, images_of and taken raise; nothing of the form is kept then.
+        Raises InvalidIdempotencyKey, IdempotencyConflict, InvalidWebhookUrl, TooManyJobs, GpuBusy, ServiceStopping,
+        QueueFull, TooManyActiveJobs, QuotaExceeded, ViewsUnsupported, StoreUnavailable, StorageFull,
+        ArtifactStoreUnavailable, and what read_form, read_fields, views_of, images_of and taken raise; nothing of the
+        form is kept then.
         """
         require_key(key)
+        with ExitStack() as opened:
+            form = read_form(body, content_type, self._limits[operation].form, opened)
+            return self._submit(agent, operation, form, key, began, opened)
+
+    def _submit(
+        self,
+        agent: AgentConfig,
+        operation: Operation,
+        form: Form,
+        key: str | None,
+        began: float,
+        opened: ExitStack,
+    ) -> Submission:
         limits = self._limits[operation]
-        form = read_form(body, content_type, limits.form)
         fields = read_fields(_FIELDS[operation], form.fields)
         resolutions = self._services.resolutions()
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
+        if fields.webhook_url is not None:
+            require_webhook(agent, fields.webhook_url)
         views = views_of(form)
         require_views_taken(self._services, tuple(views))
         uploaded = tuple(views.values()) or images_of(
@@ -102,6 +123,7 @@ class Submitter:
             bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
             bounds.require_possible(1 if views else len(uploaded))
         self._services.require_worker(began)
+        uploaded = self._image_urls.fetched(uploaded, agent.internal_id, opened)
         stored = (
             taken_views(uploaded, self._resources.images, limits)
             if views
@@ -140,9 +162,10 @@ def put_in_queue(
     jobs : their images are stored; those of a request that was answered before are discarded
     Raises what JobStore.submit raises; the images stay then.
     """
+    trace = current_trace()
     submitted = services.store.submit(
         agent.internal_id,
-        jobs,
+        [replace(job, trace=trace) for job in jobs],
         queue_limit=services.settings.queue_limit,
         agent_limit=agent.max_active_jobs,
         daily_limit=agent.daily_jobs,

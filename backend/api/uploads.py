@@ -5,6 +5,8 @@ This module does not know who sent a form, what its fields mean (validation.py),
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,15 @@ from PIL import Image
 
 from backend.api.multipart import Form, FormFile, FormLimits, too_many_files
 from backend.config import Settings
-from backend.errors import ConflictingInputs, FileTooLarge, MissingImage, ServiceError, TooFewImages
+from backend.errors import (
+    ConflictingInputs,
+    FileTooLarge,
+    InvalidImage,
+    MissingImage,
+    ServiceError,
+    TooFewImages,
+    UnsupportedImage,
+)
 from backend.hunyuan3d.image.open_image import ImageLimits, open_image
 from backend.hunyuan3d.image.view_pages import ViewPages
 from backend.limits import MAX_BATCH_IMAGES, MIN_BATCH_IMAGES, VIEWS, ViewName
@@ -24,6 +34,9 @@ from backend.storage.files import FileStore, put_new
 
 VIEW_FIELDS: Mapping[str, ViewName] = {f"view_{view}": view for view in VIEWS}
 """The fields of several views of one object."""
+
+_HINT_BYTES = 400
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 
 _decoders = threading.BoundedSemaphore(2)
 """A decoded image takes up to a gigabyte: however many requests there are, two are decoded at once."""
@@ -46,7 +59,9 @@ class UploadLimits:
             "batch": ("images", MIN_BATCH_IMAGES, MAX_BATCH_IMAGES),
         }[operation]
         return cls(
-            FormLimits(field, most, tuple(VIEW_FIELDS) if operation == "generate" else ()),
+            FormLimits(
+                field, most, tuple(VIEW_FIELDS) if operation == "generate" else (), spool_dir=settings.spool_dir
+            ),
             fewest,
             ImageLimits(max_pixels=settings.max_pixels, max_bytes=settings.max_image_bytes),
         )
@@ -116,6 +131,9 @@ def add_view(image: FormFile, pages: ViewPages, limits: ImageLimits) -> None:
 @contextmanager
 def _decoded(image: FormFile, limits: ImageLimits) -> Iterator[Image.Image]:
     """Give a decoded image while the block encodes it anew."""
+    if image.failure is not None:
+        image.failure.details.update(field=image.field, image=image.number)
+        raise image.failure
     try:
         if image.size > limits.max_bytes:
             raise FileTooLarge(
@@ -125,4 +143,24 @@ def _decoded(image: FormFile, limits: ImageLimits) -> Iterator[Image.Image]:
             yield open_image(image.stream, limits=limits, name=image.label)
     except ServiceError as error:
         error.details.update(field=image.field, image=image.number)
+        if isinstance(error, InvalidImage | UnsupportedImage) and (hint := _hint(image)):
+            error.message = f"{error.message} {hint}"
+            error.details["hint"] = hint
         raise
+
+
+def _hint(image: FormFile) -> str:
+    """Return what to do where an image is the text of one, or its address; "" where it is neither."""
+    image.stream.seek(0)
+    head = image.stream.read(_HINT_BYTES).lstrip()
+    if head[:8].lower().startswith((b"http://", b"https:/")):
+        return 'It is an address: send application/json with {"url": "https://…"} where the service fetches such.'
+    text = head.partition(b"base64,")[2] if head[:5].lower() == b"data:" else head
+    clean = b"".join(text.split())
+    try:
+        start = base64.b64decode(clean[: len(clean) // 4 * 4], validate=True)
+    except binascii.Error:
+        return ""
+    if not start.startswith(_SIGNATURES) and start[4:8] != b"ftyp":
+        return ""
+    return "It is base64: send the bytes themselves as a file, or base64 in application/json."

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from backend.auth.agent_config import AgentConfig
 from backend.auth.link_keys import GENERATIONS, LinkKeys
@@ -63,14 +63,15 @@ class SignedLinks:
         self._lifetime = lifetime
         self._dummy = secrets.token_hex(32)
 
-    def sign(self, path: str, agent: AgentConfig) -> str | None:
+    def sign(self, path: str, agent: AgentConfig, until: datetime | None = None) -> str | None:
         """Return the path with what makes it a link to an agent's file; None for an agent that may fetch none itself.
 
-        path : percent-encoded, without a query. Raises StoreUnavailable, StorageFull.
+        path : percent-encoded, without a query; until : the link's end, in place of the lifetime of others
+        Raises StoreUnavailable, StorageFull.
         """
         if OPERATION not in agent.operations:
             return None
-        expires = str(int((self._clock() + self._lifetime).timestamp()))
+        expires = str(int((until or self._clock() + self._lifetime).timestamp()))
         signature = hmac_hex(self._keys.newest(), _text(path, agent.internal_id, expires))
         return f"{path}?{EXPIRES}={expires}&{SIGNATURE}={signature}"
 

@@ -102,7 +102,11 @@ class RequestLimits:
             return
         self._admit(self._count_request, agent.agent_id, agent.rate_limit, "requests")
         if operation == "batch":
-            self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
+            self.admit_batch(agent)
+
+    def admit_batch(self, agent: AgentConfig) -> None:
+        """Count a batch of a verified agent, whose request was counted already. Raises RateLimited."""
+        self._admit(self._count_batch, agent.agent_id, agent.batch_rate_limit, "batch requests")
 
     def admit_link(self, agent: AgentConfig, address: str) -> None:
         """Count a request by a link to a file, for the address and the agent together. Raises RateLimited.

@@ -143,6 +143,7 @@ def _broken_off() -> BadFraming:
 
 def _too_large(max_bytes: int) -> FileTooLarge:
     return FileTooLarge(
-        f"The request's body is larger than the {max_bytes} bytes that are taken here.",
+        f"The request's body is larger than the {max_bytes} bytes that are taken here; what is too large for JSON may "
+        "go as multipart/form-data.",
         details={"max_bytes": max_bytes},
     )

@@ -71,6 +71,12 @@ class LinkExpired(ServiceError):
     code = "LINK_EXPIRED"
 
 
+class StudioCodeInvalid(ServiceError):
+    """This code is wrong, was used before, or its ten minutes are over; `orfeas studio` prints another."""
+
+    code = "STUDIO_CODE_INVALID"
+
+
 class HttpsRequired(ServiceError):
     """Tokens are taken over https alone: whoever listens to plain http could use them."""
 
@@ -82,6 +88,24 @@ class RateLimited(RetryLater):
 
     code = "RATE_LIMITED"
     retry_after = 60
+
+
+class TooManyStreams(RateLimited):
+    """This agent, or the service, has as many open streams as it may; close one, or poll with `?wait=`."""
+
+    retry_after = 15
+
+
+class UpgradeRequired(ServiceError):
+    """This call is a WebSocket of version 13: send Upgrade, Connection, Sec-WebSocket-Key and Sec-WebSocket-Version."""
+
+    code = "UPGRADE_REQUIRED"
+
+
+class StreamsUnsupported(ServiceError):
+    """This server keeps no WebSockets: serve with `orfeas serve`, or listen by Server-Sent Events."""
+
+    code = "STREAMS_UNSUPPORTED"
 
 
 class AgentsFileError(ServiceError):

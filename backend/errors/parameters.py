@@ -131,6 +131,12 @@ class InvalidAsync(InvalidParameter):
     code = "INVALID_ASYNC"
 
 
+class InvalidWebhookUrl(InvalidParameter):
+    """webhook_url must begin with one of the agent's prefixes: the same scheme, host and port, and whole segments."""
+
+    code = "INVALID_WEBHOOK_URL"
+
+
 class InvalidLabel(InvalidParameter):
     """A label has at most 200 characters, none of them a control character."""
 
@@ -174,7 +180,7 @@ class InvalidIdempotencyKey(InvalidParameter):
 
 
 class InvalidForm(InvalidParameter):
-    """The body is not a readable multipart form."""
+    """The body is not a readable form, in multipart or JSON."""
 
     code = "INVALID_FORM"
 
@@ -221,6 +227,18 @@ class InvalidImage(InvalidParameter):
     code = "INVALID_IMAGE"
 
 
+class ImageUrlRefused(InvalidParameter):
+    """Its address is not one that is fetched here: https, port 443, a public host, and allowed by IMAGE_URLS."""
+
+    code = "IMAGE_URL_REFUSED"
+
+
+class ImageUrlFailed(ServiceError):
+    """Nothing could be fetched from its address."""
+
+    code = "IMAGE_URL_FAILED"
+
+
 class UnsupportedImage(ServiceError):
     """The picture's format is not supported; send PNG, JPEG, MPO, WebP, AVIF, GIF, BMP or TIFF."""
 
@@ -228,7 +246,7 @@ class UnsupportedImage(ServiceError):
 
 
 class UnsupportedMediaType(ServiceError):
-    """Send the form as multipart/form-data."""
+    """Send the request as multipart/form-data, or as application/json with the picture in base64."""
 
     code = "UNSUPPORTED_MEDIA_TYPE"
 

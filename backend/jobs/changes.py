@@ -1,6 +1,7 @@
 """'Something in the job table has changed': from whoever writes in this process to whoever wants to know.
 
-What other processes write is not heard here. This module does not know what changed.
+What other processes write is heard where the database tells of it (storage/wakeups.py). This module does not know what
+changed.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from backend.storage.database import Database
+from backend.storage.wakeups import CHANNEL
 
 
 class Changes:
@@ -30,6 +32,11 @@ class Changes:
     def listen(self, then: Callable[[], None]) -> None:
         """Call this after every write from now on, on the thread that wrote: it must return at once, and not raise."""
         self._listeners.append(then)
+
+    def hear(self) -> None:
+        """Take in that another process may have written something."""
+        for then in self._listeners:
+            then()
 
     def note(self) -> None:
         """Take in that something may have been written."""
@@ -53,5 +60,8 @@ class NotingDatabase:
         try:
             with self._database.write(lock) as connection:
                 yield connection
+                if not self._database.is_sqlite:
+                    # Heard when the transaction is kept, by whoever listens on any machine.
+                    connection.execute(select(func.pg_notify(CHANNEL, "")))
         finally:
             self._changes.note()

@@ -81,6 +81,8 @@ class NewJob:
     batch_key : only jobs with equal keys run together (model, steps, guidance, octree resolution)
     image_name : the stored image's name; "" where refusal says why none was stored: the job has failed by then
     filename : what the image was called by whoever sent it; label : what its agent calls the job
+    webhook_url : where its agent wants to hear of its end
+    trace : the context of the request that it is part of (W3C traceparent), None where nothing is traced
     """
 
     request: str
@@ -88,7 +90,9 @@ class NewJob:
     image_name: str
     filename: str | None = None
     label: str | None = None
+    webhook_url: str | None = None
     refusal: ServiceError | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class Job:
     image_name : "" where the image was refused, and the job failed when it came in
     batch_index : which of its batch's images it is for, from 0, None outside of a batch
     error_details : JSON text of an object
+    webhook_url : where its end is to be told of, None where nobody wants to hear of it or it was entered there
+    trace : as NewJob's
     """
 
     id: str
@@ -133,6 +139,8 @@ class Job:
     filename: str | None
     batch_index: int | None
     error_details: str | None
+    webhook_url: str | None = None
+    trace: str | None = None
 
     @property
     def refused(self) -> bool:

@@ -46,6 +46,34 @@ def find_any(connection: Connection, job_or_batch_id: str, agent_id: str) -> Job
         return find_batch(connection, job_or_batch_id, agent_id)
 
 
+def find_several(connection: Connection, ids: Sequence[str]) -> dict[str, Job | Batch]:
+    """Return the jobs and batches of some ids, of any agent; those that are gone are missing."""
+    found: dict[str, Job | Batch] = {}
+    for first in range(0, len(ids), _ASKED_AT_ONCE):
+        asked = frozenset(ids[first : first + _ASKED_AT_ONCE])
+        query = select(*jobs.c).where(jobs.c.id.in_(asked) | jobs.c.batch_id.in_(asked)).order_by(jobs.c.id)
+        for job in map(job_of, connection.execute(query)):
+            if job.id in asked:
+                found[job.id] = job
+            if job.batch_id in asked:
+                batch = found.get(job.batch_id)
+                earlier = batch.jobs if isinstance(batch, Batch) else ()
+                found[job.batch_id] = Batch(job.batch_id, (*earlier, job))
+    return found
+
+
+def newer_ids(connection: Connection, agent_ids: Collection[str], lowest: str) -> dict[str, str]:
+    """Return the jobs of some agents whose ids are not below one, oldest first: their agents by their ids."""
+    query = select(jobs.c.id, jobs.c.agent_id).where(jobs.c.agent_id.in_(agent_ids), jobs.c.id >= lowest)
+    return {row.id: row.agent_id for row in connection.execute(query.order_by(jobs.c.id))}
+
+
+def active_of(connection: Connection, agent_id: str) -> list[Job]:
+    """Return an agent's unfinished jobs."""
+    query = select(*jobs.c).where(jobs.c.agent_id == agent_id, jobs.c.status.in_(ACTIVE))
+    return [job_of(row) for row in connection.execute(query)]
+
+
 def page(connection: Connection, agent_id: str, cursor: str | None, limit: int, wanted: JobFilter) -> Page:
     """Return up to limit (≥ 1) of an agent's jobs, newest first, older than the cursor. Raises InvalidCursor."""
     query = select(*jobs.c).where(jobs.c.agent_id == agent_id).order_by(jobs.c.id.desc()).limit(limit + 1)

@@ -105,6 +105,8 @@ jobs = Table(
     Column("filename", String(255)),
     Column("batch_index", Integer),
     Column("error_details", Text),
+    Column("webhook_url", Text),
+    Column("trace", String(64)),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
     CheckConstraint(
         "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
@@ -122,6 +124,7 @@ jobs = Table(
     Index("jobs_by_batch", "batch_id"),
     Index("jobs_by_finish", "finished_at"),
     Index("jobs_by_image", "image_name"),
+    Index("jobs_by_webhook", "webhook_url", "finished_at"),
 )
 
 files = Table(
@@ -188,6 +191,36 @@ link_keys = Table(
     Column("generation", Integer, primary_key=True, autoincrement=False),
     Column("key", String(64), nullable=False),
     Column("created_at", UtcTime, nullable=False),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("agent_id", String(128), nullable=False),
+    Column("subject_id", _ID, nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcTime),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    Column("ended_at", UtcTime),
+    CheckConstraint("(state = 'pending') = (due_at IS NOT NULL)", name="due_while_pending"),
+    UniqueConstraint("subject_id", "type", name="one_delivery_of_a_kind"),
+    Index("webhook_deliveries_by_due", "due_at"),
+    Index("webhook_deliveries_by_age", "created_at"),
+)
+
+studio_codes = Table(
+    "studio_codes",
+    metadata,
+    Column("code_hash", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("tries_left", Integer, nullable=False),
 )
 
 workers = Table(

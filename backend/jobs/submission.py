@@ -123,6 +123,8 @@ def _values_of(new: NewJob, now: datetime) -> dict[str, Any]:
         "cancel_requested": False,
         "filename": new.filename,
         "label": new.label,
+        "webhook_url": new.webhook_url,
+        "trace": new.trace,
         "label_folded": None if new.label is None else folded(new.label),
     }
 

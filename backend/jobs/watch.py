@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from backend.errors import ServiceError
 from backend.jobs.changes import Changes
@@ -32,11 +32,12 @@ class _Waiter:
     """Who waits for which jobs, as they were seen.
 
     calm_until : until then, by the monotonic clock, only a change of status counts, and not every step
+    wake : tells whoever waits; called on the watch's thread, again and again while the change is not taken in
     """
 
     seen: Mapping[str, JobState]
     calm_until: float
-    woken: threading.Event = field(default_factory=threading.Event)
+    wake: Callable[[], None]
 
     def is_met(self, now: Mapping[str, JobState], moment: float) -> bool:
         """Return whether what is known now is worth an answer."""
@@ -47,6 +48,25 @@ class _Waiter:
             if state != before and moment >= self.calm_until:
                 return True
         return False
+
+
+class Follower:
+    """Follows some jobs until it ends; any thread may use it."""
+
+    def __init__(self, watch: JobWatch, waiter: _Waiter) -> None:
+        self._watch = watch
+        self._waiter = waiter
+
+    def note(self, jobs: Sequence[Job], calm_seconds: float) -> None:
+        """Take in how the jobs are now: only what is otherwise from here on is worth waking for.
+
+        calm_seconds : for so long a change of progress or step alone is not
+        """
+        self._watch.note(self._waiter, jobs, calm_seconds)
+
+    def end(self) -> None:
+        """Follow no more."""
+        self._watch.forget(self._waiter)
 
 
 class JobWatch:
@@ -78,7 +98,40 @@ class JobWatch:
         seconds : at the latest; calm_seconds : for so long a change of progress or step alone is not worth an answer
         Returns at once when the service stops.
         """
-        waiter = _Waiter({job.id: JobState.of(job) for job in jobs}, self._monotonic() + calm_seconds)
+        woken = threading.Event()
+        waiter = _Waiter({job.id: JobState.of(job) for job in jobs}, self._monotonic() + calm_seconds, woken.set)
+        if not self._begin(waiter):
+            return False
+        try:
+            return woken.wait(seconds) and not self._is_stopping
+        finally:
+            self.forget(waiter)
+
+    def follow(self, jobs: Sequence[Job], wake: Callable[[], None]) -> Follower:
+        """Call `wake` whenever one of some jobs is other than given here or noted since, or is gone.
+
+        wake : must return at once, and not raise; it is called once more when the service stops
+        """
+        waiter = _Waiter({job.id: JobState.of(job) for job in jobs}, 0.0, wake)
+        if not self._begin(waiter):
+            wake()
+        return Follower(self, waiter)
+
+    def note(self, waiter: _Waiter, jobs: Sequence[Job], calm_seconds: float) -> None:
+        """Do as Follower.note does."""
+        seen, calm_until = {job.id: JobState.of(job) for job in jobs}, self._monotonic() + calm_seconds
+        with self._lock:
+            waiter.seen, waiter.calm_until = seen, calm_until
+        # What happened since the caller read them may have been looked for before.
+        self._due.set()
+
+    def forget(self, waiter: _Waiter) -> None:
+        """Look no more for one that waited."""
+        with self._lock:
+            self._waiters.discard(waiter)
+
+    def _begin(self, waiter: _Waiter) -> bool:
+        """Look for one that waits from now on; return False when the service stops."""
         with self._lock:
             if self._is_stopping:
                 return False
@@ -89,20 +142,17 @@ class JobWatch:
             self._lock.notify_all()
         # What happened between the caller's reading and this may have been looked for before.
         self._due.set()
-        try:
-            return waiter.woken.wait(seconds) and not self._is_stopping
-        finally:
-            with self._lock:
-                self._waiters.discard(waiter)
+        return True
 
     def stop(self) -> None:
         """Wake all who wait, and let nobody wait any more."""
         with self._lock:
             self._is_stopping = True
-            for waiter in self._waiters:
-                waiter.woken.set()
+            waiters, thread = tuple(self._waiters), self._thread
             self._lock.notify_all()
-            thread = self._thread
+        # Without the lock: who is woken may hold one of its own while it begins to wait here.
+        for waiter in waiters:
+            waiter.wake()
         self._due.set()
         if thread is not None:
             # It may be reading: whoever closes the store next would have it open a connection anew.
@@ -140,4 +190,4 @@ class JobWatch:
         moment = self._monotonic()
         for waiter in waiters:
             if waiter.is_met(now, moment):
-                waiter.woken.set()
+                waiter.wake()

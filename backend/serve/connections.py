@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from enum import Enum, auto
 
+from backend.api.streaming import Stream
 from backend.errors import BadFraming, RequestTooSlow
 from backend.serve.pace import Pace, Rate
 from backend.serve.refusals import MOST_HEAD_BYTES
@@ -42,6 +43,7 @@ class Stage(Enum):
     HEAD = auto()
     BUSY = auto()
     FLUSH = auto()
+    STREAM = auto()
     LINGER = auto()
 
 
@@ -50,7 +52,10 @@ class Connection:
 
     client, server : addresses; unread : what came and is not parsed
     deadline : when the loop gives it up, by time.monotonic; pace : of what is moved, None while nothing must be
+    stream : whose connection it is once its request is answered; None where it is nobody's
+    arrived : when the head of the request at hand was whole, by time.monotonic
     is_kept : whether another request may come; has_begun : whether any of an answer was sent
+    ends : whether its stream is over once all is sent
     """
 
     def __init__(self, sock: socket.socket, client: object, server: object) -> None:
@@ -58,14 +63,15 @@ class Connection:
         self.client = client
         self.server = server
         self.stage = Stage.BUSY
-        self.deadline = 0.0
+        self.deadline = self.arrived = 0.0
         self.pace: Pace | None = None
         self.unread = b""
-        self.is_kept = self.has_begun = False
+        self.is_kept = self.has_begun = self.ends = False
         self._unsent = bytearray()
         self._body: tuple[int | None, Pace] | None = None
         self._received = self._taken = 0
         self._may_wait = False
+        self.stream: Stream | None = None
         self._aside: Callable[[], AbstractContextManager[object]] = nullcontext
         sock.setblocking(False)
         with suppress(OSError):
@@ -119,6 +125,22 @@ class Connection:
                 self.pace.note(sent)
         self.pace = None
         return True
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much waits to be sent."""
+        return len(self._unsent)
+
+    def keep(self, data: bytes) -> None:
+        """Keep bytes, to be sent by `flush_some`."""
+        self._unsent += data
+
+    def take_some(self) -> bytes | None:
+        """Return what has come, b"" once no more will, None where nothing has. Raises OSError."""
+        try:
+            return self.sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return None
 
     def discard_some(self) -> bool:
         """Read on and keep nothing; return whether more may come. Raises OSError."""

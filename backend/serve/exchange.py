@@ -9,12 +9,15 @@ import io
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
-from backend.api.request_context import WAITING
+from backend.api.request_context import ARRIVAL, WAITING
+from backend.api.streaming import STREAM, Stream
 from backend.errors import BadFraming, ServiceError
 from backend.serve.connections import Connection
 from backend.serve.turns import Turns
@@ -87,10 +90,22 @@ class RequestBody(io.RawIOBase):
         return data
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What is left to do with a connection once its request's thread is done with it.
+
+    keep : whether it may have another request; stream : what goes on with it, in chunks or not, in place of that
+    """
+
+    keep: bool
+    stream: Stream | None = None
+    chunked: bool = False
+
+
 def answer(
     app: Callable[..., Any], request: Any, connection: Connection, config: Any, turns: Turns | None, *, keeps: bool
-) -> bool:
-    """Answer a request; return whether the connection may have another. Raises OSError when the caller has gone.
+) -> Kept:
+    """Answer a request; return what becomes of the connection. Raises OSError when the caller has gone.
 
     turns : what the thread takes to work, None where nothing may wait; keeps : whether connections are kept at all
     """
@@ -98,17 +113,40 @@ def answer(
     connection.begin(body_size(request), aside)
     body = RequestBody(request, connection)
     response, environ = wsgi.create(request, connection, connection.client, connection.server, config)
-    environ |= {"wsgi.multithread": True, "wsgi.input": body, WAITING: aside or nullcontext}
-    with turns.taken() if turns else nullcontext():
-        parts = app(environ, response.start_response)
-    connection.begin_answer()
+    streams: list[Stream] = []
+    environ |= {"wsgi.multithread": True, "wsgi.input": body, WAITING: aside or nullcontext, STREAM: streams.append}
+    environ[ARRIVAL] = (connection.arrived, turns is None)
+    goes_on = False
     try:
-        if not (keeps and body.is_over):
-            response.force_close()
-        for part in parts:
-            response.write(part)
-        response.close()
+        with turns.taken() if turns else nullcontext():
+            parts = app(environ, response.start_response)
+        connection.begin_answer()
+        # An app that offered a stream may have failed after that.
+        goes_on = bool(streams) and response.status_code in (HTTPStatus.OK, HTTPStatus.SWITCHING_PROTOCOLS)
+        try:
+            if goes_on or not (keeps and body.is_over):
+                response.force_close()
+            for part in parts:
+                response.write(part)
+            _end_part(response, goes_on)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+    except BaseException:
+        goes_on = False
+        raise
     finally:
-        if hasattr(parts, "close"):
-            parts.close()
-    return not response.should_close()
+        if not goes_on:
+            for stream in streams:
+                stream.ended()
+    if goes_on:
+        return Kept(keep=False, stream=streams[0], chunked=response.chunked)
+    return Kept(keep=not response.should_close())
+
+
+def _end_part(response: Any, goes_on: bool) -> None:
+    """End an answer, or what a stream begins with."""
+    if goes_on:
+        response.send_headers()
+    else:
+        response.close()

@@ -18,6 +18,7 @@ from typing import Any
 from backend.auth.agents import load_agents
 from backend.config import Settings
 from backend.errors import ConfigurationError, ServiceError
+from backend.hunyuan3d.device.thread_waiting import wait_asleep
 from backend.serve import SAY_READY
 from backend.serve.refusals import MOST_HEADER_BYTES, MOST_HEADERS, MOST_LINE_BYTES
 from backend.telemetry.logs import logging_config
@@ -36,6 +37,7 @@ def _settings() -> Settings:
         sys.exit(error.message)
 
 
+wait_asleep()
 _service = _settings()
 
 wsgi_app = "backend.main:create_app()"

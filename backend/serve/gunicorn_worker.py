@@ -20,6 +20,7 @@ from gunicorn.http.errors import NoMoreData  # type: ignore[import-untyped]
 from gunicorn.http.parser import RequestParser  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
+from backend.api.streaming import Stream
 from backend.errors import (
     BadFraming,
     RequestTooSlow,
@@ -32,6 +33,7 @@ from backend.periodic import endless_retries
 from backend.serve.connections import LINGER, Connection, Stage
 from backend.serve.exchange import answer, is_small
 from backend.serve.refusals import as_response, check_request, check_start, refusal
+from backend.serve.stream_sink import ConnectionSink
 from backend.serve.threads import SpareThreads
 from backend.serve.turns import Turns
 from backend.telemetry.sums import MANY, Sums
@@ -43,6 +45,8 @@ _SPARE_FILES = 512
 """Open files left for everything that is no connection."""
 _MOST_AT_ONCE = 32
 """Connections that are taken before those that are there have their turn."""
+_MOST_UNSENT = 1 << 20
+"""Bytes of a stream that its listener may leave lying."""
 _LOOK_SECONDS = 0.25
 _SUM_SECONDS = 60.0
 _MOST_SUMS = 1000
@@ -173,6 +177,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         steps: dict[Stage, Callable[[Connection], None]] = {
             Stage.HEAD: self._read_head,
             Stage.FLUSH: self._flush,
+            Stage.STREAM: self._go_on_streaming,
             Stage.LINGER: self._discard,
         }
         self._safely(steps[connection.stage], connection)
@@ -213,6 +218,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
     def _dispatch(self, connection: Connection) -> None:
         """Give a request whose head is whole to a thread, or refuse it."""
         connection.stage = Stage.BUSY
+        connection.arrived = time.monotonic()
         try:
             parser, request = _parse(self.cfg, connection)
         except StopIteration:
@@ -268,6 +274,51 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
             self._unwait(connection)
             self._after_answer(connection, keep=connection.is_kept)
 
+    def _begin_stream(self, stream: Stream, chunked: bool, connection: Connection) -> None:
+        """Keep a connection for whoever sends into its stream; what comes in is for the stream, too."""
+        connection.stream = stream
+        self._wait(connection, Stage.STREAM, float("inf"), selectors.EVENT_READ)
+        stream.begin(ConnectionSink(connection, chunked, partial(self.method_queue.defer, self._push)))
+        self._watch_stream(connection)
+
+    def _push(self, connection: Connection, data: bytes, is_last: bool) -> None:
+        """Put bytes of a stream on its connection, whose end they may be."""
+        if connection.stage is Stage.STREAM and connection in self._waiting:
+            connection.keep(data)
+            connection.ends = connection.ends or is_last
+            self._safely(self._send_stream, connection)
+
+    def _send_stream(self, connection: Connection) -> None:
+        """Send what can be sent now; hang up on who takes nothing, or when all was sent."""
+        is_sent = connection.flush_some()
+        if connection.unsent_bytes > _MOST_UNSENT:
+            self._close(connection)
+        elif is_sent and connection.ends:
+            self._unwait(connection)
+            self._end_stream(connection)
+            self._linger(connection)
+        else:
+            self._watch_stream(connection)
+
+    def _watch_stream(self, connection: Connection) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.has_unsent else 0)
+        self.poller.modify(connection, events, partial(self._go_on, connection))
+
+    def _go_on_streaming(self, connection: Connection) -> None:
+        """Take what has come, and send what waits."""
+        data = connection.take_some()
+        if data == b"":
+            self._close(connection)
+            return
+        if data and connection.stream is not None:
+            connection.stream.received(data)
+        self._send_stream(connection)
+
+    def _end_stream(self, connection: Connection) -> None:
+        stream, connection.stream = connection.stream, None
+        if stream is not None:
+            stream.ended()
+
     def _linger(self, connection: Connection) -> None:
         """Read on until the caller has ended: an answer is lost when its connection is closed on what was unread."""
         connection.linger()
@@ -289,6 +340,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
 
     def _close(self, connection: Connection) -> None:
         self._unwait(connection)
+        self._end_stream(connection)
         self.nr_conns -= 1
         connection.close()
 
@@ -298,15 +350,18 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
         """Answer a request, and give its connection back to the loop."""
         keeps = bool(self.alive and self.cfg.keepalive)
         try:
-            keep = answer(self.wsgi, request, connection, self.cfg, turns, keeps=keeps)
+            kept = answer(self.wsgi, request, connection, self.cfg, turns, keeps=keeps)
         except (OSError, NoMoreData) as error:
             self.log.debug("The caller has gone: %s", error)
             step: Callable[[Connection], None] = self._close
         except BaseException as error:  # noqa: BLE001 - the thread's edge
             step = partial(self._fail, error)
         else:
-            connection.unread = parser.unreader.take_buffered() if keep else b""
-            step = partial(self._after_answer, keep=keep)
+            connection.unread = parser.unreader.take_buffered() if kept.keep else b""
+            if kept.stream is not None:
+                step = partial(self._begin_stream, kept.stream, kept.chunked)
+            else:
+                step = partial(self._after_answer, keep=kept.keep)
         self.method_queue.defer(self._safely, step, connection)
 
     def _fail(self, error: BaseException, connection: Connection) -> None:

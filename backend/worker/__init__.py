@@ -19,6 +19,7 @@ from celery.exceptions import CPendingDeprecationWarning
 
 from backend.config import Settings
 from backend.errors import ServiceError
+from backend.hunyuan3d.device.thread_waiting import wait_asleep
 from backend.jobs.notifier import NullNotifier
 from backend.resources import Resources, model_opener
 from backend.runner.processor_protocol import ShapeProcessor
@@ -66,6 +67,7 @@ def serve(settings: Settings, open_processor: Callable[[], ShapeProcessor] | Non
 
 def main() -> int:
     """Serve with the settings of the environment; 2 when that cannot be."""
+    wait_asleep()
     try:
         return serve(Settings.from_environment(os.environ))
     except ServiceError as error:

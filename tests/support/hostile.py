@@ -194,7 +194,7 @@ def _forms() -> Iterator[HostileUpload]:
         "UTF-16 form": (FORM + "; charset=utf-16", BAD_FORM),
         "multipart/mixed": (f"multipart/mixed; boundary={BOUNDARY}", media),
         "urlencoded": ("application/x-www-form-urlencoded", media),
-        "JSON": ("application/json", media),
+        "JSON": ("application/json", BAD_FORM),
         "no type": ("", media),
         "type of rubbish": (";;;=,\t", media),
     }

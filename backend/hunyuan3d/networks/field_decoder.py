@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backend.hunyuan3d.device.cpu_parts import side_by_side
 from backend.hunyuan3d.kernels.embedding import Embedding, embedded_points
 from backend.hunyuan3d.kernels.norm_dot import NormDotWeights, norm_dot
 from backend.hunyuan3d.kernels.query_norm import QueryWeights, query_heads
 
 # Embeddings are filled up to a multiple of this, which products on a GPU need.
 _ALIGNED = 16
-# On a CPU so many bytes of hidden values are made at once: what one product leaves, the next one finds in the cache.
+# On a CPU each thread makes so many bytes of hidden values at once: what one product leaves, the next one finds cached.
 _CACHED = 4 << 20
 _ROWS = 64
 
@@ -56,7 +57,8 @@ class FieldDecoder:
         # The last part holds the rest as well: a product sums its last few rows in another order than the others, so
         # that they have to stay the last ones for the logits to be those of one call, to the bit.
         ends = range(self._at_once, len(points) - self._at_once + 1, self._at_once)
-        return torch.cat([self._logits(part, k, v) for part in torch.tensor_split(points, list(ends))])
+        parts = torch.tensor_split(points, list(ends))
+        return torch.cat(side_by_side(lambda part: self._logits(part, k, v), parts))
 
     @property
     def _at_once(self) -> int:
