@@ -92,6 +92,12 @@ def _webhooks(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
+def _studio(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.studio import run
+
+    return run(arguments, environ, sys.stdout)
+
+
 def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.migrate import run
 
@@ -124,6 +130,7 @@ COMMANDS: Mapping[str, Command] = {
     "agents": Command("add, list, rotate, disable, enable and remove agents; give them tokens", _agents),
     "keys": Command("change the key that links to files are signed with", _keys),
     "webhooks": Command("list what was sent to agents' webhooks, and send it again", _webhooks),
+    "studio": Command("print an address that opens the studio in a browser of this machine", _studio),
     "migrate": Command("bring the database to this version's schema", _migrate),
     "backup": Command("copy all that outlives this machine into one folder, while the service runs", _backup),
     "restore": Command("put such a copy into empty places, before the service starts there", _restore),

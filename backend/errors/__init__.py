@@ -25,6 +25,7 @@ from backend.errors.access import (
     OperationNotAllowed,
     RateLimited,
     StreamsUnsupported,
+    StudioCodeInvalid,
     TooManyStreams,
     UpgradeRequired,
 )
@@ -242,6 +243,7 @@ __all__ = [
     "StorageFull",
     "StoreUnavailable",
     "StreamsUnsupported",
+    "StudioCodeInvalid",
     "TargetTooLong",
     "TooFewImages",
     "TooManyActiveJobs",

@@ -215,6 +215,14 @@ webhook_deliveries = Table(
     Index("webhook_deliveries_by_age", "created_at"),
 )
 
+studio_codes = Table(
+    "studio_codes",
+    metadata,
+    Column("code_hash", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("tries_left", Integer, nullable=False),
+)
+
 workers = Table(
     "workers",
     metadata,
