@@ -197,10 +197,8 @@ class AgentGuard:
 
     def may_still(self, agent: AgentConfig, operation: str) -> bool:
         """Return whether an agent that was let in a while ago would be let in now, by what the agents file says."""
-        if self._registry is None:
-            return True
-        now = self._registry.get_by_internal_id(agent.internal_id)
-        return now is not None and now.enabled and operation in now.operations
+        now = self.agent_of(agent.internal_id)
+        return self._registry is None or (now is not None and now.enabled and operation in now.operations)
 
     def is_signed(self) -> bool:
         """Return whether the request at hand is meant to be an agent's, by either scheme or a token, to be checked."""
@@ -341,9 +339,8 @@ class AgentGuard:
 
     def _take_body(self, operation: str, digest: str | None) -> None:
         environ = request.environ
-        longest = self._max_body_bytes[operation]
-        longest = min(longest, self._settings.max_json_bytes) if request.is_json else longest
-        g.body, size = spool_body(environ, self._spool_dir, longest, digest)
+        most = self._settings.max_json_bytes if request.is_json else sys.maxsize
+        g.body, size = spool_body(environ, self._spool_dir, min(most, self._max_body_bytes[operation]), digest)
         # Whatever parses the request from here on reads the bytes that were verified.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = g.body, True
         environ["CONTENT_LENGTH"] = str(size)
@@ -433,9 +430,7 @@ def _target(environ: Mapping[str, Any]) -> str:
     """Return the request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
-        raise ConfigurationError(
-            "This WSGI server does not report RAW_URI or REQUEST_URI, without which no signature holds."
-        )
+        raise ConfigurationError("This server reports neither RAW_URI nor REQUEST_URI; no signature holds without.")
     # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
     return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")
 

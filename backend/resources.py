@@ -15,7 +15,7 @@ from backend.auth.nonces_sql import SqlNonceStore
 from backend.config import Settings
 from backend.jobs.changes import Changes
 from backend.jobs.cutouts import CutoutTable
-from backend.jobs.janitor import Janitor
+from backend.jobs.janitor import Janitor, Prunable
 from backend.jobs.models import Clock, QueueObserver
 from backend.jobs.notifier import Notifier
 from backend.jobs.store import JobStore
@@ -71,19 +71,16 @@ class Resources:
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
+        # A clock of a test is only moved, never set.
+        monotonic = time.monotonic if clock is utc_now else None
+        attempts = settings.max_attempts
         store = JobStore(
-            database,
-            clock,
-            max_attempts=settings.max_attempts,
-            observer=observer,
-            changes=changes,
-            # A clock of a test is only moved, never set.
-            monotonic=time.monotonic if clock is utc_now else None,
+            database, clock, max_attempts=attempts, observer=observer, changes=changes, monotonic=monotonic
         )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         cutouts = CutoutTable(database, artifacts, clock, ttl)
         webhooks = WebhookTable(database, clock)
-        prunables = [SqlNonceStore(database), cutouts, webhooks]
+        prunables: list[Prunable] = [SqlNonceStore(database), cutouts, webhooks]
         janitor = Janitor(store, artifacts, images, clock, ttl, prunables=prunables)
 
         def remind() -> None:

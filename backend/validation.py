@@ -6,8 +6,6 @@ fields reach the server (multipart.py reads the form), what an image is, or what
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -192,7 +190,7 @@ class GenerationFields(BaseModel):
     turntable: bool = Field(default=False, description="Whether an animation of the turning mesh is made as well.")
     label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
     webhook_url: WebhookUrl | SkipJsonSchema[None] = _optional(
-        "Where the end of the job, and of its batch, is posted to: an address below one of the agent's own prefixes."
+        "Where the end is posted to, below one of your prefixes."
     )
 
 
@@ -359,15 +357,7 @@ def new_job(
     """
     request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
-    return NewJob(
-        request.to_json(),
-        request.batch_key(model),
-        image,
-        filename=filename,
-        label=label,
-        webhook_url=fields.webhook_url,
-        refusal=refusal,
-    )
+    return NewJob(request.to_json(), request.batch_key(model), image, filename, label, fields.webhook_url, refusal)
 
 
 @lru_cache(maxsize=4096)
@@ -418,16 +408,6 @@ def _target_faces(fields: GenerationFields) -> int | None:
     if asked is None:
         return default_target_faces(fields.quality)
     return None if asked == "none" else asked
-
-
-def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
-    """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
-
-    fields : those that were given count; digests : of the images' bytes as they came, in order, or the job it is about
-    """
-    given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    parts = [operation, given, list(digests)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @cache

@@ -91,7 +91,7 @@ class Service:
     def threads(self) -> int:
         """Return how many threads that has."""
         assert self.process is not None
-        return max(each.num_threads() for each in psutil.Process(self.process.pid).children(recursive=True))
+        return max(int(each.num_threads()) for each in psutil.Process(self.process.pid).children(recursive=True))
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -204,7 +204,7 @@ class AgentClient:
         """Ask for a job, or a batch with its jobs."""
         return self._poll(job_or_batch_id)[0]
 
-    def events(self, job_or_batch_id: str) -> Iterator[Job | Batch]:
+    def events(self, job_or_batch_id: str) -> Generator[Job | Batch, None, None]:
         """Give each state of a job or batch as it comes, until it has finished; the last one given is its end.
 
         A stream that breaks off is opened again where it broke off, for as long as `wait` sits an outage out, so that

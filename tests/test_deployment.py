@@ -262,7 +262,7 @@ def test_both_lists_of_packages_agree_and_are_pinned() -> None:
     for name in ("requirements.txt", "requirements-cluster.txt", "requirements-dev.txt"):
         for line in (REPOSITORY / name).read_text().splitlines():
             if not line.startswith("-r"):
-                package, version = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)==([\w.]+)(?:;.*)?", line).groups()  # type: ignore[union-attr]
+                package, version = re.fullmatch(r"([\w.-]+(?:\[\w+\])?)==([\w.!]+)(?:;.*)?", line).groups()  # type: ignore[union-attr]
                 assert pins.setdefault(package, version) == version, package
     assert {"celery[redis]", "psycopg[binary]", "redis", "torch"} <= set(pins)
 

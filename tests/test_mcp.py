@@ -76,8 +76,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 def test_the_sdk_s_client_makes_a_mesh_and_sees_it(endpoint: Endpoint, mode: str) -> None:
     heard: list[tuple[float, str | None]] = []
 
-    async def hear(progress: float, _total: float | None, text: str | None) -> None:
-        heard.append((progress, text))
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        assert total == 100
+        heard.append((progress, message))
 
     async def talk() -> Any:
         async with endpoint.client(mode=mode) as client:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from flask import Response, request
 from wsproto.connection import Connection, ConnectionType
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import Event as Frame
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token
 
@@ -72,8 +73,11 @@ class AgentSocket:
                 self._send(event.response())
                 if self.sink is not None:
                     self.sink.end()
-            elif isinstance(event, Message):
+            elif isinstance(event, TextMessage):
                 self._take(event)
+            elif isinstance(event, BytesMessage):
+                self._end(CloseReason.UNSUPPORTED_DATA)
+                return
 
     def ended(self) -> None:
         """Listen no more."""
@@ -109,10 +113,7 @@ class AgentSocket:
         """Say that the service goes, or that the agent may listen no more."""
         self._end(CloseReason.GOING_AWAY)
 
-    def _take(self, message: Message) -> None:
-        if not isinstance(message, TextMessage):
-            self._end(CloseReason.UNSUPPORTED_DATA)
-            return
+    def _take(self, message: TextMessage) -> None:
         self.text += message.data
         if len(self.text) > _MOST_MESSAGE:
             self._end(CloseReason.MESSAGE_TOO_BIG)
@@ -121,19 +122,15 @@ class AgentSocket:
             self._obey(text)
 
     def _obey(self, text: str) -> None:
-        try:
-            asked = json.loads(text)
-        except (ValueError, RecursionError):
-            asked = None
-        ids = asked.get("watch") if isinstance(asked, dict) else None
-        last = asked.get("last", {}) if isinstance(asked, dict) else None
-        if not _are_ids(ids) or not _are_texts(last) or not set(asked) <= {"watch", "last"}:
+        asked = _read(text)
+        if asked is None:
             self._refuse("BAD_REQUEST", _WANTED, [])
             return
+        ids, last = asked
         self.hub.leave(self)
         self.told.clear()
         self.hub.listen(self, [])
-        self.hub.listen_to(self, list(dict.fromkeys(ids)), last)
+        self.hub.listen_to(self, ids, last)
 
     def _refuse(self, code: str, text: str, ids: list[str]) -> None:
         self._send(TextMessage(data=json.dumps({"event": "error", "code": code, "error": text, "ids": ids})))
@@ -143,7 +140,7 @@ class AgentSocket:
         if self.sink is not None:
             self.sink.end()
 
-    def _send(self, event: Message | Ping | CloseConnection) -> None:
+    def _send(self, event: Frame) -> None:
         if self.sink is None:
             return
         try:
@@ -176,10 +173,19 @@ def open_socket(services: AgentServices, hub: EventHub, agent: AgentConfig, link
     return answer
 
 
-def _are_ids(value: object) -> bool:
-    is_list = isinstance(value, list) and len(value) <= MOST_WATCHED
-    return is_list and all(isinstance(id, str) and is_job_id(id) for id in value)  # type: ignore[union-attr]
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+def _read(text: str) -> tuple[list[str], dict[str, str]] | None:
+    """Return which jobs a message asks for, and which events of them are known; None for what asks for nothing."""
+    try:
+        asked = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(asked, dict) or not set(asked) <= {"watch", "last"}:
+        return None
+    ids, last = asked.get("watch"), asked.get("last", {})
+    if not isinstance(ids, list) or len(ids) > MOST_WATCHED or not isinstance(last, dict):
+        return None
+    if not all(isinstance(id, str) and is_job_id(id) for id in ids):
+        return None
+    if not all(isinstance(known, str) for known in last.values()):
+        return None
+    return list(dict.fromkeys(ids)), last

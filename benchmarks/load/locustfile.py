@@ -74,7 +74,7 @@ class Agent(FastHttpUser):
         with self.client.request(
             method,
             target,
-            data=body or None,
+            data=body or None,  # type: ignore[arg-type]  # it takes bytes, too
             headers={**self.signed(method, target, body), **sent},
             name=name,
             catch_response=True,
@@ -232,7 +232,7 @@ class Slow(Agent):
         status = answer[9:12].decode()
         if error is None and status != "202":
             error = OSError(status)
-        events.request.fire(
+        events.request.fire(  # type: ignore[no-untyped-call]
             request_type="",
             name="POST /generate-3d, in drops",
             response_time=1000 * (time.perf_counter() - begun),

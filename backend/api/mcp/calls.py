@@ -64,6 +64,7 @@ class ToolCaller:
         """Return the preview of a finished job, for an agent that may see it; of a batch, each one's thumbnail."""
         if "download" not in self.agent.operations:
             return []
+        kinds: tuple[str, ...]
         if isinstance(found, Batch):
             kinds = ("thumbnail",)
             jobs = [job for job in found.jobs if job.status is Status.COMPLETED]
