@@ -32,6 +32,7 @@ from backend.hunyuan3d.volume.lattice import Level
 from backend.hunyuan3d.volume.sparse_volume import VOXELS
 
 Floats = NDArray[np.float32]
+_Reals = NDArray[np.floating]
 
 TRUNCATION = 0.1
 """World units to one of a field that is trained on truncated distances."""
@@ -82,7 +83,7 @@ class _Body:
         small = cv2.resize(np.asarray(ends, np.float32), (COARSE_SIDE, COARSE_SIDE), interpolation=cv2.INTER_AREA)
         at = at.reshape(-1, 2).mean(axis=1)
         grid = _grid(at)
-        tables: list[tuple[Floats, Floats]] = [
+        tables: list[tuple[_Reals, _Reals]] = [
             (middle, inside),
             (half, deep),
             (rim, at_rim),
@@ -295,7 +296,7 @@ def _peaks(values: Floats, axis: Floats) -> tuple[Floats, Floats]:
     return np.asarray(most + np.clip((after - before) ** 2 / (8 * bend), 0, 0.3), np.float32), peak.astype(np.float32)
 
 
-def _spread(values: Floats, weight: Floats) -> Floats:
+def _spread(values: _Reals, weight: _Reals) -> _Reals:
     """Smooth a table where it has weight, and fill it from ever farther around where it has none."""
     found = np.zeros_like(values)
     left = np.ones_like(values)
