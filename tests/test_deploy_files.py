@@ -227,7 +227,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: list[Path]) -> None:
 def test_systemd_finds_little_that_the_units_may(units: list[Path]) -> None:
     for unit in units:
         options = ["--offline=true", f"--threshold={LEAST_EXPOSED}", "--no-pager"]
-        command = ["systemd-analyze", "security", *options, unit]
+        command = ["systemd-analyze", "security", *options, str(unit)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         assert done.returncode == 0, done.stdout
 

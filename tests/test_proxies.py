@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import backend
 from backend.config import Settings
 from orfeas_client import AgentClient
 from tests.support.hostile import FORM, Part, encode_form
@@ -80,7 +81,16 @@ def test_a_signed_path_and_query_go_on_as_they_came(proxy: Proxy, service: Runni
 def test_http_2_is_spoken_and_leaves_signatures_whole(proxy: Proxy, service: RunningService) -> None:
     target = f"{API}/me"
     headers = [part for name, value in service.sign("GET", target).items() for part in ("-H", f"{name}: {value}")]
-    shown = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2", "--cacert", proxy.certificate]
+    shown = [
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_version} %{http_code}",
+        "--http2",
+        "--cacert",
+        str(proxy.certificate),
+    ]
     told = subprocess.check_output(["curl", *shown, *headers, f"{proxy.address}{target}"], text=True)  # noqa: S603, S607
     assert told == "2 200"
 
@@ -216,4 +226,4 @@ def test_the_python_client_goes_through(proxy: Proxy, service: RunningService, m
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(proxy.certificate))
     agent = service.agent
     with AgentClient(proxy.address, agent.agent_id, agent.api_key) as client:
-        assert client.health()["version"]
+        assert client.health().version == backend.__version__
