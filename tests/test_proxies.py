@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+import backend
 from backend.config import Settings
 from orfeas_client import AgentClient
 from tests.support.hostile import FORM, Part, encode_form
@@ -225,4 +226,4 @@ def test_the_python_client_goes_through(proxy: Proxy, service: RunningService, m
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(proxy.certificate))
     agent = service.agent
     with AgentClient(proxy.address, agent.agent_id, agent.api_key) as client:
-        assert client.health().version
+        assert client.health().version == backend.__version__
