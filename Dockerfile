@@ -2,7 +2,7 @@
 #
 # The NVIDIA driver is the host's, put in by its container toolkit; it must be able to run CUDA 13.0 (580 or newer).
 # `base` has the CUDA runtime and no mathematics libraries: torch's wheel brings those it was built with.
-FROM nvidia/cuda:13.0.3-base-ubuntu24.04
+FROM nvidia/cuda:13.0.3-base-ubuntu24.04 AS base
 
 WORKDIR /opt/orfeas
 ENV PATH=/opt/orfeas/.venv/bin:$PATH \
@@ -12,9 +12,19 @@ ENV PATH=/opt/orfeas/.venv/bin:$PATH \
 COPY --chmod=0755 docker/install-system.sh docker/
 RUN docker/install-system.sh
 
+# The packages, in a stage of their own: whatever building them needs does not come along.
+FROM base AS packages
 COPY --chmod=0755 docker/install-python.sh docker/
 COPY requirements.txt requirements-cluster.txt ./
 RUN docker/install-python.sh .venv requirements.txt requirements-cluster.txt
+
+FROM base
+LABEL org.opencontainers.image.title="ORFEAS" \
+    org.opencontainers.image.description="Pictures in, 3D meshes out, for agents" \
+    org.opencontainers.image.version="0.1.0" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="docker.io/nvidia/cuda:13.0.3-base-ubuntu24.04"
+COPY --from=packages /opt/orfeas/.venv .venv/
 
 # Modes are set here because a checkout may have been made for its owner's eyes only.
 COPY --chmod=0755 docker/entrypoint.sh docker/healthcheck.sh docker/

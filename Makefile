@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: install demo serve worker test check lint types unit programs faults soak outside train-demo train-cutout clean
+.PHONY: install demo serve cluster worker test check lint audit sbom types unit programs faults soak outside train-demo train-cutout clean
 
 install: $(VENV)/.runtime
 
@@ -16,6 +16,9 @@ demo: $(VENV)/.runtime
 
 serve: $(VENV)/.runtime
 	@$(BIN)/orfeas serve
+
+# What web processes and workers on many machines need beside the rest: Celery, Redis' and PostgreSQL's clients.
+cluster: $(VENV)/.cluster
 
 # One GPU worker of many; the settings say where PostgreSQL, Redis and the files are (docs/operations.md).
 worker: $(VENV)/.cluster
@@ -31,6 +34,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive backend orfeas_client
+
+# Versions with known holes; wants PyPI's own index, which has the database.
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet pip-audit==2.10.1
+	$(BIN)/pip-audit -r requirements.txt -r requirements-cluster.txt
+
+# What is installed, by version and licence, as CycloneDX.
+sbom: $(VENV)/.dev
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file orfeas.cdx.json $(BIN)/python
 
 types: $(VENV)/.dev
 	$(BIN)/mypy backend orfeas_client training benchmarks tests

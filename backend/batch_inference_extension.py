@@ -24,7 +24,15 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline, refused
 from backend.hunyuan3d.preprocess import MaybePrepared
 from backend.hunyuan3d.results import ShapeResult
 from backend.hunyuan3d.volume.decode import DecodeOptions
-from backend.limits import DEFAULT_ACCELERATION, DEFAULT_BACKGROUND_MODE, DEFAULT_OBJECTS, Acceleration, ObjectChoice
+from backend.limits import (
+    DEFAULT_ACCELERATION,
+    DEFAULT_BACKGROUND_MODE,
+    DEFAULT_OBJECTS,
+    DEFAULT_OUTLINE,
+    Acceleration,
+    ObjectChoice,
+    OutlineMode,
+)
 
 Out = TypeVar("Out")
 
@@ -81,6 +89,7 @@ class BatchOptions(TypedDict, total=False):
     remove_background: BackgroundModes
     acceleration: Acceleration
     objects: ObjectChoice
+    outline: OutlineMode
 
 
 class BatchCall(BatchOptions, total=False):
@@ -148,10 +157,11 @@ class ShapeBatch:
         remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
         acceleration: Acceleration = DEFAULT_ACCELERATION,
         objects: ObjectChoice = DEFAULT_OBJECTS,
+        outline: OutlineMode = DEFAULT_OUTLINE,
     ) -> list[ImageOptions]:
         pipeline = self._processor.pipeline
         generation = pipeline.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
-        return image_options(generation, count, seeds, target_faces, remove_background, objects)
+        return image_options(generation, count, seeds, target_faces, remove_background, objects, outline)
 
     def _until_meshes(
         self,

@@ -42,6 +42,7 @@ from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
 from backend.telemetry.logs import log_context
+from backend.telemetry.tracing import NoTraces, Traces
 from backend.telemetry.worker_metrics import NoMetrics, WorkerMetrics
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class BatchProcessor:
         owner: str | None = None,
         on_broken: Callable[[], None] | None = None,
         watchdog: Watchdog | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Put the worker together; it does nothing yet.
 
@@ -112,7 +114,7 @@ class BatchProcessor:
         self._heartbeats = Heartbeats(store, self.owner, settings.lease_seconds, self._clean_up)
         watchdog = watchdog or Watchdog(settings.batch_seconds)
         self._recorder = ResultRecorder(
-            store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog
+            store, images, artifacts, self._heartbeats, clock, self._times, counts, watchdog, traces or NoTraces()
         )
         self._draining = False
         self._drained_at = math.inf
@@ -151,6 +153,7 @@ class BatchProcessor:
             metrics=metrics,
             on_broken=on_broken,
             watchdog=watchdog,
+            traces=resources.traces,
         )
 
     @property

@@ -1,6 +1,7 @@
 """Every setting of the service, in one frozen value read once from the environment.
 
-This module does not know who uses a setting. It opens nothing and makes no folders.
+A setting that is no part of the value's repr is a secret, and may stand in a file. This module does not know who uses
+a setting, and makes no folders.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 
 from backend.errors import ConfigurationError
 from backend.limits import MAX_BATCH_IMAGES, MAX_RESOLUTION, MIN_REQUEST_RESOLUTION
+from backend.secret_files import SUFFIX, with_secrets
 from backend.setting_values import FLAGS, IPNetwork, Meaning, check_value, parse_value
 
 _FORM_BYTES = 1 << 20
@@ -351,7 +353,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """Return the settings of an environment; an empty variable counts as absent. Raises ConfigurationError."""
+        """Return the settings of an environment; an empty variable counts as absent.
+
+        Of a secret NAME, NAME_FILE may name a file that holds it. Raises ConfigurationError.
+        """
+        environ = with_secrets(environ, secret_variables())
         given: dict[str, Any] = {}
         for name, (kind, meaning) in _settings().items():
             text = environ.get(meaning.variable, "").strip()
@@ -388,8 +394,14 @@ def settings_table() -> str:
         meaning = _settings()[setting.name][1]
         default = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
         shown = meaning.shown or (default if default not in ("", ()) else "")
-        lines.append(f"| `{meaning.variable}` | {f'`{shown}`' if shown != '' else 'none'} | {meaning.text} |")
+        text = meaning.text if setting.repr else f"{meaning.text} Or `{meaning.variable}{SUFFIX}`, a file with it."
+        lines.append(f"| `{meaning.variable}` | {f'`{shown}`' if shown != '' else 'none'} | {text} |")
     return "\n".join(lines) + "\n"
+
+
+def secret_variables() -> tuple[str, ...]:
+    """Return the settings that may hold a secret: what is never shown, and may be given as a file."""
+    return tuple(_settings()[setting.name][1].variable for setting in dataclasses.fields(Settings) if not setting.repr)
 
 
 def is_loopback(host: str) -> bool:

@@ -31,6 +31,12 @@ OBJECT_CHOICES: Final[tuple[ObjectChoice, ...]] = get_args(ObjectChoice)
 
 DEFAULT_OBJECTS: Final[ObjectChoice] = "all"
 
+OutlineMode = Literal["auto", "off"]
+OUTLINE_MODES: Final[tuple[OutlineMode, ...]] = get_args(OutlineMode)
+"""Whether a shape that lies as the camera saw it is made to end where the image's outline says."""
+
+DEFAULT_OUTLINE: Final[OutlineMode] = "auto"
+
 ColorMode = Literal["auto", "none", "vertex", "texture"]
 COLOR_MODES: Final[tuple[ColorMode, ...]] = get_args(ColorMode)
 """Where colours lie; auto is what the format carries best: a texture, colours of vertices, or none."""

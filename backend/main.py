@@ -17,6 +17,7 @@ from backend.agent_api import register_agent_api, services_of
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.services import AgentServices
+from backend.studio.pages import register_studio
 from backend.telemetry.logs import configure_logging
 
 
@@ -30,7 +31,7 @@ def create_app(settings: Settings | None = None, services: AgentServices | None 
     # A redirect would be to an address that its sender has not signed.
     app.url_map.merge_slashes = False
     settings = settings or Settings.from_environment(os.environ)
-    register_agent_api(app, services or AgentServices.from_settings(settings), whole_app=True)
+    register_studio(app, register_agent_api(app, services or AgentServices.from_settings(settings), whole_app=True))
     return app
 
 

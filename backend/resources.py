@@ -5,6 +5,7 @@ Nothing runs before `start`. This module does not know HTTP, Celery, or how a jo
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import FileStore, open_files
 from backend.storage.migrations import open_migrated
+from backend.telemetry.tracing import Traces, open_traces
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class Resources:
     """What one process shares with all others; open it after a fork, not before.
 
     reminder : notifies of jobs that wait although nobody was notified or nobody came, and of runs that died
+    traces : take in what requests and runs were
     """
 
     clock: Clock
@@ -45,6 +48,7 @@ class Resources:
     registry: WorkerRegistry
     janitor: PeriodicTask
     reminder: PeriodicTask
+    traces: Traces
 
     @classmethod
     def open(
@@ -55,12 +59,15 @@ class Resources:
         clock: Clock = utc_now,
         observer: QueueObserver | None = None,
         changes: Changes | None = None,
+        traces: Traces | None = None,
     ) -> Resources:
         """Open what the settings describe, with the job tables made.
 
         notifier : what the reminder notifies; observer, changes : as JobStore's
+        traces : in place of what the environment's variables for OpenTelemetry describe
         Raises ConfigurationError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
+        traces = traces or open_traces(os.environ)
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
@@ -95,6 +102,7 @@ class Resources:
             janitor=PeriodicTask("janitor", settings.sweep_seconds, janitor.run_once),
             # Twice as often as the sweep: a dead run is to go on within SWEEP_SECONDS after its lease, start included.
             reminder=PeriodicTask("reminder", settings.sweep_seconds / 2, remind),
+            traces=traces,
         )
 
     def start(self) -> None:
@@ -107,6 +115,7 @@ class Resources:
         self.reminder.stop()
         self.janitor.stop()
         self.database.close()
+        self.traces.stop()
 
 
 def model_opener(settings: Settings) -> Callable[[], ShapeProcessor]:

@@ -48,6 +48,7 @@ from backend.storage.disk_space import full_folder
 from backend.storage.files import FileStore
 from backend.storage.wakeups import Wakeups
 from backend.telemetry.service_metrics import ServiceMetrics
+from backend.telemetry.tracing import Traces
 from backend.validation import workload_of
 
 _AGENTS_SECONDS = 5.0
@@ -115,22 +116,25 @@ class AgentServices:
         *,
         clock: Clock = utc_now,
         open_processor: Callable[[], ShapeProcessor] | None = None,
+        traces: Traces | None = None,
     ) -> AgentServices:
         """Open what the settings describe, with the job tables made.
 
         open_processor : gives the loaded model, in place of the one that the settings name
+        traces : as Resources.open's
         Raises ConfigurationError, AgentsFileError, SchemaMismatch, StoreUnavailable, StorageFull.
         """
         local_notifier = LocalNotifier()
         notifier = _notifier(settings, local_notifier)
         metrics, changes = ServiceMetrics(), Changes()
-        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes)
+        resources = Resources.open(settings, notifier, clock=clock, observer=metrics, changes=changes, traces=traces)
         health = HealthReader(resources.store, resources.registry, disk_full=partial(_disk_is_full, _folders(settings)))
-        metrics.watch(health.read, clock)
+        metrics.watch(health.read, clock, resources.webhooks.backlog)
         links = _links(settings, resources)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
         worker, watchdog = None, Watchdog(settings.batch_seconds)
         if settings.worker_enabled:
+            metrics.watch_gpus()
             worker = BatchProcessor.with_resources(
                 resources,
                 open_processor or model_opener(settings),

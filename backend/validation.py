@@ -27,6 +27,7 @@ from backend.errors import (
     InvalidLabel,
     InvalidObjects,
     InvalidOctreeResolution,
+    InvalidOutline,
     InvalidParameter,
     InvalidPlace,
     InvalidPreview,
@@ -72,6 +73,7 @@ from backend.limits import (
     DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
     DEFAULT_OBJECTS,
+    DEFAULT_OUTLINE,
     DEFAULT_PLACE,
     DEFAULT_QUALITY,
     DEFAULT_SCALE_MM,
@@ -84,6 +86,7 @@ from backend.limits import (
     Compression,
     MeshFormat,
     ObjectChoice,
+    OutlineMode,
     Place,
     Upright,
     ViewName,
@@ -101,6 +104,7 @@ _ERRORS: Mapping[str, type[InvalidParameter]] = {
     "target_faces": InvalidTargetFaces,
     "remove_background": InvalidBackgroundMode,
     "objects": InvalidObjects,
+    "outline": InvalidOutline,
     "color": InvalidColor,
     "scale_mm": InvalidScale,
     "place": InvalidPlace,
@@ -160,6 +164,11 @@ class GenerationFields(BaseModel):
     )
     objects: ObjectChoice = Field(
         default=DEFAULT_OBJECTS, description="Whether all objects of image and mesh are kept, or the largest alone."
+    )
+    outline: OutlineMode = Field(
+        default=DEFAULT_OUTLINE,
+        description="Whether the mesh is made to end where the picture's outline does; only models whose shapes lie as "
+        "the camera saw them can, as the demo's do.",
     )
     color: ColorMode = Field(
         default=DEFAULT_COLOR,
@@ -231,6 +240,7 @@ class GenerationRequest(BaseModel):
     scale_mm: Annotated[float, BeforeValidator(scale_of_old), Field(gt=0, le=MAX_SCALE_MM)]
     acceleration: Acceleration = DEFAULT_ACCELERATION
     objects: ObjectChoice = DEFAULT_OBJECTS
+    outline: OutlineMode = DEFAULT_OUTLINE
     color: ColorMode = DEFAULT_COLOR
     place: Place = DEFAULT_PLACE
     upright: Upright = DEFAULT_UPRIGHT
@@ -276,7 +286,9 @@ class GenerationRequest(BaseModel):
             self.octree_resolution,
             self.acceleration,
         )
-        return ImageOptions(generation, self.seed, self.target_faces, self.remove_background, self.objects)
+        return ImageOptions(
+            generation, self.seed, self.target_faces, self.remove_background, self.objects, self.outline
+        )
 
     def workload(self, steps: int) -> Workload:
         """Return what decides how long the job takes, with so many steps."""
@@ -392,6 +404,7 @@ def resolve(
         scale_mm=fields.scale_mm,
         acceleration=fields.acceleration,
         objects=fields.objects,
+        outline=fields.outline,
         color=fields.color,
         place=fields.place,
         upright=fields.upright,

@@ -364,6 +364,8 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        # It is looked for on either side of the command.
+        sub.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         return sub
 
     generate = command("generate", _generate, "make the mesh of one picture")
@@ -397,13 +399,8 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
         command("status", _status, "show a job or batch"),
         command("cancel", _cancel, "cancel a job or batch"),
     )
-    events = command("events", _events, "show each state of a job or batch as it comes, until it has finished")
-    preview = command("preview", _preview, "fetch the picture of a finished job's mesh")
-    preview.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
-    mcp = command("mcp", _mcp, "speak the Model Context Protocol on standard input and output, for a host to start")
-    folder_help = "pictures below this folder may be named by their paths; repeat it for more (default: none)"
-    mcp.add_argument("--folder", type=Path, action="append", default=[], metavar="FOLDER", help=folder_help)
-    for sub in (wait, status, cancel, events, preview):
+    _add_listening(command)
+    for sub in (wait, status, cancel):
         sub.add_argument("id", help="a job's or batch's id")
     jobs = command("jobs", _jobs, "list this agent's jobs, newest first")
     jobs.add_argument("--limit", type=int, metavar="N", help="1 to 100 (default: 20)")
@@ -414,3 +411,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
+
+
+def _add_listening(command: Callable[..., argparse.ArgumentParser]) -> None:
+    events = command("events", _events, "show each state of a job or batch as it comes, until it has finished")
+    preview = command("preview", _preview, "fetch the picture of a finished job's mesh")
+    preview.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
+    mcp = command("mcp", _mcp, "speak the Model Context Protocol on standard input and output, for a host to start")
+    folder_help = "pictures below this folder may be named by their paths; repeat it for more (default: none)"
+    mcp.add_argument("--folder", type=Path, action="append", default=[], metavar="FOLDER", help=folder_help)
+    for sub in (events, preview):
+        sub.add_argument("id", help="a job's or batch's id")

@@ -25,6 +25,7 @@ FIELDS = (
     "scale_mm",
     "octree_resolution",
     "objects",
+    "outline",
     "color",
     "place",
     "upright",
@@ -61,6 +62,11 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100)")
     add("--octree-resolution", type=int, metavar="R", help="cells a side, in place of what quality says")
     add("--objects", choices=("all", "largest"), help="which pieces are kept (default: all)")
+    add(
+        "--outline",
+        choices=("auto", "off"),
+        help="whether the mesh ends where the picture's outline does (default: auto)",
+    )
     add("--color", choices=("auto", "none", "vertex", "texture"), help="colours from the picture (default: auto)")
     add("--place", choices=("ground", "center", "as_is"), help="where the mesh lies (default: ground)")
     add("--upright", choices=("auto", "off"), help="whether a mesh that leans is levelled (default: auto)")

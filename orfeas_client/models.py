@@ -33,6 +33,7 @@ class Fields(TypedDict, total=False):
     scale_mm: float
     octree_resolution: int
     objects: str
+    outline: str
     color: str
     place: str
     upright: str

@@ -84,7 +84,9 @@ def test_other_methods_are_told_which_there_are(service: AgentService, method: s
     assert response.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("path", ["/", "/api", API, f"{API}/", f"{API}/nothing", f"{API}/health/", "/docs/other.js"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api", API, f"{API}/", f"{API}/nothing", f"{API}/health/", "/docs/other.js"]
+)
 def test_what_is_nowhere_is_not_found(service: AgentService, path: str) -> None:
     assert refused(service.app.test_client().get(path)) == (404, "NOT_FOUND")
 

@@ -197,6 +197,7 @@ def test_options_reach_the_model_and_images_come_in_batches(shell: Shell) -> Non
         "remove_background": "never",
         "acceleration": "fast",
         "objects": "all",
+        "outline": "auto",
     }
 
 

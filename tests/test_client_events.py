@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from orfeas_client import AgentClient, Job
+from orfeas_client.cli import run
 from orfeas_client.errors import NoEvents, NothingToLink, ServiceRefused
 from orfeas_client.event_lines import ServerEvent, read_events
 from tests.support.agent_service import AgentService, agent_service
@@ -69,6 +71,19 @@ def test_a_job_that_is_not_there_is_named(line: ServedJobs) -> None:
     with client_of(line) as client, pytest.raises(ServiceRefused) as refusal:
         client.wait("0" * 32)
     assert (refusal.value.code, refusal.value.job_id) == ("JOB_NOT_FOUND", "0" * 32)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_json_may_be_asked_for_on_either_side(
+    line: ServedJobs, after: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job_id = line.job()
+    line.store.cancel(job_id, line.agent_id)
+    options = ["--url", f"http://127.0.0.1:{line.server.port}", "--agent-id", "ann", "--api-key", line.key]
+    asked = ["events", job_id]
+    # What was cancelled is no success.
+    assert run([*options, *asked, "--json"] if after else [*options, "--json", *asked], {}) == 1
+    assert json.loads(capsys.readouterr().out)["status"] == "cancelled"
 
 
 def test_a_restart_is_sat_out(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_worker_without_celery_says_what_to_install(
     monkeypatch.setitem(sys.modules, "celery", None)
     monkeypatch.setitem(sys.modules, "billiard.util", None)
     assert run(["worker"], {}) == 2
-    assert capsys.readouterr().err.endswith(": pip install 'orfeas[cluster]'\n")
+    assert capsys.readouterr().err.endswith(": run `make cluster` in a checkout, or pip install 'orfeas[cluster]'.\n")
 
 
 def test_pre_commit_runs_what_make_lint_runs() -> None:

@@ -10,8 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from backend.config import Settings, is_loopback, settings_table
+from backend.config import Settings, is_loopback, secret_variables, settings_table
 from backend.errors import ConfigurationError
+
+SECRETS = {
+    "DATABASE_URL": "postgresql://u:secret-1@h/n",
+    "NONCE_STORE": "redis://:secret-2@h/0",
+    "METRICS_TOKEN": "secret-3-of-sixteen",
+    "RATE_LIMIT_STORAGE_URL": "redis://:secret-4@h/0",
+    "CELERY_BROKER_URL": "redis://:secret-5@h/1",
+}
+NAMES = {
+    "database_url": "DATABASE_URL",
+    "nonce_store": "NONCE_STORE",
+    "metrics_token": "METRICS_TOKEN",
+    "rate_limit_storage": "RATE_LIMIT_STORAGE_URL",
+    "broker_url": "CELERY_BROKER_URL",
+}
 
 
 def test_defaults_serve_this_machine_only_and_need_signatures() -> None:
@@ -184,3 +199,41 @@ def test_table_names_every_setting_with_its_true_default() -> None:
 def test_guard_and_its_command_line_import_no_torch() -> None:
     program = "import sys, backend.agent_auth, backend.auth.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603
+
+
+def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
+    """As Docker, Kubernetes and systemd hand them over."""
+    given = {}
+    for variable in secret_variables():
+        (tmp_path / variable).write_text(f"{SECRETS[variable]}\n")
+        given[f"{variable}_FILE"] = str(tmp_path / variable)
+    settings = Settings.from_environment(given)
+    told = {variable: vars(settings)[name] for name, variable in NAMES.items()}
+    assert {variable: told[variable] for variable in SECRETS} == SECRETS
+    assert not any(secret in repr(settings) for secret in SECRETS.values())
+
+
+def test_every_setting_that_may_hold_a_secret_may_stand_in_a_file() -> None:
+    assert set(secret_variables()) == set(SECRETS)
+    assert [name for name in SECRETS if f"`{name}_FILE`" not in settings_table()] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "sentence"),
+    [
+        (None, {}, "cannot be read (No such file or directory)"),
+        (b"\xff\xfe", {}, "it is no text"),
+        (b" \n", {}, "which is empty"),
+        (b"x" * 70_000, {}, "which is too long"),
+        (b"sixteen-letters-or", {"METRICS_TOKEN": "another-sixteen-letters"}, "are both set: remove one"),
+    ],
+)
+def test_a_secret_that_cannot_be_read_stops_the_start(
+    content: bytes | None, given: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "token").write_bytes(content)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.from_environment({**given, "METRICS_TOKEN_FILE": str(tmp_path / "token")})
+    assert sentence in caught.value.message
+    assert "METRICS_TOKEN_FILE" in caught.value.message

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import backend
 from backend.auth.agents_file import add_agent
 from backend.config import Settings, is_loopback, settings_table
 from backend.errors import ConfigurationError
@@ -69,8 +70,26 @@ def call(script: Path, *arguments: str, environ: dict[str, str]) -> subprocess.C
 
 
 def test_the_base_is_nvidias_and_pinned_to_one_release() -> None:
-    (base,) = image_tree.of("FROM")
-    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d\d\.04", base.text)
+    base, packages, last = (stage.text for stage in image_tree.of("FROM"))
+    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d\d\.04 AS base", base)
+    assert (packages, last) == ("base AS packages", "base")
+
+
+def test_packages_come_from_a_stage_of_their_own() -> None:
+    names = [(one.name, one.text.split()[0]) for one in image_tree.instructions()]
+    last = names[len(names) - names[::-1].index(("FROM", "base")) :]
+    assert ("COPY", "--from=packages") in last
+    assert ("RUN", "docker/install-python.sh") not in last
+    compilers = re.compile(r"\b(gcc|g\+\+|clang|build-essential|make|cmake|nvcc)\b")
+    assert [path.name for path in SCRIPTS if compilers.search(path.read_text())] == []
+
+
+def test_labels_say_which_image_it_is() -> None:
+    (label,) = image_tree.of("LABEL")
+    told = dict(word.removeprefix("org.opencontainers.image.").split("=", 1) for word in label.words)
+    assert told["version"] == backend.__version__
+    assert image_tree.of("FROM")[0].text.split()[0] in told["base.name"]
+    assert told["licenses"] == "Apache-2.0"
 
 
 def test_the_service_runs_as_a_fixed_user_without_rights() -> None:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
+import backend
 from backend.auth.agents_file import add_agent, set_enabled
 from backend.cli import doctor
-from backend.cli.doctor import clock, machine, ports, stores
+from backend.cli.doctor import clock, machine, parts, ports, stores
 from backend.cli.doctor.checks import Check, WrongError, examine
 from backend.cli.doctor.environment import near_misses, read_settings
 from backend.config import Settings
 from backend.errors import AgentsFileError, CheckpointNotFound, ConfigurationError
 from backend.storage.database import Database
+from benchmarks.support.ports import free_port
 from benchmarks.support.redis import RedisServer
 from tests.support.s3 import S3Server
 from tests.support.store_backends import fresh_database
@@ -421,3 +426,84 @@ def test_real_servers_tell_their_time(url: str, tmp_path: Path, redis_server: Re
     told = clock.look_at_clock(settings)
     assert "Redis at 127.0.0.1:" in told
     assert ("the database" in told) == url.startswith("postgresql")
+
+
+# What one part needs
+
+
+def test_a_part_is_looked_at_by_itself(tmp_path: Path) -> None:
+    read = read_settings({"ORFEAS_DATA_DIR": str(tmp_path)})
+    named = {part: {check.name for check in doctor.checks(read, part)} for part in doctor.PARTS}
+    every = {check.name for check in doctor.checks(read)}
+    assert set().union(*named.values()) - every == {"broker", "programs", "proxy"}
+    assert "torch" not in named["web"]
+    assert {"device", "broker"} <= named["worker"]
+
+
+def test_a_worker_without_a_broker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "CELERY_BROKER_URL" in wrong(lambda: parts.look_at_broker(Settings()))
+    assert "wakes it" in parts.look_at_broker(Settings(broker_url="redis://127.0.0.1/0"))
+    monkeypatch.setitem(sys.modules, "celery", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "celery" else True)
+    assert "celery are missing: run `make cluster`" in wrong(lambda: parts.look_at_broker(Settings()))
+
+
+def test_programs_that_copy_the_database_are_looked_for(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data_dir=tmp_path, database_url=url)
+    if url.startswith("sqlite"):
+        assert "without any other program" in parts.look_at_backup_programs(settings)
+        return
+    assert "pg_dump and pg_restore are there" in parts.look_at_backup_programs(settings)
+    (tmp_path / "pg_dump").write_text("#!/bin/sh\necho pg_dump 9.6\n")
+    (tmp_path / "pg_dump").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert "is of version 9, the server of" in wrong(lambda: parts.look_at_backup_programs(settings))
+    (tmp_path / "pg_dump").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "pg_dump is not here" in wrong(lambda: parts.look_at_backup_programs(settings))
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, dict[str, tuple[int, object]]]]:
+    """Be a proxy: its address, and what it answers by path, which the test changes."""
+    answers: dict[str, tuple[int, object]] = {
+        "/api/agent/health": (200, {"version": backend.__version__}),
+        "/api/agent/me": (401, {"code": "AUTH_MISSING"}),
+        "/metrics": (403, {}),
+    }
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, told = answers[self.path]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(told).encode())
+
+        def log_message(self, format: str, *values: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", answers
+        server.shutdown()
+        thread.join()
+
+
+def test_the_way_through_the_proxy_is_tried(proxy: tuple[str, dict[str, tuple[int, object]]]) -> None:
+    address, answers = proxy
+    settings = Settings(public_url=address)
+    assert "leads here" in parts.look_at_proxy(settings)
+    for path, answer, sentence in (
+        ("/api/agent/me", (404, "no"), "see that /api is passed on"),
+        ("/metrics", (200, "orfeas_"), "is shown to whoever asks"),
+        ("/api/agent/health", (200, {"version": "9"}), "leads to version 9"),
+        ("/api/agent/health", (200, "hello"), "something else than ORFEAS"),
+    ):
+        answers[path] = answer
+        assert sentence in wrong(lambda: parts.look_at_proxy(settings))
+    assert "PUBLIC_URL is not set" in wrong(lambda: parts.look_at_proxy(Settings()))
+    away = Settings(public_url=f"http://127.0.0.1:{free_port()}")
+    assert "does not answer (ConnectionError)" in wrong(lambda: parts.look_at_proxy(away))

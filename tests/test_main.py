@@ -38,6 +38,10 @@ ROUTES = {
     "/docs",
     "/docs/<name>",
     "/metrics",
+    "/",
+    "/studio",
+    "/studio/<path:name>",
+    "/studio/session",
 }
 
 
@@ -93,7 +97,7 @@ def test_development_server_serves_and_stops(tmp_path: Path) -> None:
             "/api/agent/jobs?label=%C3%A9",
         ):
             assert server.ask(raw_request("GET", target, signed(key, target))).status == 200
-        assert server.ask(raw_request("GET", "/", {})).refusal == (404, "NOT_FOUND")
+        assert server.ask(raw_request("GET", "/nowhere", {})).refusal == (404, "NOT_FOUND")
         server.process.terminate()
         assert server.ended() == 0
     assert "for development only" in server.output

@@ -11,6 +11,7 @@ from backend.api.error_reference import JOBS
 from backend.errors import NoForeground, StoreUnavailable
 from backend.jobs.health import Health
 from backend.jobs.models import QueueCounts
+from backend.jobs.webhooks import Backlog
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.telemetry.service_metrics import ServiceMetrics
 from backend.telemetry.worker_metrics import PrometheusMetrics
@@ -157,6 +158,17 @@ def test_runs_that_died_and_jobs_that_waited_too_long_are_counted(tmp_path: Path
     assert metric(text, "orfeas_runs_total", outcome="DIED") == 1
     assert metric(text, "orfeas_job_failures_total", code="GENERATION_FAILED") == 1
     assert metric(text, "orfeas_job_failures_total", code="EXPIRED") == 1
+
+
+def test_webhooks_that_nobody_sends_are_seen(tmp_path: Path) -> None:
+    with agent_service(tmp_path) as service:
+        now, metrics = service.clock(), ServiceMetrics()
+        backlog = Backlog(2, now - START_MINUTES)
+        metrics.watch(lambda: Health(QueueCounts(0, 0, None), ()), service.clock, lambda: backlog)
+        text = metrics.exposition()
+        assert metric(scraped(service), "orfeas_webhooks_pending") == 0
+    assert metric(text, "orfeas_webhooks_pending") == 2
+    assert metric(text, "orfeas_webhooks_overdue_seconds") == 300
 
 
 @pytest.mark.parametrize("waiting", [0, 3])

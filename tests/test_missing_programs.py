@@ -16,6 +16,7 @@ SCRIPTS = [
     ROOT / "benchmarks" / "support" / "install.sh",
     ROOT / "benchmarks" / "support" / "install-readers.sh",
     ROOT / "tests" / "support" / "install-recipe-tools.sh",
+    ROOT / "tests" / "support" / "install-browser.sh",
 ]
 TEST = """
 import pytest

@@ -59,6 +59,7 @@ def running(tmp_path: Path) -> Iterator[AgentService]:
         (field("format", "glb,fbx"), "INVALID_FORMAT"),
         (field("octree_resolution", "513"), "INVALID_OCTREE_RESOLUTION"),
         (field("objects", "each"), "INVALID_OBJECTS"),
+        (field("outline", "on"), "INVALID_OUTLINE"),
         (field("color", "red"), "INVALID_COLOR"),
         (field("place", "floor"), "INVALID_PLACE"),
         (field("upright", "on"), "INVALID_UPRIGHT"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +185,12 @@ def test_the_true_mesh_scores_full_marks() -> None:
         Image.new("RGBA", (8, 8)),
         shadow.mask,
         shadow.span,
-        Solid(inside_of(mesh), surface, (1.8, 1.8, 1.8)),
+        Solid(inside_of(mesh), surface, (1.8, 1.8, 1.8), metrics.steep_share(surface / 0.9)),
     )
     found = score(task, result_of(mesh))
     assert (found.iou, found.silhouette, found.fullness) == (1.0, 1.0, 1.0)
+    assert (found.side, found.true_steep) == (1.0, pytest.approx(math.sin(math.radians(3)), abs=0.01))
+    assert found.steep == pytest.approx(found.true_steep, abs=0.01)
     assert (found.watertight, found.pieces, found.faces) == (True, 1, len(mesh.faces))
     assert found.true_depth == 1.0
     assert found.chamfer == pytest.approx(0.017, abs=0.003)
@@ -208,6 +212,8 @@ def test_flat_and_broken_meshes_are_distinguished_from_the_truth() -> None:
     assert pieces.watertight
     torn = score(task, result_of(trimesh.Trimesh(whole.vertices, whole.faces[1:], process=False)))
     assert not torn.watertight
+    tower = score(task, result_of(box((-0.2, -0.2, -0.9), (0.2, 0.2, 0.9))))
+    assert tower.steep == pytest.approx(0.9)
     summary = summarise([slab, pieces, torn])
     assert (summary.round_count, summary.slabs) == (3, 2)
     assert summary.one_piece == pytest.approx(2 / 3)
@@ -379,12 +385,38 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     )
     for one, many in zip(alone.shapes.scores, results.shapes.scores, strict=True):
         assert one.iou == pytest.approx(many.iou, abs=0.01)
+    assert results.plain is None, "the golden checkpoint's shapes follow no outline"
     report.write_results(results, tmp_path)
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
     assert "| IoU, held-out shapes | ≥ 0.75 |" in page
     assert "| IoU of the VAE alone, given the true surface | — | 0.910 |" in page
     assert "Steps 2, guidance 1, resolution 16" in page
     assert (tmp_path / "contact_sheet.png").stat().st_size < 3_000_000
+
+
+def test_the_outline_is_compared_with_none() -> None:
+    scores = (Score("a", "x", 0.9, True, 1, iou=0.7, side=0.8, steep=0.04, true_steep=0.03),)
+    runs = report.Run(scores, ()), report.Run((replace(scores[0], silhouette=0.5),), ())
+    plain = report.Plain((replace(scores[0], silhouette=0.6),), (replace(scores[0], silhouette=0.4),))
+    results = report.Results(
+        "demo",
+        date(2026, 1, 1),
+        "here",
+        10,
+        2.0,
+        96,
+        1,
+        0,
+        *runs,
+        sweep=(),
+        chamfer_floor=0.01,
+        vae_iou=None,
+        plain=plain,
+    )
+    section = report.outline_section(results, plain)
+    assert "| 1 shapes | auto | 0.700 | 0.900 | 0.900 | 0.800 | 4.0 % |" in section
+    assert "| 1 pictures | off | 0.700 | 0.400 |" in section
+    assert "3.0 % of the true shapes'" in section
 
 
 def test_a_sweep_reports_every_pair_of_steps_and_guidance(

@@ -20,6 +20,7 @@ from backend.errors import (
     InvalidGuidance,
     InvalidObjects,
     InvalidOctreeResolution,
+    InvalidOutline,
     InvalidParameter,
     InvalidPlace,
     InvalidPreview,
@@ -62,6 +63,7 @@ def test_every_field_may_be_left_out() -> None:
     assert (fields.steps, fields.guidance_scale, fields.seed, fields.octree_resolution) == (None, None, None, None)
     assert (fields.target_faces, fields.scale_mm, fields.acceleration) == (None, 100, "none")
     assert (fields.objects, fields.color, fields.place, fields.upright) == ("all", "auto", "ground", "auto")
+    assert fields.outline == "auto"
     assert (fields.compress, fields.preview, fields.turntable) == ("none", True, False)
 
 
@@ -78,6 +80,7 @@ def test_every_field_is_read() -> None:
         scale_mm="120.5",
         acceleration="balanced",
         objects="largest",
+        outline="off",
         color="vertex",
         place="as_is",
         upright="off",
@@ -100,6 +103,7 @@ def test_every_field_is_read() -> None:
         scale_mm=120.5,
         acceleration="balanced",
         objects="largest",
+        outline="off",
         color="vertex",
         place="as_is",
         upright="off",
@@ -181,6 +185,7 @@ NO_NUMBER = (
         ("guidance_scale", InvalidGuidance, ("-0.001", "20.001", "1" * 400, *NO_NUMBER)),
         ("scale_mm", InvalidScale, ("0", "-0", "-1", "0.0999", "10000.1", "1e-999", *NO_NUMBER)),
         ("objects", InvalidObjects, ("", "All", "each", "1")),
+        ("outline", InvalidOutline, ("", "on", "Auto", "true")),
         ("color", InvalidColor, ("", "Auto", "true", "red")),
         ("place", InvalidPlace, ("", "Ground", "as is", "floor")),
         ("upright", InvalidUpright, ("", "on", "true", "false")),
@@ -380,9 +385,9 @@ def test_a_request_becomes_the_options_of_its_image() -> None:
     assert silent == ImageOptions(GenerationOptions(25, 4.5, 128), 7, 10_000)
     asked = request(
         quality="4", steps="33", guidance_scale="0", acceleration="fast", seed="8", target_faces="500",
-        remove_background="never", objects="largest",
+        remove_background="never", objects="largest", outline="off",
     ).options(defaults)  # fmt: skip
-    assert asked == ImageOptions(GenerationOptions(33, 0.0, 256, "fast"), 8, 500, "never", "largest")
+    assert asked == ImageOptions(GenerationOptions(33, 0.0, 256, "fast"), 8, 500, "never", "largest", "off")
 
 
 def test_steps_that_were_asked_for_are_taken() -> None:
@@ -400,6 +405,7 @@ def test_jobs_run_together_when_model_resolution_steps_and_guidance_agree() -> N
         request(scale_mm="5"),
         request(remove_background="never"),
         request(objects="largest"),
+        request(outline="off"),
         request(color="none", place="as_is", upright="off"),
         request(compress="meshopt", preview="false", turntable="true"),
         request(octree_resolution="384"),

@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeResult, StageSeconds
+from backend.limits import DEFAULT_OUTLINE, OutlineMode
 from training.contact_sheet import Exhibit
 from training.dataset import ShapeDataset
 from training.held_out_images import HeldOutImage, held_out_images
 from training.metrics import chamfer
-from training.report import Results, Run, SweepRow, write_results
+from training.report import Plain, Results, Run, SweepRow, write_results
 from training.scoring import Score, score
 from training.tasks import Task, evenly, image_tasks, one_of_each, shape_tasks, true_surface
 
@@ -46,6 +47,7 @@ class Choices:
     octree_resolution: int = 96
     batch_size: int = 16
     seed: int = 0
+    outline: OutlineMode = DEFAULT_OUTLINE
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.seed < 0:
@@ -78,6 +80,14 @@ def evaluate(
         shapes = run(pipeline, shape_tasks(data, range(count)), choices, set(one_of_each(kinds, EXHIBITS)), bar)
     with progress("pictures", len(of_images)) as bar:
         drawn = run(pipeline, of_images, choices, set(evenly(len(of_images), EXHIBITS)), bar)
+    plain = None
+    if pipeline.config.defaults.view_aligned and choices.outline != "off":
+        without = replace(choices, outline="off")
+        with progress("without the outline", count + len(of_images)) as bar:
+            plain = Plain(
+                run(pipeline, shape_tasks(data, range(count)), without, frozenset(), bar).scores,
+                run(pipeline, of_images, without, frozenset(), bar).scores,
+            )
     rows: tuple[SweepRow, ...] = ()
     if with_sweep:
         few = list(shape_tasks(data, evenly(count, SWEEP_SHAPES), dense=False))
@@ -94,6 +104,7 @@ def evaluate(
         first_seed=choices.seed,
         shapes=shapes,
         images=drawn,
+        plain=plain,
         sweep=rows,
         chamfer_floor=chamfer_floor(data, evenly(count, FLOOR_SHAPES)),
         vae_iou=vae_iou,
@@ -132,6 +143,7 @@ def make(pipeline: Hunyuan3DShapePipeline, batch: Sequence[Task], choices: Choic
         seeds=[choices.seed + first + k for k in range(len(batch))],
         octree_resolution=choices.octree_resolution,
         remove_background="never",
+        outline=choices.outline,
     )
 
 

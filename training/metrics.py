@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 BOUNDS = 1.01
 IMAGE_HALF_WIDTH = 0.9 / 0.85
+STEEP_WITHIN = 3.0
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -152,6 +153,15 @@ def chamfer(found: Array, truth: Array) -> float:
     there = cKDTree(truth).query(found)[0].mean()
     back = cKDTree(found).query(truth)[0].mean()
     return float(there + back) / 2
+
+
+def steep_share(normals: Array, weights: Array | None = None) -> float:
+    """Return the share of a surface that stands within STEEP_WITHIN degrees of the viewing direction, 0 to 1.
+
+    normals : (P, 3) unit vectors. weights : (P,) areas; all alike when None.
+    """
+    steep = np.abs(normals[:, 2]) < math.sin(math.radians(STEEP_WITHIN))
+    return float(np.average(steep, weights=weights))
 
 
 def extent(vertices: Array) -> Sides:

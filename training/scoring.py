@@ -21,6 +21,7 @@ from training.metrics import (
     extent,
     iou,
     occupancy,
+    steep_share,
     surface_points,
 )
 from training.tasks import SURFACE_POINTS, Task
@@ -34,7 +35,8 @@ class Score:
     """What was measured of one result. A picture without a mesh scores 0 in both overlaps.
 
     sides : the mesh's extents; iou, chamfer, true_depth : only where the shape is known; fullness : of a round
-    thing, the mesh's mean span over the true one; None for the rest.
+    thing, the mesh's mean span over the true one; None for the rest. side : overlap of the silhouettes seen along x;
+    steep, true_steep : shares of mesh and true surface that stand along the viewing direction.
     """
 
     name: str
@@ -48,6 +50,9 @@ class Score:
     chamfer: float | None = None
     true_depth: float | None = None
     fullness: float | None = None
+    side: float | None = None
+    steep: float | None = None
+    true_steep: float | None = None
     error: str | None = None
 
 
@@ -57,7 +62,7 @@ class Summary:
 
     depth : the meshes' depth over the silhouette's larger side; true_depth : the same of the true shapes; depth_error :
     mean absolute difference of the two; fullness, slabs : of the round_count round things, how full they are and how
-    many came out flat; failed : no mesh at all.
+    many came out flat; failed : no mesh at all; worst : the poorest silhouette; side, steep, true_steep : as Score's.
     """
 
     count: int
@@ -73,6 +78,10 @@ class Summary:
     round_count: int
     fullness: float
     slabs: int
+    worst: float
+    side: float
+    steep: float
+    true_steep: float
 
 
 def score(task: Task, result: ShapeResult, seed: int = 0) -> Score:
@@ -81,13 +90,14 @@ def score(task: Task, result: ShapeResult, seed: int = 0) -> Score:
     if result.mesh is None:
         code = result.error.code if result.error else "UNKNOWN"
         found = 0.0 if task.solid else None
-        return Score(task.name, task.group, 0.0, False, 0, iou=found, true_depth=true_depth, error=code)
+        return Score(task.name, task.group, 0.0, False, 0, iou=found, side=found, true_depth=true_depth, error=code)
     facts = mesh_facts(result.mesh)
     vertices, faces = np.asarray(result.mesh.vertices, np.float64), np.asarray(result.mesh.faces, np.int64)
     sides = extent(vertices[np.unique(faces)])
-    distance = overlap = None
+    distance = overlap = side = None
     if task.solid is not None:
-        overlap = iou(occupancy(vertices, faces, len(task.solid.inside)), task.solid.inside)
+        inside = occupancy(vertices, faces, len(task.solid.inside))
+        overlap, side = iou(inside, task.solid.inside), iou(inside.any(axis=0), task.solid.inside.any(axis=0))
         if task.solid.surface is not None:
             points = surface_points(vertices, faces, SURFACE_POINTS, np.random.default_rng(seed))
             distance = chamfer(points, task.solid.surface)
@@ -104,6 +114,9 @@ def score(task: Task, result: ShapeResult, seed: int = 0) -> Score:
         chamfer=distance,
         true_depth=true_depth,
         fullness=None if task.span is None else shadow.span / task.span,
+        side=side,
+        steep=steep_share(result.mesh.face_normals, result.mesh.area_faces),
+        true_steep=task.solid.steep if task.solid else None,
     )
 
 
@@ -126,6 +139,10 @@ def summarise(scores: Sequence[Score]) -> Summary:
         round_count=len(fullness),
         fullness=_mean(fullness),
         slabs=sum(value < SLAB_BELOW for value in fullness),
+        worst=min(s.silhouette for s in scores),
+        side=_mean([s.side for s in scores]),
+        steep=_mean([s.steep for s in scores]),
+        true_steep=_mean([s.true_steep for s in scores]),
     )
 
 

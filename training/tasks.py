@@ -5,6 +5,7 @@ Knows the data set, the shape generator and the image processor's layout; nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from PIL import Image
 from backend.hunyuan3d.image.image_processor import ImageProcessor
 from training.dataset import ShapeDataset
 from training.held_out_images import HeldOutImage
-from training.metrics import BOUNDS, IMAGE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span
+from training.metrics import BOUNDS, IMAGE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span, steep_share
 from training.shapes.generator import KINDS, make_shape
 
 SURFACE_POINTS = 10_000
@@ -31,12 +32,14 @@ class Solid:
     """The true shape behind a picture.
 
     inside : (n, n, n) [x, y, z] at the cell centres of the box ±1.01; surface : (P, 3) points, uniform by area, or None
-    where the Chamfer distance is not asked for; sides : extents along x, y, z.
+    where the Chamfer distance is not asked for; sides : extents along x, y, z; steep : as metrics.steep_share, NaN
+    where nobody knows.
     """
 
     inside: Mask
     surface: Array | None
     sides: Sides
+    steep: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,8 @@ def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> 
         index = np.array([row], np.int64)
         seed, kind = int(data.column("seed", index)[0]), KINDS[int(data.column("kind", index)[0])]
         pixels = np.asarray(data.column("picture", index)[0, 0], np.uint8)
-        stored = np.asarray(data.column("surface", index)[0, :, :3], np.float64)
+        surface = np.asarray(data.column("surface", index)[0], np.float64)
+        stored, normals = surface[:, :3], surface[:, 3:6]
         inside = data.occupancy(index)[0]
         yield Task(
             name=f"{kind} {seed}",
@@ -72,7 +76,7 @@ def shape_tasks(data: ShapeDataset, rows: Iterable[int], dense: bool = True) -> 
             image=Image.fromarray(pixels),
             shadow=pixels[..., 3] >= 128,
             span=span_if_round(inside),
-            solid=Solid(inside, true_surface(seed, stored) if dense else None, extent(stored)),
+            solid=Solid(inside, true_surface(seed, stored) if dense else None, extent(stored), steep_share(normals)),
         )
 
 

@@ -35,6 +35,8 @@ REQUESTS: Mapping[str, str] = {
     "OPERATION_NOT_ALLOWED": f"{_OPERATOR} to grant `details.operation`.",
     "LINK_INVALID": "Take `signed_url` as it is, from a new answer about the job; a link is good for GET and HEAD.",
     "LINK_EXPIRED": "Ask for the job's status: its `signed_url` is a new one.",
+    "STUDIO_CODE_INVALID": "Print another with `orfeas studio` on the service's machine: it is good once, for ten "
+    "minutes, and ends the one before; or sign in with an agent's id and key.",
     "HTTPS_REQUIRED": f"Call over https, or sign the request. {_OPERATOR}: the proxy that ends TLS belongs into "
     "TRUSTED_PROXIES and sends `X-Forwarded-Proto`.",
     "QUOTA_EXCEEDED": f"Wait `Retry-After` seconds, or: {_OPERATOR.lower()} for a larger `daily_jobs`.",
@@ -73,6 +75,7 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_SEED": f"{_FIELD}.",
     "INVALID_OCTREE_RESOLUTION": f"{_FIELD}.",
     "INVALID_OBJECTS": f"{_FIELD}.",
+    "INVALID_OUTLINE": f"{_FIELD}.",
     "INVALID_COLOR": f"{_FIELD}.",
     "INVALID_PLACE": f"{_FIELD}.",
     "INVALID_UPRIGHT": f"{_FIELD}.",

@@ -104,28 +104,40 @@ _PAGE = """\
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>ORFEAS API</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/docs.css">
 </head>
 <body>
+<div class="who-signs">
+<form id="sign-in" hidden>
+<span>To try the calls, sign as</span>
+<label>Agent <input id="agent" autocomplete="username" required></label>
+<label>Key <input id="key" type="password" autocomplete="off" required></label>
+<label><input id="keep" type="checkbox"> Stay signed in</label>
+<button>Sign in</button>
+</form>
+<p id="signed-in" hidden>Calls are signed as <b id="who"></b> <button id="leave" type="button">Sign out</button></p>
+<p id="no-signing" hidden>This browser cannot sign over plain http: open this page over https.</p>
+</div>
 <div id="page"></div>
 <script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
+<script type="module" src="docs/docs.js"></script>
 </body>
 </html>
-"""
-# A page cannot sign, so it offers nothing to be sent.
-_START = """\
-window.onload = () => SwaggerUIBundle({url: "openapi.json", dom_id: "#page", supportedSubmitMethods: []});
 """
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-_ASSETS: Mapping[str, tuple[str, str]] = {
-    "swagger-ui.css": ("css", "text/css; charset=utf-8"),
-    "swagger-ui-bundle.js": ("js", "text/javascript; charset=utf-8"),
+_CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
+_SWAGGER: Mapping[str, tuple[str, str]] = {"swagger-ui.css": ("css", _CSS), "swagger-ui-bundle.js": ("js", _JS)}
+_OWN: Mapping[str, str] = {
+    "docs.css": _CSS,
+    **dict.fromkeys(("docs.js", "credentials.js", "form.js", "signing.js"), _JS),
 }
+"""Files of the studio's page that this one runs, too: it signs as that does."""
 
 
 def answered(
@@ -227,11 +239,12 @@ def document_pages(document: bytes) -> Blueprint:
         return Response(_PAGE, content_type="text/html; charset=utf-8", headers={"Content-Security-Policy": _POLICY})
 
     def asset(name: str) -> Response:
-        if name == "start.js":
-            return Response(_START, content_type="text/javascript; charset=utf-8")
-        if name not in _ASSETS:
+        if name in _OWN:
+            own = files("backend.studio").joinpath("page", name).read_bytes()
+            return Response(own, content_type=_OWN[name], headers={"Cache-Control": "no-cache"})
+        if name not in _SWAGGER:
             raise EndpointNotFound
-        folder, content_type = _ASSETS[name]
+        folder, content_type = _SWAGGER[name]
         content = files("flask_openapi3_swagger").joinpath("templates", "swagger", folder, name).read_bytes()
         return Response(content, content_type=content_type, headers={"Cache-Control": "max-age=3600"})
 

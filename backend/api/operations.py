@@ -87,6 +87,7 @@ _FORM = (
     errors.InvalidTargetFaces,
     errors.InvalidOctreeResolution,
     errors.InvalidObjects,
+    errors.InvalidOutline,
     errors.InvalidColor,
     errors.InvalidPlace,
     errors.InvalidUpright,

@@ -15,12 +15,17 @@ from typing import Protocol
 
 from flask import Flask, Response, g, request
 
-from backend.telemetry.logs import log_request
+from backend.auth.agents import AgentConfig
+from backend.telemetry.logs import log_request, logged_jobs
+from backend.telemetry.tracing import RequestTrace, Traces
 
 REQUEST_ID_HEADER = "X-Request-ID"
 
 WAITING = "orfeas.waiting"
 """Where the server's own way to wait stands in the environment of a request; see `waiting`."""
+
+ARRIVAL = "orfeas.arrival"
+"""Where the server says in the environment when a request's head was whole (time.monotonic), and if it is small."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADERS = {
@@ -41,10 +46,14 @@ class RequestCounter(Protocol):
     def request_answered(self, route: str, method: str, status: int, code: str, seconds: float) -> None:
         """Count an answer; route : the rule it matched, "" for none; code : the error's, "" for none."""
 
+    def answer_began(self, *, small: bool, seconds: float) -> None:
+        """Count that an answer began so long after its request was there; small : as serve.exchange.is_small says."""
 
-def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Pattern[str]) -> None:
+
+def give_requests_context(app: Flask, counter: RequestCounter, traces: Traces, covered: re.Pattern[str]) -> None:
     """Give each request its id, its headers and its line in the log; needed before the guard's init_app.
 
+    traces : take in each request that is no probe
     covered : matches the start of the paths whose answers get them
     """
 
@@ -52,6 +61,9 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
         g.request_id = _request_id()
         g.request_began = time.monotonic()
         log_request(g.request_id)
+        # Machines that look whether we live would drown all other traces.
+        is_probe = any(part in request.path for part in _PROBES)
+        g.trace = None if is_probe else traces.begin_request(request.headers.get)
 
     def finish(response: Response) -> Response:
         if not covered.match(request.path):
@@ -64,6 +76,7 @@ def give_requests_context(app: Flask, counter: RequestCounter, covered: re.Patte
 
     def end(_error: BaseException | None) -> None:
         log_request("")
+        _end_trace("request", 500)
 
     app.before_request(begin)
     app.after_request(finish)
@@ -106,7 +119,12 @@ def _note(response: Response, counter: RequestCounter) -> None:
     route = rule.rule if rule is not None else ""
     code = g.pop("error_code", "")
     counter.request_answered(route, request.method, response.status_code, code, seconds)
+    if arrival := request.environ.get(ARRIVAL):
+        arrived, small = arrival
+        counter.answer_began(small=small, seconds=time.monotonic() - arrived)
     agent = g.get("agent")
+    told = {"http.request.method": request.method, "http.route": route, "orfeas.code": code}
+    _end_trace(f"{request.method} {route}".strip(), response.status_code, **told, **_ids(agent))
     access_log.log(
         _level(route, response.status_code),
         "%s %s %d",
@@ -122,3 +140,18 @@ def _note(response: Response, counter: RequestCounter) -> None:
             "address": request.environ.get("REMOTE_ADDR", ""),
         },
     )
+
+
+def _ids(agent: AgentConfig | None) -> dict[str, str]:
+    return {
+        "orfeas.request_id": g.request_id,
+        "orfeas.agent": agent.agent_id if agent else "",
+        "orfeas.job_ids": " ".join(logged_jobs()),
+    }
+
+
+def _end_trace(name: str, status: int, **attributes: str) -> None:
+    """End the span of the request at hand, if it has one that goes on."""
+    trace: RequestTrace | None = g.pop("trace", None)
+    if trace is not None:
+        trace.end(name, status, attributes)

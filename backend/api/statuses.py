@@ -32,6 +32,7 @@ _STATUSES: Mapping[type[ServiceError], int] = {
     errors.StreamsUnsupported: 501,
     errors.LinkInvalid: 403,
     errors.LinkExpired: 403,
+    errors.StudioCodeInvalid: 403,
     errors.RateLimited: 429,
     errors.QuotaExceeded: 429,
     errors.BadRequest: 400,

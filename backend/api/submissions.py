@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 from backend.api.forms import read_form
@@ -30,6 +30,7 @@ from backend.jobs.submission import Bounds
 from backend.limits import ViewName
 from backend.services import AgentServices
 from backend.storage.files import discard
+from backend.telemetry.tracing import current_trace
 from backend.validation import (
     BatchFields,
     GenerateFields,
@@ -167,9 +168,10 @@ def put_in_queue(
     jobs : their images are stored; those of a request that was answered before are discarded
     Raises what JobStore.submit raises; the images stay then.
     """
+    trace = current_trace()
     submitted = services.store.submit(
         agent.internal_id,
-        jobs,
+        [replace(job, trace=trace) for job in jobs],
         queue_limit=services.settings.queue_limit,
         agent_limit=agent.max_active_jobs,
         daily_limit=agent.daily_jobs,

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backend.auth.clock_jumps import SignedAt, forgettable, require_no_jump_back
+from backend.auth.clock_jumps import JUMP, SignedAt, forgettable, require_no_jump_back
 from backend.errors import AuthUnavailable, StorageFull, StoreUnavailable
 from backend.jobs import expiry
 from backend.jobs.schema import nonces
@@ -56,6 +56,15 @@ class SqlNonceStore:
         except (StoreUnavailable, StorageFull) as error:
             raise AuthUnavailable from error
         return is_new
+
+    def refuse_before(self, time: datetime, tolerance: timedelta) -> None:
+        """Refuse requests that were signed before a time, whose nonces were lost: as if the clock had been set back.
+
+        tolerance : how far from the present a request's timestamp may be. Raises StoreUnavailable, StorageFull.
+        """
+        newest = time + tolerance + JUMP
+        with self._database.write() as connection:
+            self._note_newest(connection, newest)
 
     def prune(self, now: datetime, limit: int) -> int:
         """Remove up to limit nonces whose time is over; return how many. Raises StoreUnavailable, StorageFull.

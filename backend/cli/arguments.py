@@ -25,6 +25,7 @@ from backend.limits import (
     DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
     DEFAULT_OBJECTS,
+    DEFAULT_OUTLINE,
     DEFAULT_PLACE,
     DEFAULT_QUALITY,
     DEFAULT_SCALE_MM,
@@ -35,6 +36,7 @@ from backend.limits import (
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
     OBJECT_CHOICES,
+    OUTLINE_MODES,
     PLACES,
     UPRIGHTS,
     VIEWS,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         Compression,
         MeshFormat,
         ObjectChoice,
+        OutlineMode,
         Place,
         Upright,
         ViewName,
@@ -83,6 +86,7 @@ class CommandLine:
     remove_background: BackgroundMode
     acceleration: Acceleration
     objects: ObjectChoice
+    outline: OutlineMode
     color: ColorMode
     place: Place
     upright: Upright
@@ -142,6 +146,7 @@ _CHOICES: Mapping[str, tuple[Sequence[str], str]] = {
     "remove_background": (BACKGROUND_MODES, DEFAULT_BACKGROUND_MODE),
     "acceleration": (ACCELERATIONS, DEFAULT_ACCELERATION),
     "objects": (OBJECT_CHOICES, DEFAULT_OBJECTS),
+    "outline": (OUTLINE_MODES, DEFAULT_OUTLINE),
     "color": (COLOR_MODES, DEFAULT_COLOR),
     "place": (PLACES, DEFAULT_PLACE),
     "upright": (UPRIGHTS, DEFAULT_UPRIGHT),

@@ -30,7 +30,7 @@ from backend.limits import ViewName
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
     from backend.hunyuan3d.results import ShapeResult
-    from backend.limits import Acceleration, BackgroundMode, ObjectChoice
+    from backend.limits import Acceleration, BackgroundMode, ObjectChoice, OutlineMode
     from backend.rendering.contact_sheet import SheetRow
 
 ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
@@ -54,6 +54,7 @@ class Processor(Protocol):
         remove_background: BackgroundMode,
         acceleration: Acceleration,
         objects: ObjectChoice,
+        outline: OutlineMode,
         on_progress: Callable[[BatchProgress], None],
     ) -> Sequence[ShapeResult]: ...
 
@@ -249,6 +250,7 @@ def _call(
         remove_background=command.remove_background,
         acceleration=command.acceleration,
         objects=command.objects,
+        outline=command.outline,
         on_progress=on_progress,
     )
 

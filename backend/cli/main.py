@@ -52,7 +52,10 @@ def _worker(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
     try:
         from backend.worker import main
     except ModuleNotFoundError as missing:
-        sys.stderr.write(f"A worker needs the package {missing.name}: pip install 'orfeas[cluster]'\n")
+        sys.stderr.write(
+            f"A worker needs the package {missing.name}: run `make cluster` in a checkout, or pip install "
+            "'orfeas[cluster]'.\n"
+        )
         return 2
     return main()
 
@@ -89,10 +92,28 @@ def _webhooks(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return run(arguments, environ, sys.stdout)
 
 
+def _studio(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.studio import run
+
+    return run(arguments, environ, sys.stdout)
+
+
 def _migrate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.migrate import run
 
     return run(arguments, environ, sys.stdout)
+
+
+def _backup(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.backup import run_backup
+
+    return run_backup(arguments, environ, sys.stdout)
+
+
+def _restore(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    from backend.cli.backup import run_restore
+
+    return run_restore(arguments, environ, sys.stdout)
 
 
 def _doctor(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -109,7 +130,10 @@ COMMANDS: Mapping[str, Command] = {
     "agents": Command("add, list, rotate, disable, enable and remove agents; give them tokens", _agents),
     "keys": Command("change the key that links to files are signed with", _keys),
     "webhooks": Command("list what was sent to agents' webhooks, and send it again", _webhooks),
+    "studio": Command("print an address that opens the studio in a browser of this machine", _studio),
     "migrate": Command("bring the database to this version's schema", _migrate),
+    "backup": Command("copy all that outlives this machine into one folder, while the service runs", _backup),
+    "restore": Command("put such a copy into empty places, before the service starts there", _restore),
     "doctor": Command("look at this machine and the settings; say what is wrong and what to do", _doctor),
 }
 

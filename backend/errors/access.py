@@ -71,6 +71,12 @@ class LinkExpired(ServiceError):
     code = "LINK_EXPIRED"
 
 
+class StudioCodeInvalid(ServiceError):
+    """This code is wrong, was used before, or its ten minutes are over; `orfeas studio` prints another."""
+
+    code = "STUDIO_CODE_INVALID"
+
+
 class HttpsRequired(ServiceError):
     """Tokens are taken over https alone: whoever listens to plain http could use them."""
 

@@ -77,6 +77,12 @@ class InvalidObjects(InvalidParameter):
     code = "INVALID_OBJECTS"
 
 
+class InvalidOutline(InvalidParameter):
+    """outline must be one of auto, off."""
+
+    code = "INVALID_OUTLINE"
+
+
 class InvalidColor(InvalidParameter):
     """color must be one of auto, none, vertex, texture."""
 

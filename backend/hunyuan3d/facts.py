@@ -50,3 +50,24 @@ def of_several(views: list[BackgroundFacts]) -> BackgroundFacts:
         max(view.border for view in views),
         max(view.objects for view in views),
     )
+
+
+UnusedOutline = Literal["doubtful", "border", "soft"]
+"""Why an outline is not relied on: the cut-out is doubtful, ends at the image's border, or is soft as glass is."""
+
+
+@dataclass(frozen=True)
+class OutlineFacts:
+    """How far the network's own silhouette was from the image's, before the field was made to follow the outline.
+
+    carved, filled : what was taken away beyond the outline and what was added within it, as shares of the cut-out's
+    area.
+    """
+
+    carved: float
+    filled: float
+
+    @property
+    def raw_silhouette_iou(self) -> float:
+        """Intersection over union of the network's own silhouette with the cut-out's, 0 to 1."""
+        return (1 - self.filled) / (1 + self.carved)

@@ -17,6 +17,7 @@ from backend.errors import (
     InvalidBackgroundMode,
     InvalidGuidance,
     InvalidObjects,
+    InvalidOutline,
     InvalidResolution,
     InvalidSeed,
     InvalidSteps,
@@ -29,15 +30,18 @@ from backend.limits import (
     DEFAULT_ACCELERATION,
     DEFAULT_BACKGROUND_MODE,
     DEFAULT_OBJECTS,
+    DEFAULT_OUTLINE,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
     MIN_TARGET_FACES,
     OBJECT_CHOICES,
+    OUTLINE_MODES,
     SEED_LIMIT,
     Acceleration,
     BackgroundMode,
     ObjectChoice,
+    OutlineMode,
 )
 
 Seeds = int | Iterable[int]
@@ -72,7 +76,8 @@ class ImageOptions:
 
     generation : the same for all images of a batch. seed : 0 to 2^32 - 1. target_faces : most faces of the mesh, 100
     to 2 000 000; None keeps all. remove_background : auto, always or never. objects : all, or largest: one piece.
-    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects.
+    outline : auto, or off: the shape ends where the network says.
+    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects, InvalidOutline.
     """
 
     generation: GenerationOptions
@@ -80,6 +85,7 @@ class ImageOptions:
     target_faces: int | None = None
     remove_background: BackgroundMode = DEFAULT_BACKGROUND_MODE
     objects: ObjectChoice = DEFAULT_OBJECTS
+    outline: OutlineMode = DEFAULT_OUTLINE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seed", _whole(self.seed, 0, SEED_LIMIT - 1, InvalidSeed))
@@ -90,6 +96,8 @@ class ImageOptions:
             raise InvalidBackgroundMode(details={"value": repr(self.remove_background)})
         if self.objects not in OBJECT_CHOICES:
             raise InvalidObjects(details={"value": repr(self.objects)})
+        if self.outline not in OUTLINE_MODES:
+            raise InvalidOutline(details={"value": repr(self.outline)})
 
 
 class Defaults(Protocol):
@@ -152,11 +160,12 @@ def image_options(
     target_faces: TargetFaces = None,
     remove_background: BackgroundModes = DEFAULT_BACKGROUND_MODE,
     objects: ObjectChoice = DEFAULT_OBJECTS,
+    outline: OutlineMode = DEFAULT_OUTLINE,
 ) -> list[ImageOptions]:
     """Return what is wanted of each of `count` images, from values that are one for all or one for each.
 
-    seeds : drawn when None. objects : one for all.
-    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects.
+    seeds : drawn when None. objects, outline : one for all.
+    Raises InvalidSeed, InvalidTargetFaces, InvalidBackgroundMode, InvalidObjects, InvalidOutline.
     """
     modes = [remove_background] * count if isinstance(remove_background, str) else list(remove_background)
     most = list(target_faces) if isinstance(target_faces, Sequence) else [target_faces] * count
@@ -166,7 +175,7 @@ def image_options(
         _of_number(count, modes, InvalidBackgroundMode),
         strict=True,
     )
-    return [ImageOptions(generation, seed, faces, mode, objects) for seed, faces, mode in each]
+    return [ImageOptions(generation, seed, faces, mode, objects, outline) for seed, faces, mode in each]
 
 
 def _each_seed(seeds: Seeds | None, count: int) -> list[int]:

@@ -24,6 +24,7 @@ from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
 from backend.hunyuan3d.device.transfer import Upload, joined, upload
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
+from backend.hunyuan3d.image.outline import Outline
 from backend.hunyuan3d.memory_errors import named_memory_errors
 from backend.hunyuan3d.options import (
     BackgroundModes,
@@ -40,16 +41,26 @@ from backend.hunyuan3d.preprocess import (
     PreparedImage,
     ViewIndices,
     batches_of_same_views,
+    outline_to_follow,
     prepare_image,
     prepare_or_error,
     stack,
     unique_rows,
     view_rows,
+    with_background,
 )
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
-from backend.hunyuan3d.volume.decode import DecodeOptions, decode_volume
+from backend.hunyuan3d.volume.decode import DecodeOptions, Reshape, decode_volume
 from backend.hunyuan3d.volume.host_copy import to_main_memory
-from backend.limits import DEFAULT_ACCELERATION, Acceleration, BackgroundMode, ObjectChoice
+from backend.hunyuan3d.volume.outline import FollowOutlines
+from backend.limits import (
+    DEFAULT_ACCELERATION,
+    DEFAULT_OUTLINE,
+    Acceleration,
+    BackgroundMode,
+    ObjectChoice,
+    OutlineMode,
+)
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -57,10 +68,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Sampled:
-    """One image's latents (N, E) float32, on the device; metadata : what was done for it so far."""
+    """One image's latents (N, E) float32, on the device.
+
+    metadata : what was done for it so far. outline : where the shape is to end; None where the network says.
+    """
 
     latents: Tensor
     metadata: ShapeMetadata
+    outline: Outline | None = None
 
 
 class Hunyuan3DShapePipeline:
@@ -126,9 +141,13 @@ class Hunyuan3DShapePipeline:
         with watch.stage("preprocess"):
             prepare = partial(prepare_or_error, processor=self.image_processor)
             opened = in_parallel(prepare, images, modes, objects)
+            follow = partial(
+                outline_to_follow, possible=self.config.defaults.view_aligned, bounds=self.decode_options.bounds
+            )
+            outlines = in_parallel(follow, opened, options)
         return [
-            Prepared(image, own, _with_background(self._wanted(own), image).after(watch))
-            for image, own in zip(opened, options, strict=True)
+            Prepared(image, own, with_background(self._wanted(own), image, unused).after(watch), outline)
+            for image, own, (outline, unused) in zip(opened, options, outlines, strict=True)
         ]
 
     def sample_and_decode(
@@ -175,7 +194,8 @@ class Hunyuan3DShapePipeline:
             latents = self.denoise(cond, noise, options, partial(report, "sample") if report else None)
         made = len(evaluated_steps(self.scheduler, options))
         ran = [replace(item.metadata, batch_size=len(prepared), evaluations=made).after(watch) for item in prepared]
-        return [Sampled(own, metadata) for own, metadata in zip(latents, ran, strict=True)]
+        outlines = [item.outline for item in prepared]
+        return [Sampled(*each) for each in zip(latents, ran, outlines, strict=True)]
 
     def decode_shapes(
         self,
@@ -189,9 +209,11 @@ class Hunyuan3DShapePipeline:
         with watch.stage("decode"), named_memory_errors():
             latents = torch.stack([item.latents for item in sampled])
             on_level = partial(report, "decode") if report else None
-            volumes = self.decode_volumes(latents, options.octree_resolution, on_level, decode_options)
+            follow = FollowOutlines([item.outline for item in sampled])
+            volumes = self.decode_volumes(latents, options.octree_resolution, on_level, decode_options, follow)
             found = to_main_memory(volumes)
-        return [PendingShape(one, item.metadata.after(watch)) for one, item in zip(found, sampled, strict=True)]
+        done = [replace(item.metadata, outline=follow.facts.get(k)).after(watch) for k, item in enumerate(sampled)]
+        return [PendingShape(*each) for each in zip(found, done, strict=True)]
 
     @property
     def takes_views(self) -> bool:
@@ -277,15 +299,17 @@ class Hunyuan3DShapePipeline:
         octree_resolution: int,
         on_progress: Progress | None = None,
         decode_options: DecodeOptions | None = None,
+        reshape: Reshape | None = None,
     ) -> list[Outcome]:
         """Turn latents (B, N, E) into each image's field near its surface, or that image's NonFiniteValues.
 
-        decode_options : how the field is searched; self.decode_options when None.
+        decode_options : how the field is searched; self.decode_options when None. reshape : as decode_volume's.
         Raises InvalidResolution, OutOfMemory.
         """
         with named_memory_errors():
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
-            return decode_volume(field, octree_resolution, decode_options or self.decode_options, on_level=on_progress)
+            chosen = decode_options or self.decode_options
+            return decode_volume(field, octree_resolution, chosen, on_progress, reshape)
 
     def __call__(
         self,
@@ -299,16 +323,17 @@ class Hunyuan3DShapePipeline:
         on_step: Progress | None = None,
         on_progress: Progress | None = None,
         acceleration: Acceleration = DEFAULT_ACCELERATION,
+        outline: OutlineMode = DEFAULT_OUTLINE,
     ) -> list[ShapeResult]:
         """Make one mesh of every image, cleaned and, with target_faces, decimated.
 
         images : images, or mappings of views for a multi-view model. seeds, target_faces, remove_background : one for
-        all or one for each. Returns one result each, in order: a mesh in world units (box ±1.01, Y up), or that
-        image's error. Raises InvalidParameter, MissingImage, OutOfMemory.
+        all or one for each. outline : as ImageOptions'. Returns one result each, in order: a mesh in world units (box
+        ±1.01, Y up), or that image's error. Raises InvalidParameter, MissingImage, OutOfMemory.
         """
         items = as_list(images)
         generation = self.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
-        options = image_options(generation, len(items), seeds, target_faces, remove_background)
+        options = image_options(generation, len(items), seeds, target_faces, remove_background, outline=outline)
         prepared = self.prepare_shapes(items, options)
         pending = self.sample_and_decode(prepared, generation, _by_stage(on_step, on_progress))
         return build_meshes(pending)
@@ -415,12 +440,6 @@ def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> PartPro
 def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress | None:
     """Make a stage's callback that says which images it is about."""
     return None if report is None else lambda stage, done, total: report(stage, done, total, indices)
-
-
-def _with_background(metadata: ShapeMetadata, image: PreparedImage | ServiceError) -> ShapeMetadata:
-    if isinstance(image, ServiceError):
-        return metadata
-    return replace(metadata, background=image.background, remarks=image.remarks)
 
 
 def _cutout(image: PreparedImage | ServiceError) -> Image.Image | None:

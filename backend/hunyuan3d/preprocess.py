@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.device.transfer import Upload
-from backend.hunyuan3d.facts import BackgroundFacts, Remark, of_several
+from backend.hunyuan3d.facts import BackgroundFacts, Remark, UnusedOutline, of_several
 from backend.hunyuan3d.image.background import BackgroundResult, remove_background
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
+from backend.hunyuan3d.image.outline import Outline, reason_not_to_follow
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata
@@ -49,11 +50,15 @@ MaybePrepared: TypeAlias = "ImageInput | PreparedImage | ServiceError"
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One image ready for the device, or what is wrong with it; metadata : what was done for it so far."""
+    """One image ready for the device, or what is wrong with it.
+
+    metadata : what was done for it so far. outline : where the shape is to end; None where the network says.
+    """
 
     image: PreparedImage | ServiceError
     options: ImageOptions
     metadata: ShapeMetadata
+    outline: Outline | None = None
 
 
 def prepare_image(
@@ -92,6 +97,29 @@ def prepare_or_error(
             return prepare_image(item, processor, mode, objects)
     except ServiceError as e:
         return without_frames(e)
+
+
+def outline_to_follow(
+    image: PreparedImage | ServiceError, options: ImageOptions, *, possible: bool, bounds: float
+) -> tuple[Outline | None, UnusedOutline | None]:
+    """Return the outline at which the shape is to end, or why it is not relied on; neither where it is not wanted.
+
+    possible : whether the shapes lie as the camera saw them. bounds : half the side of the shapes' box.
+    """
+    wanted = possible and options.outline != "off"
+    if not wanted or isinstance(image, ServiceError) or image.cutout is None or image.batch.view_indices is not None:
+        return None, None
+    unused = reason_not_to_follow(image.cutout, image.background)
+    return (Outline.of(image.cutout, bounds) if unused is None else None), unused
+
+
+def with_background(
+    metadata: ShapeMetadata, image: PreparedImage | ServiceError, unused: UnusedOutline | None
+) -> ShapeMetadata:
+    """Return the metadata with how an image was cut out, and why its outline is not followed."""
+    if isinstance(image, ServiceError):
+        return metadata
+    return replace(metadata, background=image.background, remarks=image.remarks, outline_unused=unused)
 
 
 def stack(images: Sequence[PreparedImage | ServiceError]) -> ImageBatch:

@@ -15,7 +15,7 @@ import trimesh
 from PIL import Image
 
 from backend.errors import ServiceError
-from backend.hunyuan3d.facts import BackgroundFacts, Remark
+from backend.hunyuan3d.facts import BackgroundFacts, OutlineFacts, Remark, UnusedOutline
 from backend.limits import DEFAULT_OBJECTS, Acceleration, ObjectChoice
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class ShapeMetadata:
     evaluated : share of the (R+1)^3 lattice points at which the field was evaluated. background : how the object was
     cut out; remarks : what should be said of the image. batch_size : images that ran together on the device, 0 for one
     that never got there. fallbacks : what was done because memory was short, in order; none of it changes the mesh.
-    acceleration, objects : as asked.
+    acceleration, objects : as asked. outline : what following the image's outline changed; outline_unused : why it was
+    not followed, where it could have been and was wanted.
     faces_found : before decimation. parts : pieces of the mesh that hang together.
     evaluations : how often the denoiser was asked, of the evaluations_needed without acceleration.
     """
@@ -71,6 +72,8 @@ class ShapeMetadata:
     objects: ObjectChoice = DEFAULT_OBJECTS
     background: BackgroundFacts | None = None
     remarks: tuple[Remark, ...] = ()
+    outline: OutlineFacts | None = None
+    outline_unused: UnusedOutline | None = None
     vertices: int | None = None
     faces: int | None = None
     faces_found: int | None = None

@@ -67,6 +67,15 @@ class BackgroundOut(BaseModel):
     objects: int | None = Field(default=None, ge=0, description="Pieces of the cut-out that do not touch.")
 
 
+class OutlineOut(BaseModel):
+    """How the mesh was made to end where the picture's outline does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    carved: float = Field(ge=0, description="What was taken away beyond the outline, as a share of the silhouette.")
+    filled: float = Field(ge=0, le=1, description="What was added within the outline, as a share of the silhouette.")
+
+
 class PlacementOut(BaseModel):
     """How the mesh was placed."""
 
@@ -146,6 +155,9 @@ class JobMetadata(BaseModel):
     batch_size: int | None = Field(default=None, description="Pictures that ran together on the device.")
     background: Annotated[BackgroundOut | None, BeforeValidator(_background_of_old)] = Field(
         default=None, description="How the object was cut out of the picture."
+    )
+    outline: OutlineOut | None = Field(
+        default=None, description="What following the picture's outline changed; absent where it was not followed."
     )
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."

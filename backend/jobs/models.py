@@ -82,6 +82,7 @@ class NewJob:
     image_name : the stored image's name; "" where refusal says why none was stored: the job has failed by then
     filename : what the image was called by whoever sent it; label : what its agent calls the job
     webhook_url : where its agent wants to hear of its end
+    trace : the context of the request that it is part of (W3C traceparent), None where nothing is traced
     """
 
     request: str
@@ -91,6 +92,7 @@ class NewJob:
     label: str | None = None
     webhook_url: str | None = None
     refusal: ServiceError | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class Job:
     batch_index : which of its batch's images it is for, from 0, None outside of a batch
     error_details : JSON text of an object
     webhook_url : where its end is to be told of, None where nobody wants to hear of it or it was entered there
+    trace : as NewJob's
     """
 
     id: str
@@ -137,6 +140,7 @@ class Job:
     batch_index: int | None
     error_details: str | None
     webhook_url: str | None = None
+    trace: str | None = None
 
     @property
     def refused(self) -> bool:

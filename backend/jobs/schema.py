@@ -106,6 +106,7 @@ jobs = Table(
     Column("batch_index", Integer),
     Column("error_details", Text),
     Column("webhook_url", Text),
+    Column("trace", String(64)),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
     CheckConstraint(
         "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
@@ -212,6 +213,14 @@ webhook_deliveries = Table(
     UniqueConstraint("subject_id", "type", name="one_delivery_of_a_kind"),
     Index("webhook_deliveries_by_due", "due_at"),
     Index("webhook_deliveries_by_age", "created_at"),
+)
+
+studio_codes = Table(
+    "studio_codes",
+    metadata,
+    Column("code_hash", String(64), primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+    Column("tries_left", Integer, nullable=False),
 )
 
 workers = Table(

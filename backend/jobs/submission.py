@@ -124,6 +124,7 @@ def _values_of(new: NewJob, now: datetime) -> dict[str, Any]:
         "filename": new.filename,
         "label": new.label,
         "webhook_url": new.webhook_url,
+        "trace": new.trace,
         "label_folded": None if new.label is None else folded(new.label),
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, delete, exists, func, insert, select, update
 
 from backend.jobs.leases import job_of
 from backend.jobs.models import Clock, Job
@@ -65,6 +65,14 @@ class Delivery:
     last_status: int | None
     last_error: str | None
     ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Deliveries that are still to be made; due_at : of the one that is due first, None where none waits."""
+
+    pending: int
+    due_at: datetime | None
 
 
 class WebhookTable:
@@ -125,6 +133,13 @@ class WebhookTable:
         query = select(exists().where(webhook_deliveries.c.due_at <= self._clock()))
         with self._database.read() as connection:
             return bool(connection.execute(query).scalar_one())
+
+    def backlog(self) -> Backlog:
+        """Return how much is still to be delivered."""
+        query = select(func.count(), func.min(webhook_deliveries.c.due_at)).where(webhook_deliveries.c.state == PENDING)
+        with self._database.read() as connection:
+            count, due_at = connection.execute(query).one()
+        return Backlog(count, due_at)
 
     def delivered(self, delivery: Delivery, status: int) -> None:
         """Note that a delivery has arrived."""

@@ -13,6 +13,7 @@ import numpy as np
 import trimesh
 from numpy.typing import NDArray
 
+from backend.hunyuan3d.image.outline import aligned_frame
 from backend.hunyuan3d.mesh.ops import require_usable
 from backend.rendering.camera_model import Camera
 from backend.rendering.camera_search import search_camera
@@ -20,8 +21,6 @@ from backend.rendering.raster import Bools, overlap, rasterize
 
 SCORE_SIDE = 128
 
-# A view-aligned checkpoint was trained on shapes whose outline's longer side is so long.
-_ALIGNED_SPAN = 1.8
 _SHOWN = 0.5
 
 
@@ -37,14 +36,8 @@ def find_camera(mesh: trimesh.Trimesh, cutout_alpha: NDArray[np.uint8], view_ali
 
 def aligned_camera(cutout_alpha: NDArray[np.uint8]) -> Camera:
     """Return a view-aligned checkpoint's camera: along -Z, the outline's longer side 1.8 long, about the origin."""
-    rows, columns = np.flatnonzero(cutout_alpha.any(axis=1)), np.flatnonzero(cutout_alpha.any(axis=0))
-    if not rows.size:
-        return Camera()
-    (top, bottom), (left, right) = ((float(line[0]), float(line[-1] + 1)) for line in (rows, columns))
-    half = len(cutout_alpha) / 2
-    span = max(bottom - top, right - left) / half
-    middle = (left + right) / 2 / half - 1, 1 - (top + bottom) / 2 / half
-    return Camera(scale=span / _ALIGNED_SPAN, shift=middle)
+    frame = aligned_frame(cutout_alpha)
+    return Camera(scale=frame.scale, shift=frame.shift)
 
 
 def silhouette_score(

@@ -20,7 +20,7 @@ import trimesh
 from PIL import Image
 
 from backend.errors import PreviewUnavailable
-from backend.hunyuan3d.facts import Remark
+from backend.hunyuan3d.facts import Remark, UnusedOutline
 from backend.hunyuan3d.mesh.appearance import Appearance
 from backend.hunyuan3d.mesh.export import Unit, exported_bounds, exported_unit
 from backend.hunyuan3d.mesh.offered import carried_color
@@ -50,6 +50,13 @@ from backend.rendering.shape_file import SHAPE_FORMAT, FinishedShape, encode, sh
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.results import ShapeResult
+
+
+_UNUSED_OUTLINES: Mapping[UnusedOutline, str] = {
+    "doubtful": "the cut-out is doubtful",
+    "border": "the object reaches the picture's border",
+    "soft": "what is cut out is soft, as glass is",
+}
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,7 @@ def make_outputs(
         placement,
         facts,
         remarks_on(result.metadata.parts, placement, facts, scale_mm),
-        (*_color_notes(shape, camera, options), *drawing.notes),
+        (*_outline_notes(result), *_color_notes(shape, camera, options), *drawing.notes),
     )
 
 
@@ -243,6 +250,12 @@ class _Drawing:
     def views(self) -> tuple[Image.Image, ...]:
         """Return all views, in order, once every thread has come to an end."""
         return tuple(self._drawn[index] for index in sorted(self._drawn))
+
+
+def _outline_notes(result: ShapeResult) -> tuple[str, ...]:
+    """Say why the outline was not followed, where it could have been."""
+    unused = result.metadata.outline_unused
+    return () if unused is None else (f"The mesh does not follow the picture's outline: {_UNUSED_OUTLINES[unused]}.",)
 
 
 def _color_notes(shape: FinishedShape, camera: Camera | None, options: OutputOptions) -> tuple[str, ...]:

@@ -180,7 +180,7 @@ class BatchRunner:
             return error
         finally:
             self._device_times.end()
-            self._metrics.observe_batch(len(called))
+            self._metrics.observe_batch(len(called), capacity)
         for task, shape in zip(called, shapes, strict=True):
             if task in images:
                 with log_context(task.run.job.id):

@@ -13,6 +13,7 @@ from backend.jobs.metadata import (
     BackgroundOut,
     CameraOut,
     JobMetadata,
+    OutlineOut,
     PlacementOut,
     PrintOut,
     StageSecondsOut,
@@ -58,6 +59,7 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
         "model": shape.model,
         "batch_size": shape.batch_size,
         "background": None if shape.background is None else BackgroundOut(**asdict(shape.background)),
+        "outline": None if shape.outline is None else OutlineOut(**asdict(shape.outline)),
         "warnings": tuple(WarningOut(**asdict(remark)) for remark in shape.remarks),
         "fallbacks": shape.fallbacks,
     }

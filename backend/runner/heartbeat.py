@@ -18,7 +18,9 @@ from backend.jobs.models import Job, Report
 from backend.jobs.progress import Reached, StagePlan
 from backend.jobs.store import JobStore
 from backend.periodic import PeriodicTask
+from backend.runner.stage_clock import StageClock
 from backend.telemetry.logs import log_context
+from backend.telemetry.tracing import Attributes, RunTrace
 
 _log = logging.getLogger(__name__)
 _TICK_SECONDS = 0.5
@@ -50,6 +52,7 @@ class Run:
         self._progress = 0
         self._handed_over_at: float | None = None
         self.waited_for_mesh = 0.0
+        self._clock = StageClock()
 
     @property
     def ending(self) -> Ending | None:
@@ -73,10 +76,13 @@ class Run:
         """Take in that `done` of `total` of a stage are done, of a run that is expected to go as planned."""
         with self._lock:
             self._reached = Reached.now(plan, stage, done, total, time.monotonic())
+            self._clock.note(stage, done)
 
     def hand_over(self) -> None:
         """Take in that the device is done with it, and that its mesh is to be made as soon as a thread is free."""
         self._handed_over_at = time.monotonic()
+        with self._lock:
+            self._clock.pause()
 
     def begin(self, stage: str, done: int = 0, total: int = 1) -> None:
         """Take in that a stage begins, or how far it is, of a run that goes as planned so far."""
@@ -86,6 +92,20 @@ class Run:
         with self._lock:
             if self._reached is not None:
                 self._reached = Reached.now(self._reached.plan, stage, done, total, now)
+            self._clock.note(stage, done)
+
+    def trace(self, outcome: str) -> RunTrace:
+        """Return what it was, once it has ended."""
+        job = self.job
+        with self._lock:
+            ended = self._clock.now()
+            stages = self._clock.stages(ended)
+        attributes: Attributes = {
+            "orfeas.job_id": job.id,
+            "orfeas.batch_id": job.batch_id or "",
+            "orfeas.attempt": job.attempts,
+        }
+        return RunTrace(job.trace, job.created_at, self._clock.begun, ended, outcome, stages, attributes)
 
     def report(self) -> Report:
         """Return how far it is by now, between two notes as time goes; progress never falls."""

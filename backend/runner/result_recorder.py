@@ -37,6 +37,7 @@ from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore, discard
+from backend.telemetry.tracing import Traces
 from backend.telemetry.worker_metrics import CANCELLED, COMPLETED, LEASE_LOST, RELEASED, WorkerMetrics
 from backend.validation import GenerationRequest
 
@@ -72,6 +73,7 @@ class ResultRecorder:
         times: StageTimes,
         metrics: WorkerMetrics,
         watchdog: Watchdog,
+        traces: Traces,
     ) -> None:
         """Keep what every result needs.
 
@@ -85,6 +87,7 @@ class ResultRecorder:
         self._metrics = metrics
         self._watchdog = watchdog
         self._heartbeats = heartbeats
+        self._traces = traces
 
     def record(self, run: Run, request: GenerationRequest, pending: PendingShape) -> Later | None:
         """Make the mesh and its files, store these and complete the job; or fail it with the error that was met.
@@ -123,7 +126,8 @@ class ResultRecorder:
             _log.info("job %s is cancelled", job.id)
         elif run.ending is Ending.RELEASED:
             _log.warning("job %s is handed back: it waits again, unharmed, for the next worker", job.id)
-        self._metrics.job_finished(_OUTCOMES.get(run.ending or Ending.LOST, LEASE_LOST))
+        outcome = _OUTCOMES.get(run.ending or Ending.LOST, LEASE_LOST)
+        self._count(run, outcome)
 
     def retry(self, run: Run, action: Callable[[], Out]) -> Out:
         """Return what the action returns, trying again while file storage is away and the run goes on.
@@ -222,11 +226,15 @@ class ResultRecorder:
         if recorded:
             if outcome != COMPLETED:
                 discard(self._images, run.job.image_name)
-            self._metrics.job_finished(outcome)
+            self._count(run, outcome)
             self._log_end(run.job, outcome)
         elif recorded is False:
             _log.warning("the late result of job %s was thrown away", run.job.id)
-            self._metrics.job_finished(LEASE_LOST)
+            self._count(run, LEASE_LOST)
+
+    def _count(self, run: Run, outcome: str) -> None:
+        self._metrics.job_finished(outcome)
+        self._traces.run_ended(run.trace(outcome))
 
     def _lasted(self, job: Job, now: datetime) -> float | None:
         started = self._store.started_at(job, now)

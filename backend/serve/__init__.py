@@ -19,6 +19,7 @@ from backend.auth.agents_file import add_agent
 from backend.config import Settings
 from backend.errors import ServiceError
 from backend.serve.checks import check_address, check_data_dir, check_model, check_schema, has_agents
+from backend.studio.invitation import invite
 
 FIRST_AGENT_ID = "agent-1"
 GUNICORN = ("-m", "gunicorn", "--config", "python:backend.serve.gunicorn_conf", "backend.main:create_app()")
@@ -60,6 +61,9 @@ def run(
         sys.stderr.write(f"{error.message}\n")
         return CANNOT_START
     output.write(_welcome(settings, key))
+    # A log is read by others; a terminal by who sits there.
+    if output.isatty():
+        output.write(_invitation(settings))
     # What becomes of this process does not flush what was written before.
     output.flush()
     become(sys.executable, [sys.executable, *GUNICORN])
@@ -107,6 +111,15 @@ def _welcome(settings: Settings, key: str | None) -> str:
         f"{starting}There was no agent yet, so one was made. Its key is shown now and never again. "
         f"Once the service is ready, copy these lines into another terminal:\n\n{copied}\n"
     )
+
+
+def _invitation(settings: Settings) -> str:
+    """Return where the studio is, with the code that opens it; nothing where no browser of this machine could."""
+    try:
+        address = invite(settings)
+    except ServiceError:
+        return ""
+    return f"The studio, once the service is ready; the address is good once, for ten minutes:\n\n  {address}\n\n"
 
 
 def _url(host: str, port: int) -> str:

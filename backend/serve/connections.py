@@ -53,6 +53,7 @@ class Connection:
     client, server : addresses; unread : what came and is not parsed
     deadline : when the loop gives it up, by time.monotonic; pace : of what is moved, None while nothing must be
     stream : whose connection it is once its request is answered; None where it is nobody's
+    arrived : when the head of the request at hand was whole, by time.monotonic
     is_kept : whether another request may come; has_begun : whether any of an answer was sent
     ends : whether its stream is over once all is sent
     """
@@ -62,7 +63,7 @@ class Connection:
         self.client = client
         self.server = server
         self.stage = Stage.BUSY
-        self.deadline = 0.0
+        self.deadline = self.arrived = 0.0
         self.pace: Pace | None = None
         self.unread = b""
         self.is_kept = self.has_begun = self.ends = False

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from gunicorn.http import wsgi  # type: ignore[import-untyped]
 
-from backend.api.request_context import WAITING
+from backend.api.request_context import ARRIVAL, WAITING
 from backend.api.streaming import STREAM, Stream
 from backend.errors import BadFraming, ServiceError
 from backend.serve.connections import Connection
@@ -115,6 +115,7 @@ def answer(
     response, environ = wsgi.create(request, connection, connection.client, connection.server, config)
     streams: list[Stream] = []
     environ |= {"wsgi.multithread": True, "wsgi.input": body, WAITING: aside or nullcontext, STREAM: streams.append}
+    environ[ARRIVAL] = (connection.arrived, turns is None)
     goes_on = False
     try:
         with turns.taken() if turns else nullcontext():

@@ -218,6 +218,7 @@ class AgentWorker(ThreadWorker):  # type: ignore[misc]
     def _dispatch(self, connection: Connection) -> None:
         """Give a request whose head is whole to a thread, or refuse it."""
         connection.stage = Stage.BUSY
+        connection.arrived = time.monotonic()
         try:
             parser, request = _parse(self.cfg, connection)
         except StopIteration:

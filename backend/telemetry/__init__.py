@@ -1,1 +1,1 @@
-"""Logs and Prometheus metrics."""
+"""Logs, Prometheus metrics, and traces."""

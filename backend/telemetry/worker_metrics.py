@@ -18,6 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 from backend import errors
 from backend.jobs.models import Job, Status
 from backend.telemetry.counters import CounterFamily, Counts, HistogramFamily, ShareFamily, Tally
+from backend.telemetry.gpu_metrics import GpuCollector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -57,6 +58,7 @@ FAILURE_CODES = tuple(
 """What jobs are known to fail with; another code appears when it first happens."""
 
 _BATCHES = HistogramFamily("orfeas_batch_size", "Images in one device call.", (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
+_CAPACITY = CounterFamily("orfeas_batch_capacity", "Images that those device calls had room for.")
 _STAGES = HistogramFamily(
     "orfeas_stage_seconds",
     "Seconds of a job's stage.",
@@ -75,8 +77,8 @@ _DEVICE_SHARE = ShareFamily(
 class WorkerMetrics(Protocol):
     """Count what a worker does; called from several threads, must be quick and never raise."""
 
-    def observe_batch(self, size: int) -> None:
-        """Count a device call that was given `size` images."""
+    def observe_batch(self, size: int, capacity: int) -> None:
+        """Count a device call that was given `size` images and had room for `capacity`."""
 
     def observe_device(self, busy: float, wanted: float) -> None:
         """Count a batch's seconds: in which the device had work, and in which jobs waited for it or ran."""
@@ -91,7 +93,7 @@ class WorkerMetrics(Protocol):
 class NoMetrics:
     """Count nothing."""
 
-    def observe_batch(self, size: int) -> None:
+    def observe_batch(self, size: int, capacity: int) -> None:
         """Do nothing."""
 
     def observe_device(self, busy: float, wanted: float) -> None:
@@ -116,7 +118,8 @@ class PrometheusMetrics:
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
         GCCollector(registry=self._process)
-        self._tally = Tally((_BATCHES, _STAGES, _RUNS, _FAILURES, _DEVICE_BUSY, _DEVICE_WANTED, _DEVICE_SHARE, *others))
+        work = (_BATCHES, _CAPACITY, _STAGES, _RUNS, _FAILURES, _DEVICE_BUSY, _DEVICE_WANTED, _DEVICE_SHARE)
+        self._tally = Tally((*work, *others))
         self._tally.expect(chain(*(_RUNS.steps(outcome) for outcome in (*_NOT_FAILED, DIED, *FAILURE_CODES))))
         self._tally.expect(chain(*(_FAILURES.steps(code) for code in FAILURE_CODES)))
         self._registry = CollectorRegistry()
@@ -126,14 +129,18 @@ class PrometheusMetrics:
         """Return all numbers as the text that CONTENT_TYPE names."""
         return generate_latest(self._registry) + generate_latest(self._process)
 
+    def watch_gpus(self) -> None:
+        """Show this machine's GPUs, too, from now on; once, in a process that runs jobs."""
+        self._registry.register(GpuCollector())
+
     def share(self, counts: Counts) -> None:
         """Count together with other processes from now on, and show nothing that is this one's alone."""
         self._tally.share(counts)
         self._process = CollectorRegistry()
 
-    def observe_batch(self, size: int) -> None:
+    def observe_batch(self, size: int, capacity: int) -> None:
         """Count it, as WorkerMetrics says."""
-        self._tally.add(_BATCHES.steps(size))
+        self._tally.add((*_BATCHES.steps(size), *_CAPACITY.steps(amount=capacity)))
 
     def observe_device(self, busy: float, wanted: float) -> None:
         """Count it, as WorkerMetrics says."""

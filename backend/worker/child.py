@@ -128,6 +128,7 @@ class WorkerChild:
         # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
         self._watchdog = Watchdog(settings.batch_seconds)
         self._metrics = PrometheusMetrics()
+        self._metrics.watch_gpus()
         self._metrics_server = MetricsServer(
             settings.metrics_host,
             settings.metrics_port,

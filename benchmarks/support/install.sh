@@ -6,6 +6,7 @@ set -euo pipefail
 missing() {
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
     command -v redis-server >/dev/null || echo redis-server
+    command -v prometheus >/dev/null || echo prometheus
 }
 
 # shellcheck disable=SC2046

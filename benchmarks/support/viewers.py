@@ -24,10 +24,13 @@ from benchmarks.support.readers import run
 INSTALL = Path(__file__).with_name("install-viewers.sh")
 _BUILD = Path(__file__).parents[2] / "build"
 _SECONDS = 90
-_CHROMIUM = (
-    "chromium", "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--disable-extensions",
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
 )  # fmt: skip
+"""For a machine without a screen or a graphics card."""
+
+_CHROMIUM = ("chromium", "--headless=new", *CHROMIUM_ARGUMENTS, "--disable-extensions")
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html", ".wasm": "application/wasm"}
 
 

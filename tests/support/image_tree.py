@@ -68,8 +68,10 @@ def _expression(pattern: str) -> str:
 
 
 def build(target: Path) -> Path:
-    """Copy into `target` what the Dockerfile's COPY instructions put into its WORKDIR; the folder itself."""
+    """Copy into `target` what COPY puts into the WORKDIR of any stage from the checkout; the folder itself."""
     for instruction in of("COPY"):
+        if instruction.words[0].startswith("--from="):
+            continue
         *sources, place = [word for word in instruction.words if not word.startswith("--")]
         for source in sources:
             found = REPOSITORY / source

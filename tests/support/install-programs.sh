@@ -6,7 +6,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 left_out=0
 for script in "$root/benchmarks/support/install.sh" "$root/benchmarks/support/install-readers.sh" \
-    "$root/tests/support/install-recipe-tools.sh"; do
+    "$root/tests/support/install-recipe-tools.sh" "$root/tests/support/install-proxies.sh" \
+    "$root/tests/support/install-deploy-tools.sh" "$root/tests/support/install-browser.sh"; do
     status=0
     "$script" || status=$?
     [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"

@@ -180,7 +180,7 @@ def _targets() -> Iterator[Probe]:
             "two slashes": (get(f"/{JOBS}"), UNSIGNED),
             "climbing": (get("/api/agent/../../etc/passwd"), NOT_FOUND),
             "with a fragment": (get(f"{HEALTH}#x"), OK),
-            "root": (get("/"), NOT_FOUND),
+            "root": (get("/nowhere"), NOT_FOUND),
         },
         stays=True,
     )

@@ -37,7 +37,8 @@ class Counts:
         self.outcomes: Counter[str] = Counter()
         self.device: list[tuple[float, float]] = []
 
-    def observe_batch(self, size: int) -> None:
+    def observe_batch(self, size: int, capacity: int) -> None:
+        assert size <= capacity
         self.batches.append(size)
 
     def observe_device(self, busy: float, wanted: float) -> None:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.config import Settings, settings_table
+from backend.config import Settings, secret_variables, settings_table
 from backend.errors import ConfigurationError
+from backend.secret_files import SUFFIX
 
 _OTHERS = frozenset({"ORFEAS_URL", "ORFEAS_AGENT_ID", "ORFEAS_API_KEY"})
 """What the client reads."""
@@ -57,7 +58,8 @@ def near_misses(names: Sequence[str]) -> list[str]:
 
 def setting_names() -> frozenset[str]:
     """Return the variables that settings are read from."""
-    return frozenset(re.findall(r"^\| `([A-Z0-9_]+)`", settings_table(), re.MULTILINE))
+    names = re.findall(r"^\| `([A-Z0-9_]+)`", settings_table(), re.MULTILINE)
+    return frozenset([*names, *(name + SUFFIX for name in secret_variables())])
 
 
 def _forget(given: dict[str, str], message: str) -> bool:

@@ -18,7 +18,7 @@ DOUBTFUL = 0.5
 HOPELESS = 0.04
 """A score below this is no cut-out at all."""
 
-_TOUCHING = 0.015
+TOUCHING = 0.015
 _LOW_CONTRAST = 7.0
 _LEAST_PIECE = 0.01
 
@@ -64,7 +64,7 @@ def remarks_on(objects: int, border: float, signs: Signs | None, score: float | 
                 "The object may not be cut out well; look at the cut-out, or send one with a transparent background.",
             )
         )
-    if border > _TOUCHING:
+    if border > TOUCHING:
         found.append(
             Remark(
                 "OBJECT_TOUCHES_BORDER",

@@ -86,6 +86,17 @@ class DecodeOptions:
         return 32 if resolution <= 256 else 48
 
 
+class Reshape(Protocol):
+    """What makes another field of one whose coarsest level is known."""
+
+    def __call__(self, field: Field, level: Level, first: int) -> tuple[Field, Level]:
+        """Return the field to search and its coarsest level, with what is still to be asked marked as unknown.
+
+        first : which image of the batch the field's first is.
+        """
+        ...
+
+
 class _FieldSampler:
     """Asks the field for points of a level, in calls of bounded size, and keeps count of each image.
 
@@ -132,7 +143,11 @@ class _FieldSampler:
 
 
 def decode_volume(
-    field: Field, resolution: int, options: DecodeOptions | None = None, on_level: OnLevel | None = None
+    field: Field,
+    resolution: int,
+    options: DecodeOptions | None = None,
+    on_level: OnLevel | None = None,
+    reshape: Reshape | None = None,
 ) -> list[Found]:
     """Find every image's surface on the lattice of (R+1)^3 points while asking for few of them.
 
@@ -141,12 +156,13 @@ def decode_volume(
     followed across cells until it is closed, so that only what no coarser lattice has a trace of can be missed.
 
     Returns one SparseVolume per image, in order, or NonFiniteValues for an image whose field is not finite.
-    on_level(done, total) is called after every level; what it raises ends the decoding. Raises InvalidResolution.
+    reshape : makes the field that is searched, once the given one's coarsest level is known. on_level(done, total) is
+    called after every level; what it raises ends the decoding. Raises InvalidResolution.
     """
     options = options or DecodeOptions()
     check_resolution(resolution)
     axes = plan_levels(resolution, options.bounds, options.least_cells(resolution))
-    return _decode(field, axes, options, on_level)
+    return _decode(field, axes, options, on_level, reshape)
 
 
 def dense_volume(
@@ -182,21 +198,35 @@ class _Part:
         return self.batch(points, self.first + image)
 
 
-def _decode(field: Field, axes: list[LevelAxis], options: DecodeOptions, on_level: OnLevel | None) -> list[Found]:
+def _decode(
+    field: Field,
+    axes: list[LevelAxis],
+    options: DecodeOptions,
+    on_level: OnLevel | None,
+    reshape: Reshape | None = None,
+) -> list[Found]:
     images = torch.arange(field.batch_size).chunk(options.turns)
     parts = [_Part(field, int(own[0]), len(own)) for own in images]
     with lanes(field.device, len(parts)) as own_lanes:
-        searches = [(lane, _search(part, axes, options, lane)) for lane, part in zip(own_lanes, parts, strict=True)]
+        searches = [
+            (lane, _search(part, axes, options, lane, reshape)) for lane, part in zip(own_lanes, parts, strict=True)
+        ]
         found = in_turns(searches, len(axes), lambda done: on_level(done, len(axes)) if on_level else None)
     return [volume for part in found for volume in part]
 
 
-def _search(field: Field, axes: list[LevelAxis], options: DecodeOptions, lane: Lane) -> Search[list[Found]]:
+def _search(
+    field: _Part, axes: list[LevelAxis], options: DecodeOptions, lane: Lane, reshape: Reshape | None
+) -> Search[list[Found]]:
     """Visit every level; hand over whenever the field has been asked."""
     ask = _FieldSampler(field, options, lane)
     level = Level.dense(axes[0], field.batch_size, field.device)
     ask(level, _points(~level.known))
     yield None
+    if reshape is not None:
+        ask.field, level = reshape(field, level, field.first)
+        ask(level, _points(~level.known))
+        yield None
     if len(axes) > 1:
         level = replace(level, residual=refinement.curvature_residual(level))
     yield 1

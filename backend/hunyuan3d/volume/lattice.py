@@ -131,6 +131,16 @@ class Level:
         pairs = ((getattr(self, name), getattr(more, name)) for name in ("values", "known", "error", "residual"))
         return Level(self.axis, grid, *(torch.cat(pair) for pair in pairs))
 
+    def lattice_values(self, image: int) -> Tensor:
+        """Return a dense level's values of that image on the lattice, (n, n, n) [x, y, z]."""
+        own = self.image == image
+        a_side = self.axis.bricks
+        table = torch.full((a_side, BRICK) * 3, -torch.inf, device=self.values.device)
+        x, y, z = self.grid.coordinates[own, 1:].unbind(1)
+        table[x, :, y, :, z, :] = self.values[own]
+        inside = slice(self.axis.origin, self.axis.origin + self.axis.cells + 1)
+        return table.reshape((a_side * BRICK,) * 3)[inside, inside, inside]
+
     def without_predictions(self) -> Level:
         """Keep only what the field said: a prediction built on predictions would not know its error."""
         return replace(self, values=torch.where(self.known, self.values, torch.nan))
