@@ -197,10 +197,8 @@ class AgentGuard:
 
     def may_still(self, agent: AgentConfig, operation: str) -> bool:
         """Return whether an agent that was let in a while ago would be let in now, by what the agents file says."""
-        if self._registry is None:
-            return True
-        now = self._registry.get_by_internal_id(agent.internal_id)
-        return now is not None and now.enabled and operation in now.operations
+        now = self.agent_of(agent.internal_id)
+        return self._registry is None or (now is not None and now.enabled and operation in now.operations)
 
     def is_signed(self) -> bool:
         """Return whether the request at hand is meant to be an agent's, by either scheme or a token, to be checked."""

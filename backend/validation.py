@@ -193,7 +193,7 @@ class GenerationFields(BaseModel):
     turntable: bool = Field(default=False, description="Whether an animation of the turning mesh is made as well.")
     label: Label = Field(default="", description="What you call it: shown with the job, and `/jobs?label=` finds it.")
     webhook_url: WebhookUrl | SkipJsonSchema[None] = _optional(
-        "Where the end of the job, and of its batch, is posted to: an address below one of the agent's own prefixes."
+        "Where the end is posted to, below one of your prefixes."
     )
 
 
@@ -360,15 +360,7 @@ def new_job(
     """
     request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
-    return NewJob(
-        request.to_json(),
-        request.batch_key(model),
-        image,
-        filename=filename,
-        label=label,
-        webhook_url=fields.webhook_url,
-        refusal=refusal,
-    )
+    return NewJob(request.to_json(), request.batch_key(model), image, filename, label, fields.webhook_url, refusal)
 
 
 @lru_cache(maxsize=4096)
