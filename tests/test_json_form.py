@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from backend.agent_api import Submitter
 from backend.api.image_urls import ImageUrls
 from backend.api.json_form import read_json_form
 from backend.api.multipart import FormLimits
+from backend.api.submissions import Submitter
 from backend.errors import ServiceError
 from tests.support.agent_service import (
     API,

@@ -120,4 +120,4 @@ _FAILED = (ImageUrlFailed.__doc__ or "").strip()
 
 def _open_sink(folder: Path) -> BinaryIO:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder))
+    return cast(BinaryIO, tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder)))

@@ -252,7 +252,8 @@ def _file(
 
 def _decoded(stream: BinaryIO, text: _Long, limits: FormLimits, opened: ExitStack) -> tuple[BinaryIO, int]:
     """Return a base64 text decoded, in a file, and its length. Raises binascii.Error, StorageFull."""
-    spooled = opened.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=limits.spool_dir))  # noqa: SIM115
+    folder = None if limits.spool_dir is None else str(limits.spool_dir)
+    spooled = opened.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder))  # noqa: SIM115
     file = cast(BinaryIO, spooled)
     stream.seek(text.start)
     left, pending, size, is_over = text.size, b"", 0, False
