@@ -71,14 +71,11 @@ class Resources:
         images = open_files(settings.files_url, "inputs")
         artifacts = ArtifactStore(open_files(settings.files_url, "artifacts"))
         database = open_migrated(settings.database_url)
+        # A clock of a test is only moved, never set.
+        monotonic = time.monotonic if clock is utc_now else None
+        attempts = settings.max_attempts
         store = JobStore(
-            database,
-            clock,
-            max_attempts=settings.max_attempts,
-            observer=observer,
-            changes=changes,
-            # A clock of a test is only moved, never set.
-            monotonic=time.monotonic if clock is utc_now else None,
+            database, clock, max_attempts=attempts, observer=observer, changes=changes, monotonic=monotonic
         )
         ttl = timedelta(hours=settings.artifact_ttl_hours)
         cutouts = CutoutTable(database, artifacts, clock, ttl)

@@ -132,17 +132,13 @@ class AgentServices:
         metrics.watch(health.read, clock, resources.webhooks.backlog)
         links = _links(settings, resources)
         guard = AgentGuard.from_settings(settings, open_nonce_store(settings, resources.database), clock, links)
-        worker, watchdog = None, Watchdog(settings.batch_seconds)
+        watchdog = Watchdog(settings.batch_seconds)
+        with_resources = partial(BatchProcessor.with_resources, resources, open_processor or model_opener(settings))
+        worker = None
         if settings.worker_enabled:
             metrics.watch_gpus()
-            worker = BatchProcessor.with_resources(
-                resources,
-                open_processor or model_opener(settings),
-                settings,
-                notifier=local_notifier,
-                metrics=metrics,
-                on_broken=end_this_process,
-                watchdog=watchdog,
+            worker = with_resources(
+                settings, notifier=local_notifier, metrics=metrics, on_broken=end_this_process, watchdog=watchdog
             )
         wakeups = Wakeups(settings.database_url, changes.hear)
         return cls(

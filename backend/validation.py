@@ -6,8 +6,6 @@ fields reach the server (multipart.py reads the form), what an image is, or what
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, TypeVar
@@ -411,16 +409,6 @@ def _target_faces(fields: GenerationFields) -> int | None:
     if asked is None:
         return default_target_faces(fields.quality)
     return None if asked == "none" else asked
-
-
-def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
-    """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
-
-    fields : those that were given count; digests : of the images' bytes as they came, in order, or the job it is about
-    """
-    given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    parts = [operation, given, list(digests)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 @cache

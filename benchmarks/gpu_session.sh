@@ -18,7 +18,10 @@ step() {
 }
 full_size="python3 -m benchmarks.full_size $form --out $out --cache $cache"
 step kernels 30 python3 -m benchmarks.gpu_kernels
+# Several words, each an argument.
+# shellcheck disable=SC2086
 step variants 95 $full_size --only variants --seconds $((90 * slow)) --design 2.1 2.0
+# shellcheck disable=SC2086
 step stages 100 $full_size --only stages --seconds $((95 * slow))
 [ -f benchmarks/decode_stages.py ] && step decode 60 python3 -m benchmarks.decode_stages "$form" --out "$out"
 step memory 75 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.16 0.125

@@ -387,11 +387,7 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     partial = "make the meshes of the good pictures when others are bad (default: of none then)"
     batch.add_argument("--accept-partial", action="store_true", help=partial)
     add_fields(batch)
-    cutout = command("cutout", _cutout, "cut the object out of one picture, to look at before a mesh is made")
-    cutout.add_argument("image", metavar="PICTURE", type=Path, help="as for generate")
-    cutout.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file or folder (default: here)")
-    cutout.add_argument("--remove-background", choices=("auto", "always", "never"), help="default: auto")
-    cutout.add_argument("--objects", choices=("all", "largest"), help="which objects are kept (default: all)")
+    _add_cutout(command)
     wait = command("wait", _wait, "wait for a job or batch that was sent before")
     wait.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="fetch the meshes as well")
     wait.add_argument("--preview", action="store_true", help="with -o: fetch the pictures of the meshes as well")
@@ -411,6 +407,14 @@ def _add_commands(parser: argparse.ArgumentParser) -> None:
     download.add_argument("source", help="a download_url, a file's name, or BATCH_ID.zip")
     download.add_argument("-o", "--output", type=Path, metavar="FILE", help="file or folder (default: here)")
     command("health", _health, "how the service is; needs no agent")
+
+
+def _add_cutout(command: Callable[..., argparse.ArgumentParser]) -> None:
+    cutout = command("cutout", _cutout, "cut the object out of one picture, to look at before a mesh is made")
+    cutout.add_argument("image", metavar="PICTURE", type=Path, help="as for generate")
+    cutout.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file or folder (default: here)")
+    cutout.add_argument("--remove-background", choices=("auto", "always", "never"), help="default: auto")
+    cutout.add_argument("--objects", choices=("all", "largest"), help="which objects are kept (default: all)")
 
 
 def _add_listening(command: Callable[..., argparse.ArgumentParser]) -> None:

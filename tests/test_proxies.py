@@ -106,6 +106,20 @@ def test_a_request_is_refused_before_its_body_has_come(proxy: Proxy) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
+def test_a_web_socket_is_opened(proxy: Proxy, service: RunningService) -> None:
+    context = ssl.create_default_context(cafile=proxy.certificate)
+    target = f"{API}/events"
+    lines = [f"GET {target} HTTP/1.1", f"Host: {NAME}:{proxy.port}", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg=="]
+    lines += [f"{name}: {value}" for name, value in service.sign("GET", target).items()]
+    with (
+        socket.create_connection((NAME, proxy.port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname=NAME) as connection,
+    ):
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 101 ")
+
+
 def test_a_body_beyond_every_bound_is_refused_by_its_length(proxy: Proxy) -> None:
     connection = proxy.connect()
     connection.putrequest("POST", f"{API}/batch")

@@ -37,12 +37,12 @@ from backend.errors import (
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.hunyuan3d.options import GenerationOptions, ImageOptions
+from backend.jobs.idempotency import fingerprint
 from backend.limits import default_target_faces
 from backend.validation import (
     GenerateFields,
     GenerationFields,
     GenerationRequest,
-    fingerprint,
     read_fields,
     resolve,
 )

@@ -97,7 +97,8 @@ def score(task: Task, result: ShapeResult, seed: int = 0) -> Score:
     distance = overlap = side = None
     if task.solid is not None:
         inside = occupancy(vertices, faces, len(task.solid.inside))
-        overlap, side = iou(inside, task.solid.inside), iou(inside.any(axis=0), task.solid.inside.any(axis=0))
+        overlap = iou(inside, task.solid.inside)
+        side = iou(np.asarray(inside.any(axis=0)), np.asarray(task.solid.inside.any(axis=0)))
         if task.solid.surface is not None:
             points = surface_points(vertices, faces, SURFACE_POINTS, np.random.default_rng(seed))
             distance = chamfer(points, task.solid.surface)

@@ -34,6 +34,7 @@ from backend.errors import (
     StoreUnavailable,
 )
 from backend.hunyuan3d.octree_resolutions import Resolutions
+from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import Batch, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
@@ -41,7 +42,6 @@ from backend.storage.files import discard, put_new
 from backend.validation import (
     GenerateFields,
     GenerationRequest,
-    fingerprint,
     new_job,
     read_fields,
     require_offered,

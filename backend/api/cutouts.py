@@ -24,10 +24,11 @@ from backend.api.submissions import idempotency_key
 from backend.api.uploads import UploadLimits, check, images_of
 from backend.errors import ArtifactNotFound
 from backend.hunyuan3d.image.background import remove_background
+from backend.jobs.idempotency import fingerprint
 from backend.jobs.metadata import BackgroundOut, WarningOut
 from backend.services import AgentServices
 from backend.storage.files import discard
-from backend.validation import fingerprint, read_fields
+from backend.validation import read_fields
 
 _cutters = threading.BoundedSemaphore(2)
 """Cutting takes some tenths of a second of a core and tens of megabytes: however many ask, two are cut at once."""

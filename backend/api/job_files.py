@@ -17,12 +17,13 @@ from backend.api.submissions import require_key
 from backend.errors import ArtifactNotFound, FilesExpired, JobUnfinished, ServiceError
 from backend.hunyuan3d.mesh.offered import require_format
 from backend.jobs.cutouts import Cutout
+from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import IdempotencyKey, Job, JobFile, NewFile, Status
 from backend.limits import MeshFormat
 from backend.services import AgentServices
 from backend.storage.artifacts import Artifact, open_artifact
 from backend.storage.files import discard
-from backend.validation import fingerprint, read_fields
+from backend.validation import read_fields
 
 _encoders = threading.BoundedSemaphore(1)
 """Encoding a mesh of a million faces takes seconds and hundreds of megabytes: however many ask, one is encoded."""

@@ -25,6 +25,7 @@ from backend.auth.agents import AgentConfig
 from backend.config import Settings
 from backend.errors import InvalidIdempotencyKey, StoreUnavailable, ViewsUnsupported
 from backend.hunyuan3d.octree_resolutions import Resolutions
+from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.limits import ViewName
@@ -35,7 +36,6 @@ from backend.validation import (
     BatchFields,
     GenerateFields,
     GenerationFields,
-    fingerprint,
     new_job,
     read_fields,
     require_offered,

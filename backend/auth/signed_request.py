@@ -43,8 +43,6 @@ def target_of(environ: Mapping[str, Any]) -> str:
     """Return the request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
     raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if not raw:
-        raise ConfigurationError(
-            "This WSGI server does not report RAW_URI or REQUEST_URI, without which no signature holds."
-        )
+        raise ConfigurationError("This server reports neither RAW_URI nor REQUEST_URI; no signature holds without.")
     # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
     return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")

@@ -1,13 +1,17 @@
 """Idempotency keys: an agent's name for a request, and the first answer that it got, for 24 hours.
 
 Works inside the caller's transaction, so that a key stays exactly when its jobs do. This module does not know what a
-request is: it compares fingerprints.
+request is for: it compares fingerprints.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from pydantic import BaseModel
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -71,3 +75,13 @@ def claim(
 def prune(connection: Connection, now: datetime, limit: int) -> int:
     """Remove up to limit keys that have ended; return how many it were."""
     return expiry.prune(connection, keys, keys.c.expires_at <= now, limit)
+
+
+def fingerprint(operation: str, fields: BaseModel, digests: Sequence[str]) -> str:
+    """Return a digest of all that makes a request, SHA-256 in hex: the same request in another envelope has the same.
+
+    fields : those that were given count; digests : of the images' bytes as they came, in order, or the job it is about
+    """
+    given = fields.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    parts = [operation, given, list(digests)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

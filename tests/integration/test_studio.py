@@ -127,7 +127,7 @@ def test_a_job_outlives_its_service_and_another_is_cancelled(browser: Browser, t
                 service.start()
                 studio.drawn()
         page.get_by_role("button", name="Cancel").click()
-        expect(page.get_by_text("Cancelled")).to_be_visible()
+        expect(page.get_by_text("Cancelled", exact=True)).to_be_visible()
         assert studio.complaints() == []
         key = studio_agent(service.agents_file).api_key
         studio.check_and_close(key)
@@ -156,8 +156,8 @@ def test_the_api_s_page_sends_signed_calls_with_and_without_a_form(browser: Brow
     studio = Studio(browser, service)
     page = studio.page
     page.goto(f"{service.base_url}/docs")
-    page.get_by_label("Agent").fill(service.agent.agent_id)
-    page.get_by_label("Key").fill(service.agent.api_key)
+    page.fill("#agent", service.agent.agent_id)
+    page.fill("#key", service.agent.api_key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text(f"Calls are signed as {service.agent.agent_id}")).to_be_visible()
     for path in ("/api/agent/me", "/api/agent/cutout"):

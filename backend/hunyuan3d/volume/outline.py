@@ -82,7 +82,12 @@ class _Body:
         small = cv2.resize(np.asarray(ends, np.float32), (COARSE_SIDE, COARSE_SIDE), interpolation=cv2.INTER_AREA)
         at = at.reshape(-1, 2).mean(axis=1)
         grid = _grid(at)
-        tables = [(middle, inside), (half, deep), (rim, at_rim), (half, inside * (1.05 - deep))]
+        tables: list[tuple[Floats, Floats]] = [
+            (middle, inside),
+            (half, deep),
+            (rim, at_rim),
+            (half, inside * (1.05 - deep)),
+        ]
         spread = [cv2.remap(_rows(_spread(table, weight)), *grid, cv2.INTER_LINEAR) for table, weight in tables]
         return cls(np.asarray(small, np.float32), *(np.asarray(table, np.float32) for table in spread))
 

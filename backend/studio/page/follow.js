@@ -4,7 +4,7 @@ import { API, ApiError, pause } from "./api.js";
 
 const FINISHED = new Set(["completed", "failed", "cancelled"]);
 const WAIT_SECONDS = 25;
-const STREAMS = false;
+const NO_STREAMS = ["NOT_FOUND", "STREAMS_UNSUPPORTED", "TOO_MANY_STREAMS"];
 /** Connections to one server are few in a browser, so only so many jobs are waited for one by one. */
 const MOST_ALONE = 2;
 const LIST_SECONDS = 1.5;
@@ -15,7 +15,7 @@ export class Follower {
   constructor(client) {
     this.client = client;
     this.watched = new Map();
-    this.streams = STREAMS;
+    this.streams = true;
     this.listing = false;
   }
 
@@ -49,8 +49,11 @@ export class Follower {
   async #follow(jobId, onChange, onLost, signal) {
     for (let tries = 0, first = true; !signal.aborted && this.watched.has(jobId); ) {
       try {
-        if (this.streams && !first) await this.#stream(jobId, signal);
-        else {
+        if (this.streams && !first) {
+          await this.#stream(jobId, signal);
+          // One that ends before its job does is asked for again, but not in a hurry.
+          await pause(0.5, signal);
+        } else {
           const query = first ? "" : `?wait=${WAIT_SECONDS}`;
           this.#tell(jobId, await this.client.json("GET", `/status/${jobId}${query}`, { signal }));
         }
@@ -58,10 +61,11 @@ export class Follower {
         tries = 0;
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof ApiError && error.code === "NOT_FOUND") {
+        if (error instanceof ApiError && this.streams && NO_STREAMS.includes(error.code)) {
           this.streams = false;
           continue;
         }
+        first = true;
         if (error instanceof ApiError && !error.passes) {
           this.watched.delete(jobId);
           onLost(error, true);
