@@ -17,6 +17,7 @@ from backend.api import operations as calls
 from backend.api.again import submit_again
 from backend.api.batch_answers import BatchAcceptedAnswer, answer_accepted_batch
 from backend.api.batch_zip import batch_id_of, open_batch_zip
+from backend.api.compat import compat_routes
 from backend.api.cutouts import answer_cutout, cut_out
 from backend.api.describing import describe
 from backend.api.downloads import send_artifact
@@ -104,6 +105,8 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     services.at_end.append(sender.stop)
     app.register_blueprint(guide_page(services.settings.public_url))
     app.register_blueprint(mcp_blueprint(services, submitter, hub))
+    if services.settings.compat_agent:
+        app.register_blueprint(compat_routes(services, submitter))
     server = services.settings.public_url or "/"
     document = make_document(api, calls.REQUEST_MODELS, calls.ANSWER_MODELS, server)
     app.register_blueprint(document_pages(document))

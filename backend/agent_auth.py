@@ -10,29 +10,30 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from http import HTTPStatus
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from flask import Flask, Response, current_app, g, request
 
 from backend.auth.agents import MAX_KEYS, OPERATIONS, AgentConfig, AgentDefaults, AgentRegistry
 from backend.auth.audit_log import AuditEntry, AuditLog
 from backend.auth.bearer_tokens import CHALLENGE, HEADER, TOKEN_MARK, has_token, hash_of, read_token, require_safe_way
-from backend.auth.client_address import IPAddress, client_address, client_scheme, is_allowed
+from backend.auth.client_address import IPAddress, client_address, is_allowed
 from backend.auth.clock_jumps import SignedAt
-from backend.auth.hmac_signing import Signed, read_signed_request, sign_request, signature_matches, split_target
+from backend.auth.hmac_signing import Signed, sign_request, signature_matches, split_target
 from backend.auth.links import EXPIRES, SIGNATURE, LinkQuery, SignedLinks
 from backend.auth.loopback import Caller, is_from_here
 from backend.auth.nonces import NonceStore
 from backend.auth.rate_limits import RateState, RequestLimits
 from backend.auth.request_body import BodySlots, has_body, spool_body
-from backend.auth.rfc9421 import HEADER_INPUT, Message, read_message_signature
+from backend.auth.rfc9421 import HEADER_INPUT
 from backend.auth.rfc9421 import HEADER_SIGNATURE as HEADER_MESSAGE_SIGNATURE
+from backend.auth.signed_request import read_signed, target_of
 from backend.config import Settings
 from backend.errors import (
     AgentDisabled,
@@ -47,7 +48,6 @@ from backend.errors import (
     ServiceError,
 )
 from backend.jobs.models import Clock
-from backend.setting_values import IPNetwork
 from backend.telemetry.logs import logged_jobs
 from orfeas_client.signing import HEADER_AGENT, HEADER_SIGNATURE
 
@@ -245,6 +245,30 @@ class AgentGuard:
         visit.outcome = "admitted"
         g.agent, g.agent_operation = agent, operation
 
+    def admit_from_here(self, agent_id: str, operation: str) -> None:
+        """Let the request at hand, which has no credential, act for an agent: this machine's own alone, past no proxy.
+
+        Raises IpNotAllowed, AuthInvalid for an agent that is not there, and what `admit` raises of an agent's rights.
+        """
+        address = client_address(request.environ.get("REMOTE_ADDR", ""), "", ())
+        visit = g.agent_visit = _Visit(operation, address, "")
+        try:
+            if not is_from_here(Caller.of(request.environ, request.headers.get), self._settings.trusted_proxies):
+                raise IpNotAllowed("Without a token only this machine itself may call, at localhost and past no proxy.")
+            agent = self._registry.get(agent_id) if self._registry else self._local
+            if agent is None:
+                raise AuthInvalid("There is no such agent as COMPAT_AGENT names.")
+            visit.agent_id = agent.agent_id
+            self._require_admissible(visit, agent)
+            if agent is not self._local:
+                self._limits.admit_agent(agent, operation, follows=request.method in _FOLLOWING_METHODS)
+            self._take_body(operation, None)
+        except ServiceError as error:
+            visit.outcome = error.code
+            raise
+        visit.outcome = "admitted"
+        g.agent, g.agent_operation = agent, operation
+
     def _credential(self, link: str) -> str:
         """Return by what the request at hand is to be admitted: one thing alone."""
         if link and self._links is not None and _link_query().is_one:
@@ -278,7 +302,7 @@ class AgentGuard:
         return agent
 
     def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
-        signed = _read_signed(self._settings.trusted_proxies)
+        signed = read_signed(request.environ, request.headers.get, self._settings.trusted_proxies)
         now = self._clock()
         known = self._registry.get(signed.agent_id) if self._registry else None
         # An id that nobody has is not written down: it may be a key in the wrong header.
@@ -308,7 +332,7 @@ class AgentGuard:
 
     def _vouch_for_link(self, visit: _Visit, link: str, agent_of: Callable[[str], AgentConfig | None]) -> AgentConfig:
         assert self._links is not None  # noqa: S101
-        path, _ = split_target(_target(request.environ))
+        path, _ = split_target(target_of(request.environ))
         filename = str((request.view_args or {}).get(link, ""))
         agent = self._links.check(path, filename, _link_query(), agent_of)
         visit.agent_id = agent.agent_id
@@ -404,35 +428,6 @@ def _require_operation(agent: AgentConfig, operation: str) -> None:
 
 def _link_query() -> LinkQuery:
     return LinkQuery(request.args.getlist(EXPIRES), request.args.getlist(SIGNATURE))
-
-
-def _read_signed(trusted_proxies: Sequence[IPNetwork]) -> Signed:
-    """Return the signed parts of the request at hand, by the scheme it was signed with: never by two."""
-    environ, header = request.environ, request.headers.get
-    method, target = environ["REQUEST_METHOD"], _target(environ)
-    if header(HEADER_INPUT) is None and header(HEADER_MESSAGE_SIGNATURE) is None:
-        return read_signed_request(method, target, header)
-    if header(HEADER_SIGNATURE) is not None:
-        raise AuthMissing(
-            f"The request is signed twice: send {HEADER_SIGNATURE}, or {HEADER_INPUT} with {HEADER_MESSAGE_SIGNATURE}.",
-            details={"header": HEADER_SIGNATURE},
-        )
-    scheme = client_scheme(
-        environ["wsgi.url_scheme"],
-        environ.get("REMOTE_ADDR", ""),
-        header("X-Forwarded-Proto") or "",
-        trusted_proxies,
-    )
-    return read_message_signature(Message(method, target, scheme, has_body(environ), header))
-
-
-def _target(environ: Mapping[str, Any]) -> str:
-    """Return the request target as it was sent; WSGI's own path is decoded, and two targets may decode to the same."""
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
-    if not raw:
-        raise ConfigurationError("This server reports neither RAW_URI nor REQUEST_URI; no signature holds without.")
-    # WSGI carries bytes as Latin-1; a client signs them as UTF-8.
-    return str(raw).encode("latin-1", "backslashreplace").decode("utf-8", "surrogateescape")
 
 
 def main() -> int:

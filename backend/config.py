@@ -84,6 +84,16 @@ class Settings:
             "(docs/links.md).",
         ),
     ] = False
+    compat_agent: Annotated[
+        str,
+        Meaning(
+            "COMPAT_AGENT",
+            "The agent whose jobs are made by clients of Hunyuan3D's own server, at `/generate`, `/send` and `/status` "
+            "(docs/operations.md); none switches these off.",
+            shape=r"[A-Za-z0-9._-]{1,64}",
+            expects="an agent's id",
+        ),
+    ] = ""
     link_ttl_seconds: Annotated[
         int, Meaning("LINK_TTL_SECONDS", "Seconds for which a signed link to a file is good.", 1, 604_800)
     ] = 3600

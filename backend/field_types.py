@@ -42,6 +42,9 @@ Formats = Annotated[tuple[MeshFormat, ...], BeforeValidator(_separate_formats), 
 Quality = Annotated[int, Field(ge=MIN_QUALITY, le=MAX_QUALITY)]
 Resolution = Annotated[int, Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)]
 Steps = Annotated[int, Field(ge=MIN_STEPS, le=MAX_STEPS)]
+AnySteps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
+"""Steps of a job: turbo checkpoints' clients ask for fewer than ours may."""
+
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
 RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOLUTION)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]

@@ -44,6 +44,7 @@ from backend.errors import (
 from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, expected_by, read_text, shown
 from backend.field_types import (
     STRICT,
+    AnySteps,
     Formats,
     Guidance,
     Label,
@@ -229,7 +230,7 @@ class GenerationRequest(BaseModel):
     formats: Formats = Field(validation_alias=AliasChoices("formats", "format"))
     quality: Quality
     octree_resolution: Resolution
-    steps: Steps | None
+    steps: AnySteps | None
     guidance_scale: Guidance | None
     seed: Seed
     target_faces: TargetFaces | None

@@ -59,6 +59,13 @@ class JsonBody:
         self.content = text.encode()
         self.digest = hashlib.sha256(self.content).hexdigest()
 
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the bytes."""
+        yield self.content
+
 
 class MultipartBody:
     """The bytes of one form: iterating gives them from the start, each time the same.

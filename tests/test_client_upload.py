@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import tracemalloc
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from werkzeug.formparser import parse_form_data
 
 from orfeas_client.errors import LocalFileError
-from orfeas_client.upload import MultipartBody
+from orfeas_client.upload import ImageUrl, MultipartBody, body_of
 
 
 def parsed(body: MultipartBody) -> tuple[dict[str, str], list[tuple[str, str | None, bytes]]]:
@@ -100,3 +101,18 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert size == len(body) > 64 << 20
     assert peak < 2 << 20
+
+
+def test_an_address_goes_into_json_beside_what_is_sent_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    url = ImageUrl("https://pictures.test/the%20cat.png?x=1")
+    assert (url.name, url.stem) == ("the cat.png", "the cat")
+    one = body_of({"quality": "5"}, [url], ["image"])
+    assert one.content_type == "application/json"
+    assert json.loads(b"".join(one)) == {"quality": "5", "image": {"url": url.url}}
+    assert (one.digest, len(one)) == (hashlib.sha256(b"".join(one)).hexdigest(), len(b"".join(one)))
+    several = body_of({}, [url, tmp_path / "a.png", b"bytes"], ["images"] * 3)
+    assert json.loads(b"".join(several)) == {"images": [{"url": url.url}, "cGljdHVyZQ==", "Ynl0ZXM="]}
+    views = body_of({}, [b"front", url], ["view_front", "view_back"])
+    assert json.loads(b"".join(views)) == {"views": {"front": "ZnJvbnQ=", "back": {"url": url.url}}}
+    assert isinstance(body_of({}, [b"front"], ["image"]), MultipartBody)

@@ -15,8 +15,17 @@ def test_every_room_is_drawn_once_and_described() -> None:
     imports = imported_rooms()
     assert set(drawn_rooms(TEXT)) == {room for pair in imports for room in pair}
     table = TEXT.split("|---|---|")[1]
-    ground = {"config", "limits", "errors", "field_texts", "field_types", "outgoing", "periodic"}
-    ground |= {"secret_files", "setting_values"}
+    ground = {
+        "config",
+        "limits",
+        "errors",
+        "field_texts",
+        "field_types",
+        "outgoing",
+        "periodic",
+        "secret_files",
+        "setting_values",
+    }
     assert [room for room in drawn_rooms(TEXT) if room not in ground and f"`{room}`" not in table] == []
 
 

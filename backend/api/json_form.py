@@ -62,7 +62,15 @@ def read_json_form(stream: BinaryIO, content_type: str, limits: FormLimits, open
     Raises InvalidForm, InvalidImage, UnknownField, TooManyImages, ConflictingInputs, StorageFull.
     """
     check_charset(parse_options_header(content_type)[1])
-    given = _read_object(stream)
+    return form_of(read_object(stream), stream, limits, opened)
+
+
+def form_of(members: Mapping[str, Any], stream: BinaryIO, limits: FormLimits, opened: ExitStack) -> Form:
+    """Return the form that an object's members make, as read_object gave them of this stream.
+
+    Raises what read_json_form raises.
+    """
+    given = dict(members)
     images = list(_images(given, limits))
     for name in filter(None, (limits.file_field, *(("views",) if limits.lone_fields else ()))):
         given.pop(name, None)
@@ -74,8 +82,8 @@ def read_json_form(stream: BinaryIO, content_type: str, limits: FormLimits, open
     return Form(fields, tuple(files))
 
 
-def _read_object(stream: BinaryIO) -> dict[str, Any]:
-    """Return the object of a body, with a _Long for each long text of its values."""
+def read_object(stream: BinaryIO) -> dict[str, Any]:
+    """Return the object of a body; a long text of its values is where it lies. Raises InvalidForm."""
     mark = secrets.token_hex(16)
     longs: list[_Long] = []
     try:
@@ -242,13 +250,10 @@ def _file(
     return FormFile(field, number, label, decoded, size)
 
 
-def _folder(limits: FormLimits) -> str | None:
-    return None if limits.spool_dir is None else str(limits.spool_dir)
-
-
 def _decoded(stream: BinaryIO, text: _Long, limits: FormLimits, opened: ExitStack) -> tuple[BinaryIO, int]:
     """Return a base64 text decoded, in a file, and its length. Raises binascii.Error, StorageFull."""
-    spooled = opened.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=_folder(limits)))  # noqa: SIM115
+    folder = None if limits.spool_dir is None else str(limits.spool_dir)
+    spooled = opened.enter_context(tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder))  # noqa: SIM115
     file = cast(BinaryIO, spooled)
     stream.seek(text.start)
     left, pending, size, is_over = text.size, b"", 0, False

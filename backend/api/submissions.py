@@ -89,9 +89,9 @@ class Submitter:
         require_key(key)
         with ExitStack() as opened:
             form = read_form(body, content_type, self._limits[operation].form, opened)
-            return self._submit(agent, operation, form, key, began, opened)
+            return self.submit_form(agent, operation, form, key, began, opened)
 
-    def _submit(
+    def submit_form(
         self,
         agent: AgentConfig,
         operation: Operation,
@@ -99,9 +99,15 @@ class Submitter:
         key: str | None,
         began: float,
         opened: ExitStack,
+        steps: int | None = None,
     ) -> Submission:
+        """Put a form that was read into the queue, as submit does.
+
+        opened : closes the files that are made; steps : in place of the form's, and fewer than a form may ask for
+        """
         limits = self._limits[operation]
         fields = read_fields(_FIELDS[operation], form.fields)
+        fields = fields if steps is None else fields.model_copy(update={"steps": steps})
         resolutions = self._services.resolutions()
         resolutions.check(fields.octree_resolution)
         require_offered(fields)
