@@ -21,6 +21,7 @@ from tests.support.running import REPOSITORY
 KINDS = ("nginx", "caddy")
 NAME = "localhost"
 _START_SECONDS = 30.0
+_STOP_SECONDS = 5.0
 _MAIN = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/errors;
 events {{}}
@@ -68,7 +69,11 @@ def running_proxy(kind: str, folder: Path, upstream: int) -> Iterator[Proxy]:
         yield proxy
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:  # Caddy waits for connections that are still open
+            process.kill()
+            process.wait()
 
 
 def _nginx(folder: Path, proxy: Proxy, upstream: int) -> list[str]:
