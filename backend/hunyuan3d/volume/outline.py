@@ -67,9 +67,9 @@ class _Body:
         """Measure (n, n, n) [x, y, z] values of a field at the lattice axis (n,)."""
         most, rim = _peaks(values, axis)
         low, high = _surfaces(values, axis)
-        middle, half = (low + high) / 2, (high - low) / 2
+        middle, half = (np.asarray(each, np.float32) for each in ((low + high) / 2, (high - low) / 2))
         # What is near the silhouette is thinner than the body is: it says less of its depth, more of its rim.
-        inside, deep = np.clip(4 * most, 0, 1), np.clip(most, 0, 1) ** 2
+        inside, deep = (np.asarray(each, np.float32) for each in (np.clip(4 * most, 0, 1), np.clip(most, 0, 1) ** 2))
         at_rim = np.clip(4 * (most + 0.9), 0, 1) * (0.02 + 0.98 * np.clip(2 - 4 * most, 0, 1))
         rim = np.where(most < 0.4, rim, middle)
         raster = np.linspace(axis[0], axis[-1], 2 * COARSE_SIDE + 1)[:-1] + (axis[-1] - axis[0]) / (4 * COARSE_SIDE)
