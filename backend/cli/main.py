@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import __version__
-from backend.hunyuan3d.device.thread_waiting import wait_asleep
 
 _Run = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -28,6 +27,8 @@ class Command:
 
 def main() -> int:
     """Run the command line on this process's arguments and environment; return its exit code."""
+    from backend.hunyuan3d.device.thread_waiting import wait_asleep
+
     wait_asleep()
     return run(sys.argv[1:], os.environ)
 
