@@ -232,7 +232,7 @@ def test_a_path_that_leads_there_otherwise_is_nowhere(service: AgentService, url
 def test_a_link_with_something_beside_is_good_but_strict(service: AgentService, url: str) -> None:
     answer = fetch(service, f"{url}&utm_source=chat")
     assert refused(answer) == (400, "UNKNOWN_FIELD")
-    assert answer.get_json()["details"] == {"field": "utm_source", "allowed": ["expires", "signature"]}
+    assert answer.get_json()["details"] == {"field": "utm_source", "allowed": ["expires", "signature"], "docs": "/docs"}
 
 
 def test_the_order_of_the_query_is_nothing(service: AgentService, url: str) -> None:

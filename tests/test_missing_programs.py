@@ -16,6 +16,8 @@ SCRIPTS = [
     ROOT / "benchmarks" / "support" / "install.sh",
     ROOT / "benchmarks" / "support" / "install-readers.sh",
     ROOT / "tests" / "support" / "install-recipe-tools.sh",
+    ROOT / "tests" / "support" / "install-proxies.sh",
+    ROOT / "tests" / "support" / "install-deploy-tools.sh",
     ROOT / "tests" / "support" / "install-browser.sh",
 ]
 TEST = """

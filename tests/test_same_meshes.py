@@ -34,7 +34,7 @@ from backend.hunyuan3d import Hunyuan3DShapePipeline
 from tests.test_same_meshes import mesh_hash
 pipeline = Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")
 images = [f"samples/{name}.png" for name in ("mug", "chair")]
-results = pipeline(images, num_inference_steps=2, seeds=[1, 2], octree_resolution=32)
+results = pipeline(images, num_inference_steps=2, seeds=[1, 2], octree_resolution=32, outline="off")
 print(json.dumps([mesh_hash(result.unwrap()) for result in results]))
 """
 

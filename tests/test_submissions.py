@@ -91,7 +91,7 @@ def test_batch_has_two_to_ten_pictures(service: AgentService, count: int, code: 
 
 def test_body_that_is_no_form_is_refused(service: AgentService) -> None:
     response = service.call("POST", f"{API}/generate-3d", b"{}", Content_Type="application/json")
-    assert refused(response) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    assert refused(response) == (400, "MISSING_IMAGE")
     assert refused(service.call("POST", f"{API}/generate-3d")) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
