@@ -24,6 +24,8 @@ from tests.support.proxies import KINDS, NAME, Proxy, running_proxy
 from tests.support.running import API, RunningService, running_service
 
 PUBLIC = "203.0.113.7"
+# Of a body: Caddy's HTTP library sends a head on together with the first 4 KB after it.
+BEGUN = 65536
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_a_request_is_refused_before_its_body_has_come(proxy: Proxy) -> None:
         socket.create_connection((NAME, proxy.port), timeout=30) as plain,
         context.wrap_socket(plain, server_hostname=NAME) as connection,
     ):
-        connection.sendall(head.encode() + b"x" * 1000)
+        connection.sendall(head.encode() + bytes(BEGUN))
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
@@ -130,13 +132,15 @@ def test_a_web_socket_is_opened(proxy: Proxy, service: RunningService) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 101 ")
 
 
+@pytest.mark.parametrize("proxy", ["nginx"], indirect=True)
 def test_a_body_beyond_every_bound_is_refused_by_its_length(proxy: Proxy) -> None:
+    """Caddy has no such bound: it counts what comes, and ends a request at 550 MB."""
     connection = proxy.connect()
     connection.putrequest("POST", f"{API}/batch")
     connection.putheader("Content-Length", str(600 << 20))
     connection.endheaders()
-    connection.send(b"x" * 1000)
-    assert connection.getresponse().status in (401, 413)
+    connection.send(bytes(BEGUN))
+    assert connection.getresponse().status == 413
     connection.close()
 
 

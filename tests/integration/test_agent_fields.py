@@ -140,7 +140,7 @@ def test_what_is_no_picture_is_refused_by_name(queue: WatchedService, content: b
     assert queue.files("inputs") == kept
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded", "image/png"])
+@pytest.mark.parametrize("content_type", ["text/json", "application/x-www-form-urlencoded", "image/png"])
 def test_what_is_no_form_is_refused(waiting: WatchedService, content_type: str) -> None:
     answer = waiting.call("POST", f"{API}/generate-3d", b"{}", headers={"Content-Type": content_type})
     assert answer.refusal == (415, "UNSUPPORTED_MEDIA_TYPE")
