@@ -59,7 +59,7 @@ MEDIA = {"glb": "model/gltf-binary", "stl": "model/stl", "obj": "model/obj", "pl
 
 @pytest.mark.parametrize("form", MEDIA)
 def test_a_file_holds_the_mesh_that_its_metadata_names(service: WatchedService, form: str) -> None:
-    said = made(service.generate(sample("mug"), seed=7, format=form, target_faces=3000, scale_mm=50, **QUICK))
+    said = made(service.generate(sample("star"), seed=7, format=form, target_faces=3000, scale_mm=50, **QUICK))
     metadata = said["metadata"]
     answer = service.call("GET", said["download_url"])
     assert answer.headers["Content-Type"] == MEDIA[form]
