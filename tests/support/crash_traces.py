@@ -1,9 +1,7 @@
-"""What is done about a test process that crashes: its test runs once more, and the end of the run says where it was.
+"""Where each thread of a test process was when it crashed, printed at the end of the run.
 
 A plugin of pytest. A process of pytest-xdist that ends by a signal takes its output with it, or leaves it somewhere
 among a thousand lines; so each writes to a file of its own, which the process that started them all prints.
-Twice in some twenty thousand tests a process ended inside scipy's cKDTree or beside it, never again by the same test,
-and not with each block of memory fenced in (docs/decisions.md). A test that crashes twice has failed.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
@@ -21,7 +19,6 @@ _FOLDER = "ORFEAS_TESTS_CRASH_TRACES"
 _CALLS = 6
 _opened = pytest.StashKey[IO[str]]()
 _made = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
-_crashed = pytest.StashKey[list[str]]()
 
 
 @pytest.hookimpl(trylast=True)
@@ -36,16 +33,6 @@ def pytest_configure(config: pytest.Config) -> None:
         faulthandler.enable(config.stash[_opened])
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    """Run a test once more, in another process, whose process ended under it. sched : pytest-xdist's scheduler."""
-    crashed = sched.config.stash.setdefault(_crashed, [])
-    if crashitem not in crashed:
-        crashed.append(crashitem)
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"  # type: ignore[assignment]
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print what the processes that crashed have left."""
     made = config.stash.get(_made, None)
@@ -53,8 +40,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if trace := file.read_text(encoding="utf-8").strip():
             terminalreporter.section(f"{file.stem} crashed")
             terminalreporter.write_line(_innermost(trace))
-    for test in config.stash.get(_crashed, []):
-        terminalreporter.section(f"the process of {test} crashed; it ran once more")
 
 
 def _innermost(trace: str) -> str:

@@ -101,8 +101,6 @@ class Trainer:
         self.recipe, self._objects, self._folder = recipe, objects, state
         state.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        # Values too small to matter make a processor's arithmetic many times slower.
-        torch.set_flush_denormal(True)
         self.network = CutoutNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
             self.network.load_state_dict(torch.load(start, weights_only=True)["average"])
@@ -115,10 +113,16 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the minutes are used."""
-        for until, side in self.recipe.stages:
-            if self.minutes < until * self.recipe.minutes:
-                self._train(until * self.recipe.minutes, side)
-        self._report()
+        # Values too small to matter make a processor's arithmetic many times slower. Whoever goes on in this thread
+        # needs them: without, scipy's cKDTree never comes to an end where many coordinates are 0, and crashes.
+        torch.set_flush_denormal(True)
+        try:
+            for until, side in self.recipe.stages:
+                if self.minutes < until * self.recipe.minutes:
+                    self._train(until * self.recipe.minutes, side)
+            self._report()
+        finally:
+            torch.set_flush_denormal(False)
 
     def _train(self, until: float, side: int) -> None:
         """Train with composites of one side until so many minutes of the run are used."""
