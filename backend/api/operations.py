@@ -27,6 +27,7 @@ _FOLLOW = Tag(name="Follow jobs", description="What becomes of them; signed.")
 _FETCH = Tag(name="Fetch meshes", description="Files out; signed, or by a link.")
 _OPERATE = Tag(name="Operate", description="For whoever runs the service.")
 
+_EVENT = {"type": "object", "properties": {name: {"type": "string"} for name in ("id", "event", "data")}}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _FILES = dict.fromkeys(sorted({*MEDIA_TYPES.values(), "application/zip"}), _BINARY)
 
@@ -221,7 +222,7 @@ EVENTS: Call = {
             " `completed`, `failed`, `cancelled`, each with the JSON of the status as its data, and an id for"
             " `Last-Event-ID`; a comment every 15 seconds.",
             "headers": answer_headers(),
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         },
         204: {
             "description": "It is finished, and the caller has its last event: there is nothing to come back for.",
