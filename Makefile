@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
 FAULTS ?= short
 
-.PHONY: install demo serve cluster worker test check lint audit sbom types unit programs faults soak outside train-demo train-cutout clean
+.PHONY: install demo serve cluster worker test check lint audit sbom types unit programs faults soak alerts outside train-demo train-cutout clean
 
 install: $(VENV)/.runtime
 
@@ -61,6 +61,10 @@ faults: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 FAULTS=long $(BIN)/python -m pytest tests/faults -k soak
+
+# A service, its Prometheus and every alert, with seconds in place of minutes: nothing else may run meanwhile.
+alerts: $(VENV)/.dev
+	OMP_NUM_THREADS=1 ALERTS=live $(BIN)/python -m pytest tests/test_dashboards.py
 
 outside: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.outside
