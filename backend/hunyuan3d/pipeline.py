@@ -21,6 +21,7 @@ from backend.hunyuan3d.acceleration import evaluated_steps, integrate, needed_st
 from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
+from backend.hunyuan3d.device.offload import Offloading
 from backend.hunyuan3d.device.transfer import Upload, joined, upload
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
@@ -96,6 +97,8 @@ class Hunyuan3DShapePipeline:
         self.device = device
         self.dtype = dtype
         self.decode_options = DecodeOptions()
+        waiting = [checkpoint.vae, checkpoint.conditioner] if checkpoint.offloaded else []
+        self.offloading = Offloading([network for network in waiting if network is not None], device)
 
     @classmethod
     def from_pretrained(
@@ -106,15 +109,21 @@ class Hunyuan3DShapePipeline:
         dtype: str | torch.dtype | None = None,
         *,
         vae: str | Path | None = None,
+        offload: Callable[[int], bool] = lambda _: False,
     ) -> Hunyuan3DShapePipeline:
         """Load a local folder, a short name (checkpoint.files.SHORT_NAMES, 'demo') or a hub repository.
 
         device : default CUDA, MPS or CPU, whichever is there. dtype : default float32 on the CPU, else half.
-        vae : a separate VAE folder or repository in place of the checkpoint's own. Raises CheckpointError.
+        vae : a separate VAE folder or repository in place of the checkpoint's own. offload : given the bytes of all
+        weights, says whether image encoder and ShapeVAE are on the device for their stages only.
+
+        Raises CheckpointError.
         """
         resolved = resolve_device(device)
         precision = resolve_dtype(dtype, resolved)
-        checkpoint = load_checkpoint(path_or_repo, subfolder, vae=vae, device=resolved, dtype=precision)
+        checkpoint = load_checkpoint(
+            path_or_repo, subfolder, vae=vae, device=resolved, dtype=precision, offload=offload
+        )
         return cls(checkpoint, resolved, precision)
 
     def preprocess(
@@ -238,7 +247,7 @@ class Hunyuan3DShapePipeline:
         rows = view_rows(view_indices, len(image), image.shape[1]) if views else None
         first, inverse = unique_rows(image, rows)
         on_the_way = [each for k in first if k < len(uploads) and (each := uploads[k]) is not None]
-        with named_memory_errors():
+        with named_memory_errors(), self.offloading.using(self.conditioner):
             chosen = joined(on_the_way) if len(on_the_way) == len(first) else image[first]
             cond: Tensor = self.conditioner(chosen.to(self.device), [rows[k] for k in first] if rows else None)
         return cond[inverse]
@@ -306,7 +315,7 @@ class Hunyuan3DShapePipeline:
         decode_options : how the field is searched; self.decode_options when None. reshape : as decode_volume's.
         Raises InvalidResolution, OutOfMemory.
         """
-        with named_memory_errors():
+        with named_memory_errors(), self.offloading.using(self.shape_vae):
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
             chosen = decode_options or self.decode_options
             return decode_volume(field, octree_resolution, chosen, on_progress, reshape)
