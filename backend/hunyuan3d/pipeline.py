@@ -18,7 +18,16 @@ from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
 from backend.hunyuan3d.acceleration import evaluated_steps, integrate, needed_steps
-from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
+from backend.hunyuan3d.batches import (
+    Batches,
+    Indices,
+    PartProgress,
+    Progress,
+    StageProgress,
+    WholeBatches,
+    by_stage,
+    for_images,
+)
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
 from backend.hunyuan3d.device.offload import Offloading
@@ -63,7 +72,6 @@ from backend.limits import (
     OutlineMode,
 )
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -174,7 +182,7 @@ class Hunyuan3DShapePipeline:
         batches = batches or WholeBatches(self.decode_options)
 
         def sample(part: Indices) -> list[Sampled]:
-            return self.sample_shapes([prepared[k] for k in part], options, _for_images(part, report))
+            return self.sample_shapes([prepared[k] for k in part], options, for_images(part, report))
 
         pending = refused(prepared)
         for indices in batches_of_same_views(prepared):
@@ -344,7 +352,7 @@ class Hunyuan3DShapePipeline:
         generation = self.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
         options = image_options(generation, len(items), seeds, target_faces, remove_background, outline=outline)
         prepared = self.prepare_shapes(items, options)
-        pending = self.sample_and_decode(prepared, generation, _by_stage(on_step, on_progress))
+        pending = self.sample_and_decode(prepared, generation, by_stage(on_step, on_progress))
         return build_meshes(pending)
 
     def options(
@@ -390,7 +398,7 @@ class Hunyuan3DShapePipeline:
 
         def decode(part: Indices) -> list[PendingShape]:
             own = [sampled[k] for k in part]
-            return self.decode_shapes(own, options, _for_images(part, report), batches.decode_options)
+            return self.decode_shapes(own, options, for_images(part, report), batches.decode_options)
 
         pending: dict[int, PendingShape] = {}
         for part, shapes in batches.run("decode", tuple(sampled), decode):
@@ -432,23 +440,6 @@ def guided(v: Tensor, scale: float) -> Tensor:
 def _lost(error: OutOfMemory, metadata: ShapeMetadata, batches: Batches) -> PendingShape:
     """Give up an image that does not fit on the device even alone."""
     return PendingShape(error, metadata).with_fallbacks(batches.fallbacks)
-
-
-def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> PartProgress:
-    """Make one callback from those of sampling and decoding."""
-    callbacks = {"sample": on_step, "decode": on_progress}
-
-    def report(stage: Stage, done: int, total: int, _indices: Indices) -> None:
-        callback = callbacks.get(stage)
-        if callback is not None:
-            callback(done, total)
-
-    return report
-
-
-def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress | None:
-    """Make a stage's callback that says which images it is about."""
-    return None if report is None else lambda stage, done, total: report(stage, done, total, indices)
 
 
 def _cutout(image: PreparedImage | ServiceError) -> Image.Image | None:
