@@ -328,6 +328,15 @@ class Settings:
             choices=("auto", "on", "off"),
         ),
     ] = "auto"
+    offload: Annotated[
+        str,
+        Meaning(
+            "OFFLOAD",
+            "Whether the image encoder and the ShapeVAE wait in main memory while they are not used, for small GPUs: "
+            "`auto` (where the weights would take more than half of what GPU_MEMORY_LIMIT allows), `on` or `off`.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
 
     def __post_init__(self) -> None:
         # The words that this setting took while it was a flag.

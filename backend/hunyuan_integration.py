@@ -26,6 +26,7 @@ from backend.hunyuan3d.device.choice import resolve_device
 from backend.hunyuan3d.device.compile import CompiledPieces, compiler_missing, keep_compiled_in
 from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
 from backend.hunyuan3d.device.memory import DeviceMemory, DeviceState, memory_of
+from backend.hunyuan3d.device.offload import wants_offload
 from backend.hunyuan3d.device.rehearsal import rehearse
 from backend.hunyuan3d.finishing import draw_ball
 from backend.hunyuan3d.image.image_processor import ImageInput
@@ -57,6 +58,7 @@ class ModelChoice:
     dtype: str
     gpu_memory_limit: float
     torch_compile: str
+    offload: str
     max_batch_size: int
     compiled_dir: Path
 
@@ -70,6 +72,7 @@ class ModelChoice:
             settings.dtype,
             settings.gpu_memory_limit,
             settings.torch_compile,
+            settings.offload,
             settings.max_batch_size,
             settings.compiled_dir,
         )
@@ -210,7 +213,7 @@ def load_processor(choice: ModelChoice) -> Hunyuan3DProcessor:
         try:
             # Before the weights are: they are to stay within the limit too.
             memory = memory_of(device, choice.gpu_memory_limit)
-            pipeline = _pipeline(choice, device)
+            pipeline = _pipeline(choice, device, memory)
         except (RuntimeError, OSError) as failure:
             if is_out_of_memory(failure):
                 raise
@@ -238,14 +241,18 @@ def _networks(pipeline: Hunyuan3DShapePipeline) -> list[nn.Module]:
     return [network for network in (pipeline.denoiser, pipeline.shape_vae) if isinstance(network, nn.Module)]
 
 
-def _pipeline(choice: ModelChoice, device: torch.device) -> Hunyuan3DShapePipeline:
+def _pipeline(choice: ModelChoice, device: torch.device, memory: DeviceMemory) -> Hunyuan3DShapePipeline:
     fp8 = choice.dtype == "fp8"
     why = fp8_missing(device) if fp8 else None
     if why is not None:
         raise ConfigurationError(f"DTYPE=fp8 cannot be used: {why}.")
     dtype = None if choice.dtype == "auto" or fp8 else choice.dtype
     pipeline = Hunyuan3DShapePipeline.from_pretrained(
-        choice.model_path, choice.model_subfolder or None, device=device, dtype=dtype
+        choice.model_path,
+        choice.model_subfolder or None,
+        device=device,
+        dtype=dtype,
+        offload=lambda weights: _offloads(choice.offload, device, weights, memory),
     )
     if fp8:
         quantise_denoiser(pipeline.denoiser)
@@ -254,6 +261,14 @@ def _pipeline(choice: ModelChoice, device: torch.device) -> Hunyuan3DShapePipeli
         # The name is told to agents; where a folder lies on this machine is not theirs to know.
         pipeline.name = folder.resolve().name
     return pipeline
+
+
+def _offloads(mode: str, device: torch.device, weights: int, memory: DeviceMemory) -> bool:
+    """Decide whether networks wait in main memory, which is also a CPU's and Apple's GPU's, and say so."""
+    if device.type != "cuda" or not wants_offload(mode, weights, memory.state().memory_free):
+        return False
+    logger.info("Image encoder and ShapeVAE wait in main memory between their stages (OFFLOAD=%s).", mode)
+    return True
 
 
 def _device(name: str) -> torch.device:

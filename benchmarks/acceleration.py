@@ -41,7 +41,6 @@ CURVE = Path(__file__).parents[1] / "docs" / "acceleration.png"
 STEPS = 50
 PLAIN = (8, 10, 12, 16, 25)
 FORECAST = (8, 10, 12, 16)
-BATCH = 4
 AIMS: dict[Acceleration, float] = {"balanced": 0.995, "fast": 0.98}
 
 
@@ -173,16 +172,23 @@ def measure(
     return outcomes
 
 
+def machine() -> str:
+    """Return what it runs on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
 def run(arguments: argparse.Namespace) -> list[Outcome]:
     """Measure what is not in the work file yet and return all that is."""
     done = read(arguments.work)
     known = {(outcome.shape, outcome.way) for outcome in done}
     if arguments.report_only:
         return done
-    pipeline = Hunyuan3DShapePipeline.from_pretrained(arguments.checkpoint)
+    pipeline = Hunyuan3DShapePipeline.from_pretrained(arguments.checkpoint, device=arguments.device, dtype="fp32")
     data = ShapeDataset(arguments.held_out)
-    for first in range(arguments.first, min(arguments.shapes, len(data)), BATCH):
-        shapes = list(range(first, min(first + BATCH, arguments.shapes, len(data))))
+    for first in range(arguments.first, min(arguments.shapes, len(data)), arguments.batch):
+        shapes = list(range(first, min(first + arguments.batch, arguments.shapes, len(data))))
         ways = common_ways() | (other_ways() if first < arguments.others else {})
         left = {name: way for name, way in ways.items() if any((shape, name) not in known for shape in shapes)}
         if left:
@@ -232,7 +238,7 @@ def report(rows: Sequence[Row], arguments: argparse.Namespace) -> str:
     lines = [
         "# Fewer evaluations of the denoiser",
         "",
-        f"Checkpoint {Path(arguments.checkpoint).name}, float32, {platform.machine()} CPU, {os.cpu_count()} cores, "
+        f"Checkpoint {Path(arguments.checkpoint).name}, float32, {machine()}, "
         f"torch {torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. Held-out shapes, {STEPS} steps, resolution "
         f"{arguments.octree_resolution}. Each mesh is held against the one of all {STEPS - 1} evaluations (the last of "
         f"{STEPS} steps is of no length): the overlap (IoU) of the lattice points inside, and the latents' relative "
@@ -302,6 +308,8 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, default=Path("data/heldout"))
     parser.add_argument("--shapes", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="shape to begin with, a multiple of the batch")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--device", help="the best there is when not given")
     parser.add_argument("--others", type=int, default=16, help="shapes on which the ways left out are measured too")
     parser.add_argument("--octree-resolution", type=int, default=96)
     parser.add_argument("--work", type=Path, default=Path("data/acceleration.jsonl"))

@@ -1,9 +1,10 @@
 """Which part of a card's memory a full-size 2.1 checkpoint needs: loaded in a fresh process for each limit.
 
-    python -m benchmarks.memory_limits full --out outputs/full_size
+    python -m benchmarks.memory_limits full --out outputs/full_size --gigabytes 8 12 16 24 --offload off auto
 
 Writes a checkpoint of random weights in the released layout, then loads it through `get_3d_processor` once for each
-GPU_MEMORY_LIMIT and says seconds, peak while loading, costs and capacity.
+GPU_MEMORY_LIMIT and says seconds, peak while loading, costs and capacity. With --side-by-side four run at once:
+what fits stays true, seconds do not. --gigabytes are cards of so many 10^9 bytes, of which 0.5 are the driver's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -22,6 +26,8 @@ import torch
 from backend.hunyuan3d.checkpoint.load import Checkpoint, save_checkpoint
 from benchmarks.full_size import device_and_dtype, random_pipeline
 
+_DRIVER = 0.5
+_SIDE_BY_SIDE = 4
 _ONE = """
 import os, resource, time
 started = time.perf_counter()
@@ -33,7 +39,8 @@ if not torch.cuda.is_available():
     # A field of random weights has surface everywhere, which takes a CPU long.
     integration._PROBED_RESOLUTIONS = {{"cpu": 16}}
 imported = time.perf_counter() - started
-settings = Settings(model_path={folder!r}, gpu_memory_limit={limit}, torch_compile={compile!r}, dtype={dtype!r}{more})
+settings = Settings(model_path={folder!r}, gpu_memory_limit={limit}, torch_compile={compile!r}, dtype={dtype!r},
+                    offload={offload!r}, max_batch_size=8)
 try:
     processor = get_3d_processor(settings)
     gib = 2**30
@@ -41,7 +48,9 @@ try:
     cuda = torch.cuda.is_available()
     peak, held = (torch.cuda.max_memory_reserved() / gib, torch.cuda.memory_allocated() / gib) if cuda else (0, 0)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"FULL limit {limit} {dtype} compile {compile}: imports {{imported:.1f}} s, ready after {{ready:.1f}} s;",
+    offloaded = len(processor.pipeline.offloading)
+    print(f"FULL limit {limit} {dtype} compile {compile} offload {offload} ({{offloaded}} networks):",
+          f"imports {{imported:.1f}} s, ready after {{ready:.1f}} s;",
           f"weights {{held:.2f}} GiB, peak {{peak:.2f}} GiB, host {{host:.1f}} GiB; costs {{processor.sizer.costs}};",
           f"capacity at 384: {{processor.batch_capacity(384)}}")
     waiting = time.perf_counter()
@@ -50,7 +59,7 @@ try:
     print(f"FULL limit {limit}: compiled {{getattr(processor, 'compiled', None)}} after "
           f"{{time.perf_counter() - started:.1f}} s")
 except Exception as failure:
-    print(f"FAILED limit {limit}:", type(failure).__name__, str(failure)[:300])
+    print(f"FAILED limit {limit} offload {offload}:", type(failure).__name__, str(failure)[:300])
 os._exit(0)
 """
 
@@ -63,6 +72,10 @@ def main() -> None:
     parser.add_argument("--limits", nargs="+", type=float, default=[0.16, 0.125])
     parser.add_argument("--compile", choices=("on", "off"), default="off")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--gigabytes", nargs="+", type=float, help="in place of --limits: cards of this size")
+    parser.add_argument("--offload", nargs="+", choices=("auto", "on", "off"), default=["auto"])
+    parser.add_argument("--side-by-side", action="store_true")
+    parser.add_argument("--repeat", type=int, default=1, help="times each is started")
     arguments = parser.parse_args()
     device, dtype = device_and_dtype()
     folder = Path(tempfile.mkdtemp(prefix="orfeas-2.1-"))
@@ -76,22 +89,33 @@ def main() -> None:
         del pipeline, checkpoint
         if device.type == "cuda":
             torch.cuda.empty_cache()
-        for limit in arguments.limits:
-            _try(folder, limit, arguments.compile, arguments.dtype)
+        limits = arguments.limits
+        if arguments.gigabytes:
+            limits = [_limit_of(gigabytes, device) for gigabytes in arguments.gigabytes]
+        tries = [each for each in product(limits, arguments.offload) for _ in range(arguments.repeat)]
+        with ThreadPoolExecutor(_SIDE_BY_SIDE if arguments.side_by_side else 1) as pool:
+            attempt = partial(_try, folder, compile_=arguments.compile, dtype=arguments.dtype)
+            list(pool.map(lambda each: attempt(limit=each[0], offload=each[1]), tries))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _try(folder: Path, limit: float, compile_: str = "off", dtype: str = "auto", more: str = "") -> None:
-    code = _ONE.format(folder=str(folder), limit=limit, compile=compile_, dtype=dtype, more=more)
+def _limit_of(gigabytes: float, device: torch.device) -> float:
+    """Return the GPU_MEMORY_LIMIT that makes this card one of so many gigabytes."""
+    total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 80e9
+    return round((gigabytes - _DRIVER) * 1e9 / total, 4)
+
+
+def _try(folder: Path, limit: float, compile_: str, dtype: str, offload: str) -> None:
+    code = _ONE.format(folder=str(folder), limit=limit, compile=compile_, dtype=dtype, offload=offload)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)  # noqa: S603
     except subprocess.TimeoutExpired:
-        print(f"FAILED limit {limit}: not ready after two minutes", flush=True)
+        print(f"FAILED limit {limit} offload {offload}: not ready after two minutes", flush=True)
     else:
-        print(done.stdout.strip() or f"FAILED limit {limit}: {done.stderr[-600:]}", flush=True)
+        print(done.stdout.strip() or f"FAILED limit {limit} offload {offload}: {done.stderr[-600:]}", flush=True)
 
 
 if __name__ == "__main__":

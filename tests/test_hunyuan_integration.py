@@ -17,12 +17,13 @@ from backend.config import Settings
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.device import compile as compiling
-from backend.hunyuan3d.device.memory import DeviceState
+from backend.hunyuan3d.device.memory import DeviceState, HostMemory
 from backend.hunyuan3d.volume import marching_cubes as surface
 from backend.hunyuan_integration import (
     Hunyuan3DProcessor,
     ModelChoice,
     ProcessorCache,
+    _offloads,
     get_3d_processor,
     load_processor,
 )
@@ -64,14 +65,31 @@ def test_the_second_call_gives_the_same_processor() -> None:
     assert get_3d_processor(settings(port=1234, log_level="DEBUG")) is first
 
 
-@pytest.mark.parametrize("change", [{"max_batch_size": 2}, {"dtype": "bf16"}, {"gpu_memory_limit": 0.5}])
+@pytest.mark.parametrize(
+    "change", [{"max_batch_size": 2}, {"dtype": "bf16"}, {"gpu_memory_limit": 0.5}, {"offload": "on"}]
+)
 def test_settings_that_matter_give_another_processor(change: dict[str, Any]) -> None:
     assert get_3d_processor(settings(**change)) is not get_3d_processor(settings())
 
 
+def test_networks_wait_in_main_memory_on_small_cuda_devices_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Small(HostMemory):
+        def state(self) -> DeviceState:
+            return DeviceState("cuda", "small", 12 << 30, 10 << 30)
+
+    cuda, cpu, weights = torch.device("cuda"), torch.device("cpu"), 6 << 30
+    with caplog.at_level("INFO", "backend.hunyuan_integration"):
+        assert _offloads("auto", cuda, weights, Small())
+    assert caplog.messages == ["Image encoder and ShapeVAE wait in main memory between their stages (OFFLOAD=auto)."]
+    assert not _offloads("auto", cuda, weights // 2, Small())
+    assert not _offloads("off", cuda, weights, Small())
+    assert not _offloads("on", cpu, weights, Small())
+    assert len(get_3d_processor(settings(offload="on")).pipeline.offloading) == 0
+
+
 def test_the_environment_decides_where_no_settings_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name in ("MODEL_PATH", "MODEL_SUBFOLDER", "DTYPE", "TORCH_COMPILE", "MAX_BATCH_SIZE"):
+        if name in ("MODEL_PATH", "MODEL_SUBFOLDER", "DTYPE", "TORCH_COMPILE", "OFFLOAD", "MAX_BATCH_SIZE"):
             monkeypatch.delenv(name)
     (folder,) = (path.parent for path in GOLDEN.glob("*/config.yaml"))
     monkeypatch.setenv("MODEL_PATH", str(GOLDEN))

@@ -16,6 +16,7 @@ from backend.hunyuan3d.volume.decode import DecodeOptions
 Stage = Literal["encode", "sample", "decode"]
 Indices = tuple[int, ...]
 """Which images of a call are meant, counted from 0."""
+Progress = Callable[[int, int], None]
 StageProgress = Callable[[Stage, int, int], None]
 """Called with a stage, what is done of it, and the total to which that rises."""
 PartProgress = Callable[[Stage, int, int, Indices], None]
@@ -58,3 +59,20 @@ class WholeBatches:
     ) -> Iterator[tuple[Indices, list[Out] | OutOfMemory]]:
         """Yield all the images as one part. Raises OutOfMemory."""
         yield indices, work(indices)
+
+
+def by_stage(on_step: Progress | None, on_progress: Progress | None) -> PartProgress:
+    """Make one callback from those of sampling and decoding."""
+    callbacks = {"sample": on_step, "decode": on_progress}
+
+    def report(stage: Stage, done: int, total: int, _indices: Indices) -> None:
+        callback = callbacks.get(stage)
+        if callback is not None:
+            callback(done, total)
+
+    return report
+
+
+def for_images(indices: Indices, report: PartProgress | None) -> StageProgress | None:
+    """Make a stage's callback that says which images it is about."""
+    return None if report is None else lambda stage, done, total: report(stage, done, total, indices)

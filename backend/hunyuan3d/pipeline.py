@@ -18,9 +18,19 @@ from torch import Tensor
 
 from backend.errors import CheckpointKeyError, InvalidImage, InvalidParameter, OutOfMemory, ServiceError
 from backend.hunyuan3d.acceleration import evaluated_steps, integrate, needed_steps
-from backend.hunyuan3d.batches import Batches, Indices, PartProgress, Stage, StageProgress, WholeBatches
+from backend.hunyuan3d.batches import (
+    Batches,
+    Indices,
+    PartProgress,
+    Progress,
+    StageProgress,
+    WholeBatches,
+    by_stage,
+    for_images,
+)
 from backend.hunyuan3d.checkpoint.load import Checkpoint, Denoiser, load_checkpoint
 from backend.hunyuan3d.device.choice import resolve_device, resolve_dtype
+from backend.hunyuan3d.device.offload import Offloading
 from backend.hunyuan3d.device.transfer import Upload, joined, upload
 from backend.hunyuan3d.finishing import Outcome, PendingShape, build_meshes, in_parallel
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, as_list
@@ -62,7 +72,6 @@ from backend.limits import (
     OutlineMode,
 )
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
@@ -96,6 +105,8 @@ class Hunyuan3DShapePipeline:
         self.device = device
         self.dtype = dtype
         self.decode_options = DecodeOptions()
+        waiting = [checkpoint.vae, checkpoint.conditioner] if checkpoint.offloaded else []
+        self.offloading = Offloading([network for network in waiting if network is not None], device)
 
     @classmethod
     def from_pretrained(
@@ -106,15 +117,21 @@ class Hunyuan3DShapePipeline:
         dtype: str | torch.dtype | None = None,
         *,
         vae: str | Path | None = None,
+        offload: Callable[[int], bool] = lambda _: False,
     ) -> Hunyuan3DShapePipeline:
         """Load a local folder, a short name (checkpoint.files.SHORT_NAMES, 'demo') or a hub repository.
 
         device : default CUDA, MPS or CPU, whichever is there. dtype : default float32 on the CPU, else half.
-        vae : a separate VAE folder or repository in place of the checkpoint's own. Raises CheckpointError.
+        vae : a separate VAE folder or repository in place of the checkpoint's own. offload : given the bytes of all
+        weights, says whether image encoder and ShapeVAE are on the device for their stages only.
+
+        Raises CheckpointError.
         """
         resolved = resolve_device(device)
         precision = resolve_dtype(dtype, resolved)
-        checkpoint = load_checkpoint(path_or_repo, subfolder, vae=vae, device=resolved, dtype=precision)
+        checkpoint = load_checkpoint(
+            path_or_repo, subfolder, vae=vae, device=resolved, dtype=precision, offload=offload
+        )
         return cls(checkpoint, resolved, precision)
 
     def preprocess(
@@ -165,7 +182,7 @@ class Hunyuan3DShapePipeline:
         batches = batches or WholeBatches(self.decode_options)
 
         def sample(part: Indices) -> list[Sampled]:
-            return self.sample_shapes([prepared[k] for k in part], options, _for_images(part, report))
+            return self.sample_shapes([prepared[k] for k in part], options, for_images(part, report))
 
         pending = refused(prepared)
         for indices in batches_of_same_views(prepared):
@@ -238,7 +255,7 @@ class Hunyuan3DShapePipeline:
         rows = view_rows(view_indices, len(image), image.shape[1]) if views else None
         first, inverse = unique_rows(image, rows)
         on_the_way = [each for k in first if k < len(uploads) and (each := uploads[k]) is not None]
-        with named_memory_errors():
+        with named_memory_errors(), self.offloading.using(self.conditioner):
             chosen = joined(on_the_way) if len(on_the_way) == len(first) else image[first]
             cond: Tensor = self.conditioner(chosen.to(self.device), [rows[k] for k in first] if rows else None)
         return cond[inverse]
@@ -306,7 +323,7 @@ class Hunyuan3DShapePipeline:
         decode_options : how the field is searched; self.decode_options when None. reshape : as decode_volume's.
         Raises InvalidResolution, OutOfMemory.
         """
-        with named_memory_errors():
+        with named_memory_errors(), self.offloading.using(self.shape_vae):
             field = self.shape_vae.field(self.shape_vae.decode(latents.to(self.device)))
             chosen = decode_options or self.decode_options
             return decode_volume(field, octree_resolution, chosen, on_progress, reshape)
@@ -335,7 +352,7 @@ class Hunyuan3DShapePipeline:
         generation = self.options(num_inference_steps, guidance_scale, octree_resolution, acceleration)
         options = image_options(generation, len(items), seeds, target_faces, remove_background, outline=outline)
         prepared = self.prepare_shapes(items, options)
-        pending = self.sample_and_decode(prepared, generation, _by_stage(on_step, on_progress))
+        pending = self.sample_and_decode(prepared, generation, by_stage(on_step, on_progress))
         return build_meshes(pending)
 
     def options(
@@ -381,7 +398,7 @@ class Hunyuan3DShapePipeline:
 
         def decode(part: Indices) -> list[PendingShape]:
             own = [sampled[k] for k in part]
-            return self.decode_shapes(own, options, _for_images(part, report), batches.decode_options)
+            return self.decode_shapes(own, options, for_images(part, report), batches.decode_options)
 
         pending: dict[int, PendingShape] = {}
         for part, shapes in batches.run("decode", tuple(sampled), decode):
@@ -423,23 +440,6 @@ def guided(v: Tensor, scale: float) -> Tensor:
 def _lost(error: OutOfMemory, metadata: ShapeMetadata, batches: Batches) -> PendingShape:
     """Give up an image that does not fit on the device even alone."""
     return PendingShape(error, metadata).with_fallbacks(batches.fallbacks)
-
-
-def _by_stage(on_step: Progress | None, on_progress: Progress | None) -> PartProgress:
-    """Make one callback from those of sampling and decoding."""
-    callbacks = {"sample": on_step, "decode": on_progress}
-
-    def report(stage: Stage, done: int, total: int, _indices: Indices) -> None:
-        callback = callbacks.get(stage)
-        if callback is not None:
-            callback(done, total)
-
-    return report
-
-
-def _for_images(indices: Indices, report: PartProgress | None) -> StageProgress | None:
-    """Make a stage's callback that says which images it is about."""
-    return None if report is None else lambda stage, done, total: report(stage, done, total, indices)
 
 
 def _cutout(image: PreparedImage | ServiceError) -> Image.Image | None:

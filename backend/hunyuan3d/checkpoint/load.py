@@ -67,13 +67,18 @@ DINOV2_NAMES = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's networks, loaded, and its settings. conditioner is None where the file carries none."""
+    """A checkpoint's networks, loaded, and its settings.
+
+    conditioner : None where the file carries none. offloaded : whether it and the VAE are in main memory, not on the
+    device.
+    """
 
     name: str
     config: CheckpointConfig
     denoiser: Hunyuan3DDiT | HunYuanDiTPlain
     vae: ShapeVAE
     conditioner: SingleImageEncoder | None
+    offloaded: bool = False
 
 
 def load_checkpoint(
@@ -83,10 +88,12 @@ def load_checkpoint(
     vae: str | Path | None = None,
     device: torch.device,
     dtype: torch.dtype,
+    offload: Callable[[int], bool] = lambda _: False,
 ) -> Checkpoint:
     """Load a local folder, a short name or a hub repository.
 
-    vae : a separate VAE folder or repository, used in place of the checkpoint's own. Raises CheckpointNotFound,
+    vae : a separate VAE folder or repository, used in place of the checkpoint's own. offload : given the bytes of all
+    weights, says whether conditioner and VAE stay in main memory, off the device. Raises CheckpointNotFound,
     CheckpointUnreadable, CheckpointConfigError, CheckpointKeyError, CheckpointValueError.
     """
     files = locate(name, subfolder)
@@ -97,14 +104,17 @@ def load_checkpoint(
         vae_config, vae_weights = read_separate_vae(vae)
         config = _with_vae(config, vae_config)
     placement = _Placement(device, dtype)
+    used = (weights.section("model"), weights.section("conditioner"), vae_weights)
+    offloaded = offload(sum(t.numel() for part in used for t in part.tensors.values()) * dtype.itemsize)
+    waiting = _Placement(torch.device("cpu"), dtype) if offloaded else placement
     denoiser = load_module(lambda: build_denoiser(config), weights.section("model"), "model", placement)
     conditioner = None
     if weights.section("conditioner").tensors:
         section = weights.section("conditioner")
-        conditioner = load_module(lambda: SingleImageEncoder(config.conditioner), section, "conditioner", placement)
+        conditioner = load_module(lambda: SingleImageEncoder(config.conditioner), section, "conditioner", waiting)
     if isinstance(denoiser, HunYuanDiTPlain):
         denoiser.fuse()
-    return Checkpoint(str(name), config, denoiser, load_vae(config.vae, vae_weights, placement), conditioner)
+    return Checkpoint(str(name), config, denoiser, load_vae(config.vae, vae_weights, waiting), conditioner, offloaded)
 
 
 def read_separate_vae(name: str | Path) -> tuple[ShapeVAEConfig, Weights]:
