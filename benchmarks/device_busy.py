@@ -160,7 +160,7 @@ def work_off(processor: Switchable, count: int, fields: GenerationFields, *, loo
             worker.run_once()
             seconds = time.perf_counter() - begun
             assert not resources.store.has_work()
-            assert len(list((Path(folder) / "artifacts").iterdir())) == count
+            assert sum(path.suffix == ".glb" for path in (Path(folder) / "artifacts").iterdir()) == count
         finally:
             worker.stop()
             resources.stop()
