@@ -14,6 +14,7 @@ import yaml
 
 import backend
 from backend.cli.main import COMMANDS, run
+from backend.command import EPILOG
 from tests.support.own_process import printed
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,33 @@ def test_what_is_no_command_is_2(arguments: list[str], capsys: pytest.CaptureFix
         run(arguments, {})
     assert caught.value.code == 2
     assert capsys.readouterr().err.startswith("usage: orfeas")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["agents", "list"],
+        ["keys", "rotate"],
+        ["webhooks", "list"],
+        ["webhooks", "replay", "0"],
+        ["studio"],
+        ["migrate"],
+        ["backup", "copy"],
+        ["restore", "copy"],
+    ],
+    ids=" ".join,
+)
+def test_what_an_operator_s_command_cannot_do_is_one_sentence_and_1(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments, {"ORFEAS_DATA_DIR": str(tmp_path), "PORT": "nonsense"}) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.fullmatch(r"PORT .+\.\n", told.err)
+    with pytest.raises(SystemExit):
+        run([arguments[0], "--help"], {})
+    assert EPILOG in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)

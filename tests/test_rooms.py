@@ -16,6 +16,7 @@ def test_every_room_is_drawn_once_and_described() -> None:
     assert set(drawn_rooms(TEXT)) == {room for pair in imports for room in pair}
     table = TEXT.split("|---|---|")[1]
     ground = {
+        "command",
         "config",
         "limits",
         "errors",

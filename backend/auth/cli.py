@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,8 +25,9 @@ from backend.auth.agents_file import (
     update_agent,
 )
 from backend.auth.bearer_tokens import hash_of, name_of
+from backend.command import EPILOG, report
 from backend.config import Settings
-from backend.errors import AgentsFileError, ServiceError
+from backend.errors import AgentsFileError
 
 _DEFAULT = "default"
 _NONE = "none"
@@ -58,16 +58,14 @@ _COLUMNS = (
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) -> int:
-    """Do what the command line asks and give the exit status: 0, or 1 with one sentence on standard error."""
+    """Do what the command line asks and return the exit code, as `report` has them."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def work() -> str:
         settings = Settings.from_environment(environ)
-        path: Path = options.file or settings.agents_file
-        output.write(_act(options, path, settings))
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return 1
-    return 0
+        return _act(options, options.file or settings.agents_file, settings)
+
+    return report(work, output)
 
 
 def _act(options: argparse.Namespace, path: Path, settings: Settings) -> str:
@@ -186,7 +184,7 @@ def _cell(value: object, field: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="orfeas agents", description="Who may use this service.")
+    parser = argparse.ArgumentParser(prog="orfeas agents", description="Who may use this service.", epilog=EPILOG)
     parser.add_argument("--file", type=Path, help="the agents file; default AGENTS_FILE, or agents.json in the data")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add = commands.add_parser("add", help="add an agent and show its key, once")

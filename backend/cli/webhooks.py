@@ -7,56 +7,44 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, TextIO
 
+from backend.command import EPILOG, CommandError, report
 from backend.config import Settings
-from backend.errors import SchemaMismatch, ServiceError
 
 if TYPE_CHECKING:
     from backend.jobs.webhooks import Delivery, WebhookTable
 
-CANNOT_DO = 1
 _DEFAULT_LIMIT = 50
 
 
 def run(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) -> int:
-    """Do what the command line asks and return the exit code: 0, or 1 with a sentence on standard error."""
+    """Do what the command line asks and return the exit code, as `report` has them."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def work() -> str:
+        from backend.jobs.webhooks import WebhookTable
+        from backend.periodic import utc_now
+        from backend.storage.migrations import open_latest
+
         settings = Settings.from_environment(environ)
-        with _opened(settings.database_url) as table:
+        with closing(open_latest(settings.database_url)) as database:
+            table = WebhookTable(database, utc_now)
             if options.command == "replay":
-                return _replay(table, options.id, output)
-            _list(table, settings, options, output)
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-        return CANNOT_DO
-    return 0
+                return _replay(table, options.id)
+            return _list(table, settings, options)
+
+    return report(work, output)
 
 
-@contextmanager
-def _opened(database_url: str) -> Iterator[WebhookTable]:
-    from backend.jobs.webhooks import WebhookTable
-    from backend.periodic import utc_now
-    from backend.storage.database import Database
-    from backend.storage.migrations import pending
-
-    missing = pending(database_url)
-    if missing:
-        raise SchemaMismatch(f"The database lacks the revisions {', '.join(missing)}: run `orfeas migrate` first.")
-    with closing(Database.open(database_url)) as database:
-        yield WebhookTable(database, utc_now)
-
-
-def _list(table: WebhookTable, settings: Settings, options: argparse.Namespace, output: TextIO) -> None:
+def _list(table: WebhookTable, settings: Settings, options: argparse.Namespace) -> str:
     from backend.auth.agents_file import find_agent
 
     agent = None if options.agent is None else find_agent(settings.agents_file, options.agent).internal_id
-    for delivery in table.latest(options.limit, agent, options.state):
-        output.write(json.dumps(_shown(delivery)) + "\n" if options.json else _line(delivery))
+    found = table.latest(options.limit, agent, options.state)
+    return "".join(json.dumps(_shown(delivery)) + "\n" if options.json else _line(delivery) for delivery in found)
 
 
 def _line(delivery: Delivery) -> str:
@@ -86,13 +74,11 @@ def _shown(delivery: Delivery) -> dict[str, object]:
     }
 
 
-def _replay(table: WebhookTable, delivery_id: str, output: TextIO) -> int:
+def _replay(table: WebhookTable, delivery_id: str) -> str:
     found = delivery_id.removeprefix("msg_")
     if not table.replay(found):
-        sys.stderr.write(f"There is no delivery {delivery_id[:80]}: see `orfeas webhooks list`.\n")
-        return CANNOT_DO
-    output.write(f"{found} is sent again by the service, under the same webhook-id, from the first try on.\n")
-    return 0
+        raise CommandError(f"There is no delivery {delivery_id[:80]}: see `orfeas webhooks list`.")
+    return f"{found} is sent again by the service, under the same webhook-id, from the first try on.\n"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="orfeas webhooks",
         description="What was sent to agents' webhooks, or is yet to be; the log remembers 30 days.",
-        epilog="Exit codes: 0 done; 1 it cannot be done, for the reason that is said.",
+        epilog=EPILOG,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listing = commands.add_parser("list", help="list deliveries, newest first", description="List deliveries.")

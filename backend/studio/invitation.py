@@ -20,11 +20,9 @@ from backend.errors import (
     AgentsFileError,
     ConfigurationError,
     IpNotAllowed,
-    SchemaMismatch,
 )
 from backend.periodic import utc_now
-from backend.storage.database import Database
-from backend.storage.migrations import pending
+from backend.storage.migrations import open_latest
 
 AGENT_ID = "studio"
 LOOPBACK = ("127.0.0.0/8", "::1/128")
@@ -43,10 +41,8 @@ def invite(settings: Settings) -> str:
     address = _address(settings)
     if not settings.auth_enabled:
         return address
-    if pending(settings.database_url):
-        raise SchemaMismatch("The database is not this version's yet: start the service once, or run `orfeas migrate`.")
-    _make_agent(settings.agents_file)
-    with closing(Database.open(settings.database_url)) as database:
+    with closing(open_latest(settings.database_url)) as database:
+        _make_agent(settings.agents_file)
         return f"{address}#code={StudioCodes(database, utc_now).make()}"
 
 

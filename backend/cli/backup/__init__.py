@@ -9,54 +9,47 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from backend.cli.backup.copies import BackupError
+from backend.command import EPILOG, CommandError, report
 from backend.config import Settings
-from backend.errors import ServiceError
-
-CANNOT = 1
 
 
 def run_backup(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) -> int:
-    """Make a backup and return the exit code: 0, or 1 with a sentence on standard error."""
+    """Make a backup and return the exit code, as `report` has them."""
     options = _backup_parser().parse_args(arguments)
 
-    def work(settings: Settings) -> str:
+    def work() -> str:
         from backend.cli.backup.making import make
 
-        return make(settings, options.folder, with_database=not options.without_database)
+        return make(Settings.from_environment(environ), options.folder, with_database=not options.without_database)
 
-    return _told(work, environ, output)
+    return report(lambda: _with_disk(work), output)
 
 
 def run_restore(arguments: Sequence[str], environ: Mapping[str, str], output: TextIO) -> int:
-    """Restore a backup and return the exit code: 0, or 1 with a sentence on standard error."""
+    """Restore a backup and return the exit code, as `report` has them."""
     options = _restore_parser().parse_args(arguments)
 
-    def work(settings: Settings) -> str:
+    def work() -> str:
         from backend.cli.backup.restoring import check, restore
 
+        settings = Settings.from_environment(environ)
         return check(options.folder) if options.only_check else restore(settings, options.folder)
 
-    return _told(work, environ, output)
+    return report(lambda: _with_disk(work), output)
 
 
-def _told(work: Callable[[Settings], str], environ: Mapping[str, str], output: TextIO) -> int:
+def _with_disk(work: Callable[[], str]) -> str:
+    """Do work that fails with a sentence where the disk does. Raises CommandError, and what the work raises."""
     try:
-        output.write(f"{work(Settings.from_environment(environ))}\n")
-    except ServiceError as error:
-        sys.stderr.write(f"{error.message}\n")
-    except BackupError as error:
-        sys.stderr.write(f"{error}\n")
+        return f"{work()}\n"
     except (OSError, shutil.Error) as error:
-        sys.stderr.write(f"The disk would not do it: {error}. Make room, or name another folder, and run this again.\n")
-    else:
-        return 0
-    return CANNOT
+        raise CommandError(
+            f"The disk would not do it: {error}. Make room, or name another folder, and run this again."
+        ) from error
 
 
 def _backup_parser() -> argparse.ArgumentParser:
@@ -64,7 +57,7 @@ def _backup_parser() -> argparse.ArgumentParser:
         prog="orfeas backup",
         description="Copy the database, pictures and meshes, the agents and the audit log into a new folder, whole or "
         "not at all, while the service runs. The folder holds keys: keep it as you keep those.",
-        epilog="Exit codes: 0 done; 1 it cannot be done, for the reason that is said.",
+        epilog=EPILOG,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that is not there yet")
     parser.add_argument(
@@ -80,7 +73,7 @@ def _restore_parser() -> argparse.ArgumentParser:
         prog="orfeas restore",
         description="Put a backup into the empty places that the settings name: a database without tables, and no "
         "agents file. Start the service afterwards. Run again, it goes on where it stopped.",
-        epilog="Exit codes: 0 done; 1 it cannot be done, for the reason that is said.",
+        epilog=EPILOG,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `orfeas backup` made")
     parser.add_argument("--only-check", action="store_true", help="see that the backup is whole, restore nothing")

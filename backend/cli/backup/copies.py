@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
+from backend.command import CommandError
 from backend.storage.files import is_ours
 from orfeas_client.atomic_file import write_file
 
@@ -25,8 +26,8 @@ _CHUNK = 1 << 20
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
-class BackupError(Exception):
-    """A backup cannot be made, or not be restored; the message says in a sentence why, and what to do."""
+class BackupError(CommandError):
+    """A backup cannot be made, or not be restored."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from backend.storage.migrations import revisions
 from backend.storage.migrations.exclusive import InUse, alone_in_sqlite, expect_alone
 from backend.storage.migrations.revisions import Revisions
 
-__all__ = ["advice_for", "migrate", "open_migrated", "pending"]
+__all__ = ["advice_for", "migrate", "open_latest", "open_migrated", "pending"]
 
 # The first release took the same lock: the two never make tables at once.
 _SCHEMA_LOCK = 0x0F_EA5_001
@@ -63,6 +63,19 @@ def open_migrated(database_url: str) -> Database:
         database.close()
         raise
     return database
+
+
+def open_latest(database_url: str) -> Database:
+    """Open a database that has the latest revision already, as it is used beside a service that runs.
+
+    Raises SchemaMismatch for any other; DatabaseDamaged, DatabaseUrlError, StoreUnavailable.
+    """
+    missing = pending(database_url)
+    if missing == revisions.every():
+        raise SchemaMismatch("The database has no tables yet: start the service once, or run `orfeas migrate`.")
+    if missing:
+        raise SchemaMismatch(f"The database lacks the revisions {', '.join(missing)}: run `orfeas migrate` first.")
+    return Database.open(database_url)
 
 
 def pending(database_url: str) -> tuple[str, ...]:
