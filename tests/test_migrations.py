@@ -190,7 +190,9 @@ def test_a_database_of_the_first_release_keeps_its_rows(old: str) -> None:
             if table == "jobs":
                 expected[0]["batch_index"] = 0
             # SQLite keeps truth as a number.
-            assert rows_of(connection, table) == ([{"version": 2}] if table == "schema_version" else expected)
+            assert rows_of(connection, table) == (
+                [{"version": int(ALL[-1])}] if table == "schema_version" else expected
+            )
 
 
 def test_the_mesh_of_a_completed_job_becomes_the_first_of_its_files(old: str) -> None:
@@ -259,6 +261,7 @@ def test_a_service_starts_on_the_first_release_s_database(old: str, tmp_path: Pa
 def test_a_database_of_a_later_release_is_refused(old: str) -> None:
     migrate(old)
     write(old, "UPDATE alembic_version SET version_num = '9999'")
+    write(old, "UPDATE schema_version SET version = 9999")
     before = everything(old)
     for act in (migrate, pending, open_migrated):
         with pytest.raises(SchemaMismatch, match="later release") as refused:
@@ -278,7 +281,8 @@ def test_the_first_release_is_kept_from_a_migrated_database(old: str) -> None:
     """It asks for a 1 in this table, and makes the tables that are missing when it finds one."""
     migrate(old)
     with connected(old) as connection:
-        assert rows_of(connection, "schema_version") == [{"version": 2}]
+        (row,) = rows_of(connection, "schema_version")
+    assert row["version"] > 1
 
 
 @contextmanager

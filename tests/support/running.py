@@ -88,10 +88,12 @@ class Answer:
 class RunningService:
     """One service with its data folder; `start`, `stop` and `kill` may be called again and again.
 
-    agent : the one who signs where no other is named; command : Python's arguments that start it
+    agent : the one who signs where no other is named; command : Python's arguments that start it; code : the checkout
+    that is run
     """
 
     command: typing.ClassVar[Sequence[str]] = ("-m", "backend.serve")
+    code = REPOSITORY
 
     def __init__(self, folder: Path, *, processes: int = 1, **settings: object) -> None:
         """Start nothing yet.
@@ -119,7 +121,7 @@ class RunningService:
             # A group of its own, so that `kill` gets all its processes; none outlives the test that started it.
             self._process = subprocess.Popen(  # noqa: S603
                 ["/usr/bin/setpriv", "--pdeathsig", "KILL", sys.executable, *self.command],
-                cwd=REPOSITORY,
+                cwd=self.code,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

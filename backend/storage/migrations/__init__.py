@@ -1,8 +1,8 @@
 """Migrations of the database: each schema that was ever released becomes the one that this code knows.
 
-A fresh database is made at the latest revision. An older one is migrated while no other process uses it, all revisions
-in one transaction: one that fails leaves the schema as it was. There is no way back but a backup. This module does not
-know what the tables are for.
+A fresh database is made at the latest revision. An older one is migrated while no other process uses it, unless all its
+revisions may be run beside the code before them; in one transaction: one that fails leaves the schema as it was. There
+is no way back but a backup. This module does not know what the tables are for.
 """
 
 from __future__ import annotations
@@ -156,9 +156,10 @@ class _Migration:
             if not found.pending:
                 self._when_current()
                 return True
-            needs_file = database.is_sqlite and not found.empty
+            in_nobodys_way = found.empty or revisions.all_side_by_side(found.pending)
+            needs_file = database.is_sqlite and not in_nobodys_way
             if not needs_file:
-                if not found.empty:
+                if not in_nobodys_way:
                     expect_alone(connection, unnamed=found.current is None)
                 revisions.upgrade(connection)
         if needs_file:
