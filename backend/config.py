@@ -264,6 +264,14 @@ class Settings:
     ] = 24.0
 
     worker_enabled: Annotated[bool, Meaning("WORKER_ENABLED", "Whether this process also runs jobs.")] = True
+    workers_on_demand: Annotated[
+        bool,
+        Meaning(
+            "WORKERS_ON_DEMAND",
+            "Whether jobs are taken while no worker is there, because something starts one when jobs wait "
+            "(docs/operations.md, Kubernetes).",
+        ),
+    ] = False
     broker_url: Annotated[
         str,
         Meaning(

@@ -243,14 +243,15 @@ class AgentServices:
             on_ready()
 
     def require_worker(self, began: float) -> None:
-        """See that a job of a request would be run, here or elsewhere.
+        """See that a job of a request would be run, here or elsewhere, or by a worker that is started for it.
 
         began : time.monotonic() at the request's beginning; what began before a drain is still taken, to wait in the
             queue for the next start
         Raises GpuBusy, ServiceStopping, StoreUnavailable.
         """
         if self.draining.since is None:
-            self.health.require_worker(own_worker=self.worker is not None)
+            if not self.settings.workers_on_demand:
+                self.health.require_worker(own_worker=self.worker is not None)
         elif began > self.draining.since and not self._others_are_ready():
             raise ServiceStopping
 

@@ -11,14 +11,19 @@ from typing import Any
 
 import jsonschema_rs
 import kubernetes_validate
+import psycopg
 import pytest
 import yaml
 
 from backend.auth.agents_file import add_agent
 from backend.config import Settings
+from backend.jobs.models import NewFile
+from backend.jobs.store import JobStore
+from backend.periodic import utc_now
 from benchmarks.support.programs import require
 from tests.support import image_tree
 from tests.support.running import REPOSITORY
+from tests.support.store_backends import empty_database, open_database, submit
 
 KUBERNETES = REPOSITORY / "deploy/kubernetes"
 UNITS = sorted((REPOSITORY / "deploy/systemd").glob("*.service"))
@@ -169,18 +174,32 @@ def test_no_container_may_what_it_does_not_need() -> None:
 
 
 def test_the_queue_that_scales_workers_can_be_asked(postgres: str) -> None:
-    import psycopg
-
     (trigger,) = named("ScaledObject", "orfeas-worker")["spec"]["triggers"]
-    with psycopg.connect(postgres) as connection:
-        assert connection.execute(trigger["metadata"]["query"]).fetchone() == (0,)
+    with psycopg.connect(postgres) as connection, open_database(postgres) as database:
+        store = JobStore(database, utc_now)
+        for waiting in (0, 3):
+            submit(store, "ann", waiting)
+            # No worker has ever been there: it is the job table that is counted.
+            assert connection.execute("SELECT count(*) FROM workers").fetchone() == (0,)
+            assert connection.execute(trigger["metadata"]["query"]).fetchone() == (waiting,)
+        (leased,) = store.lease("w", 1, 60)
+        connection.commit()
+        assert connection.execute(trigger["metadata"]["query"]).fetchone() == (3,)
+        store.complete(leased, [NewFile("mesh", "glb", f"{leased.id}.glb", 100)], "")
+        connection.commit()
+        assert connection.execute(trigger["metadata"]["query"]).fetchone() == (2,)
+
+
+def test_workers_that_may_all_be_gone_are_not_asked_for_by_the_web_processes() -> None:
+    spec = named("ScaledObject", "orfeas-worker")["spec"]
+    assert spec["minReplicaCount"] == 0
+    assert settings_file()["WORKERS_ON_DEMAND"] == "true"
+    assert named("HorizontalPodAutoscaler", "orfeas-web")["spec"]["minReplicas"] >= 2
 
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> str:
     """Give a PostgreSQL database with empty tables."""
-    from tests.support.store_backends import empty_database
-
     return empty_database("postgresql", tmp_path)
 
 

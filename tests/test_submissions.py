@@ -156,6 +156,17 @@ def test_nothing_is_taken_on_that_no_worker_could_run(tmp_path: Path) -> None:
         assert service.generate().status_code == 202
 
 
+def test_where_workers_are_started_on_demand_jobs_are_taken_without_any(tmp_path: Path) -> None:
+    with agent_service(tmp_path, worker_enabled=False, workers_on_demand=True) as service:
+        assert service.get("/health").get_json()["workers_ready"] == 0
+        assert service.generate().status_code == 202
+        health = service.get("/health")
+        assert (health.status_code, health.get_json()["queue_size"]) == (200, 1)
+        assert refused(service.get("/health/ready")) == (503, "GPU_BUSY")
+        service.services.begin_drain()
+        assert refused(service.get("/health")) == (503, "SERVICE_STOPPING")
+
+
 def test_same_key_and_request_get_the_first_answer(service: AgentService) -> None:
     first = service.generate(Idempotency_Key="key-1").get_json()
     again = service.generate(Idempotency_Key="key-1")

@@ -36,13 +36,15 @@ def answer_live() -> Response:
 
 def answer_ready(services: AgentServices) -> Response:
     """200 as soon as a worker takes jobs, compiled or not, else 503. Raises StoreUnavailable."""
-    health = services.health.read()
-    error = _trouble(health, services)
+    error = _trouble(services.health.read(), services)
     return json_response(ReadyAnswer()) if error is None else _unable(error)
 
 
 def answer_health(services: AgentServices) -> Response:
-    """200 when a worker takes jobs and the disk has room, else 503 with the same facts. Raises StoreUnavailable."""
+    """200 when jobs are taken, else 503 with the same facts. Raises StoreUnavailable.
+
+    They are taken when a worker is ready, or one is started when jobs wait, and the disk has room.
+    """
     health = services.health.read()
     facts: dict[str, Any] = {
         "version": __version__,
@@ -55,7 +57,8 @@ def answer_health(services: AgentServices) -> Response:
         "active_jobs": health.counts.processing,
     }
     error = _trouble(health, services)
-    if error is None:
+    on_demand = services.settings.workers_on_demand and services.draining.since is None and not health.disk_full
+    if error is None or on_demand:
         return json_response(HealthAnswer(status="ok", **facts))
     answer = UnhealthyAnswer(status=_state(health, services), **facts, **error_answer(error).model_dump())
     return _unable(error, answer)
@@ -68,7 +71,7 @@ def _unable(error: ServiceError, answer: UnhealthyAnswer | None = None) -> Respo
 
 
 def _trouble(health: Health, services: AgentServices) -> ServiceError | None:
-    """Return why no jobs are taken; None when they are."""
+    """Return why no jobs are run; None when they are."""
     if health.disk_full:
         return StorageFull("The service's disk is full.")
     if health.ready:
