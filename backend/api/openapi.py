@@ -20,10 +20,11 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from backend import __version__
+from backend.api.field_tables import field_table
 from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
 from backend.auth import rfc9421 as message_signatures
-from backend.errors import EndpointNotFound, RetryLater, ServiceError
+from backend.errors import EndpointNotFound, RetryLater, ServiceError, kinds_by_code
 from orfeas_client import signing
 
 _DESCRIPTION = """\
@@ -173,10 +174,34 @@ def refusals(*kinds: type[ServiceError]) -> dict[str | int, Any]:
     found: dict[str | int, Any] = {}
     for status in sorted({status_of(kind) for kind in kinds}):
         alike = {kind.code: kind for kind in kinds if status_of(kind) == status}
-        lines = [f"`{code}`: {(kind.__doc__ or '').strip()}" for code, kind in alike.items()]
+        rows = [f"| `{code}` | {(kind.__doc__ or '').strip()} |" for code, kind in alike.items()]
+        table = "\n".join(["| code | meaning |", "|---|---|", *rows])
         retry_after = any(issubclass(kind, RetryLater) for kind in alike.values())
-        found[status] = answered(ErrorAnswer, description="<br/>".join(lines), retry_after=retry_after)
+        found[status] = answered(ErrorAnswer, description=table, retry_after=retry_after)
+        # Each error's example is written once for all calls.
+        references = {code: {"$ref": f"#/components/examples/{code}"} for code in alike}
+        found[status]["content"]["application/json"]["examples"] = references
     return found
+
+
+def _error_examples(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the example of each error that a document's calls may end with, by its code."""
+    codes = {
+        code
+        for item in document["paths"].values()
+        for operation in item.values()
+        for response in operation["responses"].values()
+        for code in response.get("content", {}).get("application/json", {}).get("examples", {})
+    }
+    kinds = kinds_by_code()
+    return {code: {"value": _error_example(kinds[code])} for code in sorted(codes)}
+
+
+def _error_example(kind: type[ServiceError]) -> dict[str, Any]:
+    error = kind()
+    return ErrorAnswer(
+        error=error.message, code=error.code, request_id="5f0c2a9e7b1d4e38", details=error.details
+    ).model_dump()
 
 
 def form_body(
@@ -191,7 +216,7 @@ def form_body(
         content["encoding"] = {field: {"contentType": _IMAGE_TYPES} for field in image_fields}
     same = {"schema": {"$ref": OPENAPI3_REF_TEMPLATE.format(model=(in_json or model).__name__)}}
     types = {"multipart/form-data": content, "application/json": same}
-    return {"requestBody": {"required": required, "content": types}}
+    return {"requestBody": {"required": required, "description": field_table(model), "content": types}}
 
 
 def make_document(
@@ -209,6 +234,7 @@ def make_document(
     document["components"] = {
         "schemas": _schemas(tuple(requests), tuple(answers)),
         "headers": _HEADERS,
+        "examples": _error_examples(document),
         "securitySchemes": {
             name: {"type": "apiKey", "in": "header", "name": name, "description": text}
             for name, text in {**_SIGNING_HEADERS, **_STANDARD_HEADERS}.items()
