@@ -294,12 +294,15 @@ def test_a_database_of_another_version_is_told(url: str, database: Database, tmp
     for revision, told in (("9999", "has revision 9999, which a later release"), ("0001", "`orfeas migrate`")):
         with database.write() as connection:
             latest = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
+            oldest = connection.execute(text("SELECT version FROM schema_version")).scalar_one()
             connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
+            connection.execute(text("UPDATE schema_version SET version = :it"), {"it": int(revision)})
         try:
             assert told in wrong(lambda: stores.look_at_database(settings))
         finally:
             with database.write() as connection:
                 connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": latest})
+                connection.execute(text("UPDATE schema_version SET version = :it"), {"it": oldest})
 
 
 def test_a_database_without_tables_is_no_trouble(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_what_only_adds_is_run_while_another_process_uses_the_database(
 
 def shape(connection: Connection) -> dict[tuple[str, ...], object]:
     """Return what code that is older relies on: columns as they are, and what rows must fulfil."""
-    seen, parts = inspect(connection), {}
+    seen = inspect(connection)
+    parts: dict[tuple[str, ...], object] = {}
     for table in seen.get_table_names():
         parts[(table,)] = (
             seen.get_pk_constraint(table)["constrained_columns"],

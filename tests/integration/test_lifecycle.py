@@ -12,12 +12,26 @@ from backend.auth.agents import load_agents
 from backend.auth.agents_file import remove_agent, rotate_agent, set_enabled
 from backend.jobs.models import Job, Status
 from backend.jobs.store import JobStore
+from tests.support.faults.fake_worker import STEP_SECONDS
+from tests.support.faults.harness import FAKE_SERVICE
 from tests.support.hostile_pictures import good_png
 from tests.support.running import API, Agent, running_service
 from tests.support.watched import WatchedService, sample
 
 QUICK: dict[str, Any] = {"quality": 1, "steps": 10}
 LONG: dict[str, Any] = {"quality": 1, "steps": 100}
+
+
+class QuickService(WatchedService):
+    """The whole service but for its model, a fake that is ready at once and denoises as it is told: a step takes 30 ms.
+
+    That the real one stops between steps is test_pipeline's affair.
+    """
+
+    command = FAKE_SERVICE
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        super().__init__(folder, **{STEP_SECONDS: 0.03, **settings})
 
 
 def job_of(service: WatchedService, job_id: str, owner: str = "") -> Job:
@@ -77,7 +91,7 @@ def test_what_waits_when_the_service_ends_waits_when_it_starts_again(tmp_path: P
 
 @pytest.mark.slow
 def test_a_job_that_runs_at_the_end_of_the_service_is_finished_or_waits_again(tmp_path: Path) -> None:
-    with running_service(tmp_path, WatchedService, LEASE_SECONDS=5, SWEEP_SECONDS=0.5) as service:
+    with running_service(tmp_path, QuickService, LEASE_SECONDS=5, SWEEP_SECONDS=0.5) as service:
         drained = service.generate(sample(), async_="true", **LONG).json()["job_id"]
         service.wait(drained, until=("processing",))
         service.stop()
@@ -112,7 +126,7 @@ def test_a_job_that_runs_at_the_end_of_the_service_is_finished_or_waits_again(tm
 
 @pytest.mark.slow
 def test_a_service_takes_over_what_another_accepted(tmp_path: Path) -> None:
-    with running_service(tmp_path, WatchedService, works=False) as service:
+    with running_service(tmp_path, QuickService, works=False) as service:
         batch_id = service.batch(sample(), sample("car"), **QUICK).json()["batch_id"]
         service.stop()
         del service.settings["WORKER_ENABLED"]

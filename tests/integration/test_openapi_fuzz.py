@@ -26,13 +26,14 @@ from backend.api.openapi import make_document
 from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
 from backend.auth.hmac_signing import sign_request
 from orfeas_client.signing import digest_body
+from tests.support.faults.web_harness import sized
 from tests.support.hostile_pictures import good_png
 from tests.support.running import Agent
 from tests.support.watched import WatchedService, sample
 
-EXAMPLES = 60
+EXAMPLES = sized(24, 240)
 # All that is unsigned is refused before anything of it is looked at.
-UNSIGNED_EXAMPLES = 12
+UNSIGNED_EXAMPLES = sized(6, 60)
 # Whether a picture is one, and which ids there are, no schema can say.
 LEFT_OUT = [checks.positive_data_acceptance, checks.negative_data_rejection]
 
