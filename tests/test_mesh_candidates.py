@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,9 +59,9 @@ def meshes(shop: Workshop, job: Job) -> list[JobFile]:
 
 def seed_in(shop: Workshop, file: JobFile) -> int:
     """Return the seed that a GLB says it was made with."""
-    scene = trimesh.load(io.BytesIO(shop.artifacts.read(file.name)), file_type="glb")
-    (mesh,) = scene.geometry.values()
-    return int(mesh.metadata.get("seed", scene.metadata.get("seed")))
+    data = shop.artifacts.read(file.name)
+    node = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])["nodes"][0]
+    return int(node["extras"]["seed"])
 
 
 def test_candidates_run_in_one_device_call_and_the_best_is_kept(shop: Workshop) -> None:
@@ -195,18 +196,20 @@ def test_the_sheet_shows_every_candidate() -> None:
     some = [Candidate(a_result(seed), 0.9, 1.0) for seed in (1, 2)]
     two, five = candidate_sheet(some), candidate_sheet([*some, *some, Candidate(failed)])
     assert five.width > 1.9 * two.width
-    assert five.height > 1.9 * two.height
+    assert five.height > 1.3 * two.height
 
 
 def test_a_candidate_is_the_mesh_of_its_seed_alone_and_its_image_is_prepared_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")
-    picture, seeds, cut = (SAMPLES / "mug.png").read_bytes(), [4, 5, 6], []
-    remove = background.remove_background
-    monkeypatch.setattr(
-        "backend.hunyuan3d.preprocess.remove_background", lambda *given: cut.append(1) or remove(*given)
-    )
+    picture, seeds, cut = (SAMPLES / "mug.png").read_bytes(), [4, 5, 6], list[Any]()
+
+    def remove(*given: Any) -> Any:
+        cut.append(given)
+        return background.remove_background(*given)
+
+    monkeypatch.setattr("backend.hunyuan3d.preprocess.remove_background", remove)
     together = pipeline([picture] * 3, seeds=seeds, octree_resolution=32)
     assert len(cut) == 1
     for seed, result in zip(seeds, together, strict=True):

@@ -54,8 +54,8 @@ def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str], can
             tuple(output / f"{stem}{number}.{format}" for format in formats)
             for number in ("", *(f".{k}" for k in range(2, candidates + 1)))
         )
-        drawn = (f"{stem}.preview.png", f"{stem}.turntable.webp", f"{stem}.candidates.png")
-        return OutputNames(meshes, *(output / name for name in drawn), tuple(others))
+        preview, turntable = output / f"{stem}.preview.png", output / f"{stem}.turntable.webp"
+        return OutputNames(meshes, preview, turntable, output / f"{stem}.candidates.png", tuple(others))
 
     def take_image(stem: str) -> bool:
         names = files(stem)

@@ -109,7 +109,8 @@ def _making(picture: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[To
             "game asset of something shown in a picture. Leave the other fields out unless the user asks for more: "
             "the defaults are good; quality 3 is a fast draft; candidates=4 makes four and keeps the one that fits the "
             "picture best, which takes longer and counts as four jobs. Takes seconds to minutes. Answers with a "
-            "preview image, a link to the mesh and its numbers; when `status` is not yet `completed`, call wait_for_job.",
+            "preview image, a link to the mesh and its numbers; when `status` is not yet `completed`, call "
+            "wait_for_job.",
             {IMAGE: picture, **_fields(GenerateFields), WAIT: _WAIT_SCHEMA},
             (IMAGE,),
         ),
