@@ -14,7 +14,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -61,11 +62,18 @@ class _Batch:
         self.tasks: list[Task] = []
         self.capacity = 1
         self.handed_over: set[Run] = set()
+        self._shapes: dict[Run, dict[int, PendingShape]] = defaultdict(dict)
 
     def longest_wait(self) -> float:
         """Return the seconds that its oldest job waited to be leased, the last time."""
         waits = [(run.job.started_at - run.job.created_at).total_seconds() for run in self.runs if run.job.started_at]
         return max(waits, default=0.0)
+
+    def take(self, task: Task, shape: PendingShape) -> list[PendingShape]:
+        """Take in a task's shape; return those of all its run's candidates once they are there, [] before."""
+        shapes = self._shapes[task.run]
+        shapes[task.candidate] = shape
+        return [shapes[index] for index in sorted(shapes)] if len(shapes) == task.request.candidates else []
 
     def leave(self, ending: Ending) -> None:
         """End the runs that the device is not done with."""
@@ -333,13 +341,13 @@ class BatchProcessor:
         if first.isolated:
             return
         try:
-            while (room := batch.capacity - len(batch.runs)) > 0 and not self._draining:
+            while (room := batch.capacity - len(batch.tasks)) > 0 and not self._draining:
                 mates = self._store.lease(self.owner, room, lease_seconds, batch_mates_of=first)
                 self._admit(batch, mates, processor.defaults)
                 left = until - time.monotonic()
                 if left <= 0:
                     return
-                if len(batch.runs) < batch.capacity:
+                if len(batch.tasks) < batch.capacity:
                     self._notifier.wait(left)
         except (StoreUnavailable, StorageFull) as error:
             _log.warning("no batch mates can be leased: %s", error)
@@ -354,19 +362,21 @@ class BatchProcessor:
             with log_context(run.job.id):
                 _log.info("job %s begins", run.job.id, extra={"attempt": run.job.attempts})
                 try:
-                    batch.tasks.append(Task.of(run, defaults))
+                    batch.tasks += Task.all_of(run, defaults)
                 except ServiceError as error:
                     self._recorder.fail(run, error, None)
         return len(batch.tasks) > before
 
     def _hand_over(self, batch: _Batch, task: Task, shape: PendingShape) -> None:
-        batch.handed_over.add(task.run)
-        task.run.hand_over()
-        self._exports.submit(partial(self._record, task, shape), lambda: task.run.over)
+        shapes = batch.take(task, shape)
+        if shapes:
+            batch.handed_over.add(task.run)
+            task.run.hand_over()
+            self._exports.submit(partial(self._record, task, shapes), lambda: task.run.over)
 
-    def _record(self, task: Task, shape: PendingShape) -> None:
+    def _record(self, task: Task, shapes: Sequence[PendingShape]) -> None:
         try:
-            later = self._recorder.record(task.run, task.request, shape)
+            later = self._recorder.record(task.run, task.request, shapes)
             if later is not None:
                 self._exports.defer(later)
         finally:

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, ConfigDict, Field
 
 from backend.limits import (
     DEFAULT_SCALE_MM,
+    MAX_CANDIDATES,
     MAX_GUIDANCE_SCALE,
     MAX_LABEL_CHARACTERS,
     MAX_QUALITY,
@@ -47,6 +48,7 @@ AnySteps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE_SCALE)]
 RequestResolution = Annotated[int, Field(ge=MIN_REQUEST_RESOLUTION, le=MAX_RESOLUTION)]
+Candidates = Annotated[int, Field(ge=1, le=MAX_CANDIDATES)]
 Seed = Annotated[int, Field(ge=0, le=SEED_LIMIT - 1)]
 SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]

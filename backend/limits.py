@@ -37,6 +37,12 @@ OUTLINE_MODES: Final[tuple[OutlineMode, ...]] = get_args(OutlineMode)
 
 DEFAULT_OUTLINE: Final[OutlineMode] = "auto"
 
+KeptCandidates = Literal["best", "all"]
+KEPT_CANDIDATES: Final[tuple[KeptCandidates, ...]] = get_args(KeptCandidates)
+"""Which meshes of a job with several candidates have files: the best one's alone, or all."""
+
+DEFAULT_KEPT_CANDIDATES: Final[KeptCandidates] = "best"
+
 ColorMode = Literal["auto", "none", "vertex", "texture"]
 COLOR_MODES: Final[tuple[ColorMode, ...]] = get_args(ColorMode)
 """Where colours lie; auto is what the format carries best: a texture, colours of vertices, or none."""
@@ -95,6 +101,12 @@ DEFAULT_SCALE_MM: Final = 100.0
 MIN_BATCH_IMAGES: Final = 2
 MAX_BATCH_IMAGES: Final = 10
 
+MAX_CANDIDATES: Final = 8
+"""Meshes of one image, each with a seed of its own, that one job may make to choose from."""
+
+MAX_BATCH_MESHES: Final = 16
+"""Images times candidates of one batch."""
+
 MAX_LABEL_CHARACTERS: Final = 200
 
 MAX_WAIT_SECONDS: Final = 60
@@ -113,12 +125,12 @@ IMAGE_FORMATS: Final = ("PNG", "JPEG", "MPO", "WebP", "AVIF", "GIF", "BMP", "TIF
 OPTIONAL_IMAGE_FORMATS: Final = ("HEIC",)
 """Those that are taken where the package that reads them is installed."""
 
-FileKind = Literal["mesh", "preview", "thumbnail", "turntable", "image", "cutout", "shape"]
+FileKind = Literal["mesh", "preview", "thumbnail", "turntable", "contact_sheet", "image", "cutout", "shape"]
 FILE_KINDS: Final[tuple[FileKind, ...]] = get_args(FileKind)
 """What a file of a job is. The shape is what its meshes are encoded from, for one more format later; it is not sent."""
 
 PREVIEW_FORMAT: Final = "webp"
-"""Of previews, thumbnails and turntables: the one format of images that is both small and animated."""
+"""Of previews, thumbnails, turntables and contact sheets: the one format of images that is both small and animated."""
 
 
 def default_target_faces(quality: int) -> int | None:

@@ -14,37 +14,18 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, Validation
 from pydantic.json_schema import SkipJsonSchema
 
 from backend.errors import (
-    InvalidAcceleration,
-    InvalidAcceptPartial,
-    InvalidAsync,
-    InvalidBackgroundMode,
-    InvalidColor,
-    InvalidCompress,
-    InvalidFormat,
-    InvalidGuidance,
-    InvalidLabel,
-    InvalidObjects,
-    InvalidOctreeResolution,
-    InvalidOutline,
     InvalidParameter,
-    InvalidPlace,
-    InvalidPreview,
-    InvalidQuality,
-    InvalidScale,
-    InvalidSeed,
     InvalidSteps,
-    InvalidTargetFaces,
-    InvalidTurntable,
-    InvalidUpright,
-    InvalidWebhookUrl,
     RequestUnreadable,
     ServiceError,
     UnknownField,
 )
+from backend.field_errors import FIELD_ERRORS
 from backend.field_texts import MOST_SHOWN, NOT_READ, allowed_by, expected_by, read_text, shown
 from backend.field_types import (
     STRICT,
     AnySteps,
+    Candidates,
     Formats,
     Guidance,
     Label,
@@ -70,6 +51,7 @@ from backend.limits import (
     DEFAULT_COLOR,
     DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
+    DEFAULT_KEPT_CANDIDATES,
     DEFAULT_OBJECTS,
     DEFAULT_OUTLINE,
     DEFAULT_PLACE,
@@ -77,11 +59,13 @@ from backend.limits import (
     DEFAULT_SCALE_MM,
     DEFAULT_UPRIGHT,
     MAX_SCALE_MM,
+    SEED_LIMIT,
     VIEWS,
     Acceleration,
     BackgroundMode,
     ColorMode,
     Compression,
+    KeptCandidates,
     MeshFormat,
     ObjectChoice,
     OutlineMode,
@@ -90,31 +74,6 @@ from backend.limits import (
     ViewName,
     default_target_faces,
 )
-
-_ERRORS: Mapping[str, type[InvalidParameter]] = {
-    "format": InvalidFormat,
-    "quality": InvalidQuality,
-    "octree_resolution": InvalidOctreeResolution,
-    "steps": InvalidSteps,
-    "guidance_scale": InvalidGuidance,
-    "acceleration": InvalidAcceleration,
-    "seed": InvalidSeed,
-    "target_faces": InvalidTargetFaces,
-    "remove_background": InvalidBackgroundMode,
-    "objects": InvalidObjects,
-    "outline": InvalidOutline,
-    "color": InvalidColor,
-    "scale_mm": InvalidScale,
-    "place": InvalidPlace,
-    "upright": InvalidUpright,
-    "compress": InvalidCompress,
-    "preview": InvalidPreview,
-    "turntable": InvalidTurntable,
-    "async": InvalidAsync,
-    "label": InvalidLabel,
-    "webhook_url": InvalidWebhookUrl,
-    "accept_partial": InvalidAcceptPartial,
-}
 
 
 def without_default(schema: dict[str, Any]) -> None:
@@ -152,6 +111,14 @@ class GenerationFields(BaseModel):
     )
     seed: SeedOrDrawn | SkipJsonSchema[None] = _optional(
         "Makes the same mesh again; drawn, and returned, when left out or -1."
+    )
+    candidates: Candidates = Field(
+        default=1,
+        description="Meshes to choose from: of this seed and of those after it. The best one is the job's; "
+        "`metadata.candidates` has the scores of all. Each counts as a job.",
+    )
+    keep: KeptCandidates = Field(
+        default=DEFAULT_KEPT_CANDIDATES, description="Whether files are kept of the best candidate alone, or of all."
     )
     target_faces: TargetFaces | Literal["none"] | SkipJsonSchema[None] = _optional(
         "Most faces of the mesh, or none for all; by default 10,000 at quality 1 to 215,443 at 9, and all at 10."
@@ -245,12 +212,19 @@ class GenerationRequest(BaseModel):
     compress: Compression = DEFAULT_COMPRESSION
     preview: bool = True
     turntable: bool = False
+    candidates: Candidates = 1
+    keep: KeptCandidates = DEFAULT_KEPT_CANDIDATES
     views: tuple[ViewName, ...] = ()
 
     @property
     def format(self) -> MeshFormat:
         """The format of the mesh's main file."""
         return self.formats[0]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each candidate: the one that was asked for, and those after it."""
+        return tuple((self.seed + index) % SEED_LIMIT for index in range(self.candidates))
 
     def to_json(self) -> str:
         """Return the request as JSON text, for the job table."""
@@ -291,7 +265,10 @@ class GenerationRequest(BaseModel):
     def workload(self, steps: int) -> Workload:
         """Return what decides how long the job takes, with so many steps."""
         is_bare = self.color == "none" and not self.preview
-        return Workload(steps, self.octree_resolution, self.target_faces, self.acceleration, is_bare)
+        finished = self.candidates if self.keep == "all" else 1
+        return Workload(
+            steps, self.octree_resolution, self.target_faces, self.acceleration, is_bare, self.candidates, finished
+        )
 
     def inference_steps(self, checkpoint_default: int) -> int:
         """Return the steps to take, for a checkpoint that takes checkpoint_default at quality 7. Raises InvalidSteps.
@@ -328,7 +305,7 @@ def read_fields(model: type[Fields], values: Mapping[str, Sequence[str]]) -> Fie
         if name not in values:
             allowed = allowed_by(known[name])
             details = {"field": name, "allowed": allowed}
-            raise _ERRORS[name](f"{name} must be given: {allowed}.", details=details) from error
+            raise FIELD_ERRORS[name](f"{name} must be given: {allowed}.", details=details) from error
         raise _refusal(name, values[name][0], known[name]) from error
 
 
@@ -358,7 +335,16 @@ def new_job(
     """
     request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
     label = fields.label or None
-    return NewJob(request.to_json(), request.batch_key(model), image, filename, label, fields.webhook_url, refusal)
+    return NewJob(
+        request.to_json(),
+        request.batch_key(model),
+        image,
+        filename,
+        label,
+        fields.webhook_url,
+        refusal,
+        candidates=request.candidates,
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -401,6 +387,8 @@ def resolve(
         compress=fields.compress,
         preview=fields.preview,
         turntable=fields.turntable,
+        candidates=fields.candidates,
+        keep=fields.keep,
     )
 
 
@@ -420,7 +408,7 @@ def _schemas(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
 def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
     several = schema.get("type") == "array"
     if not texts or (len(texts) > 1 and not several):
-        raise _ERRORS[name](
+        raise FIELD_ERRORS[name](
             f"{name} must be given once, not {len(texts)} times.",
             details={"field": name, **expected_by(schema)},
         )
@@ -433,4 +421,4 @@ def _read(name: str, texts: Sequence[str], schema: Mapping[str, Any]) -> object:
 
 def _refusal(name: str, text: str, schema: Mapping[str, Any]) -> InvalidParameter:
     message = f"{name} must be {allowed_by(schema)}, not {shown(text)}."
-    return _ERRORS[name](message, details={"field": name, **expected_by(schema)})
+    return FIELD_ERRORS[name](message, details={"field": name, **expected_by(schema)})

@@ -29,6 +29,7 @@ __all__ = [
     "LocalFileError",
     "MeshFile",
     "NothingToLink",
+    "Scored",
     "ServiceRefused",
     "ServiceUnreachable",
     "UnexpectedAnswer",
@@ -47,10 +48,10 @@ if TYPE_CHECKING:
         UnexpectedAnswer,
         WaitedTooLong,
     )
-    from orfeas_client.models import Batch, Cutout, Fields, Health, Job, JobPage, MeshFile, Warned
+    from orfeas_client.models import Batch, Cutout, Fields, Health, Job, JobPage, MeshFile, Scored, Warned
     from orfeas_client.upload import ImageUrl
 else:
-    _MODELS = ("Batch", "Cutout", "Fields", "Health", "Job", "JobPage", "MeshFile", "Warned")
+    _MODELS = ("Batch", "Cutout", "Fields", "Health", "Job", "JobPage", "MeshFile", "Scored", "Warned")
 
     def __getattr__(name: str) -> object:
         """Import a public name's module when the name is first asked for (PEP 562)."""

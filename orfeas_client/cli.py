@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from orfeas_client import AgentClient, Batch, ClientError, Fields, ImageUrl, Job
+from orfeas_client import AgentClient, Batch, ClientError, Fields, ImageUrl, Job, MeshFile
 from orfeas_client.console import Made, Screen
 from orfeas_client.errors import LocalFileError, NothingToLink, ServiceRefused, ServiceUnreachable, UnexpectedAnswer
 from orfeas_client.field_options import FORMATS, add_fields, add_views, read_fields, read_views
@@ -173,10 +173,10 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path, preview: b
     try:
         file = client.download(job.download_url, target, size=size if isinstance(size, int) else None)
         others = [
-            client.download(other.url, target.with_suffix(f".{other.format}"), size=other.bytes)
-            for other in job.files[1:]
+            client.download(other.url, target.with_suffix(_suffix(other)), size=other.bytes) for other in job.files[1:]
         ]
-        pictures = {"preview": job.preview_url, "turntable": job.turntable_url} if preview else {}
+        drawn = {"preview": job.preview_url, "turntable": job.turntable_url, "candidates": job.contact_sheet_url}
+        pictures = drawn if preview else {}
         others += [client.download(url, target.with_suffix(f".{kind}.webp")) for kind, url in pictures.items() if url]
     except ServiceRefused as refusal:
         return Made(image, job, problem=str(refusal))
@@ -184,6 +184,11 @@ def _fetched(client: AgentClient, image: str, job: Job, target: Path, preview: b
         failure.job_id = job.id
         raise
     return Made(image, job, file, tuple(others))
+
+
+def _suffix(file: MeshFile) -> str:
+    """Return what a mesh's name ends with, beside the main one: of the second candidate `.2.glb`."""
+    return f".{file.candidate + 1}.{file.format}" if file.candidate else f".{file.format}"
 
 
 def _cutout(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:

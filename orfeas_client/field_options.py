@@ -20,6 +20,8 @@ FIELDS = (
     "guidance_scale",
     "acceleration",
     "seed",
+    "candidates",
+    "keep",
     "target_faces",
     "remove_background",
     "scale_mm",
@@ -57,6 +59,8 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     add("--guidance-scale", type=float, metavar="G", help="0 to 20 (default: the checkpoint's)")
     add("--acceleration", choices=_ACCELERATIONS, help="faster, slightly different meshes (default: none)")
     add("--seed", type=int, metavar="S", help="0 to 2^32 - 1, or -1 for one that is drawn (the default)")
+    add("--candidates", type=int, metavar="N", help="meshes to choose the best from, 1 to 8 (default: 1)")
+    add("--keep", choices=("best", "all"), help="which of them are kept (default: best)")
     add("--target-faces", metavar="N", help="at most so many faces, 100 to 2 000 000, or none for all")
     add("--remove-background", choices=("auto", "always", "never"), help="default: auto")
     add("--scale-mm", type=float, metavar="MM", help="longest side in mm (default: 100)")

@@ -15,7 +15,7 @@ from orfeas_client.errors import UnexpectedAnswer
 
 Json = Mapping[str, object]
 _Kind = TypeVar("_Kind")
-_URLS = ("preview", "thumbnail", "turntable", "image", "cutout", "signed")
+_URLS = ("preview", "thumbnail", "turntable", "image", "cutout", "signed", "contact_sheet")
 _FINISHED = ("completed", "failed", "cancelled")
 
 
@@ -28,6 +28,8 @@ class Fields(TypedDict, total=False):
     guidance_scale: float
     acceleration: str
     seed: int
+    candidates: int
+    keep: str
     target_faces: int | str
     remove_background: str
     scale_mm: float
@@ -48,12 +50,14 @@ class MeshFile:
     """A mesh in one format.
 
     bytes : its size, None where the service does not know; signed_url : as Job's
+    candidate : which of the job's candidates it is of, from 0, the best one
     """
 
     format: str
     url: str
     bytes: int | None = None
     signed_url: str | None = None
+    candidate: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Job:
     label : what its agent calls it; request : the fields as the service understood them
     expires_at : when it and its files are removed, as ISO 8601 says; None until it has finished
     files : its mesh in each format, the one of download_url first
-    preview_url, thumbnail_url, turntable_url, image_url, cutout_url : None where there is none
+    preview_url, thumbnail_url, turntable_url, image_url, cutout_url, contact_sheet_url : None where there is none
     """
 
     id: str
@@ -95,11 +99,17 @@ class Job:
     image_url: str | None = None
     cutout_url: str | None = None
     signed_url: str | None = None
+    contact_sheet_url: str | None = None
 
     @property
     def finished(self) -> bool:
         """Whether it stays as it is."""
         return self.status in _FINISHED
+
+    @property
+    def candidates(self) -> tuple[Scored, ...]:
+        """The meshes that were made to choose from, the best one first; () where it was one."""
+        return read_candidates(self.metadata)
 
     @property
     def succeeded(self) -> bool:
@@ -118,6 +128,22 @@ class Warned:
 
     code: str
     message: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One of a job's candidates, and what it was judged by; None where nobody could.
+
+    silhouette_iou : how far the model's own shape agrees with the picture, 0–1; thinnest_wall_mm : at the mesh's size
+    error : the code of why there is no mesh, "" where there is one
+    """
+
+    seed: int
+    silhouette_iou: float | None = None
+    parts: int | None = None
+    watertight: bool | None = None
+    thinnest_wall_mm: float | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -267,6 +293,7 @@ def read_files(answer: Json) -> tuple[MeshFile, ...]:
             _need(item, "url", str),
             _optional(item, "bytes", int),
             _optional(item, "signed_url", str),
+            _optional(item, "candidate", int) or 0,
         )
         for item in listed
     )
@@ -304,6 +331,22 @@ def read_warnings(answer: Json) -> tuple[Warned, ...]:
     """Read the warnings of a job's metadata or of a cut-out. Raises UnexpectedAnswer."""
     listed = [_of(dict, item, "warnings") for item in _optional(answer, "warnings", list) or []]
     return tuple(Warned(_need(item, "code", str), _need(item, "message", str)) for item in listed)
+
+
+def read_candidates(metadata: Json) -> tuple[Scored, ...]:
+    """Read the candidates of a job's metadata. Raises UnexpectedAnswer."""
+    listed = [_of(dict, item, "candidates") for item in _optional(metadata, "candidates", list) or []]
+    return tuple(
+        Scored(
+            _need(item, "seed", int),
+            _number(item, "silhouette_iou"),
+            _optional(item, "parts", int),
+            _optional(item, "watertight", bool),
+            _number(item, "thinnest_wall_mm"),
+            _optional(item, "error", str) or "",
+        )
+        for item in listed
+    )
 
 
 def read_health(answer: Json, ok: bool) -> Health:

@@ -6,7 +6,6 @@ import functools
 import http.client
 import json
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,6 @@ from typing import Any
 
 import pytest
 from flask import Flask, request
-from werkzeug.serving import make_server
 from werkzeug.test import TestResponse
 
 from backend.agent_auth import AgentGuard, require_agent_token, sign_request, verify
@@ -43,6 +41,7 @@ from tests.support.guarded_service import (
     render,
     set_up_faults,
 )
+from tests.support.listening import listening
 
 
 @pytest.fixture
@@ -480,13 +479,8 @@ def test_guard_of_the_settings_reads_their_agents_file(tmp_path: Path) -> None:
 @pytest.fixture
 def port(service: Service) -> Iterator[int]:
     """Give the port of a real server in front of the service."""
-    server = make_server("127.0.0.1", 0, service.app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listening(service.app) as made:
+        yield made
 
 
 @pytest.mark.parametrize("target", ["/status/a%2Fb%20c?x=%20b&y=a+b", "/status/%C3%A4%3F?", "/status/x?a=1?b=2"])

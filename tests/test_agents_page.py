@@ -6,17 +6,16 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import make_server
 
 from backend.auth.agents_file import add_token
 from benchmarks.support.programs import require
 from tests.support.agent_service import AgentService, agent_service
 from tests.support.hostile_pictures import good_png
+from tests.support.listening import listening
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "agents.md").read_text("utf-8")
@@ -27,13 +26,8 @@ COMMANDS = {"sh": ["bash", "-c"], "python": [sys.executable, "-c"], "js": ["node
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentService, str, str]]:
     with agent_service(tmp_path_factory.mktemp("page"), running=True, bearer_tokens=True) as service:
         token = add_token(service.settings.agents_file, "ann")
-        server = make_server("127.0.0.1", 0, service.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield service, f"http://127.0.0.1:{server.port}", token
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with listening(service.app) as port:
+            yield service, f"http://127.0.0.1:{port}", token
 
 
 @pytest.mark.parametrize("language", COMMANDS)

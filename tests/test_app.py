@@ -88,7 +88,10 @@ def test_other_methods_are_told_which_there_are(service: AgentService, method: s
     "path", ["/nothing", "/api", API, f"{API}/", f"{API}/nothing", f"{API}/health/", "/docs/other.js"]
 )
 def test_what_is_nowhere_is_not_found(service: AgentService, path: str) -> None:
-    assert refused(service.app.test_client().get(path)) == (404, "NOT_FOUND")
+    client = service.app.test_client()
+    answer = client.get(path)
+    assert refused(answer) == (404, "NOT_FOUND")
+    assert client.get(answer.get_json()["docs"]).status_code == 200
 
 
 def test_request_id_is_the_caller_s_when_it_is_harmless(service: AgentService) -> None:

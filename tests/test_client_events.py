@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import make_server
 
 from orfeas_client import AgentClient, Job
 from orfeas_client.cli import run
@@ -17,6 +16,7 @@ from orfeas_client.errors import NoEvents, NothingToLink, ServiceRefused
 from orfeas_client.event_lines import ServerEvent, read_events
 from tests.support.agent_service import AgentService, agent_service
 from tests.support.hostile_pictures import good_png
+from tests.support.listening import listening
 from tests.support.served import ServedJobs
 from tests.support.workshop import eventually
 
@@ -104,14 +104,8 @@ def test_a_restart_is_sat_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[tuple[AgentService, str]]:
-    with agent_service(tmp_path, running=True) as service:
-        server = make_server("127.0.0.1", 0, service.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield service, f"http://127.0.0.1:{server.port}"
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with agent_service(tmp_path, running=True) as service, listening(service.app) as port:
+        yield service, f"http://127.0.0.1:{port}"
 
 
 def test_a_mesh_s_picture_is_fetched(running: tuple[AgentService, str], tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +15,12 @@ import anyio
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from werkzeug.serving import make_server
 
 from backend.api.mcp.protocol import HANDSHAKE, MODERN
 from orfeas_client import AgentClient
 from tests.support.agent_service import AgentService, agent_service
 from tests.support.hostile_pictures import good_png
+from tests.support.listening import listening
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +28,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentServ
     with agent_service(tmp_path_factory.mktemp("bridge"), running=True) as service:
         # The bridge signs by this machine's clock.
         service.clock.now = datetime.now(UTC)
-        server = make_server("127.0.0.1", 0, service.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield service, f"http://127.0.0.1:{server.port}"
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with listening(service.app) as port:
+            yield service, f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])

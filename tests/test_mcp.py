@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,16 @@ import pytest
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
-from werkzeug.serving import make_server
 
+from backend.api.image_urls import ImageUrls
 from backend.api.mcp.protocol import HANDSHAKE, MODERN
+from backend.api.submissions import Submitter
 from backend.auth.agents_file import add_token, update_agent
-from tests.support.agent_service import AgentService, agent_service
+from backend.jobs.worker_registry import WorkerStatus
+from tests.support.agent_service import AgentService, agent_service, report_worker
 from tests.support.hostile_pictures import good_png
+from tests.support.listening import listening
+from tests.support.outside_world import outside_world, page, redirect
 from tests.support.workshop import eventually
 
 IMAGE = base64.b64encode(good_png()).decode()
@@ -63,13 +66,8 @@ class Endpoint:
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     with agent_service(tmp_path_factory.mktemp("mcp"), running=True, bearer_tokens=True) as service:
         token = add_token(service.settings.agents_file, "ann")
-        server = make_server("127.0.0.1", 0, service.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield Endpoint(service, server.port, token)
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with listening(service.app) as port:
+            yield Endpoint(service, port, token)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -258,3 +256,36 @@ def test_a_batch_counts_as_a_batch(tmp_path: Path) -> None:
             for _ in range(2)
         ]
         assert [each["code"] for each in told] == ["MISSING_IMAGE", "RATE_LIMITED"]
+
+
+def test_a_picture_may_have_an_address_where_that_is_allowed(tmp_path: Path) -> None:
+    def call(service: AgentService, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+        result: dict[str, Any] = service.call("POST", "/mcp", body, Content_Type="application/json").get_json()[
+            "result"
+        ]
+        return result
+
+    def made(service: AgentService, tool: str, **arguments: Any) -> Any:
+        result = call(service, "tools/call", {"name": tool, "arguments": {**arguments, "wait_seconds": 0}})
+        told = result["structuredContent"] if not result["isError"] else json.loads(result["content"][0]["text"])
+        return told.get("code") or told["status"]
+
+    address = "https://pictures.test/a.png"
+    with outside_world(tmp_path / "world") as world:
+        world.pages |= {"/a.png": page(good_png()), "/inside": redirect("https://127.0.0.1/a.png")}
+        with agent_service(tmp_path / "off") as closed:
+            report_worker(closed, WorkerStatus.READY)
+            assert made(closed, "generate_3d", image=address) == "IMAGE_URL_REFUSED"
+            assert "https" not in str(call(closed, "tools/list", {})["tools"][0]["inputSchema"]["properties"]["image"])
+        with agent_service(tmp_path / "on", image_urls="public") as service:
+            report_worker(service, WorkerStatus.READY)
+            submitter = Submitter(service.services, ImageUrls(service.settings, world.outgoing()))
+            known = service.app.extensions
+            known["agent_mcp"] = replace(known["agent_mcp"], submitter=submitter)
+            assert made(service, "generate_3d", image=address, format=["glb", "stl"], preview=False) == "queued"
+            assert made(service, "generate_batch", images=[address, IMAGE]) == "queued"
+            assert len(service.images()) == 3
+            assert made(service, "generate_3d", image="https://pictures.test/inside") == "IMAGE_URL_REFUSED"
+            assert made(service, "generate_3d", image=f"{address}.none") == "IMAGE_URL_FAILED"
+            assert "https" in str(call(service, "tools/list", {})["tools"][0]["inputSchema"]["properties"]["image"])

@@ -39,12 +39,11 @@ from tests.support.own_process import printed
 from tests.support.running import REPOSITORY
 from tests.support.store_backends import BACKENDS, fresh_database, open_database
 
-ALL = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011", "0013", "0014")
+ALL = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011", "0013", "0014", "0015")
 RENAMED = {"jobs": {"input_path": "image_name"}, "workers": {"condition": "status"}}
 ADDED: dict[str, dict[str, Any]] = {
-    "jobs": dict.fromkeys(
-        ("label", "label_folded", "filename", "batch_index", "error_details", "webhook_url", "trace")
-    ),
+    "jobs": dict.fromkeys(("label", "label_folded", "filename", "batch_index", "error_details", "webhook_url", "trace"))
+    | {"candidates": 1},
     "workers": dict.fromkeys(("compiled", "stage_times", "process", "octree_resolution", "takes_views")),
 }
 GONE = {"workers": {"seconds_per_job"}}

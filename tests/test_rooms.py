@@ -20,6 +20,7 @@ def test_every_room_is_drawn_once_and_described() -> None:
         "config",
         "limits",
         "errors",
+        "field_errors",
         "field_texts",
         "field_types",
         "outgoing",

@@ -7,12 +7,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import make_server
 
 from backend.agent_api import services_of
 from backend.auth.agents_file import add_agent
@@ -21,6 +19,7 @@ from backend.config import Settings
 from backend.jobs.worker_registry import WorkerState, WorkerStatus
 from backend.main import create_app
 from orfeas_client.signing import digest_body
+from tests.support.listening import listening
 
 ROOT = Path(__file__).parents[1]
 GUIDE = (ROOT / "docs" / "signing-rfc9421.md").read_text()
@@ -44,16 +43,11 @@ def environ(tmp_path: Path) -> Iterator[dict[str, str]]:
     app = create_app(settings)
     # A worker on another machine, as far as this process can tell: jobs are taken, and wait.
     services_of(app).registry.beat(WorkerState("elsewhere", WorkerStatus.READY), ttl=600)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
     try:
-        url = f"http://127.0.0.1:{server.port}"
-        yield {**os.environ, "ORFEAS_URL": url, "ORFEAS_AGENT_ID": "agent-7", "ORFEAS_API_KEY": key}
+        with listening(app) as port:
+            url = f"http://127.0.0.1:{port}"
+            yield {**os.environ, "ORFEAS_URL": url, "ORFEAS_AGENT_ID": "agent-7", "ORFEAS_API_KEY": key}
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
         services_of(app).stop()
 
 

@@ -14,10 +14,12 @@ from backend.errors import (
     InvalidAcceleration,
     InvalidAsync,
     InvalidBackgroundMode,
+    InvalidCandidates,
     InvalidColor,
     InvalidCompress,
     InvalidFormat,
     InvalidGuidance,
+    InvalidKeep,
     InvalidObjects,
     InvalidOctreeResolution,
     InvalidOutline,
@@ -87,6 +89,8 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview="false",
         turntable="true",
+        candidates="3",
+        keep="all",
         label="Set 7",
         webhook_url="https://hooks.example/7",
         async_="True",
@@ -110,6 +114,8 @@ def test_every_field_is_read() -> None:
         compress="draco",
         preview=False,
         turntable=True,
+        candidates=3,
+        keep="all",
         label="Set 7",
         webhook_url="https://hooks.example/7",
         **{"async": True},
@@ -185,6 +191,8 @@ NO_NUMBER = (
         ("guidance_scale", InvalidGuidance, ("-0.001", "20.001", "1" * 400, *NO_NUMBER)),
         ("scale_mm", InvalidScale, ("0", "-0", "-1", "0.0999", "10000.1", "1e-999", *NO_NUMBER)),
         ("objects", InvalidObjects, ("", "All", "each", "1")),
+        ("candidates", InvalidCandidates, ("0", "9", "-1", *NO_WHOLE_NUMBER)),
+        ("keep", InvalidKeep, ("", "Best", "none", "2")),
         ("outline", InvalidOutline, ("", "on", "Auto", "true")),
         ("color", InvalidColor, ("", "Auto", "true", "red")),
         ("place", InvalidPlace, ("", "Ground", "as is", "floor")),
@@ -254,7 +262,7 @@ def test_unknown_fields_are_refused(name: str) -> None:
         read_fields(GenerateFields, {"quality": ["7"], name: ["7"]})
     assert refused.value.details["field"] == name[:40]
     assert refused.value.message.isprintable()
-    assert len(refused.value.message) < 300
+    assert len(refused.value.message) < 360
 
 
 def test_a_batch_has_no_async() -> None:

@@ -76,6 +76,8 @@ REQUESTS: Mapping[str, str] = {
     "INVALID_OCTREE_RESOLUTION": f"{_FIELD}.",
     "INVALID_OBJECTS": f"{_FIELD}.",
     "INVALID_OUTLINE": f"{_FIELD}.",
+    "INVALID_CANDIDATES": f"{_FIELD}.",
+    "INVALID_KEEP": f"{_FIELD}.",
     "INVALID_COLOR": f"{_FIELD}.",
     "INVALID_PLACE": f"{_FIELD}.",
     "INVALID_UPRIGHT": f"{_FIELD}.",

@@ -22,16 +22,22 @@ class FileItem(Answer):
     url: str
     signed_url: str | None = Field(description=SIGNED_URL)
     bytes: int | None = Field(ge=0, description="Its size; null where an earlier version did not note it.")
+    candidate: int = Field(ge=0, description="Which of `metadata.candidates` it is of, from 0, the best one.")
 
 
 class FileFields(Answer):
     """Where all that was made for a job is."""
 
-    files: tuple[FileItem, ...] = Field(description="Its mesh in each format, the one of download_url first.")
+    files: tuple[FileItem, ...] = Field(
+        description="Its mesh in each format, the one of download_url first; with keep=all, other candidates' after it."
+    )
     preview_url: str | None = Field(description="Its mesh from the front, three quarters, the side and the back.")
     thumbnail_url: str | None = Field(description="The same from three quarters, 256 pixels a side.")
     turntable_url: str | None = Field(
         description="The same as it turns: where that was asked for, some seconds after the job is completed."
+    )
+    contact_sheet_url: str | None = Field(
+        description="All candidates side by side, the best one first; null where there was one."
     )
     image_url: str | None = Field(description="The picture that it was made of.")
     cutout_url: str | None = Field(description="What of the picture the model saw.")
@@ -59,6 +65,7 @@ def file_values(job: Job, files: Sequence[JobFile], links: Links) -> dict[str, A
         "preview_url": _url(files, "preview", links),
         "thumbnail_url": _url(files, "thumbnail", links),
         "turntable_url": _url(files, "turntable", links),
+        "contact_sheet_url": _url(files, "contact_sheet", links),
         "image_url": _url(files, "image", links),
         "cutout_url": _url(files, "cutout", links),
     }
@@ -71,7 +78,11 @@ def answer_files(job: Job, files: Sequence[JobFile], links: Links) -> FilesAnswe
 
 def _item(file: JobFile, links: Links) -> FileItem:
     return FileItem(
-        format=file.format, url=links.download(file.name), signed_url=links.signed(file.name), bytes=file.bytes
+        format=file.format,
+        url=links.download(file.name),
+        signed_url=links.signed(file.name),
+        bytes=file.bytes,
+        candidate=file.candidate,
     )
 
 

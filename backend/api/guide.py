@@ -27,7 +27,8 @@ with `job_id`.
 `metadata.warnings`: each says what may be wrong.
 
 Good pictures show one whole object, large, evenly lit, on a plain background or with transparency. Useful fields: \
-`format` (glb), `quality` 1-10 (7), `seed`, `target_faces`, `scale_mm` (100), `objects=largest`, `webhook_url`.
+`format` (glb), `quality` 1-10 (7), `seed`, `candidates` (1-8 meshes, of which the best is kept), \
+`target_faces`, `scale_mm` (100), `objects=largest`, `webhook_url`.
 
 ## More
 

@@ -66,7 +66,7 @@ def add_format(services: AgentServices, job: Job, format: MeshFormat) -> None:
     if job.status is not Status.COMPLETED:
         raise job_failure(job)
     files = services.store.files.of(job)
-    if any(file.kind == "mesh" and file.format == format for file in files):
+    if any(file.kind == "mesh" and file.format == format and file.candidate == 0 for file in files):
         return
     shape = next((file for file in files if file.kind == "shape"), None)
     if shape is None:

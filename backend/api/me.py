@@ -15,7 +15,7 @@ from backend.auth.agents import AgentConfig
 from backend.auth.rate_limits import RateState
 from backend.hunyuan3d.mesh.offered import offered_formats
 from backend.jobs.models import Usage
-from backend.limits import DEFAULT_QUALITY, MeshFormat
+from backend.limits import DEFAULT_QUALITY, MAX_CANDIDATES, MeshFormat
 from backend.services import AgentServices
 
 Operation = Literal["generate", "batch", "status", "download", "admin"]
@@ -49,6 +49,7 @@ class Capabilities(Answer):
     prompt: bool = Field(description="Whether a mesh can be made of words.")
     views: bool = Field(description="Whether a mesh can be made of several views of one object.")
     image_urls: bool = Field(description="Whether images may be sent as addresses.")
+    candidates: int = Field(ge=1, description="Meshes of one image that a job may make to choose from.")
     model: str
     default_resolution: int = Field(ge=1, description="Octree resolution of the default quality, cells a side.")
     max_octree_resolution: int = Field(ge=1, description="The finest octree resolution that may be asked for.")
@@ -93,6 +94,7 @@ def _capabilities(services: AgentServices) -> Capabilities:
         prompt=False,
         views=services.takes_views(),
         image_urls=services.settings.image_urls != "off",
+        candidates=MAX_CANDIDATES,
         model=model_name(services.health.read(), services.settings),
         default_resolution=services.resolutions().of_quality(DEFAULT_QUALITY),
         max_octree_resolution=services.settings.max_octree_resolution,

@@ -89,6 +89,8 @@ _FORM = (
     errors.InvalidOctreeResolution,
     errors.InvalidObjects,
     errors.InvalidOutline,
+    errors.InvalidCandidates,
+    errors.InvalidKeep,
     errors.InvalidColor,
     errors.InvalidPlace,
     errors.InvalidUpright,

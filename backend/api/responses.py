@@ -60,3 +60,4 @@ class ErrorAnswer(Answer):
     code: str = Field(description="The same for programs: a name that does not change.")
     request_id: str = Field(description="X-Request-ID again; the service's log knows it.")
     details: dict[str, Any] = Field(description="What a program may want to know besides.")
+    docs: str = Field(default=DOCS_PAGE, description="The page that shows how each call is made.")

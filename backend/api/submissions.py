@@ -23,12 +23,12 @@ from backend.api.uploads import UploadLimits, images_of, views_of
 from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.config import Settings
-from backend.errors import InvalidIdempotencyKey, StoreUnavailable, ViewsUnsupported
+from backend.errors import InvalidIdempotencyKey, StoreUnavailable, TooManyJobs, ViewsUnsupported
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
-from backend.limits import ViewName
+from backend.limits import MAX_BATCH_MESHES, ViewName
 from backend.services import AgentServices
 from backend.storage.files import discard
 from backend.telemetry.tracing import current_trace
@@ -118,6 +118,7 @@ class Submitter:
         uploaded = tuple(views.values()) or images_of(
             form, limits.form.file_field, limits.fewest, limits.form.max_files
         )
+        _require_meshes_possible(len(uploaded), fields)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
         idempotency = idempotency_key(key, lambda: fingerprint(operation, fields, _digests(uploaded, views)))
@@ -127,7 +128,7 @@ class Submitter:
                 return Submission(first, waits, is_partial)
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
             bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
-            bounds.require_possible(1 if views else len(uploaded))
+            bounds.require_possible(fields.candidates * (1 if views else len(uploaded)))
         self._services.require_worker(began)
         uploaded = self._image_urls.fetched(uploaded, agent.internal_id, opened)
         stored = (
@@ -181,6 +182,14 @@ def put_in_queue(
         discard(services.images, *(job.image_name for job in jobs))
     services.notifier.notify()
     return Submission(submitted, waits, is_partial)
+
+
+def _require_meshes_possible(images: int, fields: GenerationFields) -> None:
+    """Raise TooManyJobs for a batch of more meshes than one may have."""
+    meshes = images * fields.candidates
+    if isinstance(fields, BatchFields) and meshes > MAX_BATCH_MESHES:
+        details = {"images": images, "candidates": fields.candidates, "most": MAX_BATCH_MESHES}
+        raise TooManyJobs(f"A batch makes at most {MAX_BATCH_MESHES} meshes, candidates among them.", details=details)
 
 
 def _digests(uploaded: Sequence[FormFile], views: Mapping[ViewName, FormFile]) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.errors import InvalidParameter, ServiceError
+from backend.errors import InvalidCandidates, InvalidParameter, ServiceError
 from backend.hunyuan3d.checkpoint.defaults import known_views
 from backend.limits import (
     ACCELERATIONS,
@@ -24,6 +24,7 @@ from backend.limits import (
     DEFAULT_COLOR,
     DEFAULT_COMPRESSION,
     DEFAULT_FORMAT,
+    DEFAULT_KEPT_CANDIDATES,
     DEFAULT_OBJECTS,
     DEFAULT_OUTLINE,
     DEFAULT_PLACE,
@@ -31,6 +32,8 @@ from backend.limits import (
     DEFAULT_SCALE_MM,
     DEFAULT_UPRIGHT,
     FORMATS,
+    KEPT_CANDIDATES,
+    MAX_CANDIDATES,
     MAX_RESOLUTION,
     MAX_TARGET_FACES,
     MIN_RESOLUTION,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
         BackgroundMode,
         ColorMode,
         Compression,
+        KeptCandidates,
         MeshFormat,
         ObjectChoice,
         OutlineMode,
@@ -81,6 +85,8 @@ class CommandLine:
     octree_resolution: int | None
     guidance_scale: float | None
     seed: int | None
+    candidates: int
+    keep: KeptCandidates
     target_faces: int | None
     scale_mm: float
     remove_background: BackgroundMode
@@ -126,6 +132,8 @@ def parser() -> argparse.ArgumentParser:
     add("--octree-resolution", metavar="R", help=f"cells a side, {cells} (default: the checkpoint's)")
     add("--guidance-scale", metavar="G", help="0 and up (default: the checkpoint's)")
     add("--seed", metavar="S", help="0 to 2^32 - 1, the same for each picture (default, and -1: drawn)")
+    seeds = f"meshes to choose the best from, of this seed and those after it, 1 to {MAX_CANDIDATES}"
+    add("--candidates", default="1", metavar="N", help=f"{seeds} (default: %(default)s)")
     most = default_target_faces(DEFAULT_QUALITY)
     add("--target-faces", default=str(most), metavar="N", help=f"at most, {faces}, or none (default: %(default)s)")
     add("--scale-mm", default=f"{DEFAULT_SCALE_MM:g}", metavar="MM", help="longest side (default: %(default)s)")
@@ -151,6 +159,7 @@ _CHOICES: Mapping[str, tuple[Sequence[str], str]] = {
     "place": (PLACES, DEFAULT_PLACE),
     "upright": (UPRIGHTS, DEFAULT_UPRIGHT),
     "compress": (COMPRESSIONS, DEFAULT_COMPRESSION),
+    "keep": (KEPT_CANDIDATES, DEFAULT_KEPT_CANDIDATES),
 }
 
 
@@ -190,6 +199,7 @@ def read_arguments(parsed: argparse.Namespace) -> CommandLine:
             "--guidance-scale", parsed.guidance_scale, lambda text: check_guidance_scale(float(text))
         ),
         "seed": check("--seed", parsed.seed, _seed),
+        "candidates": check("--candidates", parsed.candidates, _candidates),
         "target_faces": check("--target-faces", parsed.target_faces, _target_faces),
         "scale_mm": check("--scale-mm", parsed.scale_mm, lambda text: check_scale_mm(float(text))),
         "batch_size": check("--batch-size", parsed.batch_size, _batch_size),
@@ -229,6 +239,12 @@ def _target_faces(text: str) -> int | None:
 def _batch_size(text: str) -> int:
     if int(text) < 1:
         raise InvalidParameter("The batch size must be at least 1.")
+    return int(text)
+
+
+def _candidates(text: str) -> int:
+    if not 1 <= int(text) <= MAX_CANDIDATES:
+        raise InvalidCandidates
     return int(text)
 
 

@@ -10,6 +10,7 @@ once, nothing made; 3 the checkpoint cannot be loaded; 130 interrupted; 143 term
 
 from __future__ import annotations
 
+import secrets
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from backend.cli.arguments import CommandLine, WrongArgumentsError, parser, read
 from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
 from backend.errors import InvalidParameter, ServiceError
-from backend.limits import ViewName
+from backend.limits import SEED_LIMIT, ViewName
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import BatchProgress
@@ -46,7 +47,7 @@ class Processor(Protocol):
         self,
         images: Sequence[ImageFiles],
         *,
-        seeds: int | None,
+        seeds: int | Sequence[int] | None,
         num_inference_steps: int | None,
         guidance_scale: float | None,
         octree_resolution: int | None,
@@ -132,7 +133,8 @@ def _terminable() -> Iterator[None]:
 
 def _run(command: CommandLine, load: Callable[[CommandLine], Processor], terminal: Terminal) -> list[Outcome]:
     """Make and write every mesh; load nothing when there is no picture that could be read."""
-    plan = plan_names(command.images, command.output, command.formats)
+    kept = command.candidates if command.keep == "all" else 1
+    plan = plan_names(command.images, command.output, command.formats, kept)
     unfit = _unfit(command)
     if len(unfit) == len(command.images):
         return _make_all(command, None, plan, unfit, terminal)
@@ -213,10 +215,10 @@ def _results(
     indices: Sequence[int],
     unfit: Mapping[int, ServiceError],
     bars: Bars,
-) -> list[ShapeResult | ServiceError]:
-    """Make a batch; return one result or error for each image."""
+) -> list[Sequence[ShapeResult] | ServiceError]:
+    """Make a batch; return each image's results, of all its candidates, or its error."""
     fit = [index for index in indices if index not in unfit]
-    made: dict[int, ShapeResult | ServiceError] = {index: unfit[index] for index in indices if index in unfit}
+    made: dict[int, Sequence[ShapeResult] | ServiceError] = {index: unfit[index] for index in indices if index in unfit}
     if fit and processor is not None:
         images = [command.views or command.images[index] for index in fit]
         bars.start_batch()
@@ -233,16 +235,18 @@ def _results(
 
 def _call(
     command: CommandLine, processor: Processor, images: Sequence[ImageFiles], bars: Bars
-) -> Sequence[ShapeResult]:
+) -> list[Sequence[ShapeResult]]:
+    """Make the candidates of each image, all in one call."""
     shown = {"sample": bars.step, "decode": bars.level}
 
     def on_progress(progress: BatchProgress) -> None:
         if progress.stage in shown:
             shown[progress.stage](progress.done, progress.total)
 
-    return processor.generate_shape_batch(
-        images,
-        seeds=command.seed,
+    count = command.candidates
+    results = processor.generate_shape_batch(
+        [image for image in images for _ in range(count)],
+        seeds=command.seed if count == 1 else _seeds(command, len(images)),
         num_inference_steps=command.num_inference_steps,
         guidance_scale=command.guidance_scale,
         octree_resolution=command.octree_resolution,
@@ -253,6 +257,13 @@ def _call(
         outline=command.outline,
         on_progress=on_progress,
     )
+    return [results[first : first + count] for first in range(0, len(results), count)]
+
+
+def _seeds(command: CommandLine, images: int) -> list[int]:
+    """Return the seeds of all candidates of so many images: of each the one asked for, or drawn, and those after it."""
+    firsts = [secrets.randbelow(SEED_LIMIT) if command.seed is None else command.seed for _ in range(images)]
+    return [(first + index) % SEED_LIMIT for first in firsts for index in range(command.candidates)]
 
 
 def _write_sheet(

@@ -18,6 +18,7 @@ from backend.errors import ServiceError
 from backend.hunyuan3d.image.open_image import open_image
 from backend.hunyuan3d.mesh.export import write_atomically
 from backend.hunyuan3d.mesh.ops import is_watertight
+from backend.rendering.candidates import Candidate, candidate_sheet, in_order
 from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
 from backend.rendering.outputs import OutputOptions, Outputs, make_outputs
 from backend.rendering.previews import turntable_bytes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-    from backend.limits import ColorMode, Compression, MeshFormat, Place, Upright
+    from backend.limits import ColorMode, Compression, KeptCandidates, MeshFormat, Place, Upright
 
 _TILE = 320
 _SHEET_TILE = 200
@@ -53,24 +54,31 @@ class FileChoices(Protocol):
     def turntable(self) -> bool: ...
     @property
     def contact_sheet(self) -> bool: ...
+    @property
+    def keep(self) -> KeptCandidates: ...
 
 
 def write_result(
-    choices: FileChoices, image: Path, names: OutputNames, result: ShapeResult | ServiceError, seconds: float
+    choices: FileChoices, image: Path, names: OutputNames, made: Sequence[ShapeResult] | ServiceError, seconds: float
 ) -> tuple[Outcome, SheetRow]:
-    """Write one result's files; return the outcome for the table and the row for the contact sheet.
+    """Write the files of one image; return the outcome for the table and the row for the contact sheet.
+
+    made : the results of all its candidates, or its error
 
     A preview that cannot be drawn or written is a note: the mesh is there. A mesh that cannot be written is a problem.
     """
     outcome = Outcome(image)
     started = time.perf_counter()
     try:
-        if isinstance(result, ServiceError):
-            raise result
+        if isinstance(made, ServiceError):
+            raise made
+        candidates = in_order(made, choices.scale_mm)
+        result = candidates[0].result
         outcome = replace(outcome, seed=result.metadata.seed, note=_shortage(result.metadata))
         outputs = make_outputs(result, _options(choices, image, result.metadata))
         meshes = [output.data for output in outputs.files if output.kind == "mesh"]
         files = tuple(write_atomically(data, path) for data, path in zip(meshes, names.meshes, strict=True))
+        files += _write_others(choices, image, names, candidates[1:]) if choices.keep == "all" else ()
     except ServiceError as failure:
         outcome = replace(outcome, problem=failure.message)
         return outcome, failed_row(outcome)
@@ -84,7 +92,38 @@ def write_result(
         warnings=tuple(f"{remark.code}: {remark.message}" for remark in remarks),
     )
     outcome, row = _drawn(choices, names, outputs, outcome)
+    if len(candidates) > 1:
+        outcome = _with_candidates(choices, names, candidates, outcome)
     return replace(outcome, seconds=seconds + time.perf_counter() - started), row
+
+
+def _write_others(
+    choices: FileChoices, image: Path, names: OutputNames, others: Sequence[Candidate]
+) -> tuple[Path, ...]:
+    """Write the meshes of the candidates behind the best one, of those that have one. Raises ExportError."""
+    written: list[Path] = []
+    for candidate, paths in zip(others, names.others, strict=True):
+        if candidate.result.ok:
+            options = replace(_options(choices, image, candidate.result.metadata), preview=False)
+            files = make_outputs(candidate.result, options).files
+            written += (write_atomically(file.data, path) for file, path in zip(files, paths, strict=True))
+    return tuple(written)
+
+
+def _with_candidates(
+    choices: FileChoices, names: OutputNames, candidates: Sequence[Candidate], outcome: Outcome
+) -> Outcome:
+    """Say that it is the best of several, and draw them side by side where previews are wanted."""
+    fits = candidates[0].silhouette_iou
+    said = f"best of {len(candidates)} seeds" + ("" if fits is None else f", silhouette {fits:.3f}")
+    outcome = replace(outcome, note="; ".join(filter(None, (outcome.note, said))))
+    if choices.preview:
+        try:
+            write_atomically(png_bytes(candidate_sheet(candidates)), names.candidates)
+        except ServiceError as failure:
+            return replace(outcome, note=f"{outcome.note}; {failure.message}")
+        outcome = replace(outcome, files=(*outcome.files, names.candidates))
+    return outcome
 
 
 def failed_row(outcome: Outcome) -> SheetRow:

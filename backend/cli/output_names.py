@@ -14,11 +14,21 @@ from orfeas_client.file_names import first_free
 
 @dataclass(frozen=True)
 class OutputNames:
-    """The files of one image: one mesh per format, in the formats' order, the preview and the turntable."""
+    """The files of one image: one mesh per format, in the formats' order, the preview, the turntable, the candidates.
+
+    others : the meshes of each candidate behind the best one
+    """
 
     meshes: tuple[Path, ...]
     preview: Path
     turntable: Path
+    candidates: Path
+    others: tuple[tuple[Path, ...], ...] = ()
+
+    def every(self) -> list[Path]:
+        """Return all of them."""
+        others = [path for meshes in self.others for path in meshes]
+        return [*self.meshes, self.preview, self.turntable, self.candidates, *others]
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,10 @@ class OutputPlan:
     contact_sheet: Path
 
 
-def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str]) -> OutputPlan:
+def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str], candidates: int = 1) -> OutputPlan:
     """Name files after the images' own; the second of a name gets '-2', and so on.
+
+    candidates : meshes of each image that files are kept of; the second's are called '.2', and so on.
 
     No file's name is used twice, also where upper and lower case count as the same, and none is that of an image that
     was given. Files of an earlier run are not spared: running again writes the same names.
@@ -38,12 +50,16 @@ def plan_names(images: Sequence[Path], output: Path, formats: Sequence[str]) -> 
     taken = {_identity(image) for image in images}
 
     def files(stem: str) -> OutputNames:
-        meshes = tuple(output / f"{stem}.{format}" for format in formats)
-        return OutputNames(meshes, output / f"{stem}.preview.png", output / f"{stem}.turntable.webp")
+        meshes, *others = (
+            tuple(output / f"{stem}{number}.{format}" for format in formats)
+            for number in ("", *(f".{k}" for k in range(2, candidates + 1)))
+        )
+        preview, turntable = output / f"{stem}.preview.png", output / f"{stem}.turntable.webp"
+        return OutputNames(meshes, preview, turntable, output / f"{stem}.candidates.png", tuple(others))
 
     def take_image(stem: str) -> bool:
         names = files(stem)
-        return _take(taken, [*names.meshes, names.preview, names.turntable, output / stem])
+        return _take(taken, [*names.every(), output / stem])
 
     plan = tuple(files(first_free(image.stem or "picture", take_image)) for image in images)
     sheet = first_free("contact-sheet", lambda stem: _take(taken, [output / f"{stem}.png"]))

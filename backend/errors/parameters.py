@@ -77,6 +77,18 @@ class InvalidObjects(InvalidParameter):
     code = "INVALID_OBJECTS"
 
 
+class InvalidCandidates(InvalidParameter):
+    """candidates must be a whole number from 1 to 8."""
+
+    code = "INVALID_CANDIDATES"
+
+
+class InvalidKeep(InvalidParameter):
+    """keep must be one of best, all."""
+
+    code = "INVALID_KEEP"
+
+
 class InvalidOutline(InvalidParameter):
     """outline must be one of auto, off."""
 

@@ -51,7 +51,7 @@ from backend.hunyuan3d.preprocess import (
     PreparedImage,
     ViewIndices,
     batches_of_same_views,
-    outline_to_follow,
+    prepare_each,
     prepare_image,
     prepare_or_error,
     stack,
@@ -152,19 +152,19 @@ class Hunyuan3DShapePipeline:
         return [self._uploading(image) if isinstance(image, PreparedImage) else image for image in opened]
 
     def prepare_shapes(self, images: Sequence[MaybePrepared], options: Sequence[ImageOptions]) -> list[Prepared]:
-        """Preprocess every image by itself. options : one for each image."""
+        """Preprocess every image by itself, once where the same object is given again. options : one for each image."""
         watch = Stopwatch(self.device)
-        modes, objects = [own.remove_background for own in options], [own.objects for own in options]
         with watch.stage("preprocess"):
-            prepare = partial(prepare_or_error, processor=self.image_processor)
-            opened = in_parallel(prepare, images, modes, objects)
-            follow = partial(
-                outline_to_follow, possible=self.config.defaults.view_aligned, bounds=self.decode_options.bounds
+            opened = prepare_each(
+                images,
+                options,
+                self.image_processor,
+                may_follow=self.config.defaults.view_aligned,
+                bounds=self.decode_options.bounds,
             )
-            outlines = in_parallel(follow, opened, options)
         return [
             Prepared(image, own, with_background(self._wanted(own), image, unused).after(watch), outline)
-            for image, own, (outline, unused) in zip(opened, options, outlines, strict=True)
+            for own, (image, outline, unused) in zip(options, opened, strict=True)
         ]
 
     def sample_and_decode(

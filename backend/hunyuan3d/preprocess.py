@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from backend.errors import InvalidImage, InvalidParameter, ServiceError
 from backend.hunyuan3d.device.transfer import Upload
 from backend.hunyuan3d.facts import BackgroundFacts, Remark, UnusedOutline, of_several
+from backend.hunyuan3d.finishing import in_parallel
 from backend.hunyuan3d.image.background import BackgroundResult, remove_background
 from backend.hunyuan3d.image.image_processor import ImageBatch, ImageInput, ImageProcessor
 from backend.hunyuan3d.image.open_image import open_image
@@ -97,6 +99,30 @@ def prepare_or_error(
             return prepare_image(item, processor, mode, objects)
     except ServiceError as e:
         return without_frames(e)
+
+
+def prepare_each(
+    images: Sequence[MaybePrepared],
+    options: Sequence[ImageOptions],
+    processor: ImageProcessor,
+    *,
+    may_follow: bool,
+    bounds: float,
+) -> list[tuple[PreparedImage | ServiceError, Outline | None, UnusedOutline | None]]:
+    """Prepare images, each with the outline at which its shape is to end, or why that is not relied on.
+
+    may_follow, bounds : as outline_to_follow's. The same object given again with options that differ in the seed alone
+    is prepared once.
+    """
+    kinds = [(id(image), replace(own, seed=0)) for image, own in zip(images, options, strict=True)]
+    chosen = list({kind: index for index, kind in enumerate(kinds)}.values())
+    own = [options[index] for index in chosen]
+    prepare = partial(prepare_or_error, processor=processor)
+    modes, objects = [each.remove_background for each in own], [each.objects for each in own]
+    opened = in_parallel(prepare, [images[index] for index in chosen], modes, objects)
+    outlines = in_parallel(partial(outline_to_follow, possible=may_follow, bounds=bounds), opened, own)
+    made = {kinds[index]: (image, *found) for index, image, found in zip(chosen, opened, outlines, strict=True)}
+    return [made[kind] for kind in kinds]
 
 
 def outline_to_follow(

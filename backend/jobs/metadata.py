@@ -128,6 +128,24 @@ class CameraOut(BaseModel):
     )
 
 
+class CandidateOut(BaseModel):
+    """One of the meshes that were made to choose from, and what it was judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(description="Makes it again, alone.")
+    silhouette_iou: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How far the model's own shape, before it was made to follow the outline, agrees with the picture.",
+    )
+    parts: int | None = Field(default=None, ge=0, description="Pieces of the mesh that do not touch.")
+    watertight: bool | None = Field(default=None, description="Whether every edge has exactly two triangles.")
+    thinnest_wall_mm: float | None = Field(default=None, ge=0, description="What 2 % of the surface is thinner than.")
+    error: str | None = Field(default=None, description="The code of why there is no mesh; absent where there is one.")
+
+
 class JobMetadata(BaseModel):
     """What was really done for one picture. Of a failed job, whatever is known."""
 
@@ -158,6 +176,9 @@ class JobMetadata(BaseModel):
     )
     outline: OutlineOut | None = Field(
         default=None, description="What following the picture's outline changed; absent where it was not followed."
+    )
+    candidates: tuple[CandidateOut, ...] = Field(
+        default=(), description="The meshes that were made to choose from, the best one first; absent where it was one."
     )
     fallbacks: tuple[str, ...] = Field(
         default=(), description="What was changed when memory ran short; never the quality."

@@ -50,7 +50,7 @@ class NewFile:
     """A file that lies in its storage and is now to belong to a job.
 
     name : as it is stored; format : of the file's content, which its name ends with; bytes : its size
-    candidate : which of a job's meshes it is of, from 0
+    candidate : which of a job's meshes it is of, the best one's being 0
     """
 
     kind: FileKind
@@ -83,6 +83,7 @@ class NewJob:
     filename : what the image was called by whoever sent it; label : what its agent calls the job
     webhook_url : where its agent wants to hear of its end
     trace : the context of the request that it is part of (W3C traceparent), None where nothing is traced
+    candidates : meshes that are made to choose from: so many jobs it counts as
     """
 
     request: str
@@ -93,6 +94,7 @@ class NewJob:
     webhook_url: str | None = None
     refusal: ServiceError | None = None
     trace: str | None = None
+    candidates: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Job:
     batch_index : which of its batch's images it is for, from 0, None outside of a batch
     error_details : JSON text of an object
     webhook_url : where its end is to be told of, None where nobody wants to hear of it or it was entered there
-    trace : as NewJob's
+    trace, candidates : as NewJob's
     """
 
     id: str
@@ -141,6 +143,7 @@ class Job:
     error_details: str | None
     webhook_url: str | None = None
     trace: str | None = None
+    candidates: int = 1
 
     @property
     def refused(self) -> bool:
@@ -300,7 +303,7 @@ class JobState:
 
 @dataclass(frozen=True)
 class Usage:
-    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours.
+    """What an agent takes of its bounds: unfinished jobs, and jobs submitted within 24 hours; each candidate is one.
 
     oldest_ends_in : seconds until the oldest of the latter counts no longer, 0 when there is none
     """

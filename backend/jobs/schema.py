@@ -107,6 +107,7 @@ jobs = Table(
     Column("error_details", Text),
     Column("webhook_url", Text),
     Column("trace", String(64)),
+    Column("candidates", Integer, nullable=False, server_default="1"),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress_in_percent"),
     CheckConstraint(
         "(status = 'processing') = (lease_owner IS NOT NULL) AND (lease_owner IS NULL) = (lease_expires_at IS NULL)",
@@ -172,6 +173,7 @@ tombstones = Table(
     Column("agent_id", String(128), nullable=False),
     Column("expired_at", UtcTime, nullable=False),
     Column("submitted_at", UtcTime),
+    Column("candidates", Integer, nullable=False, server_default="1"),
     Index("tombstones_by_expiry", "expired_at"),
     Index("tombstones_by_submission", "agent_id", "submitted_at"),
 )

@@ -33,6 +33,7 @@ class Workload:
 
     steps : denoising steps; octree_resolution : cells a side; target_faces : None keeps all
     acceleration : none, balanced or fast; is_bare : whether neither colours nor a preview are made
+    candidates : meshes that are made to choose from; finished : of which so many get files
     """
 
     steps: int
@@ -40,6 +41,8 @@ class Workload:
     target_faces: int | None = None
     acceleration: str = "none"
     is_bare: bool = False
+    candidates: int = 1
+    finished: int = 1
 
     @property
     def faces(self) -> int:
@@ -208,9 +211,9 @@ class StageTimes:
         yield at("encode", together)
         yield at("sample", together) * evaluations
         yield at("decode", work.octree_resolution) * together
-        yield at(meshes[0], work.octree_resolution) or at(meshes[1], work.octree_resolution)
-        yield at(finishes[0], _rounded(work.faces)) or at(finishes[1], _rounded(work.faces))
-        yield at("export", _rounded(work.faces))
+        yield (at(meshes[0], work.octree_resolution) or at(meshes[1], work.octree_resolution)) * work.candidates
+        yield (at(finishes[0], _rounded(work.faces)) or at(finishes[1], _rounded(work.faces))) * work.finished
+        yield at("export", _rounded(work.faces)) * work.finished
 
 
 @lru_cache(maxsize=256)

@@ -121,7 +121,7 @@ class JobStore:
                 first = idempotency_keys.claim(connection, agent_id, idempotency, answer, now)
                 if first.replayed:
                     return first
-            running = sum(new.refusal is None for new in new_jobs)
+            running = sum(new.candidates for new in new_jobs if new.refusal is None)
             bounds.require_room(connection, agent_id, running, now)
             connection.execute(insert(jobs), rows_of(ids, answer.batch_id, agent_id, new_jobs, now))
         return answer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Subquery, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, Subquery, func, select, union_all
 
 from backend.errors import QueueFull, QuotaExceeded, ServiceError, TooManyActiveJobs, TooManyJobs
 from backend.jobs.ids import lowest_id
@@ -50,20 +50,19 @@ class Bounds:
             raise TooManyActiveJobs(details={"max_active_jobs": self.agent, "active_jobs": active})
         if self.daily is not None:
             _require_quota(connection, agent_id, count, self.daily, now)
-        queued = select(func.count()).where(jobs.c.status == Status.QUEUED)
-        if connection.execute(queued).scalar_one() + count > self.queue:
+        if _counted(connection, jobs.c.status == Status.QUEUED) + count > self.queue:
             raise QueueFull(details={"queue_limit": self.queue})
 
 
 def count_active(connection: Connection, agent_id: str) -> int:
-    """Return how many jobs of an agent wait or run."""
-    active = select(func.count()).where(jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
-    return connection.execute(active).scalar_one()
+    """Return how many jobs of an agent wait or run, each candidate of one counted."""
+    return _counted(connection, jobs.c.status.in_(ACTIVE), jobs.c.agent_id == agent_id)
 
 
 def count_daily(connection: Connection, agent_id: str, now: datetime) -> int:
-    """Return how many jobs of an agent came in within the last 24 hours."""
-    return connection.execute(select(func.count()).select_from(_of_last_day(agent_id, now))).scalar_one()
+    """Return how many jobs of an agent came in within the last 24 hours, each candidate of one counted."""
+    counted = func.coalesce(func.sum(_of_last_day(agent_id, now).c.candidates), 0)
+    return int(connection.execute(select(counted)).scalar_one())
 
 
 def seconds_until_free(connection: Connection, agent_id: str, jobs_to_end: int, now: datetime) -> int:
@@ -72,7 +71,9 @@ def seconds_until_free(connection: Connection, agent_id: str, jobs_to_end: int, 
     0 when there are not so many.
     """
     recent = _of_last_day(agent_id, now)
-    query = select(recent.c.created_at).order_by(recent.c.created_at).offset(jobs_to_end - 1).limit(1)
+    ended = func.sum(recent.c.candidates).over(order_by=recent.c.created_at).label("ended")
+    counted = select(recent.c.created_at, ended).subquery("counted")
+    query = select(func.min(counted.c.created_at)).where(counted.c.ended >= jobs_to_end)
     created: datetime | None = connection.execute(query).scalar_one_or_none()
     return 0 if created is None else max(1, math.ceil((created + _DAY - now).total_seconds()))
 
@@ -85,13 +86,20 @@ def _require_quota(connection: Connection, agent_id: str, count: int, daily: int
 
 
 def _of_last_day(agent_id: str, now: datetime) -> Subquery:
-    """Select when each job of an agent's last 24 hours came in, whether its row is still there or not."""
+    """Select when each job of an agent's last 24 hours came in, and its candidates; its row may be gone by now."""
     since = now - _DAY
     # Ids grow with the time, and the index is by them. A job whose image was refused has none stored.
     recent = (jobs.c.id >= lowest_id(since), jobs.c.created_at > since, jobs.c.image_name != "")
-    kept = select(jobs.c.created_at).where(jobs.c.agent_id == agent_id, *recent)
-    gone = select(tombstones.c.submitted_at).where(tombstones.c.agent_id == agent_id, tombstones.c.submitted_at > since)
+    kept = select(jobs.c.created_at, jobs.c.candidates).where(jobs.c.agent_id == agent_id, *recent)
+    gone = select(tombstones.c.submitted_at, tombstones.c.candidates).where(
+        tombstones.c.agent_id == agent_id, tombstones.c.submitted_at > since
+    )
     return union_all(kept, gone).subquery("of_last_day")
+
+
+def _counted(connection: Connection, *which: ColumnElement[bool]) -> int:
+    """Return how many jobs these are, each candidate of one counted."""
+    return int(connection.execute(select(func.coalesce(func.sum(jobs.c.candidates), 0)).where(*which)).scalar_one())
 
 
 def rows_of(
@@ -125,6 +133,7 @@ def _values_of(new: NewJob, now: datetime) -> dict[str, Any]:
         "label": new.label,
         "webhook_url": new.webhook_url,
         "trace": new.trace,
+        "candidates": new.candidates,
         "label_folded": None if new.label is None else folded(new.label),
     }
 

@@ -29,11 +29,12 @@ def leave(connection: Connection, expired: Sequence[Job], files: Mapping[str, st
     if not names:
         return
     upsert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    submitted = {job.id: job.created_at for job in expired if job.image_name}
-    rows = [
-        {"name": name, "agent_id": agent_id, "expired_at": now, "submitted_at": submitted.get(name)}
-        for name, agent_id in sorted(names.items())
-    ]
+    counted = {job.id: (job.created_at, job.candidates) for job in expired if job.image_name}
+    rows = []
+    for name, agent_id in sorted(names.items()):
+        submitted, candidates = counted.get(name, (None, 1))
+        row = {"name": name, "agent_id": agent_id, "expired_at": now}
+        rows.append({**row, "submitted_at": submitted, "candidates": candidates})
     statement = upsert(tombstones)
     # The jobs of a batch may expire one after the other: its own name goes with the last.
     latest = {"expired_at": statement.excluded.expired_at}

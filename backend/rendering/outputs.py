@@ -82,11 +82,12 @@ class OutputOptions:
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """One file that was made."""
+    """One file that was made; candidate : which of an image's meshes it is of, the best one's being 0."""
 
     kind: FileKind
     format: str
     data: bytes
+    candidate: int = 0
 
 
 @dataclass(frozen=True, eq=False)

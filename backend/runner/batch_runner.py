@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.errors import (
@@ -45,17 +45,25 @@ class _AllOver(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A run with what it is to make: options says what the model is to do, request also what is asked of the file."""
+    """A run with what it is to make: options says what the model is to do, request also what is asked of the file.
+
+    candidate : which of its shapes it is, from 0
+    """
 
     run: Run
     request: GenerationRequest
     options: ImageOptions
+    candidate: int = 0
 
     @classmethod
-    def of(cls, run: Run, defaults: Defaults) -> Task:
-        """Return the task of a run on a checkpoint with these defaults. Raises RequestUnreadable, InvalidParameter."""
+    def all_of(cls, run: Run, defaults: Defaults) -> list[Task]:
+        """Return the tasks of a run on a checkpoint with these defaults: one for each of its candidates.
+
+        Raises RequestUnreadable, InvalidParameter.
+        """
         request = GenerationRequest.from_json(run.job.request)
-        return cls(run, request, request.options(defaults))
+        options = request.options(defaults)
+        return [cls(run, request, replace(options, seed=seed), index) for index, seed in enumerate(request.seeds)]
 
     @property
     def workload(self) -> Workload:
@@ -95,11 +103,13 @@ class BatchRunner:
     def run(self, processor: ShapeProcessor, tasks: Sequence[Task], capacity: int, hand_over: HandOver) -> None:
         """Give each task's pending shape to hand_over, or end its run; a bad image's as soon as it is known to be bad.
 
-        tasks : with equal generation options. capacity : how many images fit together on the device.
+        tasks : with equal generation options, all candidates of each run. capacity : how many images fit on the device
+        together.
         Raises DeviceLost, and what isn't an Exception.
         """
         deadline = self._watchdog.deadline()
-        images = {task: image for task in tasks if (image := self._load(task, deadline)) is not None}
+        loaded = {task.run: self._load(task, deadline) for task in tasks if task.candidate == 0}
+        images = {task: image for task in tasks if (image := loaded[task.run]) is not None}
         with self._looking_ahead(processor, tasks):
             self._run_all(processor, images, capacity, hand_over, deadline)
 
@@ -180,7 +190,8 @@ class BatchRunner:
             return error
         finally:
             self._device_times.end()
-            self._metrics.observe_batch(len(called), capacity)
+            # Candidates may be more than fit together; then they take several turns.
+            self._metrics.observe_batch(len(called), max(capacity, len(called)))
         for task, shape in zip(called, shapes, strict=True):
             if task in images:
                 with log_context(task.run.job.id):
@@ -192,7 +203,8 @@ class BatchRunner:
     ) -> Sequence[PendingShape]:
         tasks = list(images)
         runs = [task.run for task in images]
-        plans = [self._times.plan(task.workload, len(images), index) for index, task in enumerate(images)]
+        place = {run: index for index, run in enumerate(dict.fromkeys(runs))}
+        plans = [self._times.plan(task.workload, len(images), place[task.run]) for task in images]
         for run, plan in zip(runs, plans, strict=True):
             run.note(plan, STAGES[0], 0, 1)
 

@@ -12,6 +12,7 @@ from backend.jobs.metadata import (
     AccelerationOut,
     BackgroundOut,
     CameraOut,
+    CandidateOut,
     JobMetadata,
     OutlineOut,
     PlacementOut,
@@ -23,8 +24,11 @@ from backend.jobs.models import Job
 from backend.validation import GenerationRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from backend.hunyuan3d.results import ShapeMetadata
     from backend.rendering.camera_model import Camera
+    from backend.rendering.candidates import Candidate
     from backend.rendering.outputs import Outputs
 
 _MODEL_STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
@@ -70,6 +74,32 @@ def with_shape(metadata: JobMetadata, shape: ShapeMetadata) -> JobMetadata:
     stages = {stage: getattr(shape.seconds, stage) for stage in _MODEL_STAGES}
     given = {name: value for name, value in found.items() if value is not None}
     return metadata.model_copy(update={**given, "seconds": metadata.seconds.model_copy(update=stages)})
+
+
+def with_candidates(metadata: JobMetadata, candidates: Sequence[Candidate]) -> JobMetadata:
+    """Return the metadata with what the pipeline did for the best candidate, and how all were judged."""
+    best = candidates[0].result.metadata
+    described = with_shape(metadata, best)
+    if len(candidates) == 1:
+        return described
+    seconds = described.seconds.model_copy(
+        update={"mesh": sum(candidate.result.metadata.seconds.mesh for candidate in candidates)}
+    )
+    judged = tuple(_candidate_of(candidate) for candidate in candidates)
+    seed = metadata.seed if best.seed is None else best.seed
+    return described.model_copy(update={"seed": seed, "candidates": judged, "seconds": seconds})
+
+
+def _candidate_of(candidate: Candidate) -> CandidateOut:
+    facts, error = candidate.result.metadata, candidate.result.error
+    return CandidateOut(
+        seed=facts.seed or 0,
+        silhouette_iou=candidate.silhouette_iou,
+        parts=facts.parts,
+        watertight=facts.watertight,
+        thinnest_wall_mm=candidate.thinnest_wall_mm,
+        error=None if error is None else error.code,
+    )
 
 
 def with_outputs(metadata: JobMetadata, outputs: Outputs) -> JobMetadata:

@@ -50,7 +50,7 @@ class OutputFiles:
                 if given_up():
                     break
                 name = retry(lambda output=output: self._artifacts.write(output.data, output.format))  # type: ignore[misc]
-                stored.append(NewFile(output.kind, output.format, str(name), len(output.data)))
+                stored.append(NewFile(output.kind, output.format, str(name), len(output.data), output.candidate))
             stored += self._image_of(job, retry)
         except BaseException:
             self.discard(stored)

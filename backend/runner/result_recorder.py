@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeVar
 
 from backend.errors import (
@@ -30,8 +29,9 @@ from backend.jobs.models import Clock, Job, NewFile
 from backend.jobs.stage_times import Measured, StageTimes
 from backend.jobs.store import JobStore
 from backend.periodic import endless_retries
-from backend.runner.descriptions import known_metadata, with_outputs, with_seconds, with_shape
+from backend.runner.descriptions import known_metadata, with_candidates, with_outputs, with_seconds
 from backend.runner.heartbeat import Ending, Heartbeats, Run
+from backend.runner.job_outputs import make_job_outputs
 from backend.runner.output_files import OutputFiles
 from backend.runner.processor_protocol import PendingShape
 from backend.runner.watchdog import Watchdog
@@ -43,14 +43,13 @@ from backend.validation import GenerationRequest
 
 if TYPE_CHECKING:
     from backend.hunyuan3d.results import ShapeResult
-    from backend.rendering.outputs import OutputOptions
+    from backend.rendering.candidates import Candidate
     from backend.rendering.shape_file import FinishedShape
 
 _log = logging.getLogger(__name__)
 _RETRIES = endless_retries(0.25, 4.0)
 _FILE_SECONDS = 30.0
 """How long file storage may be away before a run is handed back."""
-_TOLD_IN_FILES = {"seed", "model", "steps", "guidance_scale", "octree_resolution", "quality", "target_faces"}
 _OUTCOMES = {Ending.CANCELLED: CANCELLED, Ending.RELEASED: RELEASED, Ending.LOST: LEASE_LOST}
 Out = TypeVar("Out")
 Later = Callable[[], None]
@@ -89,20 +88,20 @@ class ResultRecorder:
         self._heartbeats = heartbeats
         self._traces = traces
 
-    def record(self, run: Run, request: GenerationRequest, pending: PendingShape) -> Later | None:
+    def record(self, run: Run, request: GenerationRequest, pending: Sequence[PendingShape]) -> Later | None:
         """Make the mesh and its files, store these and complete the job; or fail it with the error that was met.
 
+        pending : the shapes of its candidates, of which the best is the job's
         Returns what is still to be made of a completed job, when there is time.
         """
+        from backend.rendering.candidates import in_order
+
         metadata = known_metadata(run.job, request)
         try:
-            run.begin("mesh")
-            if run.over:
-                return None
             with self._watchdog.bounded():
-                result = pending.build_mesh()
-            metadata = with_shape(metadata, result.metadata)
-            return self._finish(run, request, result, metadata)
+                candidates = in_order([self._build(run, shape) for shape in pending], request.scale_mm)
+            metadata = with_candidates(metadata, candidates)
+            return self._finish(run, request, candidates, metadata)
         except _AllOver:
             return None
         except ServiceError as error:
@@ -142,14 +141,20 @@ class ResultRecorder:
         run.end(Ending.RELEASED)
         self._heartbeats.wake()
 
-    def _finish(self, run: Run, request: GenerationRequest, result: ShapeResult, metadata: JobMetadata) -> Later | None:
-        """Make everything of a shape, store that, and complete the job."""
-        from backend.rendering.outputs import make_outputs
+    def _build(self, run: Run, shape: PendingShape) -> ShapeResult:
+        run.begin("mesh")
+        if run.over:
+            raise _AllOver
+        return shape.build_mesh()
 
+    def _finish(
+        self, run: Run, request: GenerationRequest, candidates: Sequence[Candidate], metadata: JobMetadata
+    ) -> Later | None:
+        """Make everything of the shapes, store that, and complete the job."""
         run.begin("finish")
         started = time.perf_counter()
         with self._watchdog.bounded():
-            outputs = make_outputs(result, output_options(run.job, request, metadata), partial(self._note_step, run))
+            outputs = make_job_outputs(run.job, request, candidates, metadata, partial(self._note_step, run))
         finish = time.perf_counter() - started
         run.begin("export")
         try:
@@ -248,23 +253,6 @@ class ResultRecorder:
             _log.warning("job %s failed: %s", job.id, outcome, extra={"code": outcome, **seconds})
 
 
-def output_options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> OutputOptions:
-    """Return what a job's request wants of its shape; the files say what they are by the image's name and the seed."""
-    from backend.rendering.outputs import OutputOptions
-
-    return OutputOptions(
-        formats=request.formats,
-        scale_mm=request.scale_mm,
-        color=request.color,
-        compress=request.compress,
-        place=request.place,
-        upright=request.upright,
-        name=PurePath(job.filename or "mesh").stem,
-        extras=metadata.model_dump(include=_TOLD_IN_FILES, exclude_none=True),
-        preview=request.preview,
-    )
-
-
 def unnamed_error(error: Exception, job: Job) -> ServiceError:
     """Return the job's error for a failure that is no ServiceError; the log has the rest."""
     _log.error("job %s met an error that nobody foresaw", job.id, exc_info=error)
@@ -277,5 +265,8 @@ def _measured(
     request: GenerationRequest, metadata: JobMetadata, seconds: Mapping[str, float], waited: float
 ) -> Measured:
     work = request.workload(metadata.steps or 0)
+    if request.candidates > 1:
+        # Of one image and one mesh only these say what they take.
+        seconds = {stage: spent for stage, spent in seconds.items() if stage in ("sample", "decode")}
     evaluations = metadata.acceleration.evaluations if metadata.acceleration else None
     return Measured(work, {**seconds, "wait": waited}, max(1, metadata.batch_size or 1), evaluations)

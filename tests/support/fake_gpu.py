@@ -10,7 +10,7 @@ import trimesh
 from PIL import Image, ImageDraw
 
 from backend.errors import ServiceError
-from backend.hunyuan3d.facts import BackgroundFacts
+from backend.hunyuan3d.facts import BackgroundFacts, OutlineFacts
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 from backend.limits import Acceleration
@@ -77,8 +77,10 @@ class FakePending:
         except AssertionError as failure:
             self.processor.failed_checks.append(failure)
             raise
-        error = self.processor.errors.get(self.image)
-        metadata = replace(self.metadata, fallbacks=self.processor.fallbacks)
+        seed = self.metadata.seed or 0
+        error = self.processor.errors.get(self.image) or self.processor.seed_errors.get(seed)
+        outline = self.processor.outlines.get(seed)
+        metadata = replace(self.metadata, fallbacks=self.processor.fallbacks, outline=outline)
         if error is not None:
             return ShapeResult(None, error, metadata)
         mesh = sphere(self.metadata.target_faces)
@@ -95,7 +97,8 @@ class FakeProcessor:
     """before_call, at_step, before_finish, before_preparing : what to do then.
 
     cutout : what every image is taken for. errors : a picture's own failure, by its bytes; bad : one that is known
-    before the device is used. prepared : what was prepared ahead; used_prepared : and then run.
+    before the device is used; seed_errors, outlines : by the seed of what is made. prepared : what was prepared
+    ahead; used_prepared : and then run.
 
     failed_checks : what a test's own assertions raised in there, where the worker takes it for a picture's failure.
     """
@@ -109,6 +112,8 @@ class FakeProcessor:
     before_finish: Callable[[bytes], object] = nothing
     errors: dict[bytes, ServiceError] = field(default_factory=dict)
     bad: dict[bytes, ServiceError] = field(default_factory=dict)
+    seed_errors: dict[int, ServiceError] = field(default_factory=dict)
+    outlines: dict[int, OutlineFacts] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     cutout: Image.Image | None = None
     lost: bool = False

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, jsonify, request, send_file, url_for
-from werkzeug.serving import make_server
 
 from backend.agent_auth import AgentGuard, require_agent_token
 from backend.api.statuses import status_of
@@ -28,6 +27,7 @@ from backend.auth.agents_file import add_agent
 from backend.auth.nonces import MemoryNonceStore
 from backend.config import Settings
 from backend.errors import ArtifactNotFound, JobNotFound, ServiceError
+from tests.support.listening import listening
 
 AGENT_ID = "a1"
 
@@ -230,15 +230,8 @@ class TinyService:
     @contextlib.contextmanager
     def serving(self) -> Iterator[int]:
         """Give the port of a real server while the block runs."""
-        server = make_server("127.0.0.1", 0, self.app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with listening(self.app) as port:
+            yield port
 
 
 @dataclass(frozen=True)

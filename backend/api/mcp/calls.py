@@ -61,18 +61,22 @@ class ToolCaller:
         return calls[name](arguments)
 
     def pictures_of(self, found: Job | Batch) -> list[Picture]:
-        """Return the preview of a finished job, for an agent that may see it; of a batch, each one's thumbnail."""
+        """Return the pictures of a finished job, for an agent that may see them; of a batch, each one's thumbnail.
+
+        A job's are its preview, and the sheet of its candidates.
+        """
         if "download" not in self.agent.operations:
             return []
-        kinds: tuple[str, ...]
+        wanted: tuple[tuple[str, ...], ...]
         if isinstance(found, Batch):
-            kinds = ("thumbnail",)
+            wanted = (("thumbnail",),)
             jobs = [job for job in found.jobs if job.status is Status.COMPLETED]
         else:
-            kinds = ("preview", "thumbnail")
+            wanted = (("preview", "thumbnail"), ("contact_sheet",))
             jobs = [found] if found.status is Status.COMPLETED else []
         files = self.services.store.files.of_all(jobs) if jobs else {}
-        return [picture for job in jobs if (picture := self._picture(files[job.id], kinds)) is not None]
+        found_ones = (self._picture(files[job.id], kinds) for job in jobs for kinds in wanted)
+        return [picture for picture in found_ones if picture is not None]
 
     def _generate(self, operation: Operation, field: str, given: Mapping[str, Any]) -> Waits:
         seconds = _seconds(given)

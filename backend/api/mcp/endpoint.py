@@ -20,7 +20,7 @@ from backend.api.following import links
 from backend.api.mcp import protocol
 from backend.api.mcp.calls import ToolCaller, Waits
 from backend.api.mcp.results import error_result, job_result
-from backend.api.mcp.tools import INSTRUCTIONS, all_tools, tools_for
+from backend.api.mcp.tools import INSTRUCTIONS, Tool, all_tools, tools_for
 from backend.api.mcp.waiting import ResultStream
 from backend.api.streaming import stream_response
 from backend.api.submissions import Submitter
@@ -44,6 +44,10 @@ class McpServer:
     submitter: Submitter
     hub: EventHub
     finishers: ThreadPoolExecutor
+
+    def tools(self) -> list[Tool]:
+        """Return the tools that the agent at hand may use."""
+        return tools_for(g.agent.operations, takes_urls=self.services.settings.image_urls != "off")
 
 
 def mcp_blueprint(services: AgentServices, submitter: Submitter, hub: EventHub) -> Blueprint:
@@ -90,8 +94,7 @@ def _answered(server: McpServer, message: protocol.Message, origin: str | None) 
     if message.method == "tools/call":
         return _called(server, message, origin)
     if message.method == "tools/list":
-        tools = tools_for(g.agent.operations, takes_urls=False)
-        return _json(message, protocol.listed([tool.listed() for tool in tools], message))
+        return _json(message, protocol.listed([tool.listed() for tool in server.tools()], message))
     if message.method == "initialize" and not message.is_modern:
         return _json(message, protocol.initialized(params, _SERVER, INSTRUCTIONS))
     if message.method == "ping" and not message.is_modern:
@@ -103,7 +106,7 @@ def _answered(server: McpServer, message: protocol.Message, origin: str | None) 
 
 def _called(server: McpServer, message: protocol.Message, origin: str | None) -> Response:
     name, arguments = message.params.get("name"), message.params.get("arguments") or {}
-    known = [tool.name for tool in tools_for(g.agent.operations, takes_urls=False)]
+    known = [tool.name for tool in server.tools()]
     if name not in known or not isinstance(arguments, dict):
         data = {"allowed": known}
         raise protocol.ProtocolError(protocol.INVALID_PARAMS, _NOT_TOLD, data, message.id)

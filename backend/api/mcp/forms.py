@@ -11,13 +11,14 @@ import json
 import re
 import secrets
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from backend.errors import InvalidImage, InvalidParameter, MissingImage
 
 _DATA_URL = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 _MEMORY_BYTES = 1 << 20
 
 
@@ -32,16 +33,34 @@ class Form:
 def as_form(arguments: Mapping[str, Any], image_field: str) -> Form:
     """Return a tool's arguments as a form. Raises MissingImage, InvalidImage, InvalidParameter.
 
-    image_field : the one that has a picture or a list of pictures, as base64 or data: URLs
+    image_field : the one that has a picture or a list of pictures, as base64, data: URLs or addresses
     """
     boundary = secrets.token_hex(16)
+    # What has an address is fetched by whoever reads the form, and only JSON can name one.
+    is_json = any(_ADDRESS.match(picture) for picture in _pictures(arguments, image_field))
     body = tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  the form's
     try:
-        _fill(body, boundary, arguments, image_field)
+        if is_json:
+            body.write(json.dumps(_as_json(arguments, image_field)).encode())
+        else:
+            _fill(body, boundary, arguments, image_field)
+        body.seek(0)
     except BaseException:
         body.close()
         raise
-    return Form(body, f"multipart/form-data; boundary={boundary}")  # type: ignore[arg-type]
+    kind = "application/json" if is_json else f"multipart/form-data; boundary={boundary}"
+    return Form(body, kind)  # type: ignore[arg-type]
+
+
+def _as_json(arguments: Mapping[str, Any], image_field: str) -> dict[str, Any]:
+    """Return the arguments as an object of the same call in JSON."""
+    pictures = [{"url": text} if _ADDRESS.match(text) else text for text in _pictures(arguments, image_field)]
+    rest = {
+        _named(name): _as_text(name, value)
+        for name, value in arguments.items()
+        if name != image_field and value is not None
+    }
+    return {**rest, image_field: pictures if isinstance(arguments[image_field], list) else pictures[0]}
 
 
 def _fill(body: Any, boundary: str, arguments: Mapping[str, Any], image_field: str) -> None:
@@ -52,7 +71,6 @@ def _fill(body: Any, boundary: str, arguments: Mapping[str, Any], image_field: s
         if name != image_field and value is not None:
             _write(body, boundary, f'form-data; name="{_named(name)}"', _as_text(name, value).encode())
     body.write(f"--{boundary}--\r\n".encode())
-    body.seek(0)
 
 
 def _write(body: Any, boundary: str, disposition: str, content: bytes) -> None:
@@ -61,9 +79,9 @@ def _write(body: Any, boundary: str, disposition: str, content: bytes) -> None:
     body.write(b"\r\n")
 
 
-def _pictures(arguments: Mapping[str, Any], field: str) -> Iterable[str]:
+def _pictures(arguments: Mapping[str, Any], field: str) -> list[str]:
     given = arguments.get(field)
-    pictures = given if isinstance(given, list) else [given] if given else []
+    pictures: list[str] = given if isinstance(given, list) else [given] if given else []
     if not pictures:
         raise MissingImage(
             f"{field} is missing: give a picture as base64 text or a data: URL.", details={"field": field}

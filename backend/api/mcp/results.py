@@ -87,7 +87,7 @@ def _job(item: JobItem) -> dict[str, Any]:
     made = item.metadata.model_dump(mode="json", exclude_none=True) if item.metadata else {}
     warnings = [{**warning, "advice": WARNING_ADVICE.get(warning["code"])} for warning in made.pop("warnings", [])]
     shown = ("job_id", "batch_id", "label", "filename", "status", "progress", "current_step", "eta_seconds")
-    links = ("queue_position", "download_url", "signed_url", "preview_url", "expires_at")
+    links = ("queue_position", "download_url", "signed_url", "preview_url", "contact_sheet_url", "expires_at")
     told = {name: getattr(item, name) for name in (*shown, *links)}
     told["expires_at"] = item.expires_at.isoformat() if item.expires_at else None
     told |= {"files": [file.model_dump(mode="json") for file in item.files], "mesh": made, "warnings": warnings}

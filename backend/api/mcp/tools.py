@@ -107,8 +107,10 @@ def _making(picture: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[To
             "generate",
             "Make a 3D mesh of the object in one picture. Use it when the user wants a 3D model, a printable file or a "
             "game asset of something shown in a picture. Leave the other fields out unless the user asks for more: "
-            "the defaults are good; quality 3 is a fast draft. Takes seconds to minutes. Answers with a preview image, "
-            "a link to the mesh and its numbers; when `status` is not yet `completed`, call wait_for_job.",
+            "the defaults are good; quality 3 is a fast draft; candidates=4 makes four and keeps the one that fits the "
+            "picture best, which takes longer and counts as four jobs. Takes seconds to minutes. Answers with a "
+            "preview image, a link to the mesh and its numbers; when `status` is not yet `completed`, call "
+            "wait_for_job.",
             {IMAGE: picture, **_fields(GenerateFields), WAIT: _WAIT_SCHEMA},
             (IMAGE,),
         ),
@@ -183,8 +185,8 @@ def _ending() -> tuple[Tool, ...]:
             "See a mesh",
             "download",
             "Return a picture of a finished job's mesh from several sides. Use it to judge the result: a back that is "
-            "flat, holes, lost parts, several pieces. If it is poor, try another seed, a cleaner picture, or a higher "
-            "quality.",
+            "flat, holes, lost parts, several pieces. If it is poor, try candidates=4, a cleaner picture, or a "
+            "higher quality.",
             {"job_id": {**_ID_SCHEMA, "description": "The job_id of a completed job."}},
             ("job_id",),
             output=None,

@@ -62,11 +62,7 @@ class PrintFacts:
 
 def print_facts(mesh: trimesh.Trimesh, scale_mm: float) -> PrintFacts:
     """Measure a mesh as it stands, its longest side `scale_mm` long. Raises InvalidMesh, InvalidScale."""
-    vertices, faces = require_usable(mesh)
-    low, high = used_bounds(vertices, faces)
-    scale = check_scale_mm(scale_mm) / max(float((high - low).max()), 1e-300)
-    vertices = (vertices - low) * scale
-    width, height, depth = ((high - low) * scale).tolist()
+    vertices, faces, (width, height, depth) = _in_millimetres(mesh, scale_mm)
     normals, areas = _normals_and_areas(vertices, faces)
     closed, scene = is_closed(faces), _scene(vertices, faces)
     if scene is None:
@@ -80,6 +76,22 @@ def print_facts(mesh: trimesh.Trimesh, scale_mm: float) -> PrintFacts:
         footprint_cm2=footprint / 100,
         fits_mm=(width, depth, height),
     )
+
+
+def thinnest_wall(mesh: trimesh.Trimesh, scale_mm: float) -> float | None:
+    """Measure what PrintFacts calls the thinnest wall alone, mm. Raises InvalidMesh, InvalidScale."""
+    vertices, faces, _ = _in_millimetres(mesh, scale_mm)
+    scene = _scene(vertices, faces)
+    return None if scene is None else _thinnest_wall(scene, vertices, faces, *_normals_and_areas(vertices, faces))
+
+
+def _in_millimetres(mesh: trimesh.Trimesh, scale_mm: float) -> tuple[Vertices, Faces, tuple[float, float, float]]:
+    """Return vertices, faces and width, height and depth, its lowest corner at the origin."""
+    vertices, faces = require_usable(mesh)
+    low, high = used_bounds(vertices, faces)
+    scale = check_scale_mm(scale_mm) / max(float((high - low).max()), 1e-300)
+    width, height, depth = ((high - low) * scale).tolist()
+    return (vertices - low) * scale, faces, (width, height, depth)
 
 
 def _normals_and_areas(vertices: Vertices, faces: Faces) -> tuple[Vertices, Vertices]:

@@ -1,0 +1,60 @@
+"""The error of each field that holds what it may not: one name for programs each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backend.errors import (
+    InvalidAcceleration,
+    InvalidAcceptPartial,
+    InvalidAsync,
+    InvalidBackgroundMode,
+    InvalidCandidates,
+    InvalidColor,
+    InvalidCompress,
+    InvalidFormat,
+    InvalidGuidance,
+    InvalidKeep,
+    InvalidLabel,
+    InvalidObjects,
+    InvalidOctreeResolution,
+    InvalidOutline,
+    InvalidParameter,
+    InvalidPlace,
+    InvalidPreview,
+    InvalidQuality,
+    InvalidScale,
+    InvalidSeed,
+    InvalidSteps,
+    InvalidTargetFaces,
+    InvalidTurntable,
+    InvalidUpright,
+    InvalidWebhookUrl,
+)
+
+FIELD_ERRORS: Mapping[str, type[InvalidParameter]] = {
+    "format": InvalidFormat,
+    "quality": InvalidQuality,
+    "octree_resolution": InvalidOctreeResolution,
+    "steps": InvalidSteps,
+    "guidance_scale": InvalidGuidance,
+    "acceleration": InvalidAcceleration,
+    "seed": InvalidSeed,
+    "candidates": InvalidCandidates,
+    "keep": InvalidKeep,
+    "target_faces": InvalidTargetFaces,
+    "remove_background": InvalidBackgroundMode,
+    "objects": InvalidObjects,
+    "outline": InvalidOutline,
+    "color": InvalidColor,
+    "scale_mm": InvalidScale,
+    "place": InvalidPlace,
+    "upright": InvalidUpright,
+    "compress": InvalidCompress,
+    "preview": InvalidPreview,
+    "turntable": InvalidTurntable,
+    "async": InvalidAsync,
+    "label": InvalidLabel,
+    "webhook_url": InvalidWebhookUrl,
+    "accept_partial": InvalidAcceptPartial,
+}
