@@ -30,8 +30,8 @@ class QuickService(WatchedService):
 
     command = FAKE_SERVICE
 
-    def __init__(self, folder: Path, **settings: object) -> None:
-        super().__init__(folder, **{STEP_SECONDS: 0.03, **settings})
+    def __init__(self, folder: Path, *, processes: int = 1, **settings: object) -> None:
+        super().__init__(folder, processes=processes, **{STEP_SECONDS: 0.03, **settings})
 
 
 def job_of(service: WatchedService, job_id: str, owner: str = "") -> Job:
