@@ -30,6 +30,7 @@ from backend.hunyuan3d.acceleration import evaluated_steps, integrate, lagrange_
 from backend.hunyuan3d.networks.schedulers import FlowMatchEulerDiscreteScheduler, Step
 from backend.hunyuan3d.options import GenerationOptions
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline, guided
+from backend.hunyuan3d.volume.host_copy import to_main_memory
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from backend.limits import Acceleration
 from training.dataset import ShapeDataset
@@ -69,7 +70,7 @@ class Sampler:
         """Ask for the velocity (B, N, E) at x, of both branches or of the conditional one alone."""
         self.rows += 1 + with_guidance
         context = self.both if with_guidance else self.conditional
-        v = self.pipeline.denoiser.velocity(x, torch.tensor(t), context).float()
+        v = self.pipeline.denoiser.velocity(x, torch.tensor(t, device=x.device), context).float()
         return guided(v, self.scale) if with_guidance else v
 
     def plain(self, count: int) -> Tensor:
@@ -145,7 +146,7 @@ def inside(volume: SparseVolume) -> npt.NDArray[np.bool_]:
 def masks(pipeline: Hunyuan3DShapePipeline, latents: Tensor, resolution: int) -> list[npt.NDArray[np.bool_]]:
     """Tell for each image which lattice points its mesh encloses."""
     found = []
-    for volume in pipeline.decode_volumes(latents, resolution):
+    for volume in to_main_memory(pipeline.decode_volumes(latents, resolution)):
         if isinstance(volume, ServiceError):
             raise volume
         found.append(inside(volume))
