@@ -167,7 +167,10 @@ def test_a_file_alone_is_fetched_by_a_link(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", [errors.QueueFull, errors.GpuBusy, errors.NoForeground, errors.InvalidAsync])
 def test_refusals_are_told_with_code_and_sentence(document: dict[str, Any], kind: type[ServiceError]) -> None:
     answer = document["paths"]["/api/agent/generate-3d"]["post"]["responses"][str(status_of(kind))]
-    assert f"`{kind.code}`: {kind().message}" in answer["description"]
+    assert f"| `{kind.code}` | {kind().message} |" in answer["description"]
+    example = document["components"]["examples"][kind.code]["value"]
+    assert (example["code"], example["error"]) == (kind.code, kind().message)
+    assert kind.code in answer["content"]["application/json"]["examples"]
 
 
 def test_only_what_is_left_out_of_a_job_made_again_is_as_it_was(document: dict[str, Any]) -> None:

@@ -54,6 +54,20 @@ def test_every_file_has_the_policy_and_is_sent_once(service: AgentService) -> No
         assert client.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
 
 
+def test_what_the_page_loads_is_kept_by_browsers_until_it_is_another(service: AgentService) -> None:
+    client = service.app.test_client()
+    named = re.findall(r'(?:href|src)="(/studio/[^"]+)"', client.get("/studio").text)
+    assert len(named) > 3
+    for path in named:
+        answer = client.get(path)
+        assert "immutable" in answer.headers["Cache-Control"]
+        squeezed = client.get(path, headers={"Accept-Encoding": "gzip"})
+        assert gzip.decompress(squeezed.data) == answer.data
+        assert squeezed.headers["ETag"] != answer.headers["ETag"]
+        earlier = re.sub(r"/[0-9a-f]{16}/", f"/{'0' * 16}/", path)
+        assert (client.get(earlier).data, client.get(earlier).headers["Cache-Control"]) == (answer.data, "no-cache")
+
+
 @pytest.mark.parametrize("path", ["/studio/", "/studio/nothing.js", "/studio/../pages.py", "/studio/pages.py"])
 def test_nothing_else_is_there(service: AgentService, path: str) -> None:
     assert refused(service.app.test_client().get(path)) == (404, "NOT_FOUND")

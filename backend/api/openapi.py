@@ -111,7 +111,7 @@ _PAGE = """\
 <link rel="stylesheet" href="docs/docs.css">
 </head>
 <body>
-<div class="who-signs">
+<header class="who-signs">
 <form id="sign-in" hidden>
 <span>To try the calls, sign as</span>
 <label>Agent <input id="agent" autocomplete="username" required></label>
@@ -121,8 +121,8 @@ _PAGE = """\
 </form>
 <p id="signed-in" hidden>Calls are signed as <b id="who"></b> <button id="leave" type="button">Sign out</button></p>
 <p id="no-signing" hidden>This browser cannot sign over plain http: open this page over https.</p>
-</div>
-<div id="page"></div>
+</header>
+<main id="page"></main>
 <script src="docs/swagger-ui-bundle.js"></script>
 <script type="module" src="docs/docs.js"></script>
 </body>

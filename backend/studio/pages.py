@@ -5,8 +5,10 @@ The page itself is an agent like any other: it signs what it asks for. This modu
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -41,6 +43,8 @@ _TYPES = {
 }
 _INDEX, _OPEN_INDEX = "index.html", "index.html without signatures"
 _MOST_BYTES = 1000
+_RELEASE = re.compile(r"([0-9a-f]{16})/(.+)")
+_FOREVER = "public, max-age=31536000, immutable"
 
 
 class SessionAnswer(Success):
@@ -103,28 +107,59 @@ def _code() -> str:
 
 
 def _file(name: str) -> Response:
-    """Return a file of the page. Raises EndpointNotFound."""
+    """Return a file of the page. Raises EndpointNotFound.
+
+    name : in a folder that is called by this release's digest, browsers keep it; a page that was opened before an
+        upgrade gets the new file in the old folder
+    """
+    named = _RELEASE.fullmatch(name)
+    release, name = named.groups() if named else ("", name)
     if name not in page_files():
         raise EndpointNotFound
     content, content_type, digest = page_files()[name]
     response = Response(content, content_type=content_type)
     response.headers["Content-Security-Policy"] = POLICY
-    response.headers["Cache-Control"] = "no-cache"
+    response.headers["Cache-Control"] = _FOREVER if release == _release() else "no-cache"
+    response.headers["Vary"] = "Accept-Encoding"
+    if request.accept_encodings["gzip"] > 0:
+        response.set_data(_gzipped(name))
+        response.headers["Content-Encoding"] = "gzip"
+        digest += "-gzip"
     response.set_etag(digest)
     response.make_conditional(request)
     return response
 
 
 @cache
+def _gzipped(name: str) -> bytes:
+    return gzip.compress(page_files()[name][0], mtime=0)
+
+
+@cache
+def _release() -> str:
+    """Return what is another for every other page: a digest of all files that it loads."""
+    digests = sorted(f"{name} {digest}" for name, (_, _, digest) in _read_files().items())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
+
+
+@cache
 def page_files() -> dict[str, tuple[bytes, str, str]]:
     """Return every file of the page by its path: its bytes, its type and a digest of it."""
+    found = dict(_read_files())
+    index = found[_INDEX][0].replace(b'"/studio/', f'"{PAGE}/{_release()}/'.encode())
+    found[_INDEX] = _made(index, _TYPES["html"])
+    found[_OPEN_INDEX] = _made(index.replace(b"<body>", b"<body data-open>"), _TYPES["html"])
+    return found
+
+
+@cache
+def _read_files() -> dict[str, tuple[bytes, str, str]]:
     found: dict[str, tuple[bytes, str, str]] = {}
     for path in (files("backend.studio") / "page").iterdir():
         kind = _TYPES.get(path.name.rpartition(".")[2])
         if kind and path.is_file():
             content = path.read_bytes()
             found[path.name] = _made(content, kind)
-    found[_OPEN_INDEX] = _made(found[_INDEX][0].replace(b"<body>", b"<body data-open>"), _TYPES["html"])
     return found
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trimesh
 from PIL import Image
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from backend.config import Settings
 from backend.studio.invitation import invite, studio_agent
+from benchmarks.support.programs import require
+from tests.support import studio as studio_support
 from tests.support.faults.fake_worker import STEP_SECONDS
 from tests.support.faults.harness import FAKE_SERVICE
 from tests.support.running import REPOSITORY, RunningService
@@ -152,6 +160,60 @@ def test_pictures_that_cannot_be_made_are_named_before_they_are_sent(
     studio.check_and_close(service.agent.api_key)
 
 
+def test_what_is_copied_for_programs_runs_as_it_is(browser: Browser, service: WatchedService, tmp_path: Path) -> None:
+    require(Path(studio_support.__file__).with_name("install-recipe-tools.sh"))
+    label = "it's a $HOME `mug`"
+    fields: dict[str, Any] = {"quality": 1, "steps": 10, "seed": 7, "scale_mm": 42.5, "format": "stl", "label": label}
+    made = service.generate(MUG.read_bytes(), **fields).json()
+    studio = Studio(browser, service, permissions=["clipboard-read", "clipboard-write"])
+    page = studio.sign_in()
+    expect(page.locator(".drop")).to_be_visible()
+    page.goto(f"{service.base_url}/studio#/job/{made['job_id']}")
+    page.get_by_text("For programs").click()
+    copied = []
+    for name in ("curl", "Python"):
+        page.get_by_role("button", name=f"Copy as {name}").click()
+        expect(page.get_by_text(f"Copied as {name}.")).to_be_visible()
+        copied.append(page.evaluate("navigator.clipboard.readText()"))
+    shutil.copy(MUG, tmp_path / service.status(made["job_id"])["filename"])
+    environment = {**os.environ, "ORFEAS_API_KEY": service.agent.api_key, "PYTHONPATH": str(REPOSITORY)}
+    run = partial(subprocess.run, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True)
+    again = json.loads(run(["/bin/bash", "-c", copied[0]]).stdout)
+    assert service.wait(again["job_id"])["status"] == "completed"
+    run([sys.executable, "-c", copied[1]])
+    bounds = trimesh.load_mesh(tmp_path / "mesh.stl").extents
+    assert max(bounds) == pytest.approx(42.5, rel=1e-3)
+    for job in (service.status(again["job_id"]), *service.get("/jobs?limit=1").json()["jobs"]):
+        assert (job["request"]["seed"], job["request"]["quality"], job["request"]["scale_mm"]) == (7, 1, 42.5)
+    studio.check_and_close(service.agent.api_key)
+
+
+def test_candidates_are_looked_at_one_by_one_and_side_by_side(browser: Browser, service: WatchedService) -> None:
+    made = service.generate(MUG.read_bytes(), quality=1, steps=10).json()
+    studio = Studio(browser, service)
+
+    def with_candidates(route: Route) -> None:
+        """Answer as a service does that kept three meshes: here they are one file under three numbers."""
+        job = route.fetch().json()
+        job["files"] = [{**file, "candidate": k} for k in range(3) for file in job["files"][:1]]
+        job["metadata"]["candidates"] = [{"seed": 7 + k, "silhouette_iou": 0.9 - k / 10} for k in range(3)]
+        route.fulfill(json=job)
+
+    studio.context.route(f"**/status/{made['job_id']}*", with_candidates)
+    page = studio.sign_in()
+    expect(page.locator(".drop")).to_be_visible()
+    page.goto(f"{service.base_url}/studio#/job/{made['job_id']}")
+    studio.drawn()
+    third = page.get_by_role("button", name="Candidate 3 · Seed 9 · 70 % of the outline")
+    third.click()
+    expect(third).to_have_attribute("aria-pressed", "true")
+    assert studio.complaints() == []
+    page.get_by_role("link", name="Candidates side by side").click()
+    expect(page.locator("canvas[data-drawn]")).to_have_count(3)
+    assert studio.complaints() == []
+    studio.check_and_close(service.agent.api_key)
+
+
 def test_the_api_s_page_sends_signed_calls_with_and_without_a_form(browser: Browser, service: WatchedService) -> None:
     studio = Studio(browser, service)
     page = studio.page
@@ -160,11 +222,18 @@ def test_the_api_s_page_sends_signed_calls_with_and_without_a_form(browser: Brow
     page.fill("#key", service.agent.api_key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_text(f"Calls are signed as {service.agent.agent_id}")).to_be_visible()
-    for path in ("/api/agent/me", "/api/agent/cutout"):
+    for path, status in (("/api/agent/me", "200"), ("/api/agent/cutout", "200"), ("/api/agent/generate-3d", "202")):
         call = page.locator(".opblock", has=page.locator(f'[data-path="{path}"]'))
         call.locator(".opblock-summary-control").click()
-        if path.endswith("cutout"):
-            call.locator("input[type=file]").set_input_files(MUG)
+        if status == "202":
+            expect(call.get_by_role("row", name="quality 1 to 10 7", exact=True)).to_be_visible()
+            expect(
+                call.get_by_role("row", name="QUEUE_FULL The queue is full; try again later.", exact=True)
+            ).to_be_visible()
+            call.get_by_role("combobox", name="async", exact=True).select_option("true")
+        if path != "/api/agent/me":
+            call.get_by_label("image", exact=True).set_input_files(MUG)
         call.get_by_role("button", name="Execute").click()
-        expect(call.locator(".live-responses-table .response .response-col_status")).to_contain_text("200")
+        expect(call.locator(".live-responses-table .response .response-col_status")).to_contain_text(status)
+    assert studio.complaints() == []
     studio.check_and_close(service.agent.api_key)

@@ -27,10 +27,15 @@ async function leave() {
   show();
 }
 
+/** Whether a form's field was filled in: Swagger UI sends the others as empty texts, which are values that are wrong. */
+function isGiven([, value]) {
+  return value instanceof Blob ? value.size > 0 : value !== "";
+}
+
 /** Return a body as a Blob: of a form, what is signed is the very bytes that are sent. */
 function bodyOf(request) {
   if (request.body instanceof FormData) {
-    const { body, headers } = form([...request.body]);
+    const { body, headers } = form([...request.body].filter(isGiven));
     return new Blob([body], { type: headers["Content-Type"] });
   }
   return request.body ? new Blob([request.body], { type: request.headers["Content-Type"] }) : undefined;
@@ -47,10 +52,31 @@ async function sign(request) {
   return Object.assign(request, { url: target, body, headers: { ...request.headers, ...signed } });
 }
 
+/** Return what a field of a form is called, by the row of the table that it stands in. */
+function nameOf(field) {
+  if (field.id === "include_empty_value") return "Send empty value";
+  const row = field.closest("tr, .parameters");
+  const name = row?.dataset.propertyName ?? row?.dataset.paramName ?? row?.querySelector(".parameter__name")?.textContent;
+  return name?.trim() || (field.id === "servers" ? "Server" : "Media type");
+}
+
+/** Give what Swagger UI draws the names and places that a screen reader and a keyboard need. */
+function makeReadable() {
+  for (const field of part("page").querySelectorAll("input, select, textarea")) {
+    // The label of the servers' list has no text but the list's own.
+    const labelled = field.id !== "servers" && field.labels?.length > 0;
+    if (!labelled && !field.ariaLabel) field.ariaLabel = nameOf(field);
+  }
+  for (const title of part("page").querySelectorAll("h3.opblock-tag")) title.ariaLevel = "2";
+  for (const title of part("page").querySelectorAll("h4, h5")) title.ariaLevel = "3";
+  for (const text of part("page").querySelectorAll("pre, .highlight-code, .renderedMarkdown table")) text.tabIndex = 0;
+}
+
 part("sign-in").addEventListener("submit", enter);
 part("leave").addEventListener("click", leave);
 credential = canSign() ? await kept() : null;
 show();
+new MutationObserver(makeReadable).observe(part("page"), { childList: true, subtree: true });
 window.SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#page",

@@ -8,7 +8,7 @@ import { form } from "./form.js";
 import { stateOf, titleOf } from "./gallery.js";
 import { bytes, number, problem, t } from "./i18n.js";
 import { curl, python } from "./recipes.js";
-import { Stage } from "./stage.js";
+import { filesOf, Stage } from "./stage.js";
 import { signedImage } from "./thumbs.js";
 
 export function jobPage(app, jobId) {
@@ -103,10 +103,11 @@ class JobPage {
     const { job } = this;
     this.stage = new Stage(this.app, this.title);
     this.downloads = h("div", { class: "downloads" });
+    this.candidate = 0;
     this.side = h(
       "aside", { class: "side", "aria-label": t("job.about") },
       h("h1", {}, this.title), h("p", { class: "lead" }, sizeOf(job.metadata ?? {})),
-      warnings(job), this.downloads,
+      warnings(job), this.#candidates(), this.downloads,
       h("button", { class: "wide", on: { click: () => this.#again() } }, icon("again"), t("job.seed")),
       facts(job),
       h("details", { class: "fold" }, h("summary", {}, t("fact.stages")), stages(job)),
@@ -122,13 +123,30 @@ class JobPage {
     this.stage.show(job);
   }
 
-  #drawDownloads() {
+  /** Return the choice between a job's candidates; null where one alone was kept. */
+  #candidates() {
     const { job } = this;
-    const formats = this.app.me.capabilities.formats;
-    const main = job.files[0]?.format;
+    const found = keptOf(job);
+    if (found.length < 2) return null;
+    const buttons = found.map((k) => h("button", { class: "chip", "aria-pressed": String(k === 0), "aria-label": wordsOf(job, k).join(" · "), on: { click: () => choose(k) } }, String(k + 1)));
+    const choose = (k) => {
+      this.candidate = k;
+      buttons.forEach((button, place) => button.setAttribute("aria-pressed", String(found[place] === k)));
+      this.#drawDownloads();
+      this.stage.show(job, k);
+    };
+    return h("div", { class: "candidates" }, h("h2", {}, t("candidate.title")), h("div", { class: "chips", role: "group", "aria-label": t("candidate.title") }, buttons), h("a", { href: `#/candidates/${this.jobId}` }, t("candidate.compare")));
+  }
+
+  #drawDownloads() {
+    const { job, candidate } = this;
+    const files = filesOf(job, candidate);
+    // More formats are made of the best one alone.
+    const formats = candidate ? files.map((file) => file.format) : this.app.me.capabilities.formats;
+    const main = files[0]?.format;
     if (!main) return;
     const entry = (format) => {
-      const file = job.files.find((each) => each.format === format);
+      const file = files.find((each) => each.format === format);
       const size = file?.bytes ? bytes(file.bytes) : "";
       const text = format === main ? [icon("down"), t("job.download", { format: format.toUpperCase() }), " ", h("small", {}, size)] : format.toUpperCase();
       return h("button", { class: format === main ? "main wide" : "chip", "aria-label": format === main ? null : t("job.download", { format: format.toUpperCase() }), on: { click: (event) => this.#download(format, event.currentTarget) } }, text);
@@ -142,7 +160,8 @@ class JobPage {
     button.disabled = true;
     button.setAttribute("aria-busy", "true");
     try {
-      const find = (job) => job.files.find((file) => file.format === format);
+      const { candidate } = this;
+      const find = (job) => filesOf(job, candidate).find((file) => file.format === format);
       let now = await this.app.client.patiently("GET", `/status/${this.jobId}`);
       if (!find(now)) now = { ...now, ...(await this.app.client.patiently("POST", `/jobs/${this.jobId}/files`, form([["format", format]]))) };
       const file = find(now);
@@ -196,24 +215,70 @@ class JobPage {
   }
 }
 
-/** Several meshes side by side, turned together. */
-export function comparePage(app, ids) {
-  const stages_ = [];
-  const turned = (viewer) => {
-    for (const stage of stages_) if (stage.viewer && stage.viewer !== viewer) stage.viewer.lookLike(viewer);
-  };
-  const grid = h("div", { class: "compare" });
-  const element = h("section", {}, h("h1", {}, t("compare.title")), h("p", { class: "lead" }, t("compare.lead")), grid);
-  for (const jobId of ids.slice(0, 4)) {
+/** Return the numbers of a job's candidates that have files, the best one first. */
+const keptOf = (job) => [...new Set(job.files.map((file) => file.candidate ?? 0))].sort((a, b) => a - b);
+
+/** Return what a candidate is called, and what it was judged by. */
+function wordsOf(job, k) {
+  const judged = job.metadata?.candidates?.[k] ?? {};
+  const fit = judged.silhouette_iou ?? null;
+  return [t("candidate.one", { n: k + 1 }), judged.seed === undefined ? "" : `${t("fact.seed")} ${judged.seed}`, fit === null ? "" : t("candidate.fit", { n: number(fit * 100) })].filter(Boolean);
+}
+
+/** Several meshes side by side, turned together: a page without any so far. */
+class SideBySide {
+  constructor(app, title) {
+    this.app = app;
+    this.title = title;
+    this.stages = [];
+    this.grid = h("div", { class: "compare" });
+    this.element = h("section", {}, h("h1", {}, title), h("p", { class: "lead" }, t("compare.lead")), this.grid);
+  }
+
+  close() {
+    this.stages.forEach((stage) => stage.close());
+  }
+
+  /** Keep a place for a mesh. */
+  cell() {
     const cell = h("figure", {});
-    grid.append(cell);
-    app.client.patiently("GET", `/status/${jobId}`).then(async (job) => {
-      const stage = new Stage(app, titleOf(job), { plain: true, onTurn: turned });
-      stages_.push(stage);
+    this.grid.append(cell);
+    return cell;
+  }
+
+  /** Show a job's candidate in its place, with a name that leads somewhere and a word about it. */
+  async show(cell, job, candidate, name, said) {
+    const turned = (viewer) => {
+      for (const each of this.stages) if (each.viewer && each.viewer !== viewer) each.viewer.lookLike(viewer);
+    };
+    const stage = new Stage(this.app, name, { plain: true, onTurn: turned });
+    this.stages.push(stage);
+    cell.replaceChildren(stage.element, h("figcaption", {}, h("a", { href: `#/job/${job.job_id}` }, name), h("span", {}, said)));
+    await stage.show(job, candidate);
+  }
+}
+
+/** Several jobs' meshes side by side. */
+export function comparePage(app, ids) {
+  const page = new SideBySide(app, t("compare.title"));
+  for (const jobId of ids.slice(0, 4)) {
+    const cell = page.cell();
+    app.client.patiently("GET", `/status/${jobId}`).then((job) => {
       const seed = job.metadata ? `${t("fact.seed")} ${job.metadata.seed} · ${number(job.metadata.faces ?? 0)} ${t("fact.faces")}` : "";
-      cell.replaceChildren(stage.element, h("figcaption", {}, h("a", { href: `#/job/${jobId}` }, titleOf(job)), h("span", {}, seed)));
-      await stage.show(job);
+      return page.show(cell, job, 0, titleOf(job), seed);
     }, (error) => cell.replaceChildren(h("p", {}, problem(error))));
   }
-  return { element, title: t("compare.title"), close: () => stages_.forEach((stage) => stage.close()) };
+  return page;
+}
+
+/** One job's candidates side by side, the best one first. */
+export function candidatesPage(app, jobId) {
+  const page = new SideBySide(app, t("candidate.compare"));
+  app.client.patiently("GET", `/status/${jobId}`).then((job) => {
+    for (const k of keptOf(job)) {
+      const [name, ...said] = wordsOf(job, k);
+      page.show(page.cell(), job, k, name, said.join(" · "));
+    }
+  }, (error) => page.cell().replaceChildren(h("p", {}, problem(error))));
+  return page;
 }

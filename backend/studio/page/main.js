@@ -6,7 +6,7 @@ import { h, icon, toast } from "./dom.js";
 import { Follower } from "./follow.js";
 import { galleryPage } from "./gallery.js";
 import { LANGUAGES, language, loadLanguage, problem, t } from "./i18n.js";
-import { comparePage, jobPage } from "./job.js";
+import { candidatesPage, comparePage, jobPage } from "./job.js";
 import { makePage } from "./make.js";
 import { signInPage } from "./sign_in.js";
 import { canSign } from "./signing.js";
@@ -19,6 +19,7 @@ let notice = "";
 const PAGES = [
   [/^#\/gallery$/, () => galleryPage(app)],
   [/^#\/job\/([0-9a-f]{32})$/, (id) => jobPage(app, id)],
+  [/^#\/candidates\/([0-9a-f]{32})$/, (id) => candidatesPage(app, id)],
   [/^#\/compare\/([0-9a-f,]+)$/, (ids) => comparePage(app, ids.split(","))],
   [/^/, () => makePage(app)],
 ];

@@ -9,6 +9,9 @@ import { MODES, Viewer } from "./viewer.js";
 const SHADES = { light: "#f3f1ec", dark: "#1b1a18" };
 const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 
+/** Return the files of one of a job's candidates; what has one alone does not number it. */
+export const filesOf = (job, candidate = 0) => job.files.filter((file) => (file.candidate ?? 0) === candidate);
+
 /** Return a stage. name : what is shown, for screen readers; plain : only the viewer, for comparing */
 export class Stage {
   constructor(app, name, { plain = false, onTurn } = {}) {
@@ -35,11 +38,11 @@ export class Stage {
     this.viewer?.close();
   }
 
-  /** Fetch a finished job's GLB and show it. */
-  async show(job) {
+  /** Fetch a finished job's GLB and show it. candidate : which of several that were made to choose from */
+  async show(job, candidate = 0) {
     if (!this.viewer) return;
     this.note.textContent = t("view.loading");
-    const file = job.files.find((each) => each.format === "glb");
+    const file = filesOf(job, candidate).find((each) => each.format === "glb");
     try {
       const address = file ? local(file.signed_url ?? file.url) : null;
       if (!address) throw new GlbError("none");
