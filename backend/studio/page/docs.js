@@ -67,9 +67,24 @@ function makeReadable() {
     const labelled = field.id !== "servers" && field.labels?.length > 0;
     if (!labelled && !field.ariaLabel) field.ariaLabel = nameOf(field);
   }
+  for (const button of part("page").querySelectorAll("button")) {
+    if (!button.textContent.trim() && !button.ariaLabel) button.ariaLabel = "Copy";
+  }
   for (const title of part("page").querySelectorAll("h3.opblock-tag")) title.ariaLevel = "2";
   for (const title of part("page").querySelectorAll("h4, h5")) title.ariaLevel = "3";
   for (const text of part("page").querySelectorAll("pre, .highlight-code, .renderedMarkdown table")) text.tabIndex = 0;
+}
+
+/** Return the document with fields that stay empty until somebody fills them in: Swagger UI would draw values for them. */
+async function documentOf(address) {
+  const read = await (await fetch(address)).json();
+  const forms = Object.entries(read.components.schemas).filter(([name]) => name.endsWith("Form"));
+  for (const [, { properties }] of forms) {
+    for (const property of Object.values(properties)) {
+      if (!("default" in property) && property.format !== "binary" && property.type !== "array") property.example = "";
+    }
+  }
+  return read;
 }
 
 part("sign-in").addEventListener("submit", enter);
@@ -78,7 +93,7 @@ credential = canSign() ? await kept() : null;
 show();
 new MutationObserver(makeReadable).observe(part("page"), { childList: true, subtree: true });
 window.SwaggerUIBundle({
-  url: "openapi.json",
+  spec: await documentOf("openapi.json"),
   dom_id: "#page",
   requestInterceptor: sign,
   showMutatedRequest: true,
