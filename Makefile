@@ -68,6 +68,7 @@ alerts: $(VENV)/.dev
 
 outside: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.outside
+	$(BIN)/python -m benchmarks.mcp_conformance
 
 train-demo: $(VENV)/.dev
 	$(BIN)/python -m training.train_demo

@@ -227,6 +227,14 @@ class Settings:
             expects="off, public, or names of hosts in small letters with commas between",
         ),
     ] = "off"
+    text_to_image_model: Annotated[
+        str,
+        Meaning(
+            "TEXT_TO_IMAGE_MODEL",
+            "What draws a picture of a `prompt`: a folder, or a repository of the Hugging Face hub, for diffusers "
+            "(docs/pictures.md); with none, prompts are refused.",
+        ),
+    ] = ""
     max_pixels: Annotated[
         int, Meaning("MAX_PIXELS", "Pixels one picture may have, looked at before it is decoded.", 4096, 2**31)
     ] = 64_000_000

@@ -11,6 +11,7 @@ from backend.limits import (
     MAX_CANDIDATES,
     MAX_GUIDANCE_SCALE,
     MAX_LABEL_CHARACTERS,
+    MAX_PROMPT_CHARACTERS,
     MAX_QUALITY,
     MAX_RESOLUTION,
     MAX_SCALE_MM,
@@ -54,6 +55,7 @@ SeedOrDrawn = Annotated[int, Field(ge=-1, le=SEED_LIMIT - 1)]
 TargetFaces = Annotated[int, Field(ge=MIN_TARGET_FACES, le=MAX_TARGET_FACES)]
 LABEL_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS, pattern=LABEL_PATTERN)]
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS, pattern=LABEL_PATTERN)]
 WebhookUrl = Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://[^\x00-\x20\x7f]+$")]
 Millimetres = Annotated[float, Field(ge=MIN_SCALE_MM, le=MAX_SCALE_MM)]
 

@@ -18,7 +18,14 @@ import torch
 from torch import nn
 
 from backend.config import Settings
-from backend.errors import CheckpointError, ConfigurationError, InvalidParameter, OutOfMemory, ServiceError
+from backend.errors import (
+    CheckpointError,
+    ConfigurationError,
+    InvalidParameter,
+    OutOfMemory,
+    PromptUnavailable,
+    ServiceError,
+)
 from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.device.background_compile import BackgroundCompile
 from backend.hunyuan3d.device.batch_sizing import BatchSizer, measure_costs
@@ -37,6 +44,7 @@ from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.preprocess import PreparedImage
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.limits import DEFAULT_FORMAT, BackgroundMode, ObjectChoice
+from backend.text_to_image import TextToImage
 
 if TYPE_CHECKING:
     from backend.batch_inference_extension import ShapeBatch
@@ -61,6 +69,7 @@ class ModelChoice:
     offload: str
     max_batch_size: int
     compiled_dir: Path
+    text_to_image_model: str = ""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ModelChoice:
@@ -75,6 +84,7 @@ class ModelChoice:
             settings.offload,
             settings.max_batch_size,
             settings.compiled_dir,
+            settings.text_to_image_model,
         )
 
 
@@ -99,6 +109,7 @@ class Hunyuan3DProcessor:
         self.device_lock = threading.Lock()
         self.compiling: BackgroundCompile | None = None
         self.rehearsals: Sequence[Rehearsal] = ()
+        self.text_to_image: TextToImage | None = None
 
     @property
     def compiled(self) -> bool:
@@ -148,6 +159,16 @@ class Hunyuan3DProcessor:
         """Prepare images for generate_shape_batch, on any thread; None for one for which memory was short just now."""
         prepared = self.pipeline.prepare_images(images, remove_background, objects)
         return [None if isinstance(each, OutOfMemory) else each for each in prepared]
+
+    def draw_image(self, prompt: str, seed: int) -> bytes:
+        """Return a picture of a prompt as PNG, drawn while no batch runs.
+
+        Raises PromptUnavailable without a model that draws, CheckpointError, OutOfMemory.
+        """
+        if self.text_to_image is None:
+            raise PromptUnavailable
+        with self.device_lock:
+            return self.text_to_image.draw(prompt, seed)
 
     def warm_up(self) -> None:
         """Run drawn pictures, so that the first request need not wait; measure what one more and what each stage takes.
@@ -219,6 +240,8 @@ def load_processor(choice: ModelChoice) -> Hunyuan3DProcessor:
                 raise
             raise CheckpointError(f"{choice.model_path} cannot be loaded on {device}: {failure}") from failure
     processor = Hunyuan3DProcessor(pipeline, memory, choice.max_batch_size)
+    if choice.text_to_image_model:
+        processor.text_to_image = TextToImage(choice.text_to_image_model, device, pipeline.dtype, memory)
     processor.warm_up()
     if compiles:
         processor.compile(CompiledPieces(_networks(pipeline)))

@@ -109,6 +109,8 @@ MAX_BATCH_MESHES: Final = 16
 
 MAX_LABEL_CHARACTERS: Final = 200
 
+MAX_PROMPT_CHARACTERS: Final = 1000
+
 MAX_WAIT_SECONDS: Final = 60
 """How long a call may wait for its job to change."""
 

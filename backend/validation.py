@@ -30,6 +30,7 @@ from backend.field_types import (
     Guidance,
     Label,
     Millimetres,
+    Prompt,
     Quality,
     RequestResolution,
     Resolution,
@@ -168,6 +169,12 @@ class GenerateFields(GenerationFields):
     run_async: bool = Field(
         default=False, alias="async", description="Whether to answer at once with 202, before the mesh is made."
     )
+    prompt: Prompt | SkipJsonSchema[None] = _optional(
+        "Words in place of a picture, which is drawn of them first, where `capabilities.prompt` of `/me` says so."
+    )
+    image_seed: SeedOrDrawn | SkipJsonSchema[None] = _optional(
+        "Draws the same picture of the same prompt again; drawn, and returned, when left out or -1."
+    )
 
 
 class BatchFields(GenerationFields):
@@ -188,7 +195,8 @@ class GenerationRequest(BaseModel):
 
     formats : the first is what download_url names. octree_resolution : cells a side, as quality or the caller said.
     steps, guidance_scale : None = the checkpoint's (see options). target_faces : None = all. views : of an object that
-    is shown in several images, in the order in which they are stored; none where there is one image.
+    is shown in several images, in the order in which they are stored; none where there is one image. prompt : what a
+    picture is drawn of, by image_seed, when the job runs; None where one came in.
     What has a default is not named by jobs that an earlier version queued.
     """
 
@@ -215,6 +223,8 @@ class GenerationRequest(BaseModel):
     candidates: Candidates = 1
     keep: KeptCandidates = DEFAULT_KEPT_CANDIDATES
     views: tuple[ViewName, ...] = ()
+    prompt: Prompt | None = None
+    image_seed: Seed | None = None
 
     @property
     def format(self) -> MeshFormat:
@@ -245,7 +255,10 @@ class GenerationRequest(BaseModel):
         faster = "" if self.acceleration == DEFAULT_ACCELERATION else f", acceleration {self.acceleration}"
         # The front alone is what a single image is taken for.
         seen = "" if self.views in ((), (VIEWS[0],)) else f", views {' '.join(self.views)}"
-        return f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}{seen}, model {model}"
+        drawn = "" if self.prompt is None else ", drawn"
+        return (
+            f"octree {self.octree_resolution}, steps {steps}, guidance {guidance}{faster}{seen}{drawn}, model {model}"
+        )
 
     def options(self, defaults: Defaults) -> ImageOptions:
         """Return what the model is to do; where the request says nothing, what its checkpoint says.
@@ -333,7 +346,11 @@ def new_job(
     views : which are stored under that name, where it is not one image
     filename, refusal : as NewJob's
     """
-    request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update={"views": views})
+    given: dict[str, object] = {"views": views}
+    if isinstance(fields, GenerateFields) and fields.prompt is not None:
+        image_seed = draw_bits(32) if fields.image_seed in (None, -1) else fields.image_seed
+        given |= {"prompt": fields.prompt, "image_seed": image_seed}
+    request = resolve(fields, lambda: draw_bits(32), resolutions).model_copy(update=given)
     label = fields.label or None
     return NewJob(
         request.to_json(),

@@ -153,6 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("held_out", type=Path, help="shards made with --occupancy")
     parser.add_argument("--shapes", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=600, help="begin no further shape after so many")
     parser.add_argument("--resolution", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -162,12 +163,14 @@ def main() -> None:
     data = ShapeDataset(options.held_out)
     tasks = list(shape_tasks(data, evenly(len(data), options.shapes), dense=False))
     make(pipeline, tasks[0], 1, options.resolution, 0)
-    cost = costs(pipeline, tasks[:_COSTED], options.resolution)
-    shapes = []
+    shapes, until = [], time.monotonic() + 60 * options.minutes
     with progress("candidates", len(tasks)) as bar:
         for task in tasks:
+            if time.monotonic() >= until:
+                break
             shapes.append(judged_candidates(pipeline, task, options.resolution, options.seed))
             bar.update()
+    cost = costs(pipeline, tasks[:_COSTED], options.resolution)
     text = report(shapes, cost, options.resolution, describe_machine(pipeline))
     print(text)
     options.out.write_text(text, "utf-8")

@@ -86,11 +86,14 @@ def _connected(options: argparse.Namespace, screen: Screen, connect: _Connect) -
 def _generate(client: AgentClient, options: argparse.Namespace, screen: Screen) -> int:
     output: Path = options.output or Path()
     fields, views = read_fields(options), read_views(options)
-    if [options.image is not None, options.image_url is not None, bool(views)].count(True) != 1:
+    given = (options.image is not None, options.image_url is not None, bool(views), "prompt" in fields)
+    if given.count(True) != 1:
         raise ClientError(
-            "Give one PICTURE, its --image-url, or several views of one object: --front, --left, --back, --right."
+            "Give one PICTURE, its --image-url, several views of one object (--front, --left, --back, --right), or a "
+            "--prompt."
         )
-    image = ImageUrl(options.image_url) if options.image_url else options.image or next(iter(views.values()))
+    pictures = [ImageUrl(options.image_url) if options.image_url else options.image, *views.values(), Path("prompt")]
+    image = next(picture for picture in pictures if picture is not None)
     if output.suffix and not output.is_dir():
         fields["format"] = _format_of(output, fields.get("format"))
         target = output
@@ -145,7 +148,7 @@ def _run_jobs(
     views: Mapping[str, Path] | None,
 ) -> Sequence[Job]:
     sent: Job | Batch
-    if views:
+    if views or "prompt" in fields:
         sent = client.generate(views=views, **fields)
     elif len(images) == 1:
         sent = client.generate(images[0], **fields)

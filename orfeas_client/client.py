@@ -126,12 +126,14 @@ class AgentClient:
 
         views : several pictures of one object in its place, by `front`, `left`, `back` and `right`, for a service whose
             model takes them: `capabilities.views` of `/me`
+        prompt : words in its place, for a service that draws pictures of such: `capabilities.prompt` of `/me`; the same
+            `image_seed` draws the same picture of them
         run_async : False waits at the service for as long as that lets a request wait; the job may be done then
         idempotency_key : the request's name, drawn when absent; give one to repeat a request after a crash of yours
-        Raises ClientError unless there is exactly one of image and views, and every view is of the four.
+        Raises ClientError unless there is exactly one of image, views and prompt, and every view is of the four.
         """
         texts = {**_texts(fields), "async": _text(run_async)}
-        body = body_of(texts, *_inputs(image, views or {}))
+        body = body_of(texts, *_inputs(image, views or {}, "prompt" in fields))
         return read_submitted_job(self._post("/generate-3d", body, idempotency_key))
 
     def batch(
@@ -403,10 +405,15 @@ class AgentClient:
         )
 
 
-def _inputs(image: ImageSource | None, views: Mapping[str, ImageSource]) -> tuple[list[ImageSource], list[str]]:
-    """Return the pictures of one object, and the fields that they are sent as. Raises ClientError."""
-    if (image is None) == (not views):
-        raise ClientError("An object is made of one picture, or of several views of it: give exactly one of these.")
+def _inputs(
+    image: ImageSource | None, views: Mapping[str, ImageSource], is_told: bool
+) -> tuple[list[ImageSource], list[str]]:
+    """Return the pictures of one object, and the fields that they are sent as; none of one that words tell of.
+
+    Raises ClientError.
+    """
+    if [image is not None, bool(views), is_told].count(True) != 1:
+        raise ClientError("An object is made of one picture, several views of it, or a prompt: give exactly one.")
     unknown = sorted(set(views) - set(VIEWS))
     if unknown:
         raise ClientError(f"There is no view {', '.join(unknown)}; the views are {', '.join(VIEWS)}.")

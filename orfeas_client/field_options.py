@@ -35,6 +35,8 @@ FIELDS = (
     "preview",
     "turntable",
     "label",
+    "prompt",
+    "image_seed",
 )
 _VIEW_HELP = "the object's {}, where the service's model takes several views of one object"
 
@@ -75,6 +77,8 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     add("--place", choices=("ground", "center", "as_is"), help="where the mesh lies (default: ground)")
     add("--upright", choices=("auto", "off"), help="whether a mesh that leans is levelled (default: auto)")
     add("--compress", choices=("none", "meshopt", "draco"), help="of GLB files (default: none)")
+    add("--prompt", metavar="TEXT", help="words in a picture's place, where the service draws pictures of such")
+    add("--image-seed", type=int, metavar="S", help="draws the same picture of the same prompt again")
     add("--label", metavar="TEXT", help="what to call it: `jobs --label TEXT` finds it again")
 
 

@@ -43,6 +43,8 @@ class Fields(TypedDict, total=False):
     preview: bool
     turntable: bool
     label: str
+    prompt: str
+    image_seed: int
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def body_of(fields: Mapping[str, str], images: Sequence[ImageSource], names: Seq
     names : the field of each image; `images` is one of several, `view_front` and the like are views of an object
     Raises LocalFileError.
     """
+    # None are of what words tell of.
     if not any(isinstance(image, ImageUrl) for image in images):
         return MultipartBody(fields, images, names)
     values = [_json_of(image) for image in images]

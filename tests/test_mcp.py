@@ -272,6 +272,8 @@ def test_a_picture_may_have_an_address_where_that_is_allowed(tmp_path: Path) -> 
         return told.get("code") or told["status"]
 
     address = "https://pictures.test/a.png"
+    for name in ("world", "off", "on"):
+        (tmp_path / name).mkdir()
     with outside_world(tmp_path / "world") as world:
         world.pages |= {"/a.png": page(good_png()), "/inside": redirect("https://127.0.0.1/a.png")}
         with agent_service(tmp_path / "off") as closed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, BinaryIO
 
 from backend.api.following import find
@@ -28,8 +28,10 @@ from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.errors import (
     ArtifactNotFound,
+    ConflictingInputs,
     FilesExpired,
     JobNotFound,
+    PromptUnavailable,
     RequestUnreadable,
     StoreUnavailable,
 )
@@ -38,7 +40,7 @@ from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import Batch, Job, Status
 from backend.limits import default_target_faces
 from backend.services import AgentServices
-from backend.storage.files import discard, put_new
+from backend.storage.files import discard, new_name, put_new
 from backend.validation import (
     GenerateFields,
     GenerationRequest,
@@ -82,7 +84,8 @@ def submit_again(
         require_webhook(agent, fields.webhook_url)
     require_views_taken(services, request.views)
     services.require_worker(began)
-    with _copied(services, job) as image:
+    require_prompt_possible(services, request, given)
+    with _new_image(services, job, given) as image:
         new = new_job(
             fields,
             image,
@@ -133,6 +136,24 @@ def _request_of(job: Job) -> GenerationRequest:
         return GenerationRequest.from_json(job.request)
     except RequestUnreadable as error:
         raise FilesExpired("Another version took this job on; send its picture again.") from error
+
+
+def require_prompt_possible(services: AgentServices, request: GenerationRequest, given: AgainForm) -> None:
+    """Raise ConflictingInputs for other words where there was a picture, PromptUnavailable where nothing draws."""
+    if _draws_anew(given):
+        if request.prompt is None:
+            raise ConflictingInputs("This job is of a picture, which words do not change.")
+        if not services.settings.text_to_image_model:
+            raise PromptUnavailable(details={"field": "prompt"})
+
+
+def _draws_anew(given: AgainForm) -> bool:
+    return not given.model_fields_set.isdisjoint(("prompt", "image_seed"))
+
+
+def _new_image(services: AgentServices, job: Job, given: AgainForm) -> AbstractContextManager[str]:
+    """Give the name of a new job's picture: a copy of the old one's, or one that is drawn when it runs."""
+    return nullcontext(new_name("png")) if _draws_anew(given) else _copied(services, job)
 
 
 @contextmanager

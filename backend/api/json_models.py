@@ -49,9 +49,11 @@ class ViewsJson(BaseModel):
 
 
 class GenerateJson(GenerateFields):
-    """A request for one mesh in JSON: of one image, or of several views where the model takes them."""
+    """A request for one mesh in JSON: of one image, of several views where the model takes them, or of words."""
 
-    model_config = ConfigDict(**STRICT, json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["views"]}]})
+    model_config = ConfigDict(
+        **STRICT, json_schema_extra={"oneOf": [{"required": [name]} for name in ("image", "views", "prompt")]}
+    )
 
     image: ImageValue | SkipJsonSchema[None] = _optional("A picture.")
     views: ViewsJson | SkipJsonSchema[None] = _optional("Views of the object, in place of `image`.")

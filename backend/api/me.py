@@ -91,7 +91,7 @@ def answer_me(services: AgentServices, agent: AgentConfig) -> MeAnswer:
 def _capabilities(services: AgentServices) -> Capabilities:
     return Capabilities(
         formats=offered_formats(),
-        prompt=False,
+        prompt=bool(services.settings.text_to_image_model),
         views=services.takes_views(),
         image_urls=services.settings.image_urls != "off",
         candidates=MAX_CANDIDATES,

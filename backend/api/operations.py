@@ -117,7 +117,13 @@ _FORM = (
     errors.ServiceStopping,
     errors.ArtifactStoreUnavailable,
 )
-_VIEWS = (errors.ConflictingInputs, errors.ViewsUnsupported)
+_VIEWS = (
+    errors.ConflictingInputs,
+    errors.ViewsUnsupported,
+    errors.InvalidPrompt,
+    errors.InvalidImageSeed,
+    errors.PromptUnavailable,
+)
 # What the job of a caller that waited may end with.
 _OUTCOMES = (
     errors.Cancelled,

@@ -214,12 +214,16 @@ def _picture(description: str) -> Any:
 
 
 class GenerateForm(GenerateFields):
-    """The form of a request for one mesh: of one image, or of several views where the model takes them."""
+    """The form of a request for one mesh: of one image, of several views where the model takes them, or of words."""
 
     model_config = ConfigDict(
         **STRICT,
         json_schema_extra={
-            "oneOf": [{"required": ["image"]}, {"anyOf": [{"required": [f"view_{view}"]} for view in VIEWS]}]
+            "oneOf": [
+                {"required": ["image"]},
+                {"anyOf": [{"required": [f"view_{view}"]} for view in VIEWS]},
+                {"required": ["prompt"]},
+            ]
         },
     )
 

@@ -23,14 +23,22 @@ from backend.api.uploads import UploadLimits, images_of, views_of
 from backend.api.webhooks import require_webhook
 from backend.auth.agents import AgentConfig
 from backend.config import Settings
-from backend.errors import InvalidIdempotencyKey, StoreUnavailable, TooManyJobs, ViewsUnsupported
+from backend.errors import (
+    ConflictingInputs,
+    InvalidIdempotencyKey,
+    InvalidImageSeed,
+    PromptUnavailable,
+    StoreUnavailable,
+    TooManyJobs,
+    ViewsUnsupported,
+)
 from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.idempotency import fingerprint
 from backend.jobs.models import IdempotencyKey, Job, NewJob, Submitted
 from backend.jobs.submission import Bounds
 from backend.limits import MAX_BATCH_MESHES, ViewName
 from backend.services import AgentServices
-from backend.storage.files import discard
+from backend.storage.files import discard, new_name
 from backend.telemetry.tracing import current_trace
 from backend.validation import (
     BatchFields,
@@ -115,8 +123,11 @@ class Submitter:
             require_webhook(agent, fields.webhook_url)
         views = views_of(form)
         require_views_taken(self._services, tuple(views))
-        uploaded = tuple(views.values()) or images_of(
-            form, limits.form.file_field, limits.fewest, limits.form.max_files
+        prompt = read_prompt(self._services, fields, form)
+        uploaded = (
+            ()
+            if prompt
+            else tuple(views.values()) or images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
         )
         _require_meshes_possible(len(uploaded), fields)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
@@ -128,8 +139,11 @@ class Submitter:
                 return Submission(first, waits, is_partial)
         if not is_partial:  # of a partial batch nobody knows yet how many jobs it makes
             bounds = Bounds(self._services.settings.queue_limit, agent.max_active_jobs, agent.daily_jobs)
-            bounds.require_possible(fields.candidates * (1 if views else len(uploaded)))
+            bounds.require_possible(fields.candidates * (1 if views or prompt else len(uploaded)))
         self._services.require_worker(began)
+        if prompt:
+            job = new_job(fields, new_name("png"), self._model, secrets.randbits, resolutions)
+            return put_in_queue(self._services, agent, [job], idempotency, waits=waits)
         uploaded = self._image_urls.fetched(uploaded, agent.internal_id, opened)
         stored = (
             taken_views(uploaded, self._resources.images, limits)
@@ -182,6 +196,25 @@ def put_in_queue(
         discard(services.images, *(job.image_name for job in jobs))
     services.notifier.notify()
     return Submission(submitted, waits, is_partial)
+
+
+def read_prompt(services: AgentServices, fields: GenerationFields, form: Form) -> str | None:
+    """Return the words that a picture is to be drawn of, None where there are none.
+
+    Raises PromptUnavailable where nothing draws pictures, ConflictingInputs where there is one beside the words,
+    InvalidImageSeed for one without words.
+    """
+    if not isinstance(fields, GenerateFields):
+        return None
+    if fields.prompt is None:
+        if fields.image_seed is not None:
+            raise InvalidImageSeed(details={"field": "image_seed"})
+        return None
+    if form.files:
+        raise ConflictingInputs(details={"fields": ["prompt", *dict.fromkeys(file.field for file in form.files)]})
+    if not services.settings.text_to_image_model:
+        raise PromptUnavailable(details={"field": "prompt"})
+    return fields.prompt
 
 
 def _require_meshes_possible(images: int, fields: GenerationFields) -> None:

@@ -89,6 +89,24 @@ class InvalidKeep(InvalidParameter):
     code = "INVALID_KEEP"
 
 
+class InvalidPrompt(InvalidParameter):
+    """prompt must be a text of 1 to 1000 characters without control characters."""
+
+    code = "INVALID_PROMPT"
+
+
+class InvalidImageSeed(InvalidParameter):
+    """image_seed must be a whole number from -1 to 4294967295, beside a prompt."""
+
+    code = "INVALID_IMAGE_SEED"
+
+
+class PromptUnavailable(InvalidParameter):
+    """Words alone make no mesh here: this service has no model that draws pictures. Send a picture."""
+
+    code = "PROMPT_UNAVAILABLE"
+
+
 class InvalidOutline(InvalidParameter):
     """outline must be one of auto, off."""
 
@@ -222,7 +240,7 @@ class TooManyImages(InvalidParameter):
 
 
 class ConflictingInputs(InvalidParameter):
-    """One object is made of exactly one of these: one image, or several views."""
+    """One object is made of exactly one of these: one image, several views, or a prompt."""
 
     code = "CONFLICTING_INPUTS"
 

@@ -108,7 +108,7 @@ class BatchRunner:
         Raises DeviceLost, and what isn't an Exception.
         """
         deadline = self._watchdog.deadline()
-        loaded = {task.run: self._load(task, deadline) for task in tasks if task.candidate == 0}
+        loaded = {task.run: self._load(processor, task, deadline) for task in tasks if task.candidate == 0}
         images = {task: image for task in tasks if (image := loaded[task.run]) is not None}
         with self._looking_ahead(processor, tasks):
             self._run_all(processor, images, capacity, hand_over, deadline)
@@ -139,8 +139,8 @@ class BatchRunner:
             if error is not None:
                 self._fail(task, error)
 
-    def _load(self, task: Task, deadline: float) -> Any | None:
-        """Take a task's image as it was prepared, or read it; where there is none, end the run and return None."""
+    def _load(self, processor: ShapeProcessor, task: Task, deadline: float) -> Any | None:
+        """Take a task's image as it was prepared, or read or draw it; where none is, end the run and return None."""
         run = task.run
         with log_context(run.job.id):
             if self._look_ahead.has(run.job):
@@ -151,12 +151,31 @@ class BatchRunner:
             try:
                 return self._recorder.retry(run, lambda: read_stored(self._images, run.job, task.request))
             except ArtifactNotFound:
+                if task.request.prompt is not None:
+                    return self._draw(processor, task, deadline)
                 self._recorder.fail(run, ImageLost(), known_metadata(run.job, task.request))
             except InvalidImage as error:
                 self._recorder.fail(run, error, known_metadata(run.job, task.request))
             except ArtifactStoreUnavailable:
                 _log.exception("the image of job %s cannot be read", run.job.id)
                 self._recorder.hand_back(run)
+        return None
+
+    def _draw(self, processor: ShapeProcessor, task: Task, deadline: float) -> bytes | None:
+        """Draw a task's image and keep it, so that a run that comes again finds it; where it can't be, end the run."""
+        run, request = task.run, task.request
+        try:
+            with self._watchdog.bounded(deadline):
+                drawn = processor.draw_image(request.prompt or "", request.image_seed or 0)
+            self._recorder.retry(run, lambda: self._images.put(run.job.image_name, drawn))
+        except ArtifactStoreUnavailable:
+            _log.exception("the image of job %s cannot be kept", run.job.id)
+            self._recorder.hand_back(run)
+        except Exception as error:  # noqa: BLE001 - the job's edge: recorded as its failure
+            self._require_device(processor, [task], error)
+            self._fail(task, error)
+        else:
+            return drawn
         return None
 
     def _attempt(

@@ -123,6 +123,9 @@ class ShapeProcessor(Protocol):
         Called on any thread, also during a device call. An image's own error is what takes its place, too.
         """
 
+    def draw_image(self, prompt: str, seed: int) -> bytes:
+        """Return a picture of a prompt, PNG, the same for the same seed; uses the device. Raises PromptUnavailable."""
+
     def generate_shape_batch(
         self,
         images: Sequence[Any],

@@ -15,6 +15,7 @@ from typing import Any
 
 import trimesh
 
+from backend.errors import PromptUnavailable
 from backend.hunyuan3d.options import ImageOptions
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, StageSeconds
 
@@ -113,6 +114,10 @@ class SleepingModel:
 
     def batch_capacity(self, octree_resolution: int) -> int:  # noqa: ARG002
         return 4
+
+    def draw_image(self, prompt: str, seed: int) -> bytes:
+        """Raise PromptUnavailable: it draws nothing."""
+        raise PromptUnavailable(details={"prompt": prompt, "seed": seed})
 
     def prepare_images(
         self,

@@ -125,6 +125,8 @@ class FakeProcessor:
     prepared: list[bytes] = field(default_factory=list)
     used_prepared: list[bytes] = field(default_factory=list)
     failed_checks: list[AssertionError] = field(default_factory=list)
+    drawn: list[tuple[str, int]] = field(default_factory=list)
+    undrawable: dict[str, Exception] = field(default_factory=dict)
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
     def device_state(self) -> FakeDevice:
@@ -143,6 +145,12 @@ class FakeProcessor:
         self.before_preparing(given)
         self.prepared += given
         return [FakePrepared(image) for image in given]
+
+    def draw_image(self, prompt: str, seed: int) -> bytes:
+        self.drawn.append((prompt, seed))
+        if prompt in self.undrawable:
+            raise self.undrawable[prompt]
+        return f"{prompt} by {seed}".encode()
 
     def generate_shape_batch(
         self,

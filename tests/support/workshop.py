@@ -13,14 +13,15 @@ from typing import Any, BinaryIO
 
 from backend.batch_processor import BatchProcessor
 from backend.config import Settings
+from backend.hunyuan3d.octree_resolutions import Resolutions
 from backend.jobs.models import Job, NewJob
 from backend.jobs.notifier import LocalNotifier
 from backend.jobs.store import JobStore
 from backend.jobs.worker_registry import WorkerRegistry
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
-from backend.storage.files import LocalFiles
-from backend.validation import GenerationFields, resolve
+from backend.storage.files import LocalFiles, new_name
+from backend.validation import GenerateFields, GenerationFields, new_job, resolve
 from tests.support.fake_gpu import FakeProcessor
 from tests.support.store_backends import ManualClock
 
@@ -104,6 +105,12 @@ class Workshop:
         self.images.put(name, image)
         new = NewJob(request.to_json(), request.batch_key(MODEL), name)
         return self.store.submit(agent_id, [new], queue_limit=100, agent_limit=100).job_ids[0]
+
+    def submit_prompt(self, prompt: str, **fields: Any) -> str:
+        """Submit a job whose picture is to be drawn; return its id."""
+        given = GenerateFields(**{"preview": False, "prompt": prompt, **fields})
+        new = new_job(given, new_name("png"), MODEL, lambda _: 7, Resolutions())
+        return self.store.submit("ann", [new], queue_limit=100, agent_limit=100).job_ids[0]
 
     def job(self, job_id: str) -> Job:
         return self.store.get(job_id, "ann")

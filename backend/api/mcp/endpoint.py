@@ -20,7 +20,7 @@ from backend.api.following import links
 from backend.api.mcp import protocol
 from backend.api.mcp.calls import ToolCaller, Waits
 from backend.api.mcp.results import error_result, job_result
-from backend.api.mcp.tools import INSTRUCTIONS, Tool, all_tools, tools_for
+from backend.api.mcp.tools import INSTRUCTIONS, Inputs, Tool, all_tools, tools_for
 from backend.api.mcp.waiting import ResultStream
 from backend.api.streaming import stream_response
 from backend.api.submissions import Submitter
@@ -47,7 +47,8 @@ class McpServer:
 
     def tools(self) -> list[Tool]:
         """Return the tools that the agent at hand may use."""
-        return tools_for(g.agent.operations, takes_urls=self.services.settings.image_urls != "off")
+        settings = self.services.settings
+        return tools_for(g.agent.operations, Inputs(settings.image_urls != "off", bool(settings.text_to_image_model)))
 
 
 def mcp_blueprint(services: AgentServices, submitter: Submitter, hub: EventHub) -> Blueprint:
@@ -154,7 +155,7 @@ def _waited(
         finish,
         server.finishers,
         time.monotonic() + waits.seconds,
-        all_tools(takes_urls=False)[str(message.params["name"])].operation,
+        all_tools()[str(message.params["name"])].operation,
     )
     return stream_response(stream, b": waiting\n\n", "text/event-stream")
 

@@ -81,6 +81,8 @@ def _write(body: Any, boundary: str, disposition: str, content: bytes) -> None:
 
 def _pictures(arguments: Mapping[str, Any], field: str) -> list[str]:
     given = arguments.get(field)
+    if not given and arguments.get("prompt"):
+        return []
     pictures: list[str] = given if isinstance(given, list) else [given] if given else []
     if not pictures:
         raise MissingImage(

@@ -44,7 +44,8 @@ _WAIT_SCHEMA = {
     "description": "How long to wait for the end; 0 answers at once. The job goes on either way.",
 }
 _ID_SCHEMA = {"type": "string", "pattern": ID_PATTERN, "description": "The job_id of an earlier result, or a batch_id."}
-_LEFT_OUT = ("async",)
+_WORDS = ("prompt", "image_seed")
+_LEFT_OUT = ("async", *_WORDS)
 _OUTPUT = {
     "type": "object",
     "properties": {"job_id": {"type": "string"}, "batch_id": {"type": "string"}, "status": {"type": "string"}},
@@ -86,20 +87,29 @@ class Tool:
         }
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a mesh may be made of here beside a picture's bytes: its address, words."""
+
+    urls: bool = False
+    prompts: bool = False
+
+
 @cache
-def all_tools(takes_urls: bool) -> Mapping[str, Tool]:
-    """Return every tool by name; takes_urls : whether pictures may be given as addresses."""
-    picture = {"type": "string", "description": _PICTURE.format(url=_URL if takes_urls else "")}
+def all_tools(inputs: Inputs = Inputs()) -> Mapping[str, Tool]:
+    """Return every tool by name."""
+    picture = {"type": "string", "description": _PICTURE.format(url=_URL if inputs.urls else "")}
     pictures = {"type": "array", "items": picture, "minItems": MIN_BATCH_IMAGES, "maxItems": MAX_BATCH_IMAGES}
-    return {tool.name: tool for tool in (*_making(picture, pictures), *_following(), *_ending())}
+    return {tool.name: tool for tool in (*_making(picture, pictures, inputs.prompts), *_following(), *_ending())}
 
 
-def tools_for(operations: Collection[str], takes_urls: bool) -> list[Tool]:
+def tools_for(operations: Collection[str], inputs: Inputs) -> list[Tool]:
     """Return the tools that an agent with these operations may use."""
-    return [tool for tool in all_tools(takes_urls).values() if tool.operation in operations]
+    return [tool for tool in all_tools(inputs).values() if tool.operation in operations]
 
 
-def _making(picture: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[Tool, ...]:
+def _making(picture: Mapping[str, Any], pictures: Mapping[str, Any], takes_prompts: bool) -> tuple[Tool, ...]:
+    words = _of(GenerateFields, _WORDS) if takes_prompts else {}
     return (
         Tool(
             "generate_3d",
@@ -111,8 +121,8 @@ def _making(picture: Mapping[str, Any], pictures: Mapping[str, Any]) -> tuple[To
             "picture best, which takes longer and counts as four jobs. Takes seconds to minutes. Answers with a "
             "preview image, a link to the mesh and its numbers; when `status` is not yet `completed`, call "
             "wait_for_job.",
-            {IMAGE: picture, **_fields(GenerateFields), WAIT: _WAIT_SCHEMA},
-            (IMAGE,),
+            {IMAGE: picture, **_fields(GenerateFields), **words, WAIT: _WAIT_SCHEMA},
+            () if words else (IMAGE,),
         ),
         Tool(
             "generate_batch",
@@ -196,5 +206,14 @@ def _ending() -> tuple[Tool, ...]:
 
 
 def _fields(model: type[BaseModel]) -> dict[str, Any]:
-    properties = model.model_json_schema(by_alias=True)["properties"]
-    return {name: schema for name, schema in properties.items() if name not in _LEFT_OUT}
+    return _of(model, [name for name in _properties(model) if name not in _LEFT_OUT])
+
+
+def _of(model: type[BaseModel], names: Collection[str]) -> dict[str, Any]:
+    properties = _properties(model)
+    return {name: properties[name] for name in names}
+
+
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema(by_alias=True)["properties"]
+    return properties
