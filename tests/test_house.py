@@ -22,6 +22,7 @@ BEHAVIOURS = {
     "app": "the API in any Flask app",
     "batches": "batches through the whole app, and lists",
     "compose": "compose.yaml",
+    "mesh_candidates": "several seeds for a picture, and the best kept",
     "side_by_side": "two versions on one database",
     "dashboards": "deploy/grafana and deploy/prometheus",
     "demo_checkpoint": "the checkpoint that comes with the product",
