@@ -229,6 +229,6 @@ def calm_down(day: Day) -> None:
     assert not day.names_left
     assert [day.count(table) for table in (jobs, idempotency_keys)] == [0, 0]
     # Those of the last step and of the one before stay: that their time is over is the clock's word alone.
-    assert day.count(nonces) == 2 * len(AGENTS) * 10
+    assert day.count(nonces) == 2 * len(AGENTS) * POLLS
     assert list(day.folder.glob("*/*")) == []
     assert day.janitor.sweep() == Swept()
