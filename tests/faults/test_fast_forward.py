@@ -25,6 +25,7 @@ from backend.storage.artifacts import ArtifactStore
 from backend.storage.database import Database
 from backend.storage.files import LocalFiles, new_name
 from tests.support.faults.report import report
+from tests.support.faults.web_harness import sized
 from tests.support.store_backends import BACKENDS, START, ManualClock, empty_database, mesh_file, open_database
 
 STEP = timedelta(minutes=10)
@@ -36,6 +37,7 @@ NAME_TTL = timedelta(days=7)
 DAY = timedelta(hours=24)
 AGENTS = ("ann", "bob")
 BATCH = 10
+POLLS = sized(4, 10)
 HOURS = 30
 WORKER_AWAY = range(5, 8)
 
@@ -179,7 +181,7 @@ def test_a_long_day_leaves_nothing_behind(day: Day, clock: ManualClock) -> None:
     for step in range(HOURS * steps_an_hour):
         for agent in AGENTS:
             day.submit(agent)
-            day.poll(agent, 10)
+            day.poll(agent, POLLS)
             submitted += BATCH
         day.dead.clear()
         if step // steps_an_hour not in WORKER_AWAY:
@@ -187,7 +189,7 @@ def test_a_long_day_leaves_nothing_behind(day: Day, clock: ManualClock) -> None:
         day.sweep()
         day.check()
         # Those of this step, and those of the one before, which end in this very moment.
-        assert day.count(nonces) <= 2 * len(AGENTS) * 10
+        assert day.count(nonces) <= 2 * len(AGENTS) * POLLS
         most_rows = max(most_rows, day.count(jobs))
         if step == 24 * steps_an_hour:
             disk_after_a_day = day.disk()
@@ -227,6 +229,6 @@ def calm_down(day: Day) -> None:
     assert not day.names_left
     assert [day.count(table) for table in (jobs, idempotency_keys)] == [0, 0]
     # Those of the last step and of the one before stay: that their time is over is the clock's word alone.
-    assert day.count(nonces) == 2 * len(AGENTS) * 10
+    assert day.count(nonces) == 2 * len(AGENTS) * POLLS
     assert list(day.folder.glob("*/*")) == []
     assert day.janitor.sweep() == Swept()

@@ -70,6 +70,7 @@ function makeReadable() {
   for (const button of part("page").querySelectorAll("button")) {
     if (!button.textContent.trim() && !button.ariaLabel) button.ariaLabel = "Copy";
   }
+  for (const answers of part("page").querySelectorAll("table[role=region]")) answers.ariaLabel = answers.id.replaceAll("_", " ");
   for (const title of part("page").querySelectorAll("h3.opblock-tag")) title.ariaLevel = "2";
   for (const title of part("page").querySelectorAll("h4, h5")) title.ariaLevel = "3";
   for (const text of part("page").querySelectorAll("pre, .highlight-code, .renderedMarkdown table")) text.tabIndex = 0;
