@@ -23,6 +23,7 @@ BEHAVIOURS = {
     "batches": "batches through the whole app, and lists",
     "compose": "compose.yaml",
     "mesh_candidates": "several seeds for a picture, and the best kept",
+    "prompts": "words in place of a picture, from the form to the mesh",
     "side_by_side": "two versions on one database",
     "dashboards": "deploy/grafana and deploy/prometheus",
     "demo_checkpoint": "the checkpoint that comes with the product",
