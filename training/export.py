@@ -31,7 +31,9 @@ PARTS = ("vae", "conditioner", "denoiser")
 def save_part(folder: Path, part: str, module: nn.Module, scale_factor: float = 1.0) -> None:
     """Write one network's weights in half precision, so that a kill leaves either the old file or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: tensor.detach().to("cpu", torch.float16).contiguous() for key, tensor in module.state_dict().items()}
+    tensors = {
+        key: tensor.detach().to("cpu", torch.float16).contiguous() for key, tensor in module.state_dict().items()
+    }
     partial = folder / f".{part}.partial"
     save_file(tensors, partial, metadata={"facts": json.dumps({"scale_factor": scale_factor})})
     partial.replace(folder / f"{part}.safetensors")

@@ -52,9 +52,9 @@ class Optimiser:
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], settings: Optimisation) -> None:
         self.settings = settings
-        self.groups: list[list[nn.Parameter]] = []
-        self.rest: list[nn.Parameter] = []
-        shapes: dict[torch.Size, list[nn.Parameter]] = {}
+        self.groups: list[list[Tensor]] = []
+        self.rest: list[Tensor] = []
+        shapes: dict[torch.Size, list[Tensor]] = {}
         for name, parameter in named:
             if is_inner(name, parameter):
                 shapes.setdefault(parameter.shape, []).append(parameter)
@@ -103,11 +103,11 @@ class Optimiser:
         roots = torch._foreach_sqrt(self.second)
         torch._foreach_mul_(roots, corrections[1].rsqrt())
         torch._foreach_add_(roots, _EPS)
-        updates = torch._foreach_div(self.first, roots)
+        updates = list(torch._foreach_div(self.first, roots))
         torch._foreach_mul_(updates, -self.adam_rate / corrections[0])
         torch._foreach_add_(self.rest, updates)
 
-    def _muon(self, group: list[nn.Parameter], momentum: Tensor, gradient: Tensor) -> None:
+    def _muon(self, group: list[Tensor], momentum: Tensor, gradient: Tensor) -> None:
         momentum.lerp_(gradient, 1 - _MOMENTUM)
         update = orthogonalised(gradient.lerp(momentum, _MOMENTUM)).float()
         rows, columns = update.shape[-2:]

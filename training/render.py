@@ -188,7 +188,8 @@ def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.
             halfway /= np.linalg.norm(halfway)
             colour = colour + style.gloss * (np.maximum(normals @ halfway, 0) ** 24)[:, None]
     if style.sky or style.rim:
-        colour = colour * (1 + style.sky * normals[:, 1:2]) * (1 - style.rim * (1 - np.abs(normals[:, 2:])) ** 2)
+        lit = (1 + style.sky * normals[:, 1]) * (1 - style.rim * (1 - np.abs(normals[:, 2])) ** 2)
+        colour = colour * lit[:, None].astype(np.float32)
     colour = colour * (1 + style.gradient * view.points[:, 1:2])
     colour = np.clip(colour, 0, 1) ** np.float32(style.gamma)
     if style.noise:

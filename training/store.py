@@ -15,7 +15,7 @@ NAMES = ("picture", "surface", "near", "uniform")
 
 
 class Store:
-    """Arrays of up to `capacity` shapes on a device, filled shard by shard; names and shapes as training.dataset.Sample.
+    """Arrays of up to `capacity` shapes on a device, filled shard by shard; named and shaped as in dataset.Sample.
 
     count : () float tensor on the device, how many shapes there are, so that a recorded step sees it grow.
     """

@@ -92,7 +92,7 @@ def wait_for(store: Store, held_out: Store, first_shapes: int, drawing: Drawing)
 def train_vae(
     store: Store, held_out: Store, recipe: DemoRecipe, work: Path, weights: Path, seconds: float
 ) -> tuple[ShapeVAE, float]:
-    """Train the ShapeVAE, or take the one that is done; return it and what its latents are multiplied by (0: unknown)."""
+    """Train the ShapeVAE, or take the one that is done; return it and its latents' scale factor, 0 if not known yet."""
     kept = work / "vae.done"
     if kept.exists():
         vae = ShapeVAE(vae_config(), with_encoder=True).to(store.device)
@@ -134,9 +134,11 @@ def train_denoiser(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="folder of data and states")
+    parser.add_argument("--work", type=Path, required=True, help="folder of data and states, outside the checkout")
     parser.add_argument("--weights", type=Path, help="folder of the trained weights; WORK/weights unless given")
-    parser.add_argument("--checkpoint", type=Path, help="folder of a checkpoint to write, e.g. backend/checkpoints/demo")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of a checkpoint to write, e.g. backend/checkpoints/demo"
+    )
     parser.add_argument("--minutes", type=float, default=120.0, help="of the whole run; they set the rates' decay")
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), help="that draw shapes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -145,9 +147,7 @@ def main() -> None:
     weights = arguments.weights or arguments.work / "weights"
     recipe = smoke(DEMO) if arguments.smoke else DEMO
     seconds = 60 * arguments.minutes
-    train_demo(
-        recipe, arguments.work, weights, seconds=seconds, workers=arguments.workers, device=arguments.device
-    )
+    train_demo(recipe, arguments.work, weights, seconds=seconds, workers=arguments.workers, device=arguments.device)
     if arguments.checkpoint:
         export_checkpoint(weights, arguments.checkpoint)
 

@@ -85,18 +85,23 @@ class DenoiserTask:
         ends = (x + (1 - t[:, None, None]) * velocity)[: len(rows)]
         given = keep[: len(rows), :, 0]
         field, coarse = self.field_loss(torch.cat([ends, guess]), rows, mirrored, given)
-        total = flow + recipe.auxiliary_weight * (auxiliary + recipe.field_weight * coarse) + recipe.field_weight * field
+        total = (
+            flow + recipe.auxiliary_weight * (auxiliary + recipe.field_weight * coarse) + recipe.field_weight * field
+        )
         figures = {"flow": flow, "auxiliary": auxiliary, "field": field, "field_head": coarse}
         return total, {name: value.detach() for name, value in figures.items()}
 
     def field_loss(self, latents: Tensor, rows: Tensor, mirrored: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the fields' errors of two guesses (2B, N, E) for shapes (B,); `given` (B, 1): which of the first count.
+        """Return the fields' errors of two guesses (2B, N, E) for shapes (B,); given : (B, 1), which first ones count.
 
         Points near the surface prevail, so that thin parts and hollows, small as they are, count.
         """
         recipe = self.recipe
         points = torch.cat(
-            [pick(self.store["near"], rows, recipe.near_queries), pick(self.store["uniform"], rows, recipe.uniform_queries)],
+            [
+                pick(self.store["near"], rows, recipe.near_queries),
+                pick(self.store["uniform"], rows, recipe.uniform_queries),
+            ],
             dim=1,
         )
         sign = 1 - 2 * mirrored.float()[:, None, None]

@@ -31,7 +31,9 @@ def cup(s: Scene) -> None:
     s.add(tapered(2 * high, foot, wide, 0.04), (0, 0, 0), main)
     drink = s.paint((0.35, 0.2, 0.1), (0.85, 0.6, 0.3), (0.95, 0.93, 0.88), (0.6, 0.15, 0.1), fancy=0)
     depth = s.between(0.15, 0.6) if s.chance(0.6) else 1.7
-    s.add(tapered(2 * high, max(foot - wall, 0.1), wide - wall, 0.02), (0, 2 * high - depth * high, 0), drink, mode="cut")
+    s.add(
+        tapered(2 * high, max(foot - wall, 0.1), wide - wall, 0.02), (0, 2 * high - depth * high, 0), drink, mode="cut"
+    )
     if s.chance(0.4):
         plate = main if s.chance(0.7) else s.paint(*BRIGHT, fancy=0.1)
         big = wide * s.between(1.25, 1.6)
@@ -95,7 +97,9 @@ def wheel(s: Scene) -> None:
     else:
         thick = s.between(0.16, 0.4)
         s.add(tapered(thick, ring + tube, ring + tube, 0.04), (0, 0, 0), rim, turn=ABOUT_X)
-        s.add(tapered(thick + 0.4, ring - tube * 0.6, ring - tube * 0.6, 0.02), (0, 0, 0), rim, turn=ABOUT_X, mode="cut")
+        s.add(
+            tapered(thick + 0.4, ring - tube * 0.6, ring - tube * 0.6, 0.02), (0, 0, 0), rim, turn=ABOUT_X, mode="cut"
+        )
     s.add(tapered(s.between(0.2, 0.4), 0.2, 0.2, 0.04), (0, 0, 0), spoke, turn=ABOUT_X)
     start = s.between(0, 360)
     for k in range(count):
@@ -187,7 +191,9 @@ def beast(s: Scene) -> None:
         for z in (-fat * 0.55, fat * 0.55):
             stride = step * (1 if z > 0 else -1) if s.chance(0.4) else 0.0
             s.bone(put(x, -0.08, z), put(x + stride, -fat - leg * 0.9, z), thick * 1.3, thick, other, 0.05)
-            s.bone(put(x + stride, -fat - leg, z), put(x + stride + 0.06, -fat - leg, z), thick * 0.95, thick * 0.9, other)
+            s.bone(
+                put(x + stride, -fat - leg, z), put(x + stride + 0.06, -fat - leg, z), thick * 0.95, thick * 0.9, other
+            )
     neck = s.between(0.1, 0.7)
     hx, hy, r = long + fat * 0.5 + s.between(0.1, 0.3), fat * 0.6 + neck, s.between(0.17, 0.28)
     s.bone(put(long, 0.08, 0), put(hx, hy, 0), fat * 0.7, r * 0.75, fur, 0.06)
@@ -224,7 +230,11 @@ def figure(s: Scene) -> None:
     kind = int(s.rng.integers(4))
     if kind == 0:
         low = s.between(-0.85, -0.45)
-        s.add(tapered(hip - low + 0.25, wide * s.between(1.5, 2.1), wide * 0.9, 0.03), (0, (hip + low) / 2 + 0.1, 0), shirt)
+        s.add(
+            tapered(hip - low + 0.25, wide * s.between(1.5, 2.1), wide * 0.9, 0.03),
+            (0, (hip + low) / 2 + 0.1, 0),
+            shirt,
+        )
     foot = s.between(0.12, 0.22)
     s.bones((wide * 0.5, hip, 0), (foot, -0.88, 0), 0.12, 0.1, legs if kind != 0 else skin)
     s.bones((foot, -0.9, 0), (foot + 0.02, -0.92, 0.13), 0.1, 0.09, shoes)
@@ -248,7 +258,9 @@ def _hair(s: Scene, r: float, top: float, hair: int) -> None:
     if kind < 4:
         s.add(ellipsoid(r * 1.12, r * 1.1, r * 1.1), (0, top + r * 0.2, -r * 0.22), hair)
     if kind == 1:
-        s.bones((r * 0.85, top, -r * 0.2), (r * 1.0, top - r * s.between(0.9, 1.8), -r * 0.15), r * 0.35, r * 0.25, hair)
+        s.bones(
+            (r * 0.85, top, -r * 0.2), (r * 1.0, top - r * s.between(0.9, 1.8), -r * 0.15), r * 0.35, r * 0.25, hair
+        )
         s.add(box(r, r * 0.9, r * 0.3, 0.1), (0, top - r * 0.5, -r * 0.75), hair)
     elif kind == 2:
         s.bone((0, top + r * 0.4, -r), (0, top - r * s.between(0.2, 1.2), -r * 1.5), r * 0.35, r * 0.2, hair)
@@ -279,7 +291,13 @@ def jet(s: Scene) -> None:
         s.add(box((root + tip) / 2, 0.05, span / 2, 0.03), (0.12 - sweep / 2, y, side * span / 2), wing, turn=turn)
         s.add(box(0.1, 0.05, 0.18, 0.03), (-0.85, 0.06, side * 0.2), wing)
         if s.chance(0.5):
-            s.bone((0.2 - sweep * 0.45, y - 0.12, side * span * 0.45), (-0.05 - sweep * 0.45, y - 0.12, side * span * 0.45), 0.09, 0.07, wing)
+            s.bone(
+                (0.2 - sweep * 0.45, y - 0.12, side * span * 0.45),
+                (-0.05 - sweep * 0.45, y - 0.12, side * span * 0.45),
+                0.09,
+                0.07,
+                wing,
+            )
     s.add(box(0.13, 0.2, 0.05, 0.03), (-0.85, r + 0.15, 0), wing, turn=rotation_about(2, 18))
     if s.chance(0.3):
         s.add(box(0.05, s.between(0.25, 0.35), 0.06, 0.02), (0.98, 0, 0), s.paint(DARK, *METAL, fancy=0))
