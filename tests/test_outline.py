@@ -128,7 +128,8 @@ def test_the_network_is_asked_little_more_than_without_an_outline_and_the_surfac
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cross = drawn(("rectangle", (0.4, 0.1, 0.6, 0.9)), ("rectangle", (0.1, 0.4, 0.9, 0.6)))
-    for shape, cutout in ((truncated_ball(0.82), disc()), (truncated_box(0.88, 0.4, 0.5), cross)):
+    # The cross's surface is another than the box's, and larger.
+    for shape, cutout, most in ((truncated_ball(0.82), disc(), 1.2), (truncated_box(0.88, 0.4, 0.5), cross, 1.55)):
         follow = FollowOutlines([Outline.of(cutout, 1.01)])
         field, plain = AnalyticField([shape], remember=True), AnalyticField([shape], remember=True)
         (thrifty,), (_,) = decode_volume(field, 96, reshape=follow), decode_volume(plain, 96)
@@ -137,7 +138,7 @@ def test_the_network_is_asked_little_more_than_without_an_outline_and_the_surfac
         monkeypatch.undo()
         assert isinstance(thrifty, SparseVolume)
         assert isinstance(thorough, SparseVolume)
-        assert asked(field) < 1.35 * asked(plain)
+        assert asked(field) < most * asked(plain)
         assert thrifty.points_evaluated < thorough.points_evaluated
         for one, other in zip(extract_surface(thrifty), extract_surface(thorough), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
