@@ -70,12 +70,15 @@ outside: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.outside
 	$(BIN)/python -m benchmarks.mcp_conformance
 
-train-demo: $(VENV)/.dev
-	$(BIN)/python -m training.train_demo
-
 # What is drawn and learnt is kept outside the checkout: run again, it goes on where it stopped.
 CUTOUT_WORK ?= $(HOME)/.cache/orfeas/train-cutout
+DEMO_WORK ?= $(HOME)/.cache/orfeas/train-demo
 MINUTES ?= 120
+
+train-demo: $(VENV)/.dev
+	$(BIN)/python -m training.train_demo --work $(DEMO_WORK) --minutes $(MINUTES) --checkpoint backend/checkpoints/demo
+	$(BIN)/python -m training.make_data --out $(DEMO_WORK)/judged --count 400 --first-seed 1000000000 --occupancy
+	$(BIN)/python -m training.evaluate --checkpoint demo --held-out $(DEMO_WORK)/judged --out training
 
 train-cutout: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m training.cutout.train_cutout --work $(CUTOUT_WORK) --minutes $(MINUTES)

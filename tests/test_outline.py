@@ -16,6 +16,7 @@ from backend.hunyuan3d.mesh.ops import count_parts, is_watertight
 from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
+from backend.hunyuan3d.volume import outline
 from backend.hunyuan3d.volume.decode import decode_volume
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.outline import TRUNCATION, FollowOutlines
@@ -121,6 +122,30 @@ def test_an_image_gets_the_same_surface_alone_or_in_company_to_the_bit() -> None
         (alone,), _ = followed([shape], [cutout], 40)
         for one, other in zip(extract_surface(volume), extract_surface(alone), strict=True):
             assert torch.equal(one, other)
+
+
+def test_the_network_is_asked_little_more_than_without_an_outline_and_the_surface_is_that_of_asking_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cross = drawn(("rectangle", (0.4, 0.1, 0.6, 0.9)), ("rectangle", (0.1, 0.4, 0.9, 0.6)))
+    # The cross's surface is another than the box's, and larger.
+    for shape, cutout, most in ((truncated_ball(0.82), disc(), 1.2), (truncated_box(0.88, 0.4, 0.5), cross, 1.55)):
+        follow = FollowOutlines([Outline.of(cutout, 1.01)])
+        field, plain = AnalyticField([shape], remember=True), AnalyticField([shape], remember=True)
+        (thrifty,), (_,) = decode_volume(field, 96, reshape=follow), decode_volume(plain, 96)
+        monkeypatch.setattr(outline, "_NEAR", 1e9)
+        (thorough,) = decode_volume(AnalyticField([shape]), 96, reshape=follow)
+        monkeypatch.undo()
+        assert isinstance(thrifty, SparseVolume)
+        assert isinstance(thorough, SparseVolume)
+        assert asked(field) < most * asked(plain)
+        assert thrifty.points_evaluated < thorough.points_evaluated
+        for one, other in zip(extract_surface(thrifty), extract_surface(thorough), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def asked(field: AnalyticField) -> int:
+    return sum(len(points) for points, _ in field.calls)
 
 
 def test_a_body_that_is_not_finite_is_left_to_the_search() -> None:

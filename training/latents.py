@@ -1,73 +1,60 @@
-"""The latents of a data set, computed once with the trained ShapeVAE and kept beside it.
+"""The latents of the store's shapes, by the trained ShapeVAE: each shape as it is and mirrored in x.
 
-Knows the VAE's checkpoint and the data set's surfaces. Every shape is encoded twice: as it is and mirrored in x.
+Knows the VAE and the store's surfaces.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
-from training.dataset import ShapeDataset
-from training.export import fill, read_modules
-from training.recipe import VAERecipe, vae_config
-from training.train_vae import encode_surface, read
+from training.precision import halved
+from training.store import Store
+from training.train_vae import encode_surface
 
 
-@dataclass(frozen=True)
-class LatentTable:
-    """Scaled latents of n shapes, both ways round.
+class Latents:
+    """Scaled latents (2, n, N, E) float16 of the shapes that are there, [1] mirrored; grows with the store.
 
-    values : (2, n, N, E) float16, of unit standard deviation over all; [1] holds the mirrored shapes. scale_factor :
-    what the VAE's own latents were multiplied by.
+    scale_factor : what the VAE's own latents are multiplied by; 0 means such that those of the first shapes have a
+    standard deviation of one.
     """
 
-    values: npt.NDArray[np.float16]
-    scale_factor: float
+    def __init__(self, store: Store, vae: ShapeVAE, scale_factor: float = 0.0, batch: int = 256) -> None:
+        self.store, self.vae, self.batch = store, vae, batch
+        shape = (2, store.capacity, *vae.latent_shape)
+        self.values = torch.zeros(shape, dtype=torch.float16, device=store.device)
+        self.filled = 0
+        self.count = torch.zeros((), device=store.device, dtype=torch.float64)
+        self.scale_factor = scale_factor or self._measure()
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, E) of one image."""
-        return self.values.shape[2], self.values.shape[3]
+    def _measure(self) -> float:
+        return 1.0 / float(self.encode(0, min(self.store.filled, 4096), 1.0).std())
 
-    def read(self, rows: npt.NDArray[np.int64], mirrored: npt.NDArray[np.bool_]) -> Tensor:
-        """Return the latents (B, N, E) float32 of the given shapes."""
-        return torch.from_numpy(self.values[mirrored.astype(np.int64), rows]).float()
+    def grow(self) -> None:
+        """Encode the shapes that have come since."""
+        first, last = self.filled, self.store.filled
+        if first == last:
+            return
+        for start in range(first, last, self.batch):
+            stop = min(start + self.batch, last)
+            for mirrored, sign in enumerate((1.0, -1.0)):
+                latents = self.encode(start, stop, sign) * self.scale_factor
+                self.values[mirrored, start:stop] = latents.half()
+        self.filled = last
+        self.count.fill_(last)
 
+    def encode(self, start: int, stop: int, sign: float) -> Tensor:
+        """Return the mean latents (n, N, E) of a range of shapes, mirrored in x when sign is -1."""
+        out = []
+        with torch.no_grad(), halved(self.store.device):
+            for first in range(start, stop, self.batch):
+                surface = self.store["surface"][first : min(first + self.batch, stop)].float()
+                surface = surface * torch.tensor([sign, 1, 1, sign, 1, 1], device=surface.device)
+                out.append(encode_surface(self.vae, surface)[0].float())
+        return torch.cat(out)
 
-def latent_table(data: ShapeDataset, count: int, vae_folder: Path, device: str) -> LatentTable:
-    """Read the table kept in the VAE's folder, or encode the first `count` shapes and keep it there."""
-    path = vae_folder / f"latents-{count}.npz"
-    if path.exists():
-        with np.load(path) as kept:
-            return LatentTable(kept["values"], float(kept["scale_factor"]))
-    vae = ShapeVAE(vae_config(), with_encoder=True).to(device)
-    fill(vae, read_modules(vae_folder / "state.pt"), "vae.")
-    raw = np.concatenate([encode_all(vae, data, count, sign, device) for sign in (1.0, -1.0)]).reshape(
-        2, count, vae.config.num_latents, vae.config.embed_dim
-    )
-    scale = 1.0 / float(raw.std())
-    table = LatentTable((raw * scale).astype(np.float16), scale)
-    np.savez(path, values=table.values, scale_factor=table.scale_factor)
-    return table
-
-
-def encode_all(vae: ShapeVAE, data: ShapeDataset, count: int, sign: float, device: str) -> npt.NDArray[np.float32]:
-    """Return the mean latents (n, N, E) of the first `count` shapes, mirrored in x when sign is -1."""
-    out = []
-    for start in tqdm(range(0, count, 128), desc="latents"):
-        # As many points as in training; the stored order is random.
-        surface = read(data, "surface", torch.arange(start, min(start + 128, count)))[:, : VAERecipe().surface_points]
-        surface[..., 0] *= sign
-        surface[..., 3] *= sign
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
-            mean, _ = encode_surface(vae, surface.to(device))
-        out.append(mean.float().cpu().numpy())
-    return np.concatenate(out)
+    def draw(self, batch: int) -> Tensor:
+        """Return the rows (B,) of shapes drawn at random among those that have latents."""
+        return (torch.rand(batch, device=self.values.device, dtype=torch.float64) * self.count).long()

@@ -1,21 +1,27 @@
-"""The loop both networks are trained by: optimisers, learning rates, checkpoints that a run resumes from.
+"""The loop both networks are trained by: a budget of seconds, rates that fall with it, states that a run resumes from.
 
-Knows nothing of what is trained: a task gives the modules and a loss for each step.
+On CUDA the whole step (drawing, losses, gradients, optimiser) is recorded once and replayed, since launching its
+kernels one by one takes longer than they do. Knows nothing of what is trained.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from training.muon import Optimiser
 from training.recipe import Optimisation
+
+_AVERAGED_SHARE = 0.05
+_WARM_STEPS = 3
+_STEPS_AT_ONCE = 8
 
 
 class Task(Protocol):
@@ -23,8 +29,11 @@ class Task(Protocol):
 
     modules: nn.ModuleDict
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of one step, drawn from the step's own seed, and figures for the log."""
+    def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of one step, drawn by the device's own generator, and figures for the log."""
+
+    def refresh(self) -> None:
+        """Take in what has come since, between steps."""
 
     def evaluate(self) -> dict[str, float]:
         """Return figures on held-out data."""
@@ -32,92 +41,195 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """Where a run keeps its state and how often it reports. log_every, save_every, evaluate_every : steps."""
+    """Where a run keeps its state, how long it trains and how often it reports.
+
+    seconds : of training, what an earlier part of the same run has used included. report_every, save_every,
+    evaluate_every : seconds; the first report of a second is that of the first step. on_save : called after each save.
+    """
 
     folder: Path
-    log_every: int = 50
-    save_every: int = 500
-    evaluate_every: int = 1000
-    progress: bool = True
+    seconds: float
+    report_every: float = 10.0
+    save_every: float = 30.0
+    evaluate_every: float = 60.0
+    on_save: Callable[[], None] | None = None
 
 
-def build_optimisers(modules: nn.Module, settings: Optimisation) -> list[torch.optim.Optimizer]:
-    """Use Muon for matrices inside the networks; AdamW for norms, biases, tables and the first and last projections."""
-    hidden: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in modules.named_parameters():
-        edge = any(part in name for part in ("embed", "_proj.weight", "post_kl", "pre_kl", "final", "head", "pos_emb"))
-        inner = ("out_proj" in name or "c_proj" in name or ".attention." in name) and "input" not in name
-        matrix = parameter.dim() == 2 and (inner or not edge)
-        (hidden if matrix else rest).append(parameter)
-    muon = torch.optim.Muon(hidden, lr=settings.muon_lr, weight_decay=settings.weight_decay)
-    adam = torch.optim.AdamW(rest, lr=settings.adam_lr, betas=(0.9, 0.98), weight_decay=0.0)
-    return [muon, adam]
+class Average:
+    """The running average of the trained weights over the last twentieth of the steps, which is what leaves the run.
+
+    A share of the steps, since a fixed number of them, a thousand say, may be half of a short run: its average is then
+    far behind. T. Karras et al., https://arxiv.org/abs/2312.02696, section 3.1.
+    """
+
+    def __init__(self, modules: nn.Module) -> None:
+        self.own = list(modules.parameters())
+        self.mean = [p.detach().clone() for p in self.own]
+        self.weight = torch.ones((), device=self.own[0].device)
+
+    def set_weight(self, step: int) -> None:
+        """Say how much of the average the weights after that step, from 0 on, are."""
+        self.weight.fill_(min(1.0, 1 / (_AVERAGED_SHARE * (step + 1))))
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Take one step's share of the weights."""
+        away = list(torch._foreach_sub([p.detach() for p in self.own], self.mean))
+        torch._foreach_mul_(away, self.weight)
+        torch._foreach_add_(self.mean, away)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the weights and their average; twice is as before."""
+        kept = [p.detach().clone() for p in self.own]
+        torch._foreach_copy_([p.detach() for p in self.own], self.mean)
+        torch._foreach_copy_(self.mean, kept)
 
 
-def rate_factor(step: int, settings: Optimisation) -> float:
-    """Warm up linearly, then decay linearly to zero at the last step."""
-    warm = min(1.0, (step + 1) / settings.warmup)
-    return warm * max(0.0, 1.0 - step / settings.steps)
+class Step:
+    """One training step, as plain calls or, on CUDA, as a recording."""
+
+    def __init__(self, task: Task, optimiser: Optimiser, average: Average) -> None:
+        self.task, self.optimiser, self.average = task, optimiser, average
+        self.figures: dict[str, Tensor] = {}
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.taken = 0
+
+    def __call__(self) -> None:
+        cuda = next(self.task.modules.parameters()).device.type == "cuda"
+        if self.graph is not None:
+            self.graph.replay()
+        elif cuda and self.taken == _WARM_STEPS:
+            self.record()
+        elif cuda and self.taken < _WARM_STEPS:
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                self.plain()
+            torch.cuda.current_stream().wait_stream(side)
+        else:
+            self.plain()
+        self.taken += 1
+
+    def plain(self) -> None:
+        """Draw, differentiate, step."""
+        self.task.modules.zero_grad(set_to_none=True)
+        loss, self.figures = self.task.loss()
+        torch.autograd.backward(loss)
+        self.optimiser.step()
+        self.average.follow()
+
+    def record(self) -> None:
+        """Record a step and replay it from now on; where that fails, go on with plain calls."""
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            self.task.modules.zero_grad(set_to_none=True)
+            with torch.cuda.graph(graph):
+                self.plain()
+            torch.cuda.synchronize()
+        except RuntimeError as error:
+            print(f"the step is not recorded: {str(error)[:300]}", flush=True)
+            self.task.modules.zero_grad(set_to_none=True)
+            torch.cuda.synchronize()
+            return
+        self.graph = graph
+        graph.replay()
 
 
-def save_state(path: Path, step: int, modules: nn.ModuleDict, optimisers: list[torch.optim.Optimizer]) -> None:
+def rate_factor(share: float, step: int, settings: Optimisation) -> float:
+    """Warm up linearly over the first steps; decay linearly to zero where the share of the budget is 1."""
+    return min(1.0, (step + 1) / settings.warmup) * max(0.0, 1.0 - share)
+
+
+def save_state(path: Path, step: int, used: float, task: Task, optimiser: Optimiser, average: Average) -> None:
     """Write a state so that a kill leaves either the old file or the new one."""
     partial = path.with_suffix(".partial")
-    state = {"step": step, "modules": modules.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
+    state = {
+        "step": step,
+        "seconds": used,
+        "modules": task.modules.state_dict(),
+        "average": average.mean,
+        "optimiser": optimiser.state_dict(),
+    }
     torch.save(state, partial)
     partial.replace(path)
 
 
 def train(task: Task, settings: Optimisation, options: LoopOptions) -> None:
-    """Train to the last step, from the saved state when there is one.
-
-    A step whose gradient is not finite changes nothing.
-    """
+    """Train until the seconds are used, from the saved state when there is one; leave the average in the modules."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    optimisers = build_optimisers(task.modules, settings)
-    first = resume(task.modules, optimisers, options.folder / "state.pt")
-    steps = range(first, settings.steps)
+    path = options.folder / "state.pt"
+    average, optimiser = Average(task.modules), Optimiser(task.modules.named_parameters(), settings)
+    step, before = resume(task, optimiser, average, path)
+    take = Step(task, optimiser, average)
     started = time.monotonic()
-    for step in tqdm(
-        steps, initial=first, total=settings.steps, disable=not options.progress, desc=options.folder.name
-    ):
-        set_rates(optimisers, (settings.muon_lr, settings.adam_lr), rate_factor(step, settings))
-        loss, figures = task.loss(step)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(task.modules.parameters(), settings.clip)
-        if torch.isfinite(norm):
-            for optimiser in optimisers:
-                optimiser.step()
-        task.modules.zero_grad(set_to_none=True)
-        if step % options.log_every == 0:
-            log(options.folder, {"step": step, "seconds": time.monotonic() - started, "norm": float(norm), **figures})
-        done = step + 1
-        if done % options.save_every == 0 or done == settings.steps:
-            save_state(options.folder / "state.pt", done, task.modules, optimisers)
-        if done % options.evaluate_every == 0 or done == settings.steps:
-            log(options.folder, {"step": done, "seconds": time.monotonic() - started, **task.evaluate()})
+    reported, saved, evaluated, counted = started - options.report_every, started, started, step
+    used = before
+    while used < options.seconds:
+        optimiser.set_rates(rate_factor(used / options.seconds, step, settings))
+        average.set_weight(step)
+        take()
+        step += 1
+        on_card = optimiser.norm.is_cuda
+        if on_card and step % _STEPS_AT_ONCE:
+            continue
+        if on_card:
+            torch.cuda.synchronize()
+        task.refresh()
+        now = time.monotonic()
+        used = before + now - started
+        if now - reported >= options.report_every:
+            figures = {name: float(value) for name, value in take.figures.items()}
+            rate = (step - counted) * settings.batch / max(now - reported, 1e-3)
+            log(
+                options.folder,
+                {"step": step, "seconds": used, "a_second": rate, "norm": float(optimiser.norm), **figures},
+            )
+            reported, counted = now, step
+        if now - saved >= options.save_every:
+            save_state(path, step, used, task, optimiser, average)
+            if options.on_save is not None:
+                average.swap()
+                options.on_save()
+                average.swap()
+            saved = now
+        if now - evaluated >= options.evaluate_every and used < options.seconds:
+            log(options.folder, {"step": step, "seconds": used, **evaluation(task, average)})
+            evaluated = now
+    if step and before < options.seconds:
+        save_state(path, step, used, task, optimiser, average)
+        log(options.folder, {"step": step, "seconds": used, **evaluation(task, average)})
+    average.swap()
 
 
-def set_rates(optimisers: list[torch.optim.Optimizer], peaks: tuple[float, float], factor: float) -> None:
-    """Give each optimiser its peak rate times the schedule's factor."""
-    for optimiser, peak in zip(optimisers, peaks, strict=True):
-        for group in optimiser.param_groups:
-            group["lr"] = peak * factor
+def evaluation(task: Task, average: Average) -> dict[str, float]:
+    """Return the figures of the averaged weights."""
+    average.swap()
+    try:
+        return task.evaluate()
+    except Exception as error:  # noqa: BLE001 - figures by the way are not worth a run
+        print(f"no figures: {error!r}"[:500], flush=True)
+        return {}
+    finally:
+        average.swap()
 
 
-def resume(modules: nn.ModuleDict, optimisers: list[torch.optim.Optimizer], path: Path) -> int:
-    """Load the saved state if there is one and return the step to go on from."""
+def resume(task: Task, optimiser: Optimiser, average: Average, path: Path) -> tuple[int, float]:
+    """Load the saved state if there is one; return the step to go on from and the seconds that were used."""
     if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    modules.load_state_dict(state["modules"])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    return int(state["step"])
+        return 0, 0.0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    task.modules.load_state_dict(state["modules"])
+    optimiser.load_state_dict(state["optimiser"])
+    for mine, theirs in zip(average.mean, state["average"], strict=True):
+        mine.copy_(theirs)
+    return int(state["step"]), float(state["seconds"])
 
 
 def log(folder: Path, figures: dict[str, float]) -> None:
-    """Append one line of figures to the run's log."""
+    """Append one line of figures to the run's log and print it."""
+    line = json.dumps({k: round(v, 5) for k, v in figures.items()})
     with (folder / "log.jsonl").open("a") as file:
-        file.write(json.dumps({k: round(v, 6) for k, v in figures.items()}) + "\n")
+        file.write(line + "\n")
+    print(folder.name, line, flush=True)

@@ -17,13 +17,13 @@ from tqdm import tqdm
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def _single_thread() -> None:
+def single_thread() -> None:
     import cv2
 
     cv2.setNumThreads(1)
 
 
-def _shard(directory: Path, first_seed: int, count: int, occupancy: bool) -> int:
+def draw_shard(directory: Path, first_seed: int, count: int, occupancy: bool) -> int:
     from training.dataset import write_shard
 
     write_shard(directory, first_seed, count, occupancy)
@@ -45,9 +45,9 @@ def make_data(directory: Path, count: int, first_seed: int, workers: int, occupa
         os.environ.setdefault(name, "1")
     with (
         tqdm(total=count, unit="shape", smoothing=0.1) as bar,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_single_thread) as pool,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=single_thread) as pool,
     ):
-        for done in as_completed([pool.submit(_shard, directory, seed, size, occupancy) for seed, size in jobs]):
+        for done in as_completed([pool.submit(draw_shard, directory, seed, size, occupancy) for seed, size in jobs]):
             bar.update(done.result())
 
 

@@ -13,6 +13,7 @@ from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
 
 IMAGE_SIZE = 112
+PATCH = 14
 BORDER_RATIO = 0.15
 GRID = 8
 IMAGE_HALF_WIDTH = 0.9 / (1 - BORDER_RATIO)
@@ -20,7 +21,7 @@ TRUNCATION = 0.1
 
 
 def vae_config(scale_factor: float = 1.0) -> ShapeVAEConfig:
-    """Return the sizes: 64 tokens of 16 channels, one for each 14-pixel patch of the picture."""
+    """Return the sizes: 64 tokens of 16 channels, one for each 14-pixel square of the image."""
     return ShapeVAEConfig(
         num_latents=GRID * GRID,
         embed_dim=16,
@@ -48,18 +49,25 @@ def denoiser_config() -> DenoiserV21Config:
 
 
 def conditioner_config() -> ConditionerConfig:
-    dino = DinoConfig(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, image_size=IMAGE_SIZE, mlp_ratio=3)
+    """Return the sizes: as many patches as the ShapeVAE has tokens."""
+    dino = DinoConfig(
+        hidden_size=192,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        image_size=IMAGE_SIZE,
+        patch_size=PATCH,
+        mlp_ratio=3,
+    )
     return ConditionerConfig(dino=dino, image_size=IMAGE_SIZE)
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """One training run: Muon on hidden matrices, AdamW on the rest, warm-up, then linear decay to zero.
+    """One training run: Muon on hidden matrices, Adam on the rest, warm-up, then linear decay to zero.
 
-    steps : optimiser steps. batch : shapes a step. muon_lr, adam_lr : peak rates. warmup : steps.
+    batch : shapes a step. muon_lr, adam_lr : peak rates. warmup : steps.
     """
 
-    steps: int
     batch: int
     muon_lr: float
     adam_lr: float
@@ -72,9 +80,8 @@ class Optimisation:
 class VAERecipe:
     """How the ShapeVAE is trained. Loss: mse(tsdf) + bce_weight * BCE + kl_weight * KL, each a mean."""
 
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(3600, 32, 0.01, 2e-3))
-    shapes: int = 20_000
-    surface_points: int = 1024
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(128, 0.01, 2e-3))
+    surface_points: int = 2048
     near_queries: int = 768
     uniform_queries: int = 256
     bce_weight: float = 0.1
@@ -83,16 +90,22 @@ class VAERecipe:
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    """How the image encoder and the denoiser are trained together, on latents that are computed once."""
+    """How the image encoder and the denoiser are trained together, on latents that are computed once.
 
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(2600, 64, 0.01, 1e-3))
-    shapes: int = 30_000
+    field_weight : of the fields' errors beside those of the latents.
+    """
+
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(256, 0.012, 1e-3))
     noise_draws: int = 2
     drop_condition: float = 0.1
     uniform_t: float = 0.1
     zero_t: float = 0.1
     logit_mean: float = -0.6
     auxiliary_weight: float = 0.5
+    field_weight: float = 1.0
+    bce_weight: float = 0.1
+    near_queries: int = 128
+    uniform_queries: int = 64
 
 
 @dataclass(frozen=True)
@@ -105,12 +118,29 @@ class Defaults:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How the minutes of a run are shared out.
+
+    first_shapes : shapes that the ShapeVAE begins with; the rest are drawn beside the training. vae_share : of the
+    seconds that are left then. reserve : seconds kept for writing and measuring at the end. most_shapes : that are
+    drawn in all. held_out : shapes that tell how it goes. shard : shapes of one file.
+    """
+
+    first_shapes: int = 4000
+    vae_share: float = 0.2
+    reserve: float = 12.0
+    most_shapes: int = 150_000
+    held_out: int = 256
+    shard: int = 200
+
+
+@dataclass(frozen=True)
 class DemoRecipe:
-    """The whole run. held_out : shapes of the evaluation, whose seeds no training run uses."""
+    """The whole run."""
 
     vae: VAERecipe = field(default_factory=VAERecipe)
     denoiser: DenoiserRecipe = field(default_factory=DenoiserRecipe)
-    held_out: int = 1000
+    budget: Budget = field(default_factory=Budget)
 
 
 DEFAULTS = Defaults()

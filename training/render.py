@@ -5,14 +5,14 @@ Knows nothing of networks or storage. A picture's full width spans ±0.9/0.85 in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from training.shapes.field import DistanceField, interpolation, unit
-from training.shapes.generator import ProceduralShape
+from training.shapes.generator import ProceduralShape, is_held_out
 from training.shapes.scene import Paint
 from training.shapes.sdf import Array, evaluate_part
 
@@ -47,6 +47,9 @@ class Style:
     noise: float
     gamma: float
     gradient: float
+    sky: float = 0.0
+    rim: float = 0.0
+    tinted: bool = False
 
 
 def _columns(field: DistanceField, size: int) -> tuple[Array, NDArray[np.int64], NDArray[np.int64], Array]:
@@ -145,6 +148,24 @@ def draw_style(rng: np.random.Generator, flat_allowed: bool = True) -> Style:
     )
 
 
+def enriched(style: Style, rng: np.random.Generator) -> Style:
+    """Return the style, in half of the cases made more like emoji or renderings.
+
+    sky : light that comes from above wherever one looks; rim : darkening towards the silhouette; tinted : outlines in
+    a darker shade of what they enclose rather than in black.
+    """
+    kind = rng.random()
+    if kind < 0.5:
+        return style
+    sky, rim = float(rng.uniform(0.1, 0.45)), float(rng.uniform(0.15, 0.6))
+    if kind < 0.75:
+        return replace(style, sky=sky, rim=rim * 0.5, gloss=max(style.gloss, float(rng.uniform(0.0, 0.4))))
+    return replace(
+        style, flat=False, ambient=0.85, diffuse=float(rng.uniform(0.05, 0.25)), rim=rim, tinted=True,
+        outline=float(rng.uniform(0.8, 2.0)) if rng.random() < 0.6 else 0.0,
+    )  # fmt: skip
+
+
 def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.Generator) -> Pixels:
     """Render one RGBA picture (S,S,4) uint8: colour composited on white, alpha the silhouette."""
     size = view.alpha.shape[0]
@@ -166,6 +187,9 @@ def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.
             halfway = style.light + np.array([0, 0, 1], np.float32)
             halfway /= np.linalg.norm(halfway)
             colour = colour + style.gloss * (np.maximum(normals @ halfway, 0) ** 24)[:, None]
+    if style.sky or style.rim:
+        lit = (1 + style.sky * normals[:, 1]) * (1 - style.rim * (1 - np.abs(normals[:, 2])) ** 2)
+        colour = colour * lit[:, None].astype(np.float32)
     colour = colour * (1 + style.gradient * view.points[:, 1:2])
     colour = np.clip(colour, 0, 1) ** np.float32(style.gamma)
     if style.noise:
@@ -174,7 +198,8 @@ def shade(shape: ProceduralShape, view: FrontView, style: Style, rng: np.random.
     image[view.pixels] = colour
     image = image.reshape(size, size, 3)
     if style.outline:
-        image = image * (1 - _lines(view, style.outline))[..., None]
+        strength = 0.55 if style.tinted else 1.0
+        image = image * (1 - strength * _lines(view, style.outline))[..., None]
     alpha = view.alpha[..., None]
     rgb = image * alpha + (1 - alpha)
     return np.round(np.concatenate([rgb, alpha], 2) * 255).astype(np.uint8)
@@ -203,5 +228,6 @@ def render_images(shape: ProceduralShape, count: int = 2, size: int = SIZE) -> P
     out = []
     for number in range(count):
         rng = np.random.default_rng([shape.seed, 1000 + number])
-        out.append(shade(shape, view, draw_style(rng), rng))
+        style = draw_style(rng)
+        out.append(shade(shape, view, style if is_held_out(shape.seed) else enriched(style, rng), rng))
     return np.stack(out)

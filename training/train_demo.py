@@ -1,91 +1,155 @@
-"""Make the demo checkpoint from nothing: data, ShapeVAE, latents, denoiser, export, evaluation.
+"""Make the demo checkpoint from nothing: data, ShapeVAE, latents, image encoder and denoiser, export.
 
-`make train-demo` runs this. Every stage resumes where it was stopped. `--smoke` runs all of them at a size that only
-shows that they work. Knows the order of the stages; what they do is in their own modules.
+`make train-demo` runs this and then the evaluation. The minutes set the decay of the rates; a run that was stopped goes
+on where it was. Knows the order of the stages; what they do is in their own modules.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
-from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
-from training.dataset import ShapeDataset
-from training.evaluate import Choices, evaluate
-from training.export import export_checkpoint, fill, read_modules
-from training.held_out_images import held_out_images
-from training.latents import latent_table
+from training.drawing import Drawing
+from training.export import export_checkpoint, fill, read_part, save_part
+from training.latents import Latents
 from training.loop import LoopOptions, train
-from training.make_data import make_data
-from training.recipe import DEMO, DemoRecipe, vae_config
-from training.report import write_results
+from training.recipe import DEMO, Budget, DemoRecipe, vae_config
 from training.shapes.generator import HELD_OUT_FIRST_SEED
+from training.store import Store
 from training.train_denoiser import DenoiserTask
 from training.train_vae import VAETask
 
 
+def train_demo(recipe: DemoRecipe, work: Path, weights: Path, *, seconds: float, workers: int, device: str) -> None:
+    """Run every stage and leave the three networks' weights.
+
+    work : folder of data and states. weights : folder that receives them, from the first half minute on. seconds : of
+    the whole run. workers : processes that draw shapes.
+    """
+    started = time.monotonic()
+
+    def left() -> float:
+        return seconds - recipe.budget.reserve - (time.monotonic() - started)
+
+    budget = recipe.budget
+    store = Store(work / "train", budget.most_shapes, device)
+    held_out = Store(work / "held_out", budget.held_out, device)
+    drawing = Drawing(workers)
+    try:
+        drawing.ask(held_out.folder, HELD_OUT_FIRST_SEED, budget.held_out, budget.shard // 4)
+        drawing.ask(store.folder, 0, budget.most_shapes, budget.shard)
+        warm_up(device)
+        wait_for(store, held_out, budget.first_shapes, drawing)
+        vae = train_vae(store, held_out, recipe, work, weights, left() * budget.vae_share)
+        train_denoiser(store, held_out, vae, recipe, work, weights, left)
+    finally:
+        drawing.stop()
+    for failure in drawing.failures()[:5]:
+        print(f"a shard failed: {failure}", flush=True)
+    print(f"{store.filled} shapes, {time.monotonic() - started:.0f} s in all", flush=True)
+
+
 def smoke(recipe: DemoRecipe) -> DemoRecipe:
     """Return the same stages at a size that takes a quarter of a minute."""
-    vae = replace(recipe.vae, shapes=16, optimisation=replace(recipe.vae.optimisation, steps=2, batch=2))
-    denoiser = replace(recipe.denoiser, shapes=16, optimisation=replace(recipe.denoiser.optimisation, steps=2, batch=2))
-    return replace(recipe, held_out=4, vae=vae, denoiser=denoiser)
+    vae = replace(recipe.vae, optimisation=replace(recipe.vae.optimisation, batch=2, warmup=2))
+    denoiser = replace(recipe.denoiser, optimisation=replace(recipe.denoiser.optimisation, batch=2, warmup=2))
+    budget = Budget(first_shapes=16, reserve=1.0, most_shapes=32, held_out=8, shard=8)
+    return DemoRecipe(vae, denoiser, budget)
 
 
-def train_demo(
-    recipe: DemoRecipe, work: Path, checkpoint: Path, *, workers: int, device: str, compiled: bool = False
-) -> ShapeDataset:
-    """Run every stage up to the checkpoint and return the held-out shapes.
-
-    work : folder of data and runs. checkpoint : folder that receives config.yaml and weights. workers : processes that
-    draw shapes.
-    """
-    shapes = max(recipe.vae.shapes, recipe.denoiser.shapes)
-    make_data(work / "train", shapes, 0, workers, occupancy=False)
-    make_data(work / "heldout", recipe.held_out, HELD_OUT_FIRST_SEED, workers, occupancy=True)
-    data, held_out = ShapeDataset(work / "train"), ShapeDataset(work / "heldout")
-    vae_task = VAETask(data, held_out, recipe.vae, device, compiled)
-    train(vae_task, recipe.vae.optimisation, LoopOptions(work / "vae"))
-    latents = latent_table(data, recipe.denoiser.shapes, work / "vae", device)
-    vae = ShapeVAE(vae_config(latents.scale_factor))
-    fill(vae, read_modules(work / "vae" / "state.pt"), "vae.")
-    task = DenoiserTask(data, latents, held_out, vae.to(device), recipe.denoiser, device, compiled)
-    train(task, recipe.denoiser.optimisation, LoopOptions(work / "denoiser"))
-    states = work / "vae" / "state.pt", work / "denoiser" / "state.pt"
-    export_checkpoint(*states, latents.scale_factor, checkpoint)
-    return held_out
+def warm_up(device: str) -> None:
+    """Start the device while the first shapes are being drawn."""
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.ones(8, 8, device=device).sum().item()
 
 
-def report(checkpoint: Path, held_out: ShapeDataset, limit: int, fonts: Path, folder: Path, device: str) -> None:
-    """Measure the checkpoint on `limit` held-out shapes and the held-out pictures; write RESULTS.md and its picture."""
-    pipeline = Hunyuan3DShapePipeline.from_pretrained(checkpoint, device=device)
-    write_results(evaluate(pipeline, held_out, held_out_images(fonts), Choices(), limit=limit), folder)
+def wait_for(store: Store, held_out: Store, first_shapes: int, drawing: Drawing) -> None:
+    """Wait until there is enough to begin with."""
+    told = time.monotonic()
+    while not drawing.over:
+        held_out.take()
+        store.take()
+        if store.filled >= first_shapes and held_out.filled >= held_out.capacity:
+            break
+        if time.monotonic() - told > 5:
+            print(f"{store.filled} shapes are drawn", flush=True)
+            told = time.monotonic()
+        time.sleep(0.2)
+    held_out.take()
+    store.take()
+    if not store.filled or not held_out.filled:
+        raise RuntimeError(f"no shapes were drawn: {drawing.failures()[:3]}")
+
+
+def train_vae(
+    store: Store, held_out: Store, recipe: DemoRecipe, work: Path, weights: Path, seconds: float
+) -> tuple[ShapeVAE, float]:
+    """Train the ShapeVAE, or take the one that is done; return it and its latents' scale factor, 0 if not known yet."""
+    kept = work / "vae.done"
+    if kept.exists():
+        vae = ShapeVAE(vae_config(), with_encoder=True).to(store.device)
+        state, scale = read_part(weights, "vae")
+        fill(vae, state)
+        return vae, scale
+    task = VAETask(store, held_out, recipe.vae)
+    train(task, recipe.vae.optimisation, LoopOptions(work / "vae", seconds, evaluate_every=30))
+    return task.vae, 0.0
+
+
+def train_denoiser(
+    store: Store,
+    held_out: Store,
+    trained: tuple[ShapeVAE, float],
+    recipe: DemoRecipe,
+    work: Path,
+    weights: Path,
+    left: Callable[[], float],
+) -> None:
+    """Encode what is drawn, then train image encoder and denoiser with the seconds that are left."""
+    vae, scale = trained
+    latents = Latents(store, vae.eval(), scale_factor=scale)
+    save_part(weights, "vae", vae, latents.scale_factor)
+    (work / "vae.done").touch()
+    latents.grow()
+    print(f"{latents.filled} shapes have latents, scale factor {latents.scale_factor:.4f}", flush=True)
+    scaled = ShapeVAE(vae_config(latents.scale_factor), with_encoder=True).to(store.device)
+    scaled.load_state_dict(vae.state_dict())
+    task = DenoiserTask(store, latents, held_out, scaled, recipe.denoiser)
+
+    def save() -> None:
+        save_part(weights, "conditioner", task.conditioner)
+        save_part(weights, "denoiser", task.denoiser)
+
+    train(task, recipe.denoiser.optimisation, LoopOptions(work / "denoiser", max(left(), 0.0), on_save=save))
+    save()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("runs/demo"), help="folder of data and runs")
-    parser.add_argument("--checkpoint", type=Path, default=Path("backend/checkpoints/demo"))
-    parser.add_argument("--report", type=Path, default=Path("training"), help="folder of RESULTS.md and its picture")
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw shapes")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="compile the training steps")
-    parser.add_argument("--smoke", action="store_true", help="a run that only shows that every stage works")
-    arguments = parser.parse_args()
-    recipe = smoke(DEMO) if arguments.smoke else DEMO
-    held_out = train_demo(
-        recipe,
-        arguments.work,
-        arguments.checkpoint,
-        workers=arguments.workers,
-        device=arguments.device,
-        compiled=arguments.compile,
+    parser.add_argument("--work", type=Path, required=True, help="folder of data and states, outside the checkout")
+    parser.add_argument("--weights", type=Path, help="folder of the trained weights; WORK/weights unless given")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of a checkpoint to write, e.g. backend/checkpoints/demo"
     )
-    limit, fonts = recipe.held_out // 2, arguments.work / "fonts"
-    report(arguments.checkpoint, held_out, limit, fonts, arguments.report, arguments.device)
+    parser.add_argument("--minutes", type=float, default=120.0, help="of the whole run; they set the rates' decay")
+    parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 1, 1), help="that draw shapes")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--smoke", action="store_true", help="a size that only shows that every stage works")
+    arguments = parser.parse_args()
+    weights = arguments.weights or arguments.work / "weights"
+    recipe = smoke(DEMO) if arguments.smoke else DEMO
+    seconds = 60 * arguments.minutes
+    train_demo(recipe, arguments.work, weights, seconds=seconds, workers=arguments.workers, device=arguments.device)
+    if arguments.checkpoint:
+        export_checkpoint(weights, arguments.checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train the demo image encoder and denoiser together on the latents of the trained ShapeVAE.
 
-Knows pictures, latents and the flow's formulas (docs/model.md, section 6); nothing of surfaces or fields except in its
-evaluation.
+Knows images, latents, the flow's formulas (docs/model.md, section 6) and, through the trained ShapeVAE, the fields that
+latents stand for.
 """
 
 from __future__ import annotations
@@ -12,109 +12,144 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.conditioner import IMAGENET_MEAN, IMAGENET_STD, SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.augment import colour_jitter
-from training.dataset import ShapeDataset
-from training.latents import LatentTable
-from training.recipe import DenoiserRecipe, conditioner_config, denoiser_config
-from training.train_vae import read
+from training.latents import Latents
+from training.precision import halved
+from training.recipe import GRID, DenoiserRecipe, conditioner_config, denoiser_config
+from training.store import Store
+from training.train_vae import field_errors, overlap, pick
 
 
 class DenoiserTask:
-    """Flow matching from noise at 0 to latents at 1, with the picture's tokens as context."""
+    """Flow matching from noise at 0 to latents at 1, with the image's tokens as context."""
 
-    def __init__(
-        self,
-        data: ShapeDataset,
-        latents: LatentTable,
-        held_out: ShapeDataset,
-        vae: ShapeVAE,
-        recipe: DenoiserRecipe,
-        device: str,
-        compiled: bool,
-    ) -> None:
-        self.data, self.latents, self.held_out, self.vae = data, latents, held_out, vae
-        self.recipe, self.device = recipe, device
+    def __init__(self, store: Store, latents: Latents, held_out: Store, vae: ShapeVAE, recipe: DenoiserRecipe) -> None:
+        self.store, self.latents, self.held_out = store, latents, held_out
+        self.vae = vae.requires_grad_(False).eval()
+        self.recipe, self.device = recipe, store.device
         torch.manual_seed(1)
-        self.conditioner = SingleImageEncoder(conditioner_config()).to(device)
+        self.conditioner = SingleImageEncoder(conditioner_config()).to(self.device).eval()
         # The fused kernel's backward pass takes twice the time of plain products on the CPU.
-        self.conditioner.main_image_encoder.model.set_attn_implementation("eager")
-        self.denoiser = HunYuanDiTPlain(denoiser_config()).to(device)
+        fused = "eager" if self.device == "cpu" else "sdpa"
+        self.conditioner.main_image_encoder.model.set_attn_implementation(fused)
+        self.denoiser = HunYuanDiTPlain(denoiser_config()).to(self.device)
         nn.init.zeros_(self.denoiser.final_layer.linear.weight)
-        self.head = nn.Linear(conditioner_config().dino.hidden_size, denoiser_config().in_channels).to(device)
+        self.head = nn.Linear(conditioner_config().dino.hidden_size, denoiser_config().in_channels).to(self.device)
         self.modules = nn.ModuleDict(
             {"conditioner": self.conditioner, "denoiser": self.denoiser, "auxiliary_head": self.head}
         )
-        self.encode = torch.compile(self.conditioner) if compiled else self.conditioner
-        self.denoise = torch.compile(self.denoiser) if compiled else self.denoiser
+        self.mean, self.std = (
+            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        generator = torch.Generator().manual_seed(step)
-        image, latents = self.draw(generator)
-        draws = self.recipe.noise_draws
-        noise = torch.randn(draws * len(latents), *latents.shape[1:], generator=generator).to(self.device)
-        t = self.draw_times(len(noise), generator)
+    def refresh(self) -> None:
+        """Take in and encode shapes that have been drawn since."""
+        if self.store.take(1):
+            self.latents.grow()
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Return the context (B, T, D) of images (B, 3, S, S) in [0, 1] that have the network's own size."""
+        out: Tensor = self.conditioner.main_image_encoder.model((image - self.mean) / self.std).last_hidden_state
+        return out
+
+    def guess(self, cond: Tensor) -> Tensor:
+        """Return latents (B, N, E) by the auxiliary head, from the context's patches where each token stands."""
+        b, tokens, width = cond.shape
+        side = round((tokens - 1) ** 0.5)
+        patches = cond[:, 1:].reshape(b, side, side, width).permute(0, 3, 1, 2)
+        pooled = F.avg_pool2d(patches, side // GRID) if side > GRID else patches
+        out: Tensor = self.head(pooled.flatten(2).transpose(1, 2))
+        return out
+
+    def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
+        recipe = self.recipe
+        rows = self.latents.draw(recipe.optimisation.batch)
+        mirrored = torch.rand(len(rows), device=self.device) < 0.5
+        image, latents = self.draw(rows, mirrored)
+        draws = recipe.noise_draws
+        noise = torch.randn(draws * len(latents), *latents.shape[1:], device=self.device)
+        t = self.draw_times(len(noise))
         target = latents.repeat(draws, 1, 1)
         x = torch.lerp(noise, target, t[:, None, None])
-        keep = (torch.rand(len(noise), 1, 1, generator=generator) >= self.recipe.drop_condition).to(self.device)
-        with torch.autocast(self.device, torch.bfloat16):
+        keep = (torch.rand(len(noise), 1, 1, device=self.device) >= recipe.drop_condition).float()
+        with halved(self.device):
             cond = self.encode(image)
-            guess = self.head(cond[:, 1:])
-            velocity = self.denoise(x, t, cond.repeat(draws, 1, 1) * keep)
-        flow = F.mse_loss(velocity.float(), target - noise)
-        auxiliary = F.mse_loss(guess.float(), latents)
-        return flow + self.recipe.auxiliary_weight * auxiliary, {"flow": flow.item(), "auxiliary": auxiliary.item()}
+            guess = self.guess(cond).float()
+            velocity = self.denoiser(x, t, cond.repeat(draws, 1, 1) * keep).float()
+        flow = F.mse_loss(velocity, target - noise)
+        auxiliary = F.mse_loss(guess, latents)
+        # What the denoiser, at its first draw, and the head take the shape to be, judged as fields.
+        ends = (x + (1 - t[:, None, None]) * velocity)[: len(rows)]
+        given = keep[: len(rows), :, 0]
+        field, coarse = self.field_loss(torch.cat([ends, guess]), rows, mirrored, given)
+        total = (
+            flow + recipe.auxiliary_weight * (auxiliary + recipe.field_weight * coarse) + recipe.field_weight * field
+        )
+        figures = {"flow": flow, "auxiliary": auxiliary, "field": field, "field_head": coarse}
+        return total, {name: value.detach() for name, value in figures.items()}
 
-    def draw_times(self, count: int, generator: torch.Generator) -> Tensor:
+    def field_loss(self, latents: Tensor, rows: Tensor, mirrored: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the fields' errors of two guesses (2B, N, E) for shapes (B,); given : (B, 1), which first ones count.
+
+        Points near the surface prevail, so that thin parts and hollows, small as they are, count.
+        """
+        recipe = self.recipe
+        points = torch.cat(
+            [
+                pick(self.store["near"], rows, recipe.near_queries),
+                pick(self.store["uniform"], rows, recipe.uniform_queries),
+            ],
+            dim=1,
+        )
+        sign = 1 - 2 * mirrored.float()[:, None, None]
+        points = torch.cat([points[..., :1] * sign, points[..., 1:]], dim=-1)
+        with halved(self.device):
+            logits = self.vae.query(self.vae.decode(latents), points[..., :3].repeat(2, 1, 1))
+        mse, bce = field_errors(logits, points[..., 3].repeat(2, 1))
+        error = mse + recipe.bce_weight * bce
+        first, second = error[: len(rows)], error[len(rows) :]
+        return (first * given).mean(), second.mean()
+
+    def draw_times(self, count: int) -> Tensor:
         """Draw t = sigmoid(N(mean, 1)), a share of it uniform and a share exactly zero."""
-        t = torch.sigmoid(torch.randn(count, generator=generator) + self.recipe.logit_mean)
-        kind = torch.rand(count, generator=generator)
-        t = torch.where(kind < self.recipe.uniform_t, torch.rand(count, generator=generator), t)
-        t = torch.where(kind > 1 - self.recipe.zero_t, torch.zeros(()), t)
-        return t.to(self.device)
+        t = torch.sigmoid(torch.randn(count, device=self.device) + self.recipe.logit_mean)
+        kind = torch.rand(count, device=self.device)
+        t = torch.where(kind < self.recipe.uniform_t, torch.rand(count, device=self.device), t)
+        return torch.where(kind > 1 - self.recipe.zero_t, torch.zeros_like(t), t)
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw one batch: image (B, 3, S, S) in [-1, 1] and latents (B, N, E), half of them mirrored left to right."""
-        rows = torch.randint(self.recipe.shapes, (self.recipe.optimisation.batch,), generator=generator)
-        mirrored = torch.rand(len(rows), generator=generator) < 0.5
-        drawn = read_images(self.data, rows, generator)
+    def draw(self, rows: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (B, 3, S, S) in [0, 1] and latents (B, N, E) of shapes, mirrored left to right where asked."""
+        stored = self.store["picture"]
+        choice = torch.randint(stored.shape[1], (len(rows),), device=self.device)
+        drawn = stored[rows, choice].permute(0, 3, 1, 2).float() / 255
         drawn = torch.where(mirrored[:, None, None, None], drawn.flip(3), drawn)
-        latents = self.latents.read(rows.numpy(), mirrored.numpy())
-        return (colour_jitter(drawn, generator) * 2 - 1).to(self.device), latents.to(self.device)
+        return colour_jitter(drawn), self.latents.values[mirrored.long(), rows].float()
 
     def evaluate(self) -> dict[str, float]:
-        """Return the IoU of sampled shapes on held-out pictures, over uniform query points, for two guidance scales."""
-        rows = torch.arange(min(128, len(self.held_out)))
-        images = read_images(self.held_out, rows, torch.Generator().manual_seed(0))
-        uniform = read(self.held_out, "uniform", rows).to(self.device)
+        """Return the IoU of sampled shapes on held-out images, over uniform query points, for several settings."""
+        images = self.held_out["picture"][: self.held_out.filled, 0, ..., :3].permute(0, 3, 1, 2).float() / 255
+        uniform = self.held_out["uniform"][: self.held_out.filled].float()
         figures = {}
-        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16):
-            cond = self.conditioner((images[:, :3] * 2 - 1).to(self.device))
-            candidates = {"iou_auxiliary": self.head(cond[:, 1:]).float()}
-            for guidance in (1.0, 2.0):
-                candidates[f"iou_guidance_{guidance:g}"] = self.sample(cond, guidance)
+        with torch.no_grad(), halved(self.device):
+            cond = self.encode(images)
+            candidates = {"iou_auxiliary": self.guess(cond).float()}
+            for steps, guidance in ((10, 1.0), (10, 2.0), (5, 1.5)):
+                candidates[f"iou_{steps}_{guidance:g}"] = self.sample(cond, guidance, steps)
             for name, latents in candidates.items():
                 logits = self.vae.query(self.vae.decode(latents), uniform[..., :3])
-                inside, truth = logits > 0, uniform[..., 3] > 0
-                figures[name] = ((inside & truth).sum(1) / (inside | truth).sum(1).clamp_min(1)).mean().item()
+                figures[name] = overlap(logits, uniform[..., 3])
         return figures
 
-    def sample(self, cond: Tensor, guidance: float, steps: int = 10) -> Tensor:
+    def sample(self, cond: Tensor, guidance: float, steps: int) -> Tensor:
         """Take Euler steps from noise to latents (B, N, E)."""
-        shape = (len(cond), *self.latents.shape)
+        shape = (len(cond), *self.vae.latent_shape)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        times = torch.linspace(0, 1, steps)
         context = self.denoiser.prepare(cond, classifier_free=True)
-        for t, after in pairwise(times):
-            given, free = self.denoiser.velocity(x, t.to(self.device), context).float().chunk(2)
+        for t, after in pairwise(torch.linspace(0, 1, steps).tolist()):
+            now = torch.full((len(x),), t, device=self.device)
+            given, free = self.denoiser.velocity(x, now, context).float().chunk(2)
             x = x + (after - t) * (free + guidance * (given - free))
         return x
-
-
-def read_images(data: ShapeDataset, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Choose one of each shape's stored pictures (B, 4, H, W) in [0, 1]."""
-    stored = torch.from_numpy(data.column("picture", rows.numpy()))
-    choice = torch.randint(stored.shape[1], (len(rows),), generator=generator)
-    return stored[torch.arange(len(rows)), choice].permute(0, 3, 1, 2).float() / 255

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from training.shapes import basic, creatures, families
+from training.shapes import basic, creatures, families, more
 from training.shapes.field import BOUNDS, CELLS, DistanceField, axis_of, build_field, extents
 from training.shapes.scene import Scene
 from training.shapes.sdf import Array, Matrix, Part, Placement, evaluate_grid, rotation_about
@@ -50,8 +50,13 @@ FAMILIES: tuple[tuple[str, float, Callable[[Scene], None]], ...] = (
         )
     ),
 )
-KINDS: tuple[str, ...] = tuple(name for name, _, _ in FAMILIES)
+# Drawn for training alone, beside the others: the shapes that figures are taken on stay what they were.
+MORE: tuple[tuple[str, float, Callable[[Scene], None]], ...] = tuple(
+    (build.__name__, 0.5 / len(more.FAMILIES), build) for build in more.FAMILIES
+)
+KINDS: tuple[str, ...] = tuple(name for name, _, _ in (*FAMILIES, *MORE))
 _CUMULATIVE = np.cumsum([share for _, share, _ in FAMILIES])
+_CUMULATIVE_ALL = np.cumsum([share for _, share, _ in (*FAMILIES, *MORE)])
 
 
 class UnusableShapeError(ValueError):
@@ -81,7 +86,8 @@ def is_held_out(seed: int) -> bool:
 
 def kind_of(seed: int) -> int:
     """Return which of KINDS a seed draws, without building the shape."""
-    return int(np.searchsorted(_CUMULATIVE, np.random.default_rng([seed, 0]).random() * _CUMULATIVE[-1]))
+    shares = _CUMULATIVE if is_held_out(seed) else _CUMULATIVE_ALL
+    return int(np.searchsorted(shares, np.random.default_rng([seed, 0]).random() * shares[-1]))
 
 
 def make_shape(seed: int) -> ProceduralShape:
@@ -101,7 +107,7 @@ def make_shape(seed: int) -> ProceduralShape:
 
 def _draw(seed: int, kind: int, rng: np.random.Generator) -> ProceduralShape:
     scene = Scene(rng)
-    FAMILIES[kind][2](scene)
+    (*FAMILIES, *MORE)[kind][2](scene)
     yaw = rng.uniform(scene.min_yaw, max(scene.yaw, scene.min_yaw)) * rng.choice([-1.0, 1.0])
     rotation = rotation_about(0, rng.uniform(*scene.pitch)) @ rotation_about(1, yaw)
     placement = _fit(scene.parts, rotation)

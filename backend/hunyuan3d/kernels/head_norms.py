@@ -31,8 +31,11 @@ def normed_queries_keys(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor
 
 
 def head_norm(x: Tensor, weight: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2) + 1e-6) * weight over the last dimension."""
-    return F.rms_norm(x, weight.shape, weight, eps=EPS)
+    """x / sqrt(mean(x^2) + 1e-6) * weight over the last dimension.
+
+    The weight takes x's precision, which differs from its own in training under autocast: torch's fused norm wants one.
+    """
+    return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps=EPS)
 
 
 # An operator of its own, so that compiled code calls it as it is.

@@ -141,7 +141,8 @@ class ContextAttention(nn.Module):
         kv = torch.cat([self.to_k(cond), self.to_v(cond)], dim=-1)
         k, v = cut_heads(kv, self.heads, 2)
         # Read at every step, so they are laid out once as attention reads them best.
-        return self.k_norm(k), v.contiguous()
+        normed = head_norm(k, self.k_norm.weight) if isinstance(self.k_norm, nn.RMSNorm) else k
+        return normed, v.contiguous()
 
     def without_context(self) -> Tensor:
         """Return the output (C,) where the context is zero: its tokens are alike, so attention returns their value."""

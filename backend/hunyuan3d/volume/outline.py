@@ -3,7 +3,7 @@
 The network's own field is drawn towards the outline (`_Maps.shift`: where its body ends a little beyond or short of it,
 points near it are asked for a little beside), then composed, in world units divided by the field's truncation:
 
-    f = min(max~(min(f, bevel), lens), s),   s(x, y) the distance to the outline, positive inside
+    f = min(max(max~(min(f, bevel), lens), -1), s),   s(x, y) the distance to the outline, positive inside
 
 bevel: where the body still reaches beyond the outline the cut is rounded as a circle is, sqrt(s (2 R - s)) with R the
 local inner radius, and not left as a wall; a body that ends at the outline by itself keeps its walls. lens: where the
@@ -43,6 +43,7 @@ _DEEPEST, _SHALLOWEST, _LEAST_DEPTH = 1.2, 0.2, 0.02
 _LACK, _LACK_MARGIN = 0.006, 0.02
 _BLEND = 0.035
 _FAR = 0.03
+_NEAR = 0.6
 _SHORT = 0.002
 _SMOOTH = 2.0
 
@@ -182,7 +183,11 @@ class FollowOutlines:
 
 
 def _outlined(level: Level, image: int, maps: _Maps) -> Level:
-    """Return the level with that image's values composed where they were asked for in place, else unknown."""
+    """Return the level with that image's values composed, unknown where points asked for elsewhere may matter.
+
+    What the field is at a point asked for a little beside is interpolated first. Only where that is near a surface is
+    the point unknown again: farther away its sign is sure, and that is all that finer levels see of it.
+    """
     own = level.image == image
     bricks = own.nonzero()
     points = (bricks * VOXELS + torch.arange(VOXELS, device=bricks.device)).reshape(-1)
@@ -190,11 +195,24 @@ def _outlined(level: Level, image: int, maps: _Maps) -> Level:
     raw, inside = level.values[own].reshape(-1), level.values[own].reshape(-1).isfinite()
     s, rest = maps.at(there, level.axis.bounds)
     moved = (rest[0] != 0) | (rest[1] != 0)
-    composed = torch.where(moved, torch.nan, compose(raw.nan_to_num(neginf=-1.0), there[:, 2], s, rest))
+    beside = torch.stack([there[:, 0] + rest[0], there[:, 1] + rest[1], there[:, 2]], dim=1)
+    guess = torch.where(moved, _interpolated(level, image, beside), raw.nan_to_num(neginf=-1.0))
+    composed = compose(guess, there[:, 2], s, rest)
+    again = moved & (composed.abs() < _NEAR)
+    composed = torch.where(again, torch.nan, composed)
     values, known = level.values.clone(), level.known.clone()
     values[own] = torch.where(inside, composed, raw).view(values[own].shape)
-    known[own] = ~(inside & moved).view(values[own].shape)
+    known[own] = ~(inside & again).view(values[own].shape)
     return replace(level, values=values, known=known)
+
+
+def _interpolated(level: Level, image: int, points: Tensor) -> Tensor:
+    """Return what a dense level says of that image at points (Q, 3), (Q,)."""
+    axis, lattice = level.axis, level.lattice_values(image)
+    index = (points / axis.bounds + 1) * (axis.resolution / (2 * axis.stride))
+    grid = (index / axis.cells * 2 - 1).flip(1)[None, None, None]
+    found = grid_sample(lattice[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return found[0, 0, 0, 0]
 
 
 def make_maps(values: Floats, axis: Floats, outline: Outline) -> tuple[_Maps, OutlineFacts]:
@@ -241,7 +259,8 @@ def compose(raw: Tensor, z: Tensor, s: Tensor, rest: Tensor) -> Tensor:
     blend = (0.6 * s).clamp(1e-4, _BLEND) / TRUNCATION
     nearness = (blend - (body - lens).abs()).clamp(min=0)
     joined = torch.maximum(body, lens) + nearness * nearness / (4 * blend)
-    return torch.minimum(joined, s / TRUNCATION)
+    # As far below as the network's own field goes: steeper, the search would take it for a surface that is near.
+    return torch.minimum(joined.clamp(min=-1), s / TRUNCATION)
 
 
 def _pull(ends: Floats, s: Floats, pixel: float) -> tuple[Floats, Floats]:
