@@ -6,7 +6,6 @@ module does not know about alpha channels or soft edges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +13,10 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
-from backend.hunyuan3d.image.cutout_network import object_probability, refined_mask
+from backend.hunyuan3d.image.cutout_network import Sight, look, refined_mask
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import find_horizon, flatten
-from backend.hunyuan3d.image.judgement import Signs, measure, score
+from backend.hunyuan3d.image.judgement import Signs, measure, overlap, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
@@ -55,20 +54,23 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 
 
 def _best_of(rgb: Pixels) -> Candidate | None:
-    odds = odds_of(rgb)
     best: Candidate | None = None
-    for method, found in candidates(rgb, odds):
-        if found is None:
-            if best is not None and best.score >= 1 - _lead(best):
-                break
-            continue
-        if not found.foreground.any():
-            continue
-        signs = measure(rgb, found, odds)
-        likely = score(signs)
-        if best is None or likely > best.score + (_lead(best) if method != best.method else 0.0):
-            best = Candidate(method, found, signs, likely)
+    for tried in judged(rgb, sight_of(rgb)):
+        lead = 0.0 if best is None or tried.method == best.method else _lead(best)
+        if best is None or tried.score > best.score + lead:
+            best = tried
     return best
+
+
+def judged(rgb: Pixels, sight: Sight | None) -> list[Candidate]:
+    """Return the candidates that found anything, each with its signs and score."""
+    found = [(method, each) for method, each in candidates(rgb, sight) if each.foreground.any()]
+    out = []
+    for method, each in found:
+        others = [overlap(each.foreground, other.foreground) for name, other in found if name != method]
+        signs = measure(rgb, each, sight, max(others, default=None))
+        out.append(Candidate(method, each, signs, score(signs)))
+    return out
 
 
 def _lead(best: Candidate) -> float:
@@ -77,35 +79,40 @@ def _lead(best: Candidate) -> float:
     return _CLEAR_LEAD if clear else _LEAD
 
 
-def odds_of(rgb: Pixels) -> Array | None:
-    """Return the network's odds that each pixel is the object's; None without one or for a shape it never saw."""
+def sight_of(rgb: Pixels) -> Sight | None:
+    """Return what the network makes of an image; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
-    return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
+    return None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
 
 
-def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMethod, Found | None]]:
-    """Give the candidates one by one, each worked out when it is asked for, the dearer ones last.
+def candidates(rgb: Pixels, sight: Sight | None) -> list[tuple[CandidateMethod, Found]]:
+    """Return the candidates; sight : what the network makes of the image, None without one."""
+    found: list[tuple[CandidateMethod, Found | None]] = [("flood", each) for each in _floods(rgb)]
+    if sight is None:
+        found.append(("grabcut", cut_busy(rgb)))
+    else:
+        likely = sight.odds > 0.5
+        found.append(("network", Found(likely, ~likely)))
+        if likely.any():
+            refined = refined_mask(rgb, sight.odds)
+            found.append(("network", Found(refined, ~refined)))
+    return [(method, each) for method, each in found if each is not None]
 
-    odds : how likely each pixel is the object's, (h, w); None without a network. A candidate that is None found
-    nothing: it comes before the dearer ones, so that who has a good one may stop.
-    """
+
+def _floods(rgb: Pixels) -> list[Found]:
+    """Return what floods from the border leave, the horizon known and not, shadows and mirror images taken off."""
     lab = smooth_lab(rgb)
     horizon = find_horizon(lab)
     flat = lab if horizon is None else flatten(lab, horizon)
     flooded = flood_lab(flat)
+    found = []
     if flooded is not None:
-        yield "flood", flooded
-        for changed in (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded)):
-            if changed is not flooded:
-                yield "flood", changed
-    yield "flood", None
-    if odds is not None:
-        mask = refined_mask(rgb, odds)
-        yield "network", Found(mask, ~mask)
-    else:
-        yield "grabcut", cut_busy(rgb)
+        changed = (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded))
+        found = [flooded, *(each for each in changed if each is not flooded)]
     if horizon is not None:
-        yield "flood", flood_lab(lab)
+        plain = flood_lab(lab)
+        found += [] if plain is None else [plain]
+    return found
 
 
 def filled(lab: Array, found: Found) -> Found:
