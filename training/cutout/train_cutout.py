@@ -50,7 +50,7 @@ class Recipe:
         (1.0, (256, 320, 384)),
     )
     batch: int = 8
-    minutes: float = 240.0
+    minutes: float = 120.0
     rate: float = 2e-3
     warmup: int = 200
     average: float = 0.999

@@ -20,9 +20,9 @@ from backend.hunyuan3d.image.judgement import Signs, measure, overlap, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
-# The network's own mask has its own odds for it, which flatter it; and a flood's outline is the truer one.
-_LEAD, _CLEAR_LEAD = 0.2, 0.45
-_CLEAR_FAINT = 0.05
+# A flood's outline is the truer one where both are about as likely.
+_LEAD = 0.1
+_LIKELY, _NEAR = 0.1, 5
 _MOST_ASPECT = 3.0
 _FILLED = 25
 _HOLLOW = 0.6
@@ -56,7 +56,7 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 def _best_of(rgb: Pixels) -> Candidate | None:
     best: Candidate | None = None
     for tried in judged(rgb, sight_of(rgb)):
-        lead = 0.0 if best is None or tried.method == best.method else _lead(best)
+        lead = 0.0 if best is None or tried.method == best.method else _LEAD
         if best is None or tried.score > best.score + lead:
             best = tried
     return best
@@ -73,12 +73,6 @@ def judged(rgb: Pixels, sight: Sight | None) -> list[Candidate]:
     return out
 
 
-def _lead(best: Candidate) -> float:
-    """Return by how much another method's score must be higher: by more where the outline is clear all along."""
-    clear = best.method == "flood" and best.signs.border == 0 and best.signs.faint < _CLEAR_FAINT
-    return _CLEAR_LEAD if clear else _LEAD
-
-
 def sight_of(rgb: Pixels) -> Sight | None:
     """Return what the network makes of an image; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
@@ -87,7 +81,10 @@ def sight_of(rgb: Pixels) -> Sight | None:
 
 def candidates(rgb: Pixels, sight: Sight | None) -> list[tuple[CandidateMethod, Found]]:
     """Return the candidates; sight : what the network makes of the image, None without one."""
-    found: list[tuple[CandidateMethod, Found | None]] = [("flood", each) for each in _floods(rgb)]
+    floods = _floods(rgb)
+    if floods and sight is not None:
+        floods.append(_where_likely(floods[0], sight.odds))
+    found: list[tuple[CandidateMethod, Found | None]] = [("flood", each) for each in floods]
     if sight is None:
         found.append(("grabcut", cut_busy(rgb)))
     else:
@@ -113,6 +110,13 @@ def _floods(rgb: Pixels) -> list[Found]:
         plain = flood_lab(lab)
         found += [] if plain is None else [plain]
     return found
+
+
+def _where_likely(found: Found, odds: Array) -> Found:
+    """Keep of a flood's object what the network does not deny: shadows, tables and captions go, the outline stays."""
+    near = cv2.dilate((odds > _LIKELY).astype(np.uint8), np.ones((_NEAR, _NEAR), np.uint8)) > 0
+    foreground = found.foreground & near
+    return Found(foreground, found.backdrop | (found.foreground & ~near))
 
 
 def filled(lab: Array, found: Found) -> Found:

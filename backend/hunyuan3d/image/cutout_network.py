@@ -30,8 +30,8 @@ _NEAR_SIDE = 320
 _JUDGED_LEVEL = 2
 # What is looked at again: the object and so much of its size on each side, if that is less of the picture than MOST.
 _MARGIN, _MOST = 0.3, 0.7
-_REFINED_SIDE = 256
-_SURE, _SURELY_NOT = 0.99, 0.005
+_REFINED_SIDE = 320
+_SURE, _SURELY_NOT = 0.97, 0.02
 
 
 @dataclass(frozen=True, eq=False)
