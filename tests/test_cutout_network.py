@@ -18,7 +18,7 @@ from backend.hunyuan3d.image.cutout_network import (
     WEIGHTS,
     CutoutNetwork,
     expected_iou,
-    object_probability,
+    look,
     refined_mask,
     seen_size,
     shipped_network,
@@ -51,18 +51,21 @@ def test_the_service_works_out_what_was_trained() -> None:
     trained, served = networks()
     image = photograph(2 * STRIDE, 3 * STRIDE)
     with torch.inference_mode():
-        wanted = trained(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
+        mask, expected = trained(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    found, judged = served.logits(image)
     # What is left are the weights' 16 bits.
-    np.testing.assert_allclose(served.logits(image), wanted, rtol=0, atol=2e-3 * float(np.abs(wanted).max()))
+    np.testing.assert_allclose(found, mask[0, 0].numpy(), rtol=0, atol=2e-3 * float(mask.abs().max()))
+    assert judged == pytest.approx(float(expected), abs=2e-3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (97, 131)])
 def test_a_photograph_of_any_size_gets_odds_of_its_size(size: tuple[int, int]) -> None:
-    odds = object_probability(photograph(*size), networks()[1])
-    assert odds is not None
-    assert odds.shape == size
-    assert odds.dtype == np.float32
-    assert 0 < odds.min() <= odds.max() < 1
+    sight = look(photograph(*size), networks()[1])
+    assert sight is not None
+    assert sight.odds.shape == size
+    assert sight.odds.dtype == np.float32
+    assert 0 < sight.odds.min() <= sight.odds.max() < 1
+    assert 0 < sight.expected < 1
 
 
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (512, 512), (1080, 1920), (50, 3000)])
@@ -77,11 +80,15 @@ def test_photographs_are_seen_in_about_their_own_proportions(size: tuple[int, in
 def test_odds_are_the_same_alone_and_in_company() -> None:
     images = [photograph(200, 300) for _ in range(4)]
     network = networks()[1]
-    alone = [object_probability(image, network) for image in images]
+    alone = [look(image, network) for image in images]
     with ThreadPoolExecutor(4) as threads:
-        together = list(threads.map(lambda image: object_probability(image, network), images * 2))
-    for k, odds in enumerate(together):
-        np.testing.assert_array_equal(odds, alone[k % 4])
+        together = list(threads.map(lambda image: look(image, network), images * 2))
+    for k, sight in enumerate(together):
+        before = alone[k % 4]
+        assert sight is not None
+        assert before is not None
+        np.testing.assert_array_equal(sight.odds, before.odds)
+        assert sight.expected == before.expected
 
 
 def test_the_expected_overlap_is_that_of_expected_intersection_and_union() -> None:
@@ -113,15 +120,15 @@ def test_where_one_side_is_empty_there_is_no_edge(odds: float) -> None:
 def test_without_weights_there_are_no_odds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutout_network, "WEIGHTS", tmp_path / "none.safetensors")
     shipped_network.cache_clear()
-    assert object_probability(photograph(64, 64)) is None
+    assert look(photograph(64, 64)) is None
     shipped_network.cache_clear()
 
 
 def test_processes_without_torch_can_ask_the_network() -> None:
     program = (
         "import sys, numpy\n"
-        "from backend.hunyuan3d.image.cutout_network import object_probability\n"
-        "object_probability(numpy.zeros((64, 64, 3), numpy.uint8))\n"
+        "from backend.hunyuan3d.image.cutout_network import look\n"
+        "look(numpy.zeros((64, 64, 3), numpy.uint8))\n"
         "print('torch' in sys.modules)"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
@@ -138,6 +145,6 @@ def test_the_weights_ship_within_their_size() -> None:
 )
 def test_the_shipped_network_finds_a_white_vase_before_ordinary_surroundings(kind: str) -> None:
     drawn = compose(kind, "tuning", Cutout("white vase", white_vase()), 40)
-    odds = object_probability(drawn.image)
-    assert odds is not None
-    assert mask_iou(refined_mask(drawn.image, odds).astype(np.uint8) * 255, drawn.mask) >= 0.93
+    sight = look(drawn.image)
+    assert sight is not None
+    assert mask_iou(refined_mask(drawn.image, sight.odds).astype(np.uint8) * 255, drawn.mask) >= 0.93

@@ -14,16 +14,16 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from backend.hunyuan3d.image.background import working_size
-from backend.hunyuan3d.image.candidates import candidates, inside, odds_of, set_back
+from backend.hunyuan3d.image.candidates import inside, judged, set_back, sight_of
 from backend.hunyuan3d.image.doubts import keep_largest
-from backend.hunyuan3d.image.judgement import features, measure
+from backend.hunyuan3d.image.judgement import features
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from benchmarks.support.composites import Composite
 from benchmarks.support.cutting import composites
 from benchmarks.support.images import mask_iou
 
 # Which way each feature may count: more cover of the border is never better, more contrast never worse, 0 is open.
-_SIGNS = (-1, -1, 0, -1, 1, -1, 1, -1, -1, -1, -1, 1, -1)
+_SIGNS = (-1, -1, 0, -1, 1, -1, 1, -1, -1, -1, -1, 1, -1, 1, 1, 1)
 _STIFFNESS = 0.003
 _BAD, _GOOD = 0.80, 0.96
 
@@ -62,11 +62,8 @@ def fit(found: list[Tried]) -> tuple[float, npt.NDArray[np.float64]]:
 def _tried_on(composite: Composite) -> Iterator[Tried]:
     small = working_size(composite.image)
     window, inner = inside(small)
-    odds = odds_of(inner)
-    for _, found in candidates(inner, odds):
-        if found is None or not found.foreground.any():
-            continue
-        whole = found if window is None else set_back(found, window, small)
+    for each in judged(inner, sight_of(inner)):
+        whole = each.found if window is None else set_back(each.found, window, small)
         alpha, _ = cut_with_soft_edge(composite.image, small, whole)
         alpha = keep_largest(alpha) if composite.objects == "largest" else alpha
-        yield Tried(features(measure(inner, found, odds)), mask_iou(alpha, composite.mask))
+        yield Tried(features(each.signs), mask_iou(alpha, composite.mask))

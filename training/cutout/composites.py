@@ -1,239 +1,248 @@
-"""Photographs with known masks: an object before surroundings, with its shadows, reflections, frames and a camera.
+"""Photographs with known masks, a batch at a time: objects before surroundings, with shadows, frames and a camera.
 
-A composite is a function of its seed and of the pictures of objects that there are. Knows nothing of networks.
+A batch is a function of its seed and of the pictures that there are, and is put together on the device that holds
+them. Knows nothing of networks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from training.cutout.objects import ObjectPictures, Pixels, random_colour
-from training.cutout.surfaces import Array, Generator, draw_surroundings
+from training.cutout.bank import Bank
+from training.cutout.camera import blur, photographed
+from training.cutout.dice import Dice
+from training.cutout.frames import any_colour, captioned, framed
+from training.cutout.shadows import places, reflected, sample, shadowed, stand_of
 
-_WORDS = ("NEW", "50%", "SALE", "No. 4", "EUR 9.99", "size M", "sample", "(c) studio", "top", "100 ml")
+_FINER = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Composite:
-    """A photograph and its mask; image : (side, side, 3) uint8 RGB. mask : (side, side) float32, 1 on the object."""
+class Composites:
+    """Photographs and their masks; image : (B, 3, S, S) in 0..1 as 8 bits hold it. mask : (B, 1, S, S) in 0..1."""
 
-    image: Pixels
-    mask: Array
-
-
-def draw_composite(seed: int, objects: ObjectPictures, side: int) -> Composite:
-    """Draw the composite of a seed."""
-    rng = np.random.default_rng([seed, 4242])
-    image, horizon = draw_surroundings(rng, side)
-    mask = np.zeros((side, side), np.float32)
-    for _ in range(1 if rng.random() < 0.92 else int(rng.integers(2, 4))):
-        colour, alpha = _placed(rng, objects.draw(rng), side, horizon, mask)
-        colour = _in_this_light(rng, colour, alpha, image)
-        image = _shadowed(rng, image, alpha, horizon)
-        if rng.random() < 0.06:
-            image = _reflected(rng, image, colour, alpha)
-        see_through = np.float32(rng.uniform(0.35, 0.75) if rng.random() < 0.03 else 1.0)
-        image = image * (1 - alpha[..., None] * see_through) + colour * alpha[..., None] * see_through
-        mask = np.maximum(mask, alpha)
-    if rng.random() < 0.5:
-        image = _captioned(rng, image, mask)
-        image, mask = _framed(rng, image, mask)
-    else:
-        image, mask = _framed(rng, image, mask)
-        image = _captioned(rng, image, mask)
-    pixels = _photographed(rng, image)
-    if rng.random() < 0.5:
-        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
-    return Composite(np.ascontiguousarray(pixels), np.ascontiguousarray(mask))
+    image: Tensor
+    mask: Tensor
 
 
-def _placed(rng: Generator, picture: Pixels, side: int, horizon: float | None, taken: Array) -> tuple[Array, Array]:
-    """Return an object's colours (side, side, 3) and alpha (side, side) in the photograph's frame."""
-    cut = rng.random() < 0.125
-    shares = (0.5, 1.5) if cut else (0.3, 0.95) if rng.random() < 0.9 else (0.1, 0.3)
-    size = float(rng.uniform(*shares)) * (1.0 if not taken.any() else 0.6)
-    scale = size * side / max(picture.shape[:2])
-    turn = float(rng.normal(0, 6)) if rng.random() < 0.35 else 0.0
-    h, w = picture.shape[:2]
-    half_w, half_h = w * scale / 2, h * scale / 2
-    reach = 0.35 if cut else 1.0
-    room_x, room_y = max(side / 2 - half_w * reach, 0), max(side / 2 - half_h * reach, 0)
-    middle = rng.random() < 0.45 and not cut and not taken.any()
-    x = side / 2 + (rng.normal(0, 0.08) * room_x if middle else rng.uniform(-room_x, room_x))
-    y = side / 2 + (rng.normal(0, 0.15) * room_y if middle else rng.uniform(-room_y, room_y))
-    if horizon is not None and not cut and rng.random() < 0.8:
-        foot = rng.uniform(horizon * side, side * 0.97)
-        y = float(np.clip(foot - half_h, half_h * 0.9, side - half_h))
-    matrix = cv2.getRotationMatrix2D((w / 2, h / 2), turn, scale)
-    matrix[:, 2] += (x - w / 2, y - h / 2)
-    how = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
-    moved = cv2.warpAffine(picture, matrix, (side, side), flags=how, borderValue=(255, 255, 255, 0))
-    if rng.random() < 0.5:
-        moved = moved[:, ::-1]
-    moved = moved.astype(np.float32)
-    return np.ascontiguousarray(moved[..., :3]), np.ascontiguousarray(moved[..., 3] / 255)
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """Photographs in the making, and the height of their horizon, -1 top to 1 bottom; 2 where there is none."""
+
+    image: Tensor
+    mask: Tensor
+    horizon: Tensor
 
 
-def _in_this_light(rng: Generator, colour: Array, alpha: Array, image: Array) -> Array:
-    """Recolour an object: permute channels, grey, brighten, texture; some nearly as its surroundings are."""
-    if rng.random() < 0.6:
-        colour = colour[..., rng.permutation(3)]
-    if rng.random() < 0.3:
-        grey = colour.mean(-1, keepdims=True)
-        colour = grey + (colour - grey) * np.float32(rng.uniform(0, 0.5))
-    brightness = np.exp(rng.normal(0, 0.35))
-    colour = np.asarray(255 * (np.clip(colour, 0, 255) / 255) ** brightness, np.float32)
-    kind = rng.random()
-    if kind < 0.14:
-        # Of the surroundings' own colour: white on white, black on black.
-        near = image[alpha > 0.5].mean(0) if (alpha > 0.5).any() else image.mean((0, 1))
-        share = np.float32(rng.uniform(0.6, 0.93))
-        colour = colour * (1 - share) + near * share
-    elif kind < 0.24:
-        colour = 225 + colour * np.float32(rng.uniform(0.05, 0.14))
-    elif kind < 0.31:
-        colour = colour * np.float32(rng.uniform(0.08, 0.3))
-    elif kind < 0.43:
-        cells = int(rng.integers(4, 40))
-        side = len(colour)
-        spots = cv2.resize(rng.random((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
-        colour = colour * (1 + (spots[..., None] - 0.5) * np.float32(rng.uniform(0.3, 1.2)))
-    if rng.random() < 0.2:
-        colour = colour * np.float32(1) + random_colour(rng) * np.float32(rng.uniform(0, 0.25))
-    return np.asarray(np.clip(colour, 0, 255), np.float32)
+def draw_composites(seed: int, bank: Bank, batch: int, side: int) -> Composites:
+    """Draw the composites of a seed; side : a multiple of 16."""
+    dice = Dice(seed, batch, bank.device)
+    with torch.no_grad():
+        image, horizon = surroundings(dice, bank, side)
+        scene = _Scene(image, torch.zeros_like(image[:, :1]), horizon)
+        image, mask = _with_object(dice, bank, scene, first=True)
+        more = dice.some(0.09)
+        if len(more):
+            beside = _Scene(image[more], mask[more], horizon[more])
+            image[more], mask[more] = _with_object(dice.for_some(len(more)), bank, beside, first=False)
+        early = dice.shared() < 0.5
+        image = _some_captioned(dice, bank, image, mask) if early else image
+        some = dice.some(0.14)
+        if len(some):
+            image[some], mask[some] = framed(dice.for_some(len(some)), image[some], mask[some])
+        image = image if early else _some_captioned(dice, bank, image, mask)
+        image = photographed(dice, image)
+        mirrored = dice.chance(0.5)
+        image = torch.where(mirrored, image.flip(-1), image)
+        mask = torch.where(mirrored, mask.flip(-1), mask)
+    return Composites(image, mask.clamp(0, 1))
 
 
-def _shadowed(rng: Generator, image: Array, alpha: Array, horizon: float | None) -> Array:
-    """Darken the surroundings by contact, cast and drop shadows."""
-    rows = np.flatnonzero(alpha.max(1) > 0.5)
-    if not len(rows):
+def surroundings(dice: Dice, bank: Bank, side: int) -> tuple[Tensor, Tensor]:
+    """Return surroundings (B, 3, S, S) and the height of their horizon (B, 1, 1, 1), 2 where they have none.
+
+    Four in ten have a second surface below a horizon, as a table before a wall has; some darken towards the corners.
+    """
+    x, y = places(side, dice.device)
+    wall = _surface(dice, bank, side, None)
+    horizon = torch.where(dice.chance(0.42), dice.uniform(-0.4, 0.85), torch.full_like(dice.uniform(), 2.0))
+    table = _surface(dice, bank, side, horizon)
+    # Walls and tables of one room are often of nearly one colour.
+    near = dice.chance(0.25)
+    table = torch.where(near, wall.mean((2, 3), keepdim=True) * dice.uniform(0.8, 1.2) + 0.4 * _detail(table), table)
+    slope = dice.normal(0.04) * dice.chance(0.4)
+    soft = torch.where(dice.chance(0.65), dice.uniform(0.004, 0.012), dice.log_uniform(0.02, 0.4))
+    mix = ((y - horizon - slope * x) / soft + 0.5).clamp(0, 1)
+    out = wall * (1 - mix) + table * mix
+    # Skirting, or the table's own edge.
+    edge = ((y - horizon - slope * x).abs() < dice.log_uniform(0.004, 0.08)) & dice.chance(0.12)
+    out = torch.where(edge, out * dice.uniform(0.5, 1.3), out)
+    away = (x - dice.normal(0.25)) ** 2 + (y - dice.normal(0.25)) ** 2
+    out = out * (1 - dice.uniform(0.1, 0.55) * dice.chance(0.3) * away / 2)
+    far = dice.some(0.1)
+    some = dice.for_some(len(far))
+    out[far] = blur(out[far], some.log_uniform(1, 8) * side / 320)
+    lit = dice.some(0.06)
+    out[lit] = out[lit] * _patches_of_light(dice.for_some(len(lit)), side)
+    return out.clamp(0, 1), horizon
+
+
+def _detail(image: Tensor) -> Tensor:
+    return image - image.mean((2, 3), keepdim=True)
+
+
+def _surface(dice: Dice, bank: Bank, side: int, horizon: Tensor | None) -> Tensor:
+    """Return surfaces: plain ones, even gradients, and drawn ones seen from anywhere; flat below a horizon, if any."""
+    x, y = places(side, dice.device)
+    turn = dice.uniform(0, 6.2832)
+    along = x * torch.cos(turn) + y * torch.sin(turn)
+    around = torch.sqrt((x - dice.normal(0.4)) ** 2 + (y - dice.normal(0.4)) ** 2)
+    along = torch.where(dice.chance(0.6), along, around)
+    first = torch.where(
+        dice.chance(0.3), (dice.uniform(0.88, 1.0) + 0.01 * any_colour(dice)).clamp(0, 1), any_colour(dice)
+    )
+    kind = dice.uniform()
+    second = torch.where(kind < 0.5, first, torch.where(kind < 0.85, first * dice.uniform(0.5, 1.4), any_colour(dice)))
+    mix = (along * 0.5 + 0.5).clamp(0, 1)
+    smooth = first * (1 - mix) + second * mix
+    drawn = bank.surfaces(dice.numbers(bank.count("surfaces")))
+    zoom = dice.log_uniform(0.35, 1.0)
+    angle = dice.normal(0.25) * dice.chance(0.3) + torch.where(dice.chance(0.25), 1.5708, 0.0)
+    depth = dice.uniform(-0.35, 0.35) * dice.chance(0.3)
+    if horizon is not None:
+        # A table recedes towards the horizon: rows there are seen from further away.
+        flat = dice.chance(0.6) & (horizon < 1)
+        depth = torch.where(flat, dice.uniform(0.15, 0.75), depth)
+    far = 1 / (1 + depth * (y - 0.2)).clamp(min=0.2)
+    u, v = x * far * zoom, y * far * zoom
+    free = 1 - zoom
+    from_x = u * torch.cos(angle) - v * torch.sin(angle) + dice.uniform(-1, 1) * free
+    from_y = u * torch.sin(angle) + v * torch.cos(angle) + dice.uniform(-1, 1) * free
+    seen = sample(drawn, from_x, from_y, "reflection")
+    return torch.where(dice.chance(0.42), smooth, _tinted(dice, seen))
+
+
+def _tinted(dice: Dice, image: Tensor) -> Tensor:
+    """Change the colours of surfaces: channels permuted, greyed, of less or more contrast, lighter or darker."""
+    image = _permuted(dice, image, 0.25)
+    grey = image.mean(1, keepdim=True)
+    image = torch.where(dice.chance(0.3), grey + (image - grey) * dice.uniform(0, 0.7), image)
+    mean = image.mean((2, 3), keepdim=True)
+    image = mean + (image - mean) * torch.where(dice.chance(0.4), dice.uniform(0.2, 1.0), 1.0)
+    return (image * dice.uniform(0.7, 1.25)).clamp(0, 1)
+
+
+def _permuted(dice: Dice, image: Tensor, share: float) -> Tensor:
+    """Permute the channels of a share of the pictures."""
+    order = torch.stack([dice.uniform().flatten() for _ in range(3)], 1).argsort(1)
+    order = torch.where(dice.chance(share).flatten()[:, None], order, torch.arange(3, device=dice.device))
+    return image.gather(1, order[:, :, None, None].expand_as(image))
+
+
+def _patches_of_light(dice: Dice, side: int) -> Tensor:
+    """Return what a window or leaves let through, (B, 1, S, S): soft patches, darker between."""
+    cells = 2 + int(dice.shared() * 5)
+    coarse = F.interpolate(dice.noise(1, cells, cells), (side, side), mode="bicubic", align_corners=False)
+    sharp = dice.log_uniform(1, 20)
+    return 1 - dice.uniform(0.15, 0.6) * torch.sigmoid(coarse * sharp)
+
+
+def _with_object(dice: Dice, bank: Bank, scene: _Scene, *, first: bool) -> tuple[Tensor, Tensor]:
+    """Put an object into each photograph, with its shadow; return images and masks."""
+    image, side = scene.image, scene.image.shape[-1]
+    colour, alpha = _placed(dice, bank, scene.horizon, side, first=first)
+    colour = _in_this_light(dice, bank, colour, alpha, image)
+    stands = stand_of(alpha)
+    image = shadowed(dice, image, alpha, stands, scene.horizon < 1)
+    glossy = dice.some(0.09)
+    if len(glossy):
+        some = dice.for_some(len(glossy))
+        here = type(stands)(*(value[glossy] for value in vars(stands).values()))
+        image[glossy] = reflected(some, image[glossy], colour[glossy], alpha[glossy], here)
+    share = alpha * torch.where(dice.chance(0.04), dice.uniform(0.4, 0.8), 1.0)
+    return image * (1 - share) + colour * share, torch.maximum(scene.mask, alpha)
+
+
+def _placed(dice: Dice, bank: Bank, horizon: Tensor, side: int, *, first: bool) -> tuple[Tensor, Tensor]:
+    """Return objects' colours (B, 3, S, S) and alpha (B, 1, S, S) in the photographs' frames."""
+    pictures, reach = bank.objects(dice.numbers(bank.count("objects")))
+    cut = dice.chance(0.125)
+    usual = torch.where(dice.chance(0.9), dice.uniform(0.3, 0.95), dice.uniform(0.1, 0.3))
+    size = torch.where(cut, dice.uniform(0.5, 1.5), usual) * (1.0 if first else dice.uniform(0.15, 0.6))
+    stretch = dice.normal(0.1).exp()
+    size_x, size_y = size * stretch.clamp(max=1), size / stretch.clamp(min=1)
+    half_x, half_y = size_x * reach[:, 0].reshape(-1, 1, 1, 1), size_y * reach[:, 1].reshape(-1, 1, 1, 1)
+    shown = torch.where(cut, 0.35, 1.0)
+    room_x, room_y = (1 - half_x * shown).clamp(min=0), (1 - half_y * shown).clamp(min=0)
+    middle = dice.chance(0.45 if first else 0.0) & ~cut
+    x = torch.where(middle, dice.normal(0.08), dice.uniform(-1, 1)) * room_x
+    y = torch.where(middle, dice.normal(0.15), dice.uniform(-1, 1)) * room_y
+    on_table = (horizon < 1) & ~cut & dice.chance(0.8)
+    foot = horizon + dice.uniform() * (0.94 - horizon)
+    standing = torch.minimum(torch.maximum(foot - half_y, half_y * 0.9 - 1), (1 - half_y).clamp(min=-1))
+    y = torch.where(on_table, standing, y)
+    turn = dice.normal(0.1) * dice.chance(0.35)
+    turn = torch.where(dice.chance(0.04), dice.uniform(-3.1, 3.1), turn)
+    across, down = places(_FINER * side, dice.device)
+    dx, dy = across - x, down - y
+    from_x = (dx * torch.cos(turn) + dy * torch.sin(turn)) / (size_x * dice.sign())
+    from_y = (-dx * torch.sin(turn) + dy * torch.cos(turn)) / size_y
+    alpha = pictures[:, 3:]
+    seen = sample(torch.cat([pictures[:, :3] * alpha, alpha], 1), from_x, from_y)
+    seen = F.avg_pool2d(seen, _FINER)
+    return (seen[:, :3] / seen[:, 3:].clamp(min=1e-3)).clamp(0, 1), seen[:, 3:].contiguous()
+
+
+def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image: Tensor) -> Tensor:
+    """Recolour objects: permute channels, grey, brighten, texture; some nearly as their surroundings are."""
+    side = image.shape[-1]
+    colour = _permuted(dice, colour, 0.6)
+    grey = colour.mean(1, keepdim=True)
+    colour = torch.where(dice.chance(0.3), grey + (colour - grey) * dice.uniform(0, 0.5), colour)
+    colour = colour.clamp(1e-4, 1) ** dice.normal(0.35).exp()
+    grain = dice.some(0.16)
+    some = dice.for_some(len(grain))
+    texture = _surface(some, bank, side, None)
+    texture = texture / texture.mean((2, 3), keepdim=True).clamp(min=0.1)
+    colour[grain] = colour[grain] * (1 + (texture - 1) * some.uniform(0.2, 1.0))
+    cells = 4 + int(dice.shared() * 30)
+    spots = F.interpolate(dice.noise(1, cells, cells), (side, side), mode="bicubic", align_corners=False)
+    kind = dice.uniform()
+    colour = torch.where((kind > 0.31) & (kind < 0.4), colour * (1 + spots * dice.uniform(0.05, 0.35)), colour)
+    seen = (alpha > 0.5).float()
+    near = (image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp(min=1)
+    share = dice.uniform(0.6, 0.93)
+    colour = torch.where(kind < 0.14, colour * (1 - share) + near * share, colour)
+    white = dice.uniform(0.8, 0.92) + colour * dice.uniform(0.05, 0.16)
+    colour = torch.where((kind >= 0.14) & (kind < 0.24), white, colour)
+    colour = torch.where((kind >= 0.24) & (kind < 0.31), colour * dice.uniform(0.06, 0.3), colour)
+    colour = torch.where(dice.chance(0.2), colour + any_colour(dice) * dice.uniform(0, 0.25), colour)
+    return _shone_on(dice, colour).clamp(0, 1)
+
+
+def _shone_on(dice: Dice, colour: Tensor) -> Tensor:
+    """Light some objects from a side, and lay highlights on some, as glaze and metal have."""
+    x, y = places(colour.shape[-1], dice.device)
+    turn = dice.uniform(0, 6.2832)
+    slope = x * torch.cos(turn) + y * torch.sin(turn)
+    colour = colour * (1 + slope * dice.uniform(0, 0.5) * dice.chance(0.2))
+    dx, dy = x - dice.normal(0.3), y - dice.normal(0.3)
+    from_x, from_y = dx * torch.cos(turn) + dy * torch.sin(turn), -dx * torch.sin(turn) + dy * torch.cos(turn)
+    away = (from_x.abs() / dice.log_uniform(0.03, 0.3)) ** 3 + (from_y.abs() / dice.log_uniform(0.03, 0.5)) ** 3
+    shine = torch.sigmoid((1 - away) * dice.log_uniform(1, 12)) * dice.uniform(0.2, 0.95) * dice.chance(0.12)
+    return colour * (1 - shine) + shine
+
+
+def _some_captioned(dice: Dice, bank: Bank, image: Tensor, mask: Tensor) -> Tensor:
+    """Write on a tenth of the pictures, up to three times."""
+    if not bank.count("writing"):
         return image
-    side = len(alpha)
-    top, foot = int(rows[0]), int(rows[-1])
-    height = max(foot - top, 4)
-    if rng.random() < (0.5 if horizon is None else 0.75):
-        image = image * (1 - _contact_shadow(rng, alpha, foot, height))
-    kind = rng.random()
-    if kind < 0.28:
-        image = image * (1 - _cast_shadow(rng, alpha, foot))
-    elif kind < 0.4:
-        blur = rng.uniform(0.4, 14) * side / 320
-        shift = np.array([[1, 0, rng.normal(0, 0.03) * side], [0, 1, rng.uniform(0, 0.05) * side]])
-        drop = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (side, side)), (0, 0), blur)
-        image = image * (1 - drop[..., None] * np.float32(rng.uniform(0.15, 0.75)))
+    for share in (0.1, 0.05, 0.03):
+        some = dice.some(share)
+        if len(some):
+            image[some] = captioned(dice.for_some(len(some)), bank, image[some], mask[some])
     return image
-
-
-def _contact_shadow(rng: Generator, alpha: Array, foot: int, height: int) -> Array:
-    """Return the darkness (side, side, 1) of a flat ellipse under the object's foot, from hard to soft."""
-    side = len(alpha)
-    low = alpha[max(foot - max(height // 8, 2), 0) : foot + 1].max(0)
-    columns = np.flatnonzero(low > 0.5)
-    dark = np.zeros((side, side), np.float32)
-    if not len(columns):
-        return dark[..., None]
-    middle, half = (columns[0] + columns[-1]) / 2, (columns[-1] - columns[0]) / 2 + 2
-    centre = (int(middle + rng.normal(0, 0.2) * half), int(foot - rng.uniform(0, 0.02) * side))
-    axes = (max(int(half * rng.uniform(0.9, 1.7)), 2), max(int(half * rng.uniform(0.06, 0.4)), 2))
-    cv2.ellipse(dark, centre, axes, 0, 0, 360, 1.0, -1, cv2.LINE_AA)
-    dark = np.asarray(cv2.GaussianBlur(dark, (0, 0), np.exp(rng.uniform(-0.5, 2.5)) * side / 320), np.float32)
-    return dark[..., None] * np.float32(rng.uniform(0.2, 0.9))
-
-
-def _cast_shadow(rng: Generator, alpha: Array, foot: int) -> Array:
-    """Return the darkness (side, side, 1) of the object's outline, flattened and sheared about its foot."""
-    side = len(alpha)
-    flat, shear = rng.uniform(0.15, 0.7) * rng.choice([1, 1, -1]), rng.normal(0, 0.9)
-    # A point (x, y) above the foot falls on (x + shear * (foot - y), foot - flat * (foot - y)).
-    matrix = np.array([[1, -shear, shear * foot], [0, flat, foot * (1 - flat)]])
-    fallen = cv2.warpAffine(alpha, matrix, (side, side))
-    fallen = cv2.GaussianBlur(fallen, (0, 0), np.exp(rng.uniform(-1, 2.2)) * side / 320)
-    return np.asarray(fallen, np.float32)[..., None] * np.float32(rng.uniform(0.2, 0.85))
-
-
-def _reflected(rng: Generator, image: Array, colour: Array, alpha: Array) -> Array:
-    """Mirror the object at its foot, fading downwards, as a glossy floor does."""
-    rows = np.flatnonzero(alpha.max(1) > 0.5)
-    if not len(rows):
-        return image
-    side, foot = len(alpha), int(rows[-1])
-    matrix = np.array([[1, 0, 0], [0, -1, 2.0 * foot]])
-    mirrored = cv2.warpAffine(colour, matrix, (side, side))
-    shown = cv2.warpAffine(alpha, matrix, (side, side))
-    below = np.arange(side, dtype=np.float32)[:, None] - foot
-    fade = np.clip(1 - below / (rng.uniform(0.2, 1.2) * max(foot - rows[0], 4)), 0, 1) * (below >= 0)
-    weight = (shown * fade * np.float32(rng.uniform(0.12, 0.5)))[..., None]
-    return np.asarray(image * (1 - weight) + mirrored * weight, np.float32)
-
-
-def _captioned(rng: Generator, image: Array, mask: Array) -> Array:
-    """Write captions and put badges where the object is not, in a tenth of the pictures; none is part of the mask."""
-    if rng.random() > 0.1:
-        return image
-    side = len(image)
-    out = np.ascontiguousarray(image, np.float32)
-    for _ in range(int(rng.integers(1, 4))):
-        drawn = np.zeros((side, side), np.uint8)
-        x, y = (int(v) for v in rng.uniform(0.02, 0.9, 2) * side)
-        if rng.random() < 0.3:
-            cv2.circle(drawn, (x, y), int(rng.uniform(0.03, 0.09) * side), 255, -1, cv2.LINE_AA)
-        else:
-            scale, font = rng.uniform(0.3, 1.1) * side / 320, int(rng.integers(0, 5))
-            word = _WORDS[int(rng.integers(len(_WORDS)))]
-            cv2.putText(drawn, word, (x, y), font, scale, 255, int(rng.integers(1, 4)), cv2.LINE_AA)
-        layer = np.where(mask < 0.01, drawn, 0).astype(np.float32) / np.float32(255)
-        out = out * (1 - layer[..., None]) + random_colour(rng) * layer[..., None]
-    return out
-
-
-def _framed(rng: Generator, image: Array, mask: Array) -> tuple[Array, Array]:
-    """Lay a frame line, a polaroid's or letterbox's margins, or an application's card round an eighth of them."""
-    if rng.random() > 0.125:
-        return image, mask
-    side = len(image)
-    colour = random_colour(rng) if rng.random() < 0.4 else np.full(3, rng.choice([0, 20, 255, 245]), np.float32)
-    if rng.random() < 0.4:
-        at, width = int(rng.uniform(0, 0.05) * side), int(rng.integers(1, max(2, side // 40)))
-        out = np.ascontiguousarray(image, np.float32)
-        tint = tuple(float(c) for c in colour)
-        cv2.rectangle(out, (at, at), (side - 1 - at, side - 1 - at), tint, width)
-        inner = np.zeros_like(mask)
-        edge = at + width
-        inner[edge : side - edge, edge : side - edge] = 1
-        return out, mask * inner
-    kind = rng.random()
-    left = right = top = bottom = rng.uniform(0.02, 0.15)
-    if kind < 0.3:
-        left = right = rng.uniform(0.05, 0.28)
-        top = bottom = 0.0
-    elif kind < 0.55:
-        top = bottom = rng.uniform(0.05, 0.28)
-        left = right = 0.0
-    elif kind < 0.75:
-        bottom = rng.uniform(0.15, 0.3)
-    x0, y0 = int(left * side), int(top * side)
-    w, h = side - x0 - int(right * side), side - y0 - int(bottom * side)
-    out = np.broadcast_to(colour, image.shape).astype(np.float32)
-    inner = np.zeros_like(mask)
-    out[y0 : y0 + h, x0 : x0 + w] = cv2.resize(np.ascontiguousarray(image), (w, h), interpolation=cv2.INTER_AREA)
-    inner[y0 : y0 + h, x0 : x0 + w] = cv2.resize(mask, (w, h), interpolation=cv2.INTER_AREA)
-    return out, inner
-
-
-def _photographed(rng: Generator, image: Array) -> Pixels:
-    """Take the picture: exposure, tint, blur, noise and JPEG."""
-    side = len(image)
-    image = image * np.float32(rng.uniform(0.75, 1.15)) * rng.uniform(0.93, 1.07, 3).astype(np.float32)
-    if rng.random() < 0.3:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6) * side / 320)
-    if rng.random() < 0.5:
-        grain = rng.standard_normal((*image.shape[:2], 1), np.float32)
-        image = image + grain * np.float32(rng.uniform(1, 9))
-    out = np.clip(image, 0, 255).astype(np.uint8)
-    if rng.random() < 0.3:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92))]
-        out = np.asarray(cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR), np.uint8)
-    return out

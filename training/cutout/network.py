@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = (16, 32, 64, 96, 128, 144)
+WIDTHS = (24, 40, 64, 96, 128, 144)
 STRIDE = 2 ** len(WIDTHS)
 """Sides of an input are multiples of this: the first level sees blocks of two pixels, each further one half as many."""
 
+JUDGED_LEVEL = 2
+"""The level of the way up, an eighth of the picture's sides, whose features tell how well the mask will do."""
+
 _MEAN, _SPREAD = 0.5, 0.25
+_JUDGE_WIDTH = 48
 
 
 class ConvBlock(nn.Module):
@@ -48,17 +52,26 @@ class CutoutNetwork(nn.Module):
         below = list(widths[1:])
         self.up = nn.ModuleList(ConvBlock(b + u, u) for u, b in zip(upper, below, strict=True))
         self.head = nn.Conv2d(widths[0], 4, 1)
+        self.judge1 = nn.Linear(widths[-1] + 2 * widths[JUDGED_LEVEL], _JUDGE_WIDTH)
+        self.judge2 = nn.Linear(_JUDGE_WIDTH, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits (B, 1, H, W) of images (B, 3, H, W) in 0..1; H and W are multiples of STRIDE."""
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of the mask (B, 1, H, W), and of the IoU (B) that it is expected to have.
+
+        image : (B, 3, H, W) in 0..1; H and W are multiples of STRIDE.
+        """
         x = F.pixel_unshuffle((image - _MEAN) / _SPREAD, 2)
         levels: list[Tensor] = []
         for number, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if number else x)
             levels.append(x)
-        for block, level in zip(reversed(self.up), reversed(levels[:-1]), strict=True):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), level], 1))
-        return F.pixel_shuffle(self.head(x), 2)
+        seen = [x.mean((2, 3))]
+        for number in reversed(range(len(self.up))):
+            x = self.up[number](torch.cat([F.interpolate(x, scale_factor=2.0, mode="nearest"), levels[number]], 1))
+            if number == JUDGED_LEVEL:
+                seen += [x.mean((2, 3)), x.amax((2, 3))]
+        expected = self.judge2(F.relu(self.judge1(torch.cat(seen, 1))))[:, 0]
+        return F.pixel_shuffle(self.head(x), 2), expected
 
 
 def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
@@ -74,4 +87,6 @@ def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
                 weights[f"{way}.{level}.{number}.bias"] = norm.bias - norm.running_mean * scale
     weights["head.kernel"] = network.head.weight[:, :, 0, 0].T
     weights["head.bias"] = torch.as_tensor(network.head.bias)
+    for number, layer in ((1, network.judge1), (2, network.judge2)):
+        weights[f"judge.{number}.kernel"], weights[f"judge.{number}.bias"] = layer.weight.T, layer.bias
     return {name: value.detach().to(torch.float16).contiguous().numpy() for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""Surroundings that contain no object: walls, tables, cloth, grass and light, drawn at random.
+"""Surfaces that contain no object: stone, wood, cloth, grass, foliage and light, drawn at random.
 
 Every picture is float32 (side, side, 3) in 0..255. Knows nothing of objects or masks.
 """
@@ -36,10 +36,6 @@ def fractal(rng: Generator, side: int, first: int = 3, octaves: int = 4, fall: f
 
 def _plain(rng: Generator, side: int) -> Array:
     return np.broadcast_to(random_colour(rng), (side, side, 3)).astype(np.float32)
-
-
-def _white(rng: Generator, side: int) -> Array:
-    return np.full((side, side, 3), rng.uniform(228, 255), np.float32) + rng.normal(0, 3, 3).astype(np.float32)
 
 
 def _gradient(rng: Generator, side: int) -> Array:
@@ -172,18 +168,84 @@ def _leaves(rng: Generator, side: int) -> Array:
     return np.asarray(out + fractal(rng, side, 4, 3) * rng.uniform(0, 60), np.float32)
 
 
+def _dead_leaves(rng: Generator, side: int) -> Array:
+    """Things of every size that hide one another, each with a slope of light of its own, in few colours."""
+    out = np.ascontiguousarray(np.broadcast_to(random_colour(rng), (side, side, 3)), np.float32)
+    least, palette = rng.uniform(0.01, 0.05), np.stack([random_colour(rng) for _ in range(int(rng.integers(3, 12)))])
+    grain = fractal(rng, side, 24, 3)[..., 0] * rng.uniform(0, 1.5)
+    for _ in range(int(rng.integers(60, 350))):
+        size = min(least * rng.random() ** -0.5, 0.35) * side
+        points = _leaf(rng, size) + rng.uniform(-0.1, 1.1, 2) * side
+        left, top = np.maximum(np.floor(points.min(0)).astype(int), 0)
+        right, bottom = np.minimum(np.ceil(points.max(0)).astype(int) + 1, side)
+        if right <= left or bottom <= top:
+            continue
+        inside = np.zeros((bottom - top, right - left), np.float32)
+        cv2.fillPoly(inside, [np.round(points - (left, top)).astype(np.int32)], 1.0, cv2.LINE_8)
+        light = 1 + grain[top:bottom, left:right]
+        light = light * np.linspace(1, rng.uniform(0.6, 1.3), right - left, dtype=np.float32)[None]
+        patch = out[top:bottom, left:right]
+        colour = palette[int(rng.integers(len(palette)))] * np.float32(rng.uniform(0.7, 1.25))
+        patch += inside[..., None] * (colour * light[..., None] - patch)
+    if rng.random() < 0.5:
+        out = np.asarray(cv2.GaussianBlur(out, (0, 0), rng.uniform(0.5, 5)), np.float32)
+    return out
+
+
+def _leaf(rng: Generator, size: float) -> NDArray[np.float64]:
+    """Return an outline (N, 2) about the origin: an ellipse or a polygon, turned."""
+    corners = 24 if rng.random() < 0.5 else int(rng.integers(3, 7))
+    angle = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    turn = rng.uniform(0, np.pi)
+    dx, dy = size * np.cos(angle), size * rng.uniform(0.3, 1) * np.sin(angle)
+    return np.stack([dx * np.cos(turn) - dy * np.sin(turn), dx * np.sin(turn) + dy * np.cos(turn)], 1)
+
+
+def _veins(rng: Generator, side: int) -> Array:
+    """Polished stone: thin dark or light veins that wind through clouds."""
+    wave = fractal(rng, side, int(rng.integers(2, 5)), 5, 0.6) * rng.uniform(4, 14)
+    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j].astype(np.float32)
+    wave = wave + (x * rng.normal(0, 3) + y * rng.normal(0, 3))[..., None]
+    veins = np.exp(-np.abs(np.sin(wave)) * rng.uniform(4, 25))
+    tone = rng.uniform(150, 245) if rng.random() < 0.6 else rng.uniform(20, 120)
+    colour = tone * rng.uniform(0.92, 1.0, 3)
+    clouds = fractal(rng, side, 4, 4) * rng.uniform(5, 50)
+    return np.asarray(colour + clouds + veins * rng.choice([-1, 1]) * rng.uniform(20, 100), np.float32)
+
+
+def _boards(rng: Generator, side: int) -> Array:
+    """Planks beside one another, of one wood but each of its own tone, with joints and a grain along them."""
+    base = np.array([150, 105, 65], np.float32) * np.float32(rng.uniform(0.4, 1.5))
+    base = base if rng.random() < 0.7 else random_colour(rng)
+    tone = np.zeros((side, side), np.float32)
+    top, wide, strength = 0, rng.uniform(0.06, 0.3) * side, rng.uniform(0.03, 0.3)
+    while top < side:
+        end = min(side, top + max(8, int(wide * rng.uniform(0.9, 1.1))))
+        rows = end - top
+        field = rng.normal(0, 1, (max(rows // 2, 2), 6)).astype(np.float32)
+        grain = cv2.resize(field, (side, rows), interpolation=cv2.INTER_CUBIC)
+        fine = cv2.resize(rng.normal(0, 1, (rows, 24)).astype(np.float32), (side, rows), interpolation=cv2.INTER_LINEAR)
+        tone[top:end] = grain * strength * 0.6 + fine * strength * 0.5 + rng.normal(0, 0.08)
+        tone[top : top + int(rng.integers(1, 3))] -= rng.uniform(0.1, 0.5)
+        top = end
+    out = base * (1 + tone[..., None])
+    return np.ascontiguousarray(out.transpose(1, 0, 2) if rng.random() < 0.5 else out, np.float32)
+
+
 _SURFACES: tuple[tuple[float, Callable[[Generator, int], Array]], ...] = (
-    (0.14, _plain),
-    (0.12, _white),
-    (0.15, _gradient),
-    (0.11, _stone),
-    (0.09, _wood),
-    (0.08, _tiles),
-    (0.08, _cloth),
-    (0.06, _grass),
-    (0.06, _bokeh),
-    (0.06, _clutter),
+    (0.01, _plain),
+    (0.03, _gradient),
+    (0.12, _stone),
+    (0.1, _wood),
+    (0.1, _boards),
+    (0.1, _tiles),
+    (0.12, _cloth),
+    (0.07, _grass),
+    (0.09, _bokeh),
+    (0.08, _clutter),
     (0.09, _leaves),
+    (0.09, _dead_leaves),
+    (0.06, _veins),
 )
 _CUMULATIVE = np.cumsum([share for share, _ in _SURFACES])
 
@@ -192,27 +254,3 @@ def draw_surface(rng: Generator, side: int) -> Array:
     """Return one surface, (side, side, 3) in about 0..255."""
     which = int(np.searchsorted(_CUMULATIVE, rng.random() * _CUMULATIVE[-1]))
     return _SURFACES[which][1](rng, side)
-
-
-def draw_surroundings(rng: Generator, side: int) -> tuple[Array, float | None]:
-    """Return surroundings (side, side, 3), and the height of their horizon (0 top, 1 bottom), None without one.
-
-    Four in ten have a second surface below a horizon, as a table before a wall has; some of them darken towards the
-    corners.
-    """
-    out = draw_surface(rng, side)
-    horizon = None
-    if rng.random() < 0.4:
-        horizon = float(rng.uniform(0.3, 0.92))
-        below = draw_surface(rng, side)
-        if rng.random() < 0.5:
-            below = below * np.float32(rng.uniform(0.6, 1.15))
-        slope = rng.normal(0, 0.04) * (rng.random() < 0.4)
-        y, x = np.mgrid[0 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
-        soft = rng.uniform(0.001, 0.004) if rng.random() < 0.6 else rng.uniform(0.01, 0.15)
-        mix = np.clip((y - horizon - slope * x) / np.float32(soft) + 0.5, 0, 1)[..., None]
-        out = np.asarray(out * (1 - mix) + below * mix, np.float32)
-    if rng.random() < 0.3:
-        y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].astype(np.float32)
-        out = np.asarray(out * (1 - np.float32(rng.uniform(0.1, 0.5)) * (x * x + y * y)[..., None] / 2), np.float32)
-    return out, horizon

@@ -1,8 +1,9 @@
 """Train the network that cuts objects out of photographs, and export its weights.
 
-`make train-cutout` runs this: the objects' pictures, the training, the export. The budget of minutes sets the decay of
-the learning rate; a run that is killed goes on from its last state, with the minutes that it had used. Knows nothing
-of GrabCut or of what else decides over a cut-out.
+`make train-cutout` runs this: processes that draw objects and surfaces, the training on what there is so far, the
+export. The budget of minutes sets the decay of the learning rate; a run that is killed goes on from its last state,
+with the minutes that it had used, and the weights of its last report are there at any time. Knows nothing of GrabCut
+or of what else decides over a cut-out.
 """
 
 from __future__ import annotations
@@ -10,67 +11,52 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
 
 from backend.hunyuan3d.image.cutout_network import WEIGHTS
-from training.cutout.composites import draw_composite
+from training.cutout.bank import Bank
+from training.cutout.composites import Composites, draw_composites
 from training.cutout.network import CutoutNetwork, folded
-from training.cutout.objects import ObjectPictures, render_figures, render_objects
+from training.cutout.pictures import Wanted, draw_shards, start_workers
 
 HELD_OUT_FIRST_SEED = 1_000_000_000
+HELD_OUT = Wanted(shapes=16, figures=40, surfaces=40, writing=40, first_seed=HELD_OUT_FIRST_SEED)
+_LOOK_EVERY = 5.0
+_ENOUGH = (120, 80)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How the network is trained.
 
-    stages : until which share of the minutes composites have which side, in pixels: most of what is to be learnt is
-    learnt as well from small ones, for a fraction of the time. minutes : of training, evaluations not counted.
-    average : what the running average of the weights keeps a step. held_out : composites that tell how it goes.
+    stages : until which share of the minutes composites have which sides, in pixels, by turns: most of what is to be
+    learnt is learnt as well from small ones, for a fraction of the time. batch : composites of 256 pixels in a step, of
+    smaller ones more. minutes : of training and reports. average : what the running average of the weights keeps a
+    step. report_every : seconds. held_out : composites that tell how it goes.
     """
 
-    stages: tuple[tuple[float, int], ...] = ((0.55, 128), (0.85, 192), (1.0, 256))
-    batch: int = 16
+    stages: tuple[tuple[float, tuple[int, ...]], ...] = (
+        (0.4, (128, 192, 256)),
+        (0.8, (192, 256, 320)),
+        (1.0, (256, 320, 384)),
+    )
+    batch: int = 8
     minutes: float = 120.0
     rate: float = 2e-3
-    warmup: int = 100
-    average: float = 0.998
-    evaluate_every: int = 250
+    warmup: int = 200
+    average: float = 0.999
+    report_every: float = 120.0
     held_out: int = 96
     held_out_side: int = 256
-
-
-class Composites(IterableDataset[tuple[Tensor, Tensor]]):
-    """Composites of seeds from `first` on, endlessly: image (3, S, S) uint8 and mask (S, S) uint8."""
-
-    def __init__(self, objects: Path, side: int, first: int) -> None:
-        self._objects, self._side, self._first = objects, side, first
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Share the seeds between the loader's workers."""
-        cv2.setNumThreads(1)
-        worker = torch.utils.data.get_worker_info()
-        number, of = (worker.id, worker.num_workers) if worker else (0, 1)
-        pictures = ObjectPictures(self._objects)
-        seed = self._first + number
-        while True:
-            if seed % 1000 < of:
-                pictures.refresh()
-            drawn = draw_composite(seed, pictures, self._side)
-            mask = np.rint(drawn.mask * 255).astype(np.uint8)
-            yield torch.from_numpy(drawn.image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
-            seed += of
 
 
 def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -87,29 +73,42 @@ def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return entropy + 0.5 * (1 - (both + 1) / (either + 1)).mean()
 
 
+def overlaps(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the IoU (B) of logits and masks (B, 1, H, W), each cut at one half."""
+    found, wanted = logits > 0, mask > 0.5
+    both, either = (found & wanted).sum((1, 2, 3)), (found | wanted).sum((1, 2, 3))
+    return (both + 1) / (either + 1)
+
+
 def learning_rate(step: int, used: float, recipe: Recipe) -> float:
     """Return the rate: a linear warm-up by steps, then a half cosine over the budget of minutes."""
     share = min(used / recipe.minutes, 1.0)
-    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
 class Trainer:
     """A run: network, its running average, optimiser and clock, all of which a state on disk holds."""
 
-    def __init__(self, objects: Path, state: Path, recipe: Recipe, start: Path | None = None) -> None:
-        """Go on from the state when there is one. start : else, weights to begin with."""
-        self.recipe, self._objects, self._folder = recipe, objects, state
+    def __init__(
+        self, bank: Bank, held_out: Sequence[Composites], state: Path, recipe: Recipe, start: Path | None = None
+    ) -> None:
+        """Go on from the state when there is one.
+
+        state : a folder that receives the state, the averaged weights of each report and the log. start : without a
+        state, averaged weights to begin with.
+        """
+        self.recipe, self._bank, self._folder, self._held_out = recipe, bank, state, held_out
+        self.device = bank.device
         state.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        self.network = CutoutNetwork().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = CutoutNetwork().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.network.load_state_dict(torch.load(start, weights_only=True)["average"])
+            self.network.load_state_dict(torch.load(start, weights_only=True, map_location=self.device))
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=1e-4)
-        self.step, self.minutes = 0, 0.0
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=1e-3)
+        self.step, self.minutes, self.skipped = 0, 0.0, 0
         if (state / "state.pt").exists():
             self._resume(state / "state.pt")
-        self._held_out = self._draw_held_out()
 
     def run(self) -> None:
         """Train until the minutes are used."""
@@ -117,71 +116,101 @@ class Trainer:
         # needs them: without, scipy's cKDTree never comes to an end where many coordinates are 0, and crashes.
         torch.set_flush_denormal(True)
         try:
-            for until, side in self.recipe.stages:
-                if self.minutes < until * self.recipe.minutes:
-                    self._train(until * self.recipe.minutes, side)
+            self._train()
             self._report()
         finally:
             torch.set_flush_denormal(False)
 
-    def _train(self, until: float, side: int) -> None:
-        """Train with composites of one side until so many minutes of the run are used."""
-        data = Composites(self._objects, side, first=self.step * self.recipe.batch)
-        loader = DataLoader(data, batch_size=self.recipe.batch, num_workers=1, prefetch_factor=4)
-        began = time.monotonic()
-        for image, mask in loader:
-            loss = self._learn(image, mask)
-            self.minutes += (time.monotonic() - began) / 60
-            if self.step % 50 == 0:
-                self._log({"step": self.step, "side": side, "minutes": self.minutes, "loss": loss})
-            if self.step % self.recipe.evaluate_every == 0:
+    def _train(self) -> None:
+        """Train, with a look for new pictures, a line and a report now and then."""
+        began = looked = lined = reported = time.monotonic()
+        first, loss = self.step, torch.zeros(())
+        before = self.minutes
+        while self.minutes < self.recipe.minutes or self.step == first:
+            loss = self._learn(*self._next())
+            now = time.monotonic()
+            self.minutes = before + (now - began) / 60
+            if now - looked > _LOOK_EVERY:
+                self._bank.refresh()
+                looked = now
+            if now - lined > min(10.0, self.recipe.report_every):
+                self._log(
+                    {"step": self.step, "minutes": self.minutes, "loss": float(loss), **self._speed(first, began)}
+                )
+                lined = now
+            if now - reported > self.recipe.report_every:
                 self._report()
-            if self.minutes >= until:
-                return
-            began = time.monotonic()
+                reported = now
+        self._log({"step": self.step, "minutes": self.minutes, "loss": float(loss), **self._speed(first, began)})
 
-    def _report(self) -> None:
-        """Save the state and log how the network does."""
-        self._save()
-        self._log({"step": self.step, "minutes": self.minutes, **self.evaluate()})
+    def _speed(self, first: int, began: float) -> dict[str, float]:
+        seconds = max(time.monotonic() - began, 1e-6)
+        figures = {"steps_a_second": (self.step - first) / seconds, "skipped": float(self.skipped)}
+        return figures | {"objects": self._bank.count("objects"), "surfaces": self._bank.count("surfaces")}
 
-    def evaluate(self) -> dict[str, float]:
-        """Return the averaged network's mean IoU on held-out composites, and the share of them below 0.9."""
-        network = CutoutNetwork().to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        network.load_state_dict(self.average)
-        ious = []
-        with torch.inference_mode():
-            for image, mask in self._held_out:
-                found = network(image[None].float().div(255).to(memory_format=torch.channels_last))[0, 0] > 0
-                wanted = mask > 127
-                ious.append(float((found & wanted).sum() / (found | wanted).sum().clamp(min=1)))
-        return {"iou": float(np.mean(ious)), "below": float(np.mean(np.array(ious) < 0.9))}
+    def _next(self) -> tuple[Tensor, Tensor]:
+        """Draw the next step's composites."""
+        share = min(self.minutes / self.recipe.minutes, 1.0)
+        sides = next((sides for until, sides in self.recipe.stages if share < until), self.recipe.stages[-1][1])
+        side = sides[self.step % len(sides)]
+        batch = max(2, round(self.recipe.batch * (256 / side) ** 2))
+        drawn = draw_composites(self.step, self._bank, batch, side)
+        return drawn.image.to(memory_format=torch.channels_last), drawn.mask
 
-    def _learn(self, image: Tensor, mask: Tensor) -> float:
+    def _learn(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Take a step; one whose gradients are not finite changes nothing but its number."""
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.minutes, self.recipe)
-        image = image.float().div_(255).to(memory_format=torch.channels_last)
-        loss = mask_loss(self.network(image), mask[:, None].float() / 255)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits, expected = self.network(image)
+        logits, expected = logits.float(), expected.float()
+        judged = F.binary_cross_entropy_with_logits(expected, overlaps(logits.detach(), mask))
+        loss = mask_loss(logits, mask) + 0.1 * judged
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-            keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-            for name, value in self.network.state_dict().items():
-                if value.is_floating_point():
-                    self.average[name].lerp_(value, 1 - keep)
-                else:
-                    self.average[name].copy_(value)
         self.step += 1
-        return float(loss.detach())
+        if not torch.isfinite(norm):
+            self.skipped += 1
+            return loss.detach()
+        self.optimiser.step()
+        self._follow()
+        return loss.detach()
 
-    def _draw_held_out(self) -> list[tuple[Tensor, Tensor]]:
-        data = iter(Composites(self._objects, self.recipe.held_out_side, HELD_OUT_FIRST_SEED))
-        return [next(data) for _ in range(self.recipe.held_out)]
+    def _follow(self) -> None:
+        """Move the running average towards the network."""
+        keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        now = self.network.state_dict()
+        names = [name for name, value in now.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.average[name] for name in names], [now[name] for name in names], 1 - keep)
+        for name in now.keys() - set(names):
+            self.average[name].copy_(now[name])
+
+    def _report(self) -> None:
+        """Save the state and the weights, and log how the network does."""
+        self._save()
+        export_weights(self._folder / "average.pt", self._folder / "weights.safetensors")
+        self._log({"step": self.step, "minutes": self.minutes, **self.evaluate()})
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the averaged network's mean IoU on held-out composites, and the share of them below 0.9.
+
+        judged : how far the IoU that the network expects of its mask is from the true one, on average.
+        """
+        network = CutoutNetwork().to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network.load_state_dict(self.average)
+        ious, misses = [], []
+        with torch.inference_mode():
+            for held in self._held_out:
+                logits, expected = network(held.image.to(self.device, memory_format=torch.channels_last))
+                ious.append(overlaps(logits, held.mask.to(self.device)).cpu())
+                misses.append((expected.sigmoid().cpu() - ious[-1]).abs())
+        iou = torch.cat(ious)
+        below = float((iou < 0.9).float().mean())
+        return {"iou": float(iou.mean()), "below": below, "judged": float(torch.cat(misses).mean())}
 
     def _resume(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -199,42 +228,92 @@ class Trainer:
         }
         torch.save(state, partial)
         partial.replace(self._folder / "state.pt")
+        torch.save(self.average, partial)
+        partial.replace(self._folder / "average.pt")
 
     def _log(self, figures: dict[str, float]) -> None:
+        line = json.dumps({name: round(value, 5) for name, value in figures.items()})
+        print(line, flush=True)
         with (self._folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({name: round(value, 5) for name, value in figures.items()}) + "\n")
+            file.write(line + "\n")
 
 
-def export_weights(state: Path, weights: Path) -> None:
-    """Write the averaged network of a state as the service reads it: float16 safetensors."""
+def export_weights(average: Path, weights: Path) -> None:
+    """Write averaged weights as the service reads them: float16 safetensors."""
     network = CutoutNetwork()
-    network.load_state_dict(torch.load(state, weights_only=True)["average"])
+    network.load_state_dict(torch.load(average, weights_only=True, map_location="cpu"))
     weights.parent.mkdir(parents=True, exist_ok=True)
     partial = weights.with_suffix(".partial")
     save_file(folded(network), partial)
     partial.replace(weights)
 
 
+def draw_held_out(folder: Path, recipe: Recipe, device: torch.device, wanted: Wanted = HELD_OUT) -> list[Composites]:
+    """Draw composites of objects, surfaces and seeds that training does not see."""
+    for _ in draw_shards(folder, wanted):
+        pass
+    bank = Bank(folder, device, 3 * wanted.shapes + wanted.figures, wanted.surfaces)
+    each = 16
+    return [
+        draw_composites(HELD_OUT_FIRST_SEED + number, bank, min(each, recipe.held_out - number), recipe.held_out_side)
+        for number in range(0, recipe.held_out, each)
+    ]
+
+
+def wait_for_pictures(bank: Bank, workers: Sequence[subprocess.Popen[bytes]], seconds: float = 600.0) -> None:
+    """Wait until there are enough pictures to begin with. Raises RuntimeError where none come."""
+    until = time.monotonic() + seconds
+    while bank.count("objects") < _ENOUGH[0] or bank.count("surfaces") < _ENOUGH[1]:
+        bank.refresh()
+        ended = all(worker.poll() is not None for worker in workers)
+        if (ended or time.monotonic() > until) and not (bank.count("objects") and bank.count("surfaces")):
+            raise RuntimeError("no pictures of objects or surfaces are drawn; see what training.cutout.pictures says")
+        if ended:
+            return
+        time.sleep(0.2)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, make what objects are missing, train and export."""
+    """Parse the command line, draw, train and export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of objects, state and log")
+    parser.add_argument("--work", type=Path, required=True, help="folder of pictures, state and log")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="file that receives the weights")
-    parser.add_argument("--objects", type=int, default=4000, help="shapes, of two pictures each")
-    parser.add_argument("--figures", type=int, default=2000, help="flat figures beside them")
-    parser.add_argument("--start", type=Path, help="a state whose averaged weights to begin with")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument("--shapes", type=int, default=4000, help="shapes, of three pictures each")
+    parser.add_argument("--figures", type=int, default=8000, help="flat figures beside them")
+    parser.add_argument("--surfaces", type=int, default=8000)
+    parser.add_argument(
+        "--room", type=int, default=20_000, help="objects, and half as many surfaces, in memory at a time"
+    )
+    parser.add_argument("--start", type=Path, help="an average.pt to begin with")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)
-    parser.add_argument("--side", type=int, help="one side for the whole run instead of growing ones")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--report-every", type=float, default=Recipe.report_every, help="seconds")
+    parser.add_argument("--held-out", type=int, default=Recipe.held_out)
     chosen = parser.parse_args(arguments)
-    stages = Recipe.stages if chosen.side is None else ((1.0, chosen.side),)
-    recipe = Recipe(stages, batch=chosen.batch, minutes=chosen.minutes, rate=chosen.rate)
-    objects, state = chosen.work / "objects", chosen.work / "run"
-    render_figures(objects, chosen.figures)
-    render_objects(objects, chosen.objects)
-    Trainer(objects, state, recipe, chosen.start).run()
-    export_weights(state / "state.pt", chosen.weights)
+    recipe = Recipe(
+        batch=chosen.batch,
+        minutes=chosen.minutes,
+        rate=chosen.rate,
+        report_every=chosen.report_every,
+        held_out=chosen.held_out,
+    )
+    wanted = Wanted(chosen.shapes, chosen.figures, chosen.surfaces)
+    run, device = chosen.work / "run", torch.device(chosen.device)
+    torch.backends.cudnn.benchmark = True
+    workers = start_workers(chosen.work / "pictures", wanted, chosen.workers)
+    try:
+        held_out = draw_held_out(chosen.work / "held-out", recipe, device)
+        bank = Bank(chosen.work / "pictures", device, chosen.room, chosen.room // 2)
+        wait_for_pictures(bank, workers)
+        Trainer(bank, held_out, run, recipe, chosen.start).run()
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
+    export_weights(run / "average.pt", chosen.weights)
 
 
 if __name__ == "__main__":

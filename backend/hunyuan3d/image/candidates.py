@@ -6,7 +6,6 @@ module does not know about alpha channels or soft edges.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,16 +13,16 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
-from backend.hunyuan3d.image.cutout_network import object_probability, refined_mask
+from backend.hunyuan3d.image.cutout_network import Sight, look, refined_mask
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import find_horizon, flatten
-from backend.hunyuan3d.image.judgement import Signs, measure, score
+from backend.hunyuan3d.image.judgement import Signs, measure, overlap, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
-# The network's own mask has its own odds for it, which flatter it; and a flood's outline is the truer one.
-_LEAD, _CLEAR_LEAD = 0.2, 0.45
-_CLEAR_FAINT = 0.05
+# A flood's outline is the truer one where both are about as likely.
+_LEAD = 0.1
+_LIKELY, _NEAR = 0.1, 5
 _MOST_ASPECT = 3.0
 _FILLED = 25
 _HOLLOW = 0.6
@@ -55,57 +54,69 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 
 
 def _best_of(rgb: Pixels) -> Candidate | None:
-    odds = odds_of(rgb)
     best: Candidate | None = None
-    for method, found in candidates(rgb, odds):
-        if found is None:
-            if best is not None and best.score >= 1 - _lead(best):
-                break
-            continue
-        if not found.foreground.any():
-            continue
-        signs = measure(rgb, found, odds)
-        likely = score(signs)
-        if best is None or likely > best.score + (_lead(best) if method != best.method else 0.0):
-            best = Candidate(method, found, signs, likely)
+    for tried in judged(rgb, sight_of(rgb)):
+        lead = 0.0 if best is None or tried.method == best.method else _LEAD
+        if best is None or tried.score > best.score + lead:
+            best = tried
     return best
 
 
-def _lead(best: Candidate) -> float:
-    """Return by how much another method's score must be higher: by more where the outline is clear all along."""
-    clear = best.method == "flood" and best.signs.border == 0 and best.signs.faint < _CLEAR_FAINT
-    return _CLEAR_LEAD if clear else _LEAD
+def judged(rgb: Pixels, sight: Sight | None) -> list[Candidate]:
+    """Return the candidates that found anything, each with its signs and score."""
+    found = [(method, each) for method, each in candidates(rgb, sight) if each.foreground.any()]
+    out = []
+    for method, each in found:
+        others = [overlap(each.foreground, other.foreground) for name, other in found if name != method]
+        signs = measure(rgb, each, sight, max(others, default=None))
+        out.append(Candidate(method, each, signs, score(signs)))
+    return out
 
 
-def odds_of(rgb: Pixels) -> Array | None:
-    """Return the network's odds that each pixel is the object's; None without one or for a shape it never saw."""
+def sight_of(rgb: Pixels) -> Sight | None:
+    """Return what the network makes of an image; None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
-    return None if max(h, w) > _MOST_ASPECT * min(h, w) else object_probability(rgb)
+    return None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
 
 
-def candidates(rgb: Pixels, odds: Array | None) -> Iterator[tuple[CandidateMethod, Found | None]]:
-    """Give the candidates one by one, each worked out when it is asked for, the dearer ones last.
+def candidates(rgb: Pixels, sight: Sight | None) -> list[tuple[CandidateMethod, Found]]:
+    """Return the candidates; sight : what the network makes of the image, None without one."""
+    floods = _floods(rgb)
+    if floods and sight is not None:
+        floods.append(_where_likely(floods[0], sight.odds))
+    found: list[tuple[CandidateMethod, Found | None]] = [("flood", each) for each in floods]
+    if sight is None:
+        found.append(("grabcut", cut_busy(rgb)))
+    else:
+        likely = sight.odds > 0.5
+        found.append(("network", Found(likely, ~likely)))
+        if likely.any():
+            refined = refined_mask(rgb, sight.odds)
+            found.append(("network", Found(refined, ~refined)))
+    return [(method, each) for method, each in found if each is not None]
 
-    odds : how likely each pixel is the object's, (h, w); None without a network. A candidate that is None found
-    nothing: it comes before the dearer ones, so that who has a good one may stop.
-    """
+
+def _floods(rgb: Pixels) -> list[Found]:
+    """Return what floods from the border leave, the horizon known and not, shadows and mirror images taken off."""
     lab = smooth_lab(rgb)
     horizon = find_horizon(lab)
     flat = lab if horizon is None else flatten(lab, horizon)
     flooded = flood_lab(flat)
+    found = []
     if flooded is not None:
-        yield "flood", flooded
-        for changed in (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded)):
-            if changed is not flooded:
-                yield "flood", changed
-    yield "flood", None
-    if odds is not None:
-        mask = refined_mask(rgb, odds)
-        yield "network", Found(mask, ~mask)
-    else:
-        yield "grabcut", cut_busy(rgb)
+        changed = (without_shadow(flat, flooded), without_mirror_image(flat, flooded), filled(lab, flooded))
+        found = [flooded, *(each for each in changed if each is not flooded)]
     if horizon is not None:
-        yield "flood", flood_lab(lab)
+        plain = flood_lab(lab)
+        found += [] if plain is None else [plain]
+    return found
+
+
+def _where_likely(found: Found, odds: Array) -> Found:
+    """Keep of a flood's object what the network does not deny: shadows, tables and captions go, the outline stays."""
+    near = cv2.dilate((odds > _LIKELY).astype(np.uint8), np.ones((_NEAR, _NEAR), np.uint8)) > 0
+    foreground = found.foreground & near
+    return Found(foreground, found.backdrop | (found.foreground & ~near))
 
 
 def filled(lab: Array, found: Found) -> Found:

@@ -24,12 +24,26 @@ WEIGHTS = Path(__file__).parents[2] / "checkpoints" / "cutout" / "model.fp16.saf
 LEVELS = 6
 STRIDE = 2**LEVELS
 """Sides of what the network sees are multiples of this: each level sees half as many pixels a side as the one above."""
-SIDE = 192
+SIDE = 256
 """The network sees about SIDE x SIDE pixels, in about the photograph's own proportions."""
+_NEAR_SIDE = 320
+_JUDGED_LEVEL = 2
 # What is looked at again: the object and so much of its size on each side, if that is less of the picture than MOST.
 _MARGIN, _MOST = 0.3, 0.7
-_REFINED_SIDE = 256
-_SURE, _SURELY_NOT = 0.99, 0.005
+_REFINED_SIDE = 320
+_SURE, _SURELY_NOT = 0.97, 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What the network makes of a photograph.
+
+    odds : how likely each pixel is the object's, (h, w) float32 in 0..1. expected : the IoU, 0..1, that it expects of
+    the pixels whose odds are above one half.
+    """
+
+    odds: Array
+    expected: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,24 +100,37 @@ class CutoutNetwork:
     """The U-Net with its weights, which nothing changes: any number of threads may ask it at a time."""
 
     def __init__(self, weights: dict[str, npt.NDArray[np.float16]]) -> None:
-        """weights : {down,up}.{level}.{1,2}.{kernel,bias} and head.{kernel,bias}, as training/cutout exports them."""
+        """weights : {down,up}.{level}.{1,2}, head and judge.{1,2}, as training/cutout names, lays and exports them."""
         named = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}
         self._down = [_block(named, f"down.{level}") for level in range(LEVELS)]
         self._up = [_block(named, f"up.{level}") for level in range(LEVELS - 1)]
         self._head, self._head_bias = named["head.kernel"], named["head.bias"]
+        self._judge = [(named[f"judge.{number}.kernel"], named[f"judge.{number}.bias"]) for number in (1, 2)]
 
-    def logits(self, rgb: Pixels) -> Array:
-        """Return logits (h, w) of a photograph (h, w, 3) uint8; h and w are multiples of STRIDE."""
+    def logits(self, rgb: Pixels) -> tuple[Array, float]:
+        """Return logits (h, w) of a photograph (h, w, 3) uint8, and that of the IoU that their signs should have.
+
+        h and w are multiples of STRIDE.
+        """
         maps: list[_Map] = []
         features = _in_blocks(rgb)
         for number, (first, second) in enumerate(self._down):
             features = second(first(_halved(features) if number else features))
             maps.append(features)
+        seen = [features.inner.mean((0, 1))]
         for number in reversed(range(LEVELS - 1)):
             first, second = self._up[number]
             features = second(first(_doubled(features), maps[number]))
+            if number == _JUDGED_LEVEL:
+                seen += [features.inner.mean((0, 1)), features.inner.max((0, 1))]
         blocks = (features.inner @ self._head + self._head_bias).reshape(features.h, features.w, 2, 2)
-        return np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(rgb.shape[:2])
+        logits = np.ascontiguousarray(blocks.transpose(0, 2, 1, 3)).reshape(rgb.shape[:2])
+        return logits, self._expected(np.concatenate(seen))
+
+    def _expected(self, seen: Array) -> float:
+        (first, first_bias), (second, second_bias) = self._judge
+        hidden = np.maximum(seen @ first + first_bias, 0)
+        return float((hidden @ second + second_bias)[0])
 
 
 @cache
@@ -112,20 +139,22 @@ def shipped_network() -> CutoutNetwork | None:
     return CutoutNetwork(load_file(WEIGHTS)) if WEIGHTS.exists() else None
 
 
-def object_probability(rgb: Pixels, network: CutoutNetwork | None = None) -> Array | None:
-    """Return how likely each pixel is the object's, (h, w) float32 in 0..1, of a photograph (h, w, 3) uint8.
+def look(rgb: Pixels, network: CutoutNetwork | None = None) -> Sight | None:
+    """Return what the network makes of a photograph (h, w, 3) uint8.
 
-    network : the one to ask, the shipped one when None. None is the answer where there is none to ask. A small object
-    is looked at again from nearer, and the two answers count alike.
+    network : the one to ask, the shipped one when None. None is the answer where there is none to ask. What is found is
+    looked at again, with more pixels and from nearer where it is small, and the two answers count alike.
     """
     asked = network or shipped_network()
     if asked is None:
         return None
-    odds = _look(asked, rgb)
-    near = _surroundings(odds > 0.5)
-    if near is not None:
-        odds[near] = (odds[near] + _look(asked, np.ascontiguousarray(rgb[near]))) / 2
-    return odds
+    first, expected = _look(asked, rgb, SIDE)
+    near = _surroundings(first > 0)
+    if near is None:
+        return Sight(_odds(first), expected)
+    again, expected_again = _look(asked, np.ascontiguousarray(rgb[near]), _NEAR_SIDE)
+    first[near] = (first[near] + again) / 2
+    return Sight(_odds(first), (expected + expected_again) / 2)
 
 
 def seen_size(h: int, w: int, side: int = SIDE) -> tuple[int, int]:
@@ -141,17 +170,23 @@ def seen_size(h: int, w: int, side: int = SIDE) -> tuple[int, int]:
     return int(height.flat[best]), int(width.flat[best])
 
 
-def _look(network: CutoutNetwork, rgb: Pixels) -> Array:
+def _look(network: CutoutNetwork, rgb: Pixels, side: int) -> tuple[Array, float]:
+    """Return logits (h, w), and the IoU that is expected of their signs."""
     h, w = rgb.shape[:2]
-    height, width = seen_size(h, w)
+    height, width = seen_size(h, w, side)
     shrinks = height * width < h * w
     seen = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    logits = cv2.resize(network.logits(np.asarray(seen, np.uint8)), (w, h), interpolation=cv2.INTER_LINEAR)
+    logits, expected = network.logits(np.asarray(seen, np.uint8))
+    large: Array = cv2.resize(logits, (w, h), interpolation=cv2.INTER_LINEAR)
+    return large, float(_odds(np.array(expected, np.float32)))
+
+
+def _odds(logits: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), np.float32)
 
 
 def _surroundings(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Return rows and columns of what is marked and a margin, or None where that is most of the picture, or nothing."""
+    """Return rows and columns of what is marked and a margin, all of them where that is most; None for nothing."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
@@ -159,7 +194,7 @@ def _surroundings(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
     top, bottom = max(0, int(rows[0]) - margin), min(mask.shape[0], int(rows[-1]) + 1 + margin)
     left, right = max(0, int(columns[0]) - margin), min(mask.shape[1], int(columns[-1]) + 1 + margin)
     if (bottom - top) * (right - left) > _MOST * mask.size:
-        return None
+        return slice(None), slice(None)
     return slice(top, bottom), slice(left, right)
 
 

@@ -12,7 +12,7 @@ from backend.hunyuan3d.facts import Remark
 from backend.hunyuan3d.image.backdrop import Mask, Pixels
 from backend.hunyuan3d.image.judgement import Signs
 
-DOUBTFUL = 0.5
+DOUBTFUL = 0.6
 """A score below this is said. Calibrated on the tuning half of benchmarks/background_removal.py."""
 
 HOPELESS = 0.04

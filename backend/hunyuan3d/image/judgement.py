@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, colour_overlap, sum_channels
-from backend.hunyuan3d.image.cutout_network import expected_iou
+from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
 
 _SIDE = 320
 _FAINT = 6.0
-# What stands in for the odds of a network that is not there.
-_USUAL_ODDS, _USUALLY_UNSURE = 0.8, 0.2
+# What stands in for what a network that is not there, or a method that found nothing, would say.
+_USUAL_ODDS, _USUALLY_UNSURE, _USUALLY_AGREED = 0.8, 0.2, 0.7
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Signs:
     ragged : length of the outline, of that of its hull; pieces : parts that do not touch
     shade : share of the object that is a darker backdrop
     odds : overlap that the network's odds let expect, 0..1; unsure : how much of the object these odds leave open,
-    0 = nothing; both None without a network
+    0 = nothing; expected : the IoU that the network expects of its own mask; agreed : the overlap with that mask; all
+    None without a network
+    rival : overlap with the most alike of what another method found, None where none found anything
     """
 
     border: float
@@ -46,10 +48,16 @@ class Signs:
     shade: float
     odds: float | None = None
     unsure: float | None = None
+    expected: float | None = None
+    agreed: float | None = None
+    rival: float | None = None
 
 
-def measure(rgb: Pixels, found: Found, odds: Array | None = None) -> Signs:
-    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground; odds : the network's, (h, w)."""
+def measure(rgb: Pixels, found: Found, sight: Sight | None = None, rival: float | None = None) -> Signs:
+    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground.
+
+    sight : what the network makes of the image. rival : the most overlap with what other methods found.
+    """
     scale = min(1.0, _SIDE / max(rgb.shape[:2]))
     small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
     size = (small.shape[1], small.shape[0])
@@ -73,9 +81,17 @@ def measure(rgb: Pixels, found: Found, odds: Array | None = None) -> Signs:
         ragged=length / max(_hull_length(mask), 1.0),
         pieces=count - 1,
         shade=_shade(lab, mask, outer),
-        odds=None if odds is None else expected_iou(odds, found.foreground),
-        unsure=None if odds is None else _left_open(odds, found.foreground),
+        odds=None if sight is None else expected_iou(sight.odds, found.foreground),
+        unsure=None if sight is None else _left_open(sight.odds, found.foreground),
+        expected=None if sight is None else sight.expected,
+        agreed=None if sight is None else overlap(found.foreground, sight.odds > 0.5),
+        rival=rival,
     )
+
+
+def overlap(first: Mask, second: Mask) -> float:
+    """Return the intersection over union of two masks (h, w), 0 where both are empty."""
+    return float((first & second).sum() / max(int((first | second).sum()), 1))
 
 
 def border_share(mask: Mask) -> float:
@@ -106,12 +122,17 @@ def features(signs: Signs) -> npt.NDArray[np.float64]:
             signs.shade * 2,
             (_USUAL_ODDS if signs.odds is None else signs.odds) * 3,
             min(_USUALLY_UNSURE if signs.unsure is None else signs.unsure, 1.5) * 2,
+            (_USUAL_ODDS if signs.expected is None else signs.expected) * 3,
+            (_USUALLY_AGREED if signs.agreed is None else signs.agreed) * 3,
+            (_USUALLY_AGREED if signs.rival is None else signs.rival) * 3,
         ]
     )
 
 
-_BIAS = -3.22
-_WEIGHTS = np.array([-0.52, -0.41, -0.37, -0.28, 0.0, 0.0, 0.76, -1.98, -0.1, -0.78, -0.06, 1.84, 0.0])
+_BIAS = -5.99
+_WEIGHTS = np.array(
+    [-0.81, -0.78, 0.09, -0.26, 0.01, -0.46, 0.91, -0.88, -0.83, -0.75, -0.22, 1.27, -0.1, 0.59, 0.0, 0.71]
+)
 
 
 def _across(lab: Array, mask: Mask) -> tuple[Array, Mask, Array]:
