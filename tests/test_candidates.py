@@ -51,7 +51,7 @@ SPOKEN_OF = (
     ),
     Case("08_two_objects", ((0.2, 0.5), (0.85, 0.55)), ((0.5, 0.5),), ("SEVERAL_OBJECTS",)),
     Case("08c_turnaround_sheet", ((0.17, 0.6), (0.8, 0.6)), ((0.35, 0.5),), ("SEVERAL_OBJECTS",)),
-    Case("25_caption_badge", ((0.5, 0.55), (0.87, 0.1)), ((0.1, 0.1),), ("SEVERAL_OBJECTS",)),
+    Case("25_caption_badge", ((0.5, 0.55),), ((0.87, 0.1), (0.1, 0.1))),
     Case("25_caption_badge", ((0.5, 0.55),), ((0.87, 0.1), (0.47, 0.92)), (), "largest"),
     Case("08_two_objects", ((0.2, 0.5),), ((0.85, 0.55),), (), "largest"),
 )
