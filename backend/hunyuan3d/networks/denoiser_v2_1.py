@@ -313,12 +313,13 @@ class HunYuanDiTPlain(nn.Module):
 
     def _velocity(self, x: Tensor, t: Tensor, context: V21Context) -> Tensor:
         x = x.to(self.x_embedder.weight.dtype)
-        t = t.expand(x.shape[0])
         unconditional: tuple[Tensor | None, ...] = (None,) * len(self.layers)
         if context.unconditional is not None:
             unconditional = context.unconditional
         given = batch = x.shape[0]
-        h = torch.cat([self.t_embedder(t)[:, None], self.embed(x)], dim=1).flatten(0, 1)
+        # A time that all images share is one row: a product of a few rows sums in an order that depends on how many.
+        time = self.t_embedder(t.reshape(-1))[:, None].expand(given, 1, -1)
+        h = torch.cat([time, self.embed(x)], dim=1).flatten(0, 1)
         skips: list[Tensor] = []
         for layer, (block, kv, constant) in enumerate(
             zip(self.layers, context.keys_values, unconditional, strict=True)
