@@ -124,11 +124,7 @@ class Submitter:
         views = views_of(form)
         require_views_taken(self._services, tuple(views))
         prompt = read_prompt(self._services, fields, form)
-        uploaded = (
-            ()
-            if prompt
-            else tuple(views.values()) or images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
-        )
+        uploaded = () if prompt else _sent_images(form, views, limits)
         _require_meshes_possible(len(uploaded), fields)
         waits = isinstance(fields, GenerateFields) and not fields.run_async
         is_partial = isinstance(fields, BatchFields) and fields.accept_partial
@@ -215,6 +211,11 @@ def read_prompt(services: AgentServices, fields: GenerationFields, form: Form) -
     if not services.settings.text_to_image_model:
         raise PromptUnavailable(details={"field": "prompt"})
     return fields.prompt
+
+
+def _sent_images(form: Form, views: Mapping[ViewName, FormFile], limits: UploadLimits) -> tuple[FormFile, ...]:
+    """Return the views of one object, or the images."""
+    return tuple(views.values()) or images_of(form, limits.form.file_field, limits.fewest, limits.form.max_files)
 
 
 def _require_meshes_possible(images: int, fields: GenerationFields) -> None:

@@ -20,7 +20,7 @@ from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
 from backend.hunyuan3d.image.candidates import best_cut
-from backend.hunyuan3d.image.doubts import HOPELESS, keep_largest, pieces_of, remarks_on
+from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
@@ -148,7 +148,7 @@ def _classical(rgb: Pixels) -> _Removed:
         raise NoForeground(
             "No object stands out from the background; send a cut-out, or one before a plain background."
         )
-    if best.score < HOPELESS:
+    if best.score < HOPELESS or best.signs.contrast < UNSEEN:
         raise NoForeground(_why_hopeless(best.signs))
     mask, colour = cut_with_soft_edge(rgb, small, best.found)
     return _Removed(best.method, colour, mask, None, best.signs)

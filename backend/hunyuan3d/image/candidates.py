@@ -20,8 +20,9 @@ from backend.hunyuan3d.image.judgement import Signs, measure, overlap, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
-# A flood's outline is the truer one where both are about as likely.
-_LEAD = 0.1
+# A flood's outline is the truer one where both are about as likely, and by far where it is clear all along.
+_LEAD, _CLEAR_LEAD = 0.1, 0.25
+_CLEAR_FAINT = 0.001
 _LIKELY, _NEAR = 0.1, 5
 _MOST_ASPECT = 3.0
 _FILLED = 25
@@ -56,10 +57,15 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 def _best_of(rgb: Pixels) -> Candidate | None:
     best: Candidate | None = None
     for tried in judged(rgb, sight_of(rgb)):
-        lead = 0.0 if best is None or tried.method == best.method else _LEAD
-        if best is None or tried.score > best.score + lead:
+        if best is None or tried.score > best.score + (_lead(best) if tried.method != best.method else 0.0):
             best = tried
     return best
+
+
+def _lead(best: Candidate) -> float:
+    """Return by how much another method's score must be higher."""
+    clear = best.method == "flood" and best.signs.border == 0 and best.signs.faint < _CLEAR_FAINT
+    return _CLEAR_LEAD if clear else _LEAD
 
 
 def judged(rgb: Pixels, sight: Sight | None) -> list[Candidate]:

@@ -18,6 +18,9 @@ DOUBTFUL = 0.6
 HOPELESS = 0.04
 """A score below this is no cut-out at all."""
 
+UNSEEN = 3.0
+"""A median difference in Lab across the outline that no one sees: what was cut out along it was guessed."""
+
 TOUCHING = 0.015
 _LOW_CONTRAST = 7.0
 _LEAST_PIECE = 0.01
