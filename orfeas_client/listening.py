@@ -15,7 +15,7 @@ import requests
 from orfeas_client.errors import ClientError, NoEvents, ServiceRefused, UnexpectedAnswer
 from orfeas_client.event_lines import read_events
 from orfeas_client.models import Json
-from orfeas_client.retries import RetryPolicy
+from orfeas_client.retries import PassingFailure, RetryPolicy
 from orfeas_client.transport import Outgoing, Transport
 
 STREAM_SECONDS = 60.0
@@ -64,13 +64,24 @@ def _opened(
     seconds = STREAM_SECONDS if left is None else min(STREAM_SECONDS, left)
     outgoing = Outgoing("GET", path, headers=headers, stream=seconds)
     try:
-        response = policy.persist(lambda: transport.open(outgoing))
+        response = policy.persist(lambda: _open(transport, outgoing))
     except ServiceRefused as refusal:
         raise _without_events(refusal) from refusal
     if response.status_code != 204 and not response.headers.get("Content-Type", "").startswith("text/event-stream"):
         response.close()
         raise NoEvents("The service answered with no stream of events.")
     return response
+
+
+def _open(transport: Transport, outgoing: Outgoing) -> requests.Response:
+    """Open a stream; where all are taken there is no waiting for one, since whoever asks can poll."""
+    try:
+        return transport.open(outgoing)
+    except PassingFailure as failure:
+        error = failure.error
+        if isinstance(error, ServiceRefused) and error.code == "RATE_LIMITED":
+            raise error from failure
+        raise
 
 
 def _without_events(refusal: ServiceRefused) -> ClientError:
