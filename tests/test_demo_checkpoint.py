@@ -39,6 +39,14 @@ def test_latents_in_a_batch_are_those_made_alone() -> None:
         torch.testing.assert_close(together[k], alone[0], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_seeds_of_one_image_give_what_each_gives_alone_to_the_bit(count: int) -> None:
+    cond = demo().encode_images(torch.linspace(-1, 1, 3 * 112 * 112).view(1, 3, 112, 112))
+    together = demo().sample_latents(cond.expand(count, -1, -1), 4, seeds=list(range(count)))
+    alone = [demo().sample_latents(cond, 4, seeds=seed) for seed in range(count)]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_meshes_are_sound_and_the_same_alone_or_in_a_batch() -> None:
     pipeline = demo()
     results = pipeline([*IMAGES, SAMPLES / "README.md"], seeds=[1, 2, 3, 4], octree_resolution=64)

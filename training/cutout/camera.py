@@ -27,7 +27,7 @@ def blur(values: Tensor, sigma: Tensor) -> Tensor:
     down = torch.fft.fftfreq(padded.shape[-2], device=values.device)[:, None]
     across = torch.fft.rfftfreq(padded.shape[-1], device=values.device)[None]
     kept = torch.exp(-2 * math.pi**2 * sigma**2 * (down**2 + across**2))
-    blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * kept, s=padded.shape[-2:])
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(padded) * kept, s=padded.shape[-2:])
     return blurred[..., padding : padding + h, padding : padding + w]
 
 

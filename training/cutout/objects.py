@@ -55,7 +55,7 @@ def fitted(image: Pixels, side: int) -> Pixels:
     weight = out[..., 3:]
     own, spread = out[..., :3] / np.maximum(weight / 255, 1e-2), near[..., :3] / np.maximum(near[..., 3:] / 255, 1e-3)
     colour = np.where(weight > 40, own, spread)
-    return np.rint(np.dstack([colour, weight]).clip(0, 255)).astype(np.uint8)
+    return np.asarray(np.rint(np.dstack([colour, weight]).clip(0, 255)), dtype=np.uint8)
 
 
 def crop(image: Pixels) -> Pixels:

@@ -39,7 +39,7 @@ def places(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def sample(values: Tensor, x: Tensor, y: Tensor, padding: str = "zeros") -> Tensor:
     """Return values (B, C, H, W) at places x and y, which broadcast to (B, 1, h, w)."""
-    x, y = torch.broadcast_tensors(x, y)
+    x, y = torch.broadcast_tensors(x, y)  # type: ignore[no-untyped-call]
     if not len(values):
         return values.new_zeros((0, values.shape[1], *x.shape[-2:]))
     grid = torch.stack([x[:, 0], y[:, 0]], -1).expand(len(values), -1, -1, -1)
