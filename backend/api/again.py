@@ -21,6 +21,7 @@ from backend.api.submissions import (
     idempotency_key,
     model_of,
     put_in_queue,
+    require_drawing,
     require_key,
     require_views_taken,
 )
@@ -31,7 +32,6 @@ from backend.errors import (
     ConflictingInputs,
     FilesExpired,
     JobNotFound,
-    PromptUnavailable,
     RequestUnreadable,
     StoreUnavailable,
 )
@@ -143,8 +143,7 @@ def require_prompt_possible(services: AgentServices, request: GenerationRequest,
     if _draws_anew(given):
         if request.prompt is None:
             raise ConflictingInputs("This job is of a picture, which words do not change.")
-        if not services.settings.text_to_image_model:
-            raise PromptUnavailable(details={"field": "prompt"})
+        require_drawing(services)
 
 
 def _draws_anew(given: AgainForm) -> bool:

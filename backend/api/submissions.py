@@ -208,9 +208,14 @@ def read_prompt(services: AgentServices, fields: GenerationFields, form: Form) -
         return None
     if form.files:
         raise ConflictingInputs(details={"fields": ["prompt", *dict.fromkeys(file.field for file in form.files)]})
+    require_drawing(services)
+    return fields.prompt
+
+
+def require_drawing(services: AgentServices) -> None:
+    """Raise PromptUnavailable where nothing draws pictures of words."""
     if not services.settings.text_to_image_model:
         raise PromptUnavailable(details={"field": "prompt"})
-    return fields.prompt
 
 
 def _sent_images(form: Form, views: Mapping[ViewName, FormFile], limits: UploadLimits) -> tuple[FormFile, ...]:
