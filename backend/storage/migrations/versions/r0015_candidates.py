@@ -9,7 +9,7 @@ revision = "0015"
 down_revision = "0014"
 
 _KINDS = "kind IN ('mesh', 'preview', 'thumbnail', 'turntable', 'contact_sheet', 'image', 'cutout', 'shape')"
-_COLUMNS = "name, job_id, kind, format, candidate, bytes, state"
+_COLUMNS = ("name", "job_id", "kind", "format", "candidate", "bytes", "state")
 
 
 def upgrade() -> None:
@@ -42,6 +42,7 @@ def _copy_files() -> None:
         sa.CheckConstraint("bytes >= 0", name="file_has_bytes"),
         sa.UniqueConstraint("job_id", "kind", "format", "candidate", name="one_file_of_a_kind"),
     )
-    op.execute(f"INSERT INTO files ({_COLUMNS}) SELECT {_COLUMNS} FROM files_before")  # noqa: S608
+    before, after = (sa.table(name, *map(sa.column, _COLUMNS)) for name in ("files_before", "files"))
+    op.execute(sa.insert(after).from_select(_COLUMNS, sa.select(*before.columns)))
     op.drop_table("files_before")
     op.create_index("files_by_state", "files", ["state"])
