@@ -37,6 +37,7 @@ from tests.support.outside_world import World, outside_world, page, redirect
 
 JSON = "application/json"
 PNG = base64.b64encode(good_png()).decode()
+MUG = (Path(__file__).parents[1] / "samples" / "mug.png").read_bytes()
 ONE = FormLimits("image", 1, ("view_front", "view_left", "view_back", "view_right"))
 SEVERAL = FormLimits("images", 3)
 FILES = ExitStack()
@@ -180,7 +181,7 @@ def test_a_request_in_json_is_taken_and_repeats_the_form_that_asks_for_the_same(
 def test_every_call_that_takes_a_form_takes_json(service: AgentService) -> None:
     batch = send(service, {"images": [PNG, PNG], "quality": 1}, "/batch")
     assert (batch.status_code, batch.get_json()["total_images"]) == (202, 2)
-    assert send(service, {"image": PNG}, "/cutout").status_code == 200
+    assert send(service, {"image": base64.b64encode(MUG).decode()}, "/cutout").status_code == 200
     job = send(service, {"image": PNG, "async": True}).get_json()["job_id"]
     assert send(service, {"quality": 1, "async": True}, f"/jobs/{job}/again").status_code == 202
     assert refused(send(service, {"format": "stl"}, f"/jobs/{job}/files")) == (409, "JOB_UNFINISHED")
@@ -234,6 +235,7 @@ def fetching(service: AgentService, world: World) -> None:
 def test_an_image_is_fetched_from_its_address_where_that_is_allowed(tmp_path: Path, world: World) -> None:
     world.pages |= {
         "/a.png": page(good_png()),
+        "/mug.png": page(MUG),
         "/inside": redirect("https://127.0.0.1/a.png"),
         "/page": page(b"<html>"),
     }
@@ -249,7 +251,7 @@ def test_an_image_is_fetched_from_its_address_where_that_is_allowed(tmp_path: Pa
         assert refused(of("/inside")) == (400, "IMAGE_URL_REFUSED")
         assert refused(of("/nothing")) == (502, "IMAGE_URL_FAILED")
         assert refused(of("/page")) == (415, "UNSUPPORTED_IMAGE")
-        assert send(service, {"image": {"url": "https://pictures.test/a.png"}}, "/cutout").status_code == 200
+        assert send(service, {"image": {"url": "https://pictures.test/mug.png"}}, "/cutout").status_code == 200
         urls = [{"url": f"https://pictures.test{path}"} for path in ("/a.png", "/inside", "/nothing")]
         partial = send(service, {"images": urls, "accept_partial": True}, "/batch")
         codes = [bad["code"] for bad in partial.get_json()["refused"]]

@@ -44,7 +44,7 @@ def test_a_failed_job_states_what_is_known() -> None:
     metadata = JobMetadata(format="stl", seed=1, octree_resolution=128, quality=1)
     assert JobMetadata.from_json(metadata.to_json()) == metadata
     assert metadata.to_json() == (
-        '{"format":"stl","seed":1,"octree_resolution":128,"quality":1,"fallbacks":[],"warnings":[],"notes":[],'
+        '{"format":"stl","seed":1,"octree_resolution":128,"quality":1,"candidates":[],"fallbacks":[],"warnings":[],"notes":[],'
         '"seconds":{}}'
     )
 

@@ -20,34 +20,24 @@ from backend.hunyuan3d.mesh.export import write_atomically
 from backend.hunyuan3d.mesh.ops import is_watertight
 from backend.rendering.candidates import Candidate, candidate_sheet, in_order
 from backend.rendering.contact_sheet import SheetRow, contact_sheet, png_bytes
-from backend.rendering.outputs import OutputOptions, Outputs, make_outputs
+from backend.rendering.outputs import OutputChoices, OutputOptions, Outputs, make_outputs
 from backend.rendering.previews import turntable_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
-    from backend.limits import ColorMode, Compression, KeptCandidates, MeshFormat, Place, Upright
+    from backend.limits import KeptCandidates
 
 _TILE = 320
 _SHEET_TILE = 200
 
 
-class FileChoices(Protocol):
+class FileChoices(OutputChoices, Protocol):
     """What the command line says about files."""
 
     @property
-    def formats(self) -> tuple[MeshFormat, ...]: ...
-    @property
     def scale_mm(self) -> float: ...
-    @property
-    def color(self) -> ColorMode: ...
-    @property
-    def compress(self) -> Compression: ...
-    @property
-    def place(self) -> Place: ...
-    @property
-    def upright(self) -> Upright: ...
     @property
     def preview(self) -> bool: ...
     @property
@@ -152,13 +142,8 @@ def write_contact_sheet(rows: Sequence[SheetRow], path: Path) -> Path:
 
 
 def _options(choices: FileChoices, image: Path, facts: ShapeMetadata) -> OutputOptions:
-    return OutputOptions(
-        formats=choices.formats,
-        scale_mm=choices.scale_mm,
-        color=choices.color,
-        compress=choices.compress,
-        place=choices.place,
-        upright=choices.upright,
+    return OutputOptions.chosen(
+        choices,
         name=image.stem,
         extras={
             "seed": facts.seed,

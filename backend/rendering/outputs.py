@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import trimesh
@@ -59,6 +59,23 @@ _UNUSED_OUTLINES: Mapping[UnusedOutline, str] = {
 }
 
 
+class OutputChoices(Protocol):
+    """What a request, by HTTP or at the command line, says of each mesh; as OutputOptions has it."""
+
+    @property
+    def formats(self) -> tuple[MeshFormat, ...]: ...
+    @property
+    def scale_mm(self) -> float | None: ...
+    @property
+    def color(self) -> ColorMode: ...
+    @property
+    def compress(self) -> Compression: ...
+    @property
+    def place(self) -> Place: ...
+    @property
+    def upright(self) -> Upright: ...
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """What is wanted of a shape.
@@ -78,6 +95,24 @@ class OutputOptions:
     extras: Mapping[str, object] = field(default_factory=dict)
     preview: bool = True
     keep: bool = True
+
+    @classmethod
+    def chosen(
+        cls, choices: OutputChoices, *, name: str, extras: Mapping[str, object], preview: bool, keep: bool
+    ) -> OutputOptions:
+        """Take over what was chosen of each mesh."""
+        return cls(
+            formats=choices.formats,
+            scale_mm=choices.scale_mm,
+            color=choices.color,
+            compress=choices.compress,
+            place=choices.place,
+            upright=choices.upright,
+            name=name,
+            extras=extras,
+            preview=preview,
+            keep=keep,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,14 +82,10 @@ def _options(job: Job, request: GenerationRequest, metadata: JobMetadata) -> Out
     """Return what is wanted of one shape; the files say what they are by the image's name and the seed."""
     from backend.rendering.outputs import OutputOptions
 
-    return OutputOptions(
-        formats=request.formats,
-        scale_mm=request.scale_mm,
-        color=request.color,
-        compress=request.compress,
-        place=request.place,
-        upright=request.upright,
+    return OutputOptions.chosen(
+        request,
         name=PurePath(job.filename or "mesh").stem,
         extras=metadata.model_dump(include=_TOLD_IN_FILES, exclude_none=True),
         preview=request.preview,
+        keep=True,
     )

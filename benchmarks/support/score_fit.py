@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from backend.hunyuan3d.image.background import working_size
-from backend.hunyuan3d.image.candidates import inside, judged, set_back, sight_of
+from backend.hunyuan3d.image.candidates import inside, judged, set_back
 from backend.hunyuan3d.image.doubts import keep_largest
 from backend.hunyuan3d.image.judgement import features
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
@@ -62,7 +62,7 @@ def fit(found: list[Tried]) -> tuple[float, npt.NDArray[np.float64]]:
 def _tried_on(composite: Composite) -> Iterator[Tried]:
     small = working_size(composite.image)
     window, inner = inside(small)
-    for each in judged(inner, sight_of(inner)):
+    for each in judged(inner):
         whole = each.found if window is None else set_back(each.found, window, small)
         alpha, _ = cut_with_soft_edge(composite.image, small, whole)
         alpha = keep_largest(alpha) if composite.objects == "largest" else alpha

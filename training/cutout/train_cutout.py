@@ -302,7 +302,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     wanted = Wanted(chosen.shapes, chosen.figures, chosen.surfaces)
     run, device = chosen.work / "run", torch.device(chosen.device)
-    torch.backends.cudnn.benchmark = True
     workers = start_workers(chosen.work / "pictures", wanted, chosen.workers)
     try:
         held_out = draw_held_out(chosen.work / "held-out", recipe, device)

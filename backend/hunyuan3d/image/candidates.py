@@ -6,7 +6,10 @@ module does not know about alpha channels or soft edges.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import cv2
@@ -24,6 +27,7 @@ CandidateMethod = Literal["flood", "grabcut", "network"]
 _LEAD, _CLEAR_LEAD = 0.1, 0.25
 _CLEAR_FAINT = 0.001
 _LIKELY, _NEAR = 0.1, 5
+_THREADS = 2
 _MOST_ASPECT = 3.0
 _FILLED = 25
 _HOLLOW = 0.6
@@ -56,7 +60,7 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 
 def _best_of(rgb: Pixels) -> Candidate | None:
     best: Candidate | None = None
-    for tried in judged(rgb, sight_of(rgb)):
+    for tried in judged(rgb):
         if best is None or tried.score > best.score + (_lead(best) if tried.method != best.method else 0.0):
             best = tried
     return best
@@ -68,38 +72,52 @@ def _lead(best: Candidate) -> float:
     return _CLEAR_LEAD if clear else _LEAD
 
 
-def judged(rgb: Pixels, sight: Sight | None) -> list[Candidate]:
+def judged(rgb: Pixels) -> list[Candidate]:
     """Return the candidates that found anything, each with its signs and score."""
-    found = [(method, each) for method, each in candidates(rgb, sight) if each.foreground.any()]
-    out = []
-    for method, each in found:
-        others = [overlap(each.foreground, other.foreground) for name, other in found if name != method]
-        signs = measure(rgb, each, sight, max(others, default=None))
-        out.append(Candidate(method, each, signs, score(signs)))
-    return out
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # The network and the floods know nothing of one another: two cores halve the wait.
+        looked = pool.submit(_seen_by_network, rgb)
+        floods = _floods(rgb)
+        sight, masks = looked.result()
+        found = [(method, each) for method, each in _candidates(rgb, floods, sight, masks) if each.foreground.any()]
+        rivals = _rivals(found)
+        signs = pool.map(lambda given, rival: measure(rgb, given[1], sight, rival), found, rivals)
+        return [Candidate(method, each, seen, score(seen)) for (method, each), seen in zip(found, signs, strict=True)]
 
 
-def sight_of(rgb: Pixels) -> Sight | None:
-    """Return what the network makes of an image; None without one or for a shape it never saw."""
+def _seen_by_network(rgb: Pixels) -> tuple[Sight | None, list[Mask]]:
+    """Return what the network makes of an image, None without one or for a shape it never saw, and the masks of it."""
     h, w = rgb.shape[:2]
-    return None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
-
-
-def candidates(rgb: Pixels, sight: Sight | None) -> list[tuple[CandidateMethod, Found]]:
-    """Return the candidates; sight : what the network makes of the image, None without one."""
-    floods = _floods(rgb)
-    if floods and sight is not None:
-        floods.append(_where_likely(floods[0], sight.odds))
-    found: list[tuple[CandidateMethod, Found | None]] = [("flood", each) for each in floods]
+    sight = None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
     if sight is None:
-        found.append(("grabcut", cut_busy(rgb)))
-    else:
-        likely = sight.odds > 0.5
-        found.append(("network", Found(likely, ~likely)))
-        if likely.any():
-            refined = refined_mask(rgb, sight.odds)
-            found.append(("network", Found(refined, ~refined)))
-    return [(method, each) for method, each in found if each is not None]
+        return None, []
+    likely = sight.odds > 0.5
+    return sight, [likely, refined_mask(rgb, sight.odds)] if likely.any() else [likely]
+
+
+def _candidates(
+    rgb: Pixels, floods: list[Found], sight: Sight | None, masks: list[Mask]
+) -> Iterator[tuple[CandidateMethod, Found]]:
+    """Yield what each method found; masks : the network's."""
+    yield from (("flood", each) for each in floods)
+    if sight is None:
+        busy = cut_busy(rgb)
+        if busy is not None:
+            yield "grabcut", busy
+        return
+    if floods:
+        yield "flood", _where_likely(floods[0], sight.odds)
+    yield from (("network", Found(mask, ~mask)) for mask in masks)
+
+
+def _rivals(found: list[tuple[CandidateMethod, Found]]) -> list[float | None]:
+    """Return for each candidate the most overlap with what another method found, None where none found anything."""
+    most: list[float | None] = [None] * len(found)
+    for (i, (method, one)), (j, (other, two)) in combinations(enumerate(found), 2):
+        if method != other:
+            shared = overlap(one.foreground, two.foreground)
+            most[i], most[j] = (max(shared, known or 0.0) for known in (most[i], most[j]))
+    return most
 
 
 def _floods(rgb: Pixels) -> list[Found]:
