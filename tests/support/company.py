@@ -1,7 +1,7 @@
 """What a mesh made in company may differ by from the one made alone.
 
-Nothing, where that was looked at: on processors up to AVX2, as on an H100. Matrix products of wider instructions may sum
-a few rows in another order than many.
+Nothing, where that was looked at: on processors up to AVX2, as on an H100. Matrix products of wider instructions may
+sum a few rows in another order than many.
 """
 
 from __future__ import annotations
