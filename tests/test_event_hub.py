@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from backend.api import event_hub
 from backend.api.event_hub import BEAT_SECONDS, EventHub
 from backend.api.events import Event
 from backend.api.responses import Links
-from backend.auth.agents import AgentConfig
-from backend.auth.agents_file import load_agents
+from backend.auth.agents import AgentConfig, load_agents
 from backend.jobs import reading
 from tests.support.agent_service import agent_service
 from tests.support.store_backends import submit
@@ -56,7 +54,7 @@ def test_a_wish_that_is_still_looked_up_yields_to_the_next(tmp_path: Path, monke
         assert go_on.wait(TIMEOUT_SECONDS)
         return found
 
-    monkeypatch.setattr(event_hub.reading, "newer_ids", look_slowly)
+    monkeypatch.setattr(reading, "newer_ids", look_slowly)
     with agent_service(tmp_path) as service:
         store, owner = service.services.store, service.owner("ann")
         named, other = submit(store, owner, 2)
