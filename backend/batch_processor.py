@@ -39,6 +39,7 @@ from backend.runner.look_ahead import LookAhead
 from backend.runner.presence import Presence
 from backend.runner.processor_protocol import PendingShape, Rehearsal, ShapeProcessor
 from backend.runner.result_recorder import ResultRecorder
+from backend.runner.thread_priority import run_after_others
 from backend.runner.watchdog import Watchdog
 from backend.storage.artifacts import ArtifactStore
 from backend.storage.files import FileStore
@@ -250,6 +251,7 @@ class BatchProcessor:
         self._presence.stop()
 
     def _serve(self, on_ready: Callable[[], None] | None) -> None:
+        run_after_others()
         if not self._load_until_it_works():
             return
         if on_ready is not None:

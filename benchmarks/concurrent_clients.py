@@ -16,7 +16,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,42 +38,56 @@ _WATCHED = 5
 class Figures:
     """What was measured.
 
-    jobs : as they ended; seconds : from the first request until the last mesh; status, accept : seconds of each answer
+    jobs : as they ended; seconds : from the first request until the last mesh; accept : seconds of each answer
+    status : the same, by whether pictures were still being sent then
     load : of the machine, before there was any of this
     """
 
     jobs: Sequence[Job]
     seconds: float
-    status: Sequence[float]
+    status: Mapping[bool, Sequence[float]]
     accept: Sequence[float]
     load: float
 
 
-def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) -> tuple[list[Job], list[float]]:
-    """Be one client; return its jobs as they ended, and how long each took to be accepted."""
+@dataclass(frozen=True)
+class Client:
+    """What one client saw: its jobs as they ended, how long each took to be accepted, and when all were (monotonic)."""
+
+    jobs: Sequence[Job]
+    accept: Sequence[float]
+    sent_at: float
+
+
+def send_and_wait(service: DemoService, images: Sequence[Path], fields: Fields) -> Client:
+    """Be one client."""
     with service.client() as client:
         accepted, seconds = [], []
         for image in images:
             begun = time.perf_counter()
             accepted.append(client.generate(image, **fields))
             seconds.append(time.perf_counter() - begun)
-        return [_single(client.wait(job.id)) for job in accepted], seconds
+        sent_at = time.monotonic()
+        return Client([_single(client.wait(job.id)) for job in accepted], seconds, sent_at)
 
 
-def watch(url: str, api_key: str, ready: Event, over: Event, found: multiprocessing.SimpleQueue[list[float]]) -> None:
-    """Ask for the status of jobs that run or wait, until it is over; return how long each answer took."""
-    seconds = []
+Answers = list[tuple[float, float]]
+
+
+def watch(url: str, api_key: str, ready: Event, over: Event, found: multiprocessing.SimpleQueue[Answers]) -> None:
+    """Ask for the status of jobs that run or wait, until it is over; return when each was asked, and seconds taken."""
+    answers: Answers = []
     with AgentClient(url, AGENT_ID, api_key) as client:
         client.jobs()
         ready.set()
         while not over.is_set():
             unfinished = [job.id for job in client.jobs(limit=100).jobs if not job.finished]
             for job_id in unfinished[-_WATCHED:]:
-                begun = time.perf_counter()
+                begun = time.monotonic()
                 client.status(job_id)
-                seconds.append(time.perf_counter() - begun)
+                answers.append((begun, time.monotonic() - begun))
                 time.sleep(_PAUSE_SECONDS)
-    found.put(seconds)
+    found.put(answers)
 
 
 def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fields, load: float) -> Figures:
@@ -88,10 +102,16 @@ def measure(service: DemoService, shares: Sequence[Sequence[Path]], fields: Fiel
         ended = list(pool.map(lambda images: send_and_wait(service, images, fields), shares))
     seconds = time.perf_counter() - begun
     over.set()
-    status = found.get()
+    answers = found.get()
     watcher.join()
+    all_sent = max(client.sent_at for client in ended)
+    status = {sending: [took for at, took in answers if (at < all_sent) == sending] for sending in (True, False)}
     return Figures(
-        [job for jobs, _ in ended for job in jobs], seconds, status, [s for _, took in ended for s in took], load
+        [job for client in ended for job in client.jobs],
+        seconds,
+        status,
+        [took for client in ended for took in client.accept],
+        load,
     )
 
 
@@ -104,8 +124,9 @@ def report(figures: Figures, clients: int, fields: Fields) -> str:
         "jobs completed": f"{sum(job.succeeded for job in figures.jobs)} of {len(figures.jobs)}",
         "jobs a minute": f"{60 * len(figures.jobs) / figures.seconds:.1f}",
         "jobs by the size of the batch they ran in": ", ".join(f"{n} in {size}" for size, n in sorted(sizes.items())),
-        "status answers while the device worked": f"{len(figures.status)}",
-        **_latencies("status answer", figures.status),
+        "status answers while the device worked": f"{len(figures.status[True]) + len(figures.status[False])}",
+        **_latencies("status answer while pictures were sent", figures.status[True]),
+        **_latencies("status answer from then on", figures.status[False]),
         **_latencies("request accepted, upload included", figures.accept),
     }
     lines = [

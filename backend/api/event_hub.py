@@ -105,6 +105,8 @@ class EventHub:
         self._asked: list[Callable[[], None]] = []
         self._roaming: dict[Listener, frozenset[str]] = {}
         """Who hears of all of its agent's jobs, and which of the newest it knows of."""
+        self._wishes: dict[Listener, object] = {}
+        """Which of a listener's wishes is its last one: an earlier one that is still read from the table is void."""
         self._thread: threading.Thread | None = None
         self._looked = 0.0
         self._is_stopping = False
@@ -130,6 +132,7 @@ class EventHub:
 
     def listen_to_all(self, listener: Listener) -> None:
         """Tell a listener of all of its agent's jobs from now on; those that are made later are told of at once."""
+        wish = object()
 
         def begin() -> None:
             agent_id = listener.agent.internal_id
@@ -137,41 +140,47 @@ class EventHub:
                 active = reading.active_of(connection, agent_id)
                 known = reading.newer_ids(connection, [agent_id], self._floor())
             with self._lock:
-                if listener in self._listeners:
+                if self._wishes.get(listener) is wish:
                     self._roaming[listener] = frozenset(known)
                     for job in active:
                         self._join(listener, job)
 
         self.listen(listener, [])
-        self._ask(begin)
+        self._wish(listener, wish, begin)
 
     def listen_to(self, listener: Listener, ids: Sequence[str], last: Mapping[str, str]) -> None:
         """Tell a listener of these jobs and batches, and of no others: at once how each is, unless it knows that.
 
         last : the id of the event that it has, by job or batch
         """
+        wish = object()
 
         def begin() -> None:
             with self._services.database.read() as connection:
                 found = reading.find_several(connection, ids)
             agent_id = listener.agent.internal_id
             own = {id: each for id, each in found.items() if jobs_of(each)[0].agent_id == agent_id}
-            with self._lock:
-                if listener not in self._listeners:
-                    return
+            if self._wishes.get(listener) is not wish:
+                return
             listener.unknown([id for id in ids if id not in own])
             self._tell_now(listener, [each for id, each in own.items() if event_id(each) != last.get(id)])
-            self.listen(listener, [each for each in own.values() if not each.status.finished])
+            with self._lock:
+                if self._wishes.get(listener) is wish:
+                    for each in own.values():
+                        if not each.status.finished:
+                            self._join(listener, each)
 
-        with self._lock:
-            self._roaming.pop(listener, None)
-        self._ask(begin)
+        self.leave(listener)
+        self.listen(listener, [])
+        self._wish(listener, wish, begin)
 
-    def _ask(self, action: Callable[[], None]) -> None:
-        """Have something done on the hub's thread, where it may wait for the job table."""
+    def _wish(self, listener: Listener, wish: object, begin: Callable[[], None]) -> None:
+        """Have a wish granted on the hub's thread, where it may wait for the job table; it replaces those before."""
         with self._lock:
-            self._asked.append(action)
-            self._lock.notify_all()
+            if listener in self._listeners:
+                self._wishes[listener] = wish
+                self._asked.append(begin)
+                self._lock.notify_all()
 
     def leave(self, listener: Listener, topic_id: str | None = None) -> None:
         """Tell a listener no more of one job or batch, or of none at all."""
@@ -179,6 +188,7 @@ class EventHub:
             if topic_id is None:
                 self._listeners.pop(listener, None)
                 self._roaming.pop(listener, None)
+                self._wishes.pop(listener, None)
             of_agent = listener.agent.internal_id
             ids = [topic_id] if topic_id is not None else [id for agent, id in self._topics if agent == of_agent]
             for each in ids:

@@ -127,9 +127,7 @@ class AgentSocket:
             self._refuse("BAD_REQUEST", _WANTED, [])
             return
         ids, last = asked
-        self.hub.leave(self)
         self.told.clear()
-        self.hub.listen(self, [])
         self.hub.listen_to(self, ids, last)
 
     def _refuse(self, code: str, text: str, ids: list[str]) -> None:

@@ -55,7 +55,8 @@ def test_redis_killed_and_started_again_loses_no_job(tmp_path: Path, away: float
             redis.start()
             found.append(seconds_until_more_is_done(made))
         assert max(found) <= GOES_ON_SECONDS
-        assert made.worker.log.count("Cannot connect to redis") > 0
+        # Which of the two is said hangs on whether Redis is back before the worker has looked for it.
+        assert any(said in made.worker.log for said in ("Cannot connect to redis", "Connection to broker lost"))
         assert "CPendingDeprecationWarning" not in made.worker.log
     report("Redis killed and started again", f"{len(found)} times, away for {away:.0f} s", figure(found))
 

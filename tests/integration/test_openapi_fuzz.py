@@ -27,7 +27,7 @@ from backend.api.operations import ANSWER_MODELS, REQUEST_MODELS
 from backend.auth.hmac_signing import sign_request
 from orfeas_client.signing import digest_body
 from tests.support.faults.web_harness import sized
-from tests.support.hostile_pictures import good_png
+from tests.support.hostile_pictures import object_png
 from tests.support.running import Agent
 from tests.support.watched import WatchedService, sample
 
@@ -118,7 +118,7 @@ def make_it_meet(case: Any, known: Known) -> None:
             form["format"] = "stl"
     if "filename" in names:
         names["filename"] = known.file
-    sound = base64.b64encode(good_png()).decode() if case.media_type == "application/json" else good_png()
+    sound = base64.b64encode(object_png()).decode() if case.media_type == "application/json" else object_png()
     if isinstance(form, dict) and "image" in form:
         form["image"] = sound
     if isinstance(form, dict) and isinstance(form.get("images"), list):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 
 from tests.support.picture_files import bmp, encode, gif, tiff
 
@@ -50,6 +50,13 @@ def png(
 def good_png() -> bytes:
     """Return a small sound picture."""
     return encode(_ramp(), "PNG")
+
+
+def object_png() -> bytes:
+    """Return a small picture of a thing before white, which can be cut out."""
+    image = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(image).ellipse((14, 18, 50, 52), fill=(190, 40, 30))
+    return encode(image, "PNG")
 
 
 def _ramp(mode: str = "RGB") -> Image.Image:
