@@ -94,7 +94,7 @@ def answer(caller: ToolCaller, message: protocol.Message, tell: Tell) -> dict[st
 def _require_allowed(caller: ToolCaller, message: protocol.Message) -> None:
     """Raise ProtocolError for a client that did not declare the extension, and an agent without the right."""
     if not message.declares(EXTENSION):
-        data = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
+        data: dict[str, object] = {"requiredCapabilities": {"extensions": {EXTENSION: {}}}}
         text = f"The client has to declare {EXTENSION} in each request about a task."
         raise protocol.ProtocolError(protocol.MISSING_CAPABILITY, text, data, message.id)
     needed = METHODS[message.method]
