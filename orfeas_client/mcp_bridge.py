@@ -27,6 +27,9 @@ from orfeas_client.upload import JsonBody
 PATH = "/mcp"
 MOST_IMAGE_BYTES = 20_000_000
 _VERSION = "io.modelcontextprotocol/protocolVersion"
+_NAMED = {"tools/call": "name", "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
+"""Which of a method's parameters stands in a header, too."""
+
 _AT_ONCE = 16
 _STREAM_SECONDS = 60.0
 """Without a byte of a stream, of which one comes every 15 seconds, before it is taken for dead."""
@@ -124,8 +127,9 @@ class Bridge:
         if not isinstance(version, str):
             return {"MCP-Protocol-Version": self._version} if self._version else {}
         headers = {"MCP-Protocol-Version": version, "Mcp-Method": _as_header(message.get("method"))}
-        if message.get("method") == "tools/call" and isinstance(params, dict):
-            headers["Mcp-Name"] = _as_header(params.get("name"))
+        named = _NAMED.get(str(message.get("method")))
+        if named is not None and isinstance(params, dict):
+            headers["Mcp-Name"] = _as_header(params.get(named))
         return headers
 
     def _with_pictures(self, message: Any) -> Any:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from rich.console import Console
 from backend.batch_inference_extension import BatchProgress, add_batch_inference_to_processor
 from backend.cli.arguments import CommandLine
 from backend.cli.console import Terminal
-from backend.cli.generate import main
+from backend.cli.generate import Draw, load_and_draw, main
 from backend.cli.output_names import plan_names
 from backend.errors import (
+    CheckpointError,
     CheckpointKeyError,
     CheckpointNotFound,
     InvalidSteps,
@@ -38,6 +40,8 @@ from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from backend.hunyuan_integration import Hunyuan3DProcessor
 from backend.rendering import outputs
 from tests.support.golden import load_golden
+from tests.support.hostile_pictures import good_png
+from tests.support.tiny_painter import save_tiny_painter
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 NO_COLORS = "note: The picture's cut-out is not at hand; the mesh has no colours."
@@ -68,10 +72,13 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environ: dict[str, str] = {}
+        self.drawn: list[tuple[str | None, str, int]] = []
+        self.undrawable: Exception | None = None
         self.out, self.err = io.StringIO(), io.StringIO()
 
-    def __call__(self, *arguments: object, processor: object = None) -> int:
-        """Run it. processor : a processor's `generate_shape_batch`, or what loading one raises."""
+    def __call__(self, *arguments: object, processor: object = None, draw: Draw | None = None) -> int:
+        """Run it. processor : a processor's `generate_shape_batch`, or what loading one raises; draw : default ours."""
         terminal = Terminal(Console(file=self.out, width=600), Console(file=self.err, width=600))
         stand_in = processor or StandIn()
 
@@ -80,7 +87,14 @@ class Shell:
                 raise stand_in
             return SimpleNamespace(generate_shape_batch=stand_in)
 
-        return main([str(argument) for argument in arguments], load, terminal)
+        return main([str(argument) for argument in arguments], load, terminal, draw or self.draw, self.environ)
+
+    def draw(self, command: CommandLine, seed: int) -> bytes:
+        """Draw a small picture, or raise what was told to."""
+        self.drawn.append((command.prompt, command.text_to_image_model, seed))
+        if self.undrawable is not None:
+            raise self.undrawable
+        return good_png()
 
     def image(self, name: str) -> Path:
         path = self.folder / name
@@ -471,6 +485,107 @@ def test_help_needs_no_torch() -> None:
     assert ended.returncode == 0
     assert "--octree-resolution" in ended.stdout
     assert "torch loaded: False" in ended.stdout
+
+
+def test_words_are_drawn_first_and_their_picture_is_kept_beside_the_mesh(shell: Shell) -> None:
+    shell.environ = {"TEXT_TO_IMAGE_MODEL": " painter "}
+    stand_in = StandIn()
+    options = ["--prompt", "A red mug!", "--image-seed", 5, "-o", shell.output, "--no-preview"]
+    assert shell(*options, processor=stand_in) == 0
+    assert shell.drawn == [("A red mug!", "painter", 5)]
+    assert [names for names, _ in stand_in.calls] == [["a-red-mug.png"]]
+    assert shell.made() == ["a-red-mug.glb", "a-red-mug.png"]
+    assert (shell.output / "a-red-mug.png").read_bytes() == good_png()
+    assert shell.err.getvalue().splitlines()[0] == f"{shell.output}/a-red-mug.png was drawn, by --image-seed 5."
+
+
+@pytest.mark.parametrize("asked", [[], ["--image-seed", "-1"]], ids=["left out", "-1"])
+def test_a_seed_for_the_picture_is_drawn_and_said(shell: Shell, asked: list[str]) -> None:
+    shell.environ = {"TEXT_TO_IMAGE_MODEL": "painter"}
+    assert shell("--prompt", "a mug", *asked, "-o", shell.output, "--no-preview", "--seed", 5) == 0
+    ((_, _, seed),) = shell.drawn
+    assert f"by --image-seed {seed}." in shell.err.getvalue()
+    assert 0 <= seed < 2**32
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("\u2603", "prompt"),
+        ("../etc/passwd", "etc-passwd"),
+        ("Äpfel 2", "äpfel-2"),
+        ("mug " * 99, "-".join(["mug"] * 12)),
+    ],
+)
+def test_the_picture_of_words_is_called_by_the_first_of_them(shell: Shell, prompt: str, name: str) -> None:
+    shell.environ = {"TEXT_TO_IMAGE_MODEL": "painter"}
+    assert shell("--prompt", prompt, "-o", shell.output, "--no-preview") == 0
+    assert shell.made() == [f"{name}.glb", f"{name}.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model", "said"),
+    [
+        (["--prompt", "a mug"], "", "--prompt needs a model that draws pictures: name one in TEXT_TO_IMAGE_MODEL"),
+        (["--prompt", ""], "painter", "--prompt must be a text of 1 to 1000 characters"),
+        (["--prompt", "m" * 1001], "painter", "--prompt must be a text of 1 to 1000 characters"),
+        (["--prompt", "a\nmug"], "painter", "--prompt must be a text of 1 to 1000 characters"),
+        (["--prompt", "a mug", "a.png"], "painter", "Give pictures, one for each object, or views"),
+        (["--prompt", "a mug", "--front", "a.png"], "painter", "or a --prompt."),
+        (["--prompt", "a mug", "--image-seed", "-2"], "painter", "--image-seed -2: "),
+        (["a.png", "--image-seed", "1"], "painter", "--image-seed goes with a --prompt"),
+    ],
+)
+def test_words_that_cannot_be_drawn_are_refused_before_anything_is_loaded(
+    shell: Shell, arguments: list[str], model: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.image("a.png")
+    monkeypatch.chdir(shell.folder)
+    shell.environ = {"TEXT_TO_IMAGE_MODEL": model}
+    assert shell(*arguments, "-o", shell.output, processor=AssertionError("it was loaded")) == 2
+    (line,) = shell.err.getvalue().splitlines()
+    assert said in line
+    assert shell.drawn == []
+    assert not shell.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (
+            CheckpointError("TEXT_TO_IMAGE_MODEL=painter cannot be loaded: no such folder"),
+            3,
+            "painter cannot be loaded",
+        ),
+        (OutOfMemory(), 1, "out of memory"),
+        (RuntimeError("the brush broke\nsecond line"), 1, "Unexpected RuntimeError: the brush broke"),
+    ],
+    ids=["model", "memory", "unnamed"],
+)
+def test_a_picture_that_is_not_drawn_loads_no_model_and_is_said(
+    shell: Shell, failure: Exception, code: int, said: str
+) -> None:
+    shell.environ, shell.undrawable = {"TEXT_TO_IMAGE_MODEL": "painter"}, failure
+    arguments = ["--prompt", "a mug", "-o", shell.output]
+    assert shell(*arguments, processor=AssertionError("it was loaded")) == code
+    assert said in shell.out.getvalue() + shell.err.getvalue()
+    assert "second line" not in shell.out.getvalue() + shell.err.getvalue()
+    assert shell.made() == []
+
+
+def test_a_model_of_diffusers_draws_for_the_command(shell: Shell) -> None:
+    save_tiny_painter(shell.folder / "painter")
+    shell.environ = {"TEXT_TO_IMAGE_MODEL": str(shell.folder / "painter")}
+    given = ["--prompt", "a mug", "--image-seed", 1, "-o", shell.output, "--no-preview", "--device", "cpu"]
+    with warnings.catch_warnings():
+        # What diffusers and transformers warn of among themselves.
+        warnings.simplefilter("ignore")
+        assert shell(*given, draw=load_and_draw) == 0
+        first = (shell.output / "a-mug.png").read_bytes()
+        assert shell(*given, draw=load_and_draw) == 0
+    assert (shell.output / "a-mug.png").read_bytes() == first
+    with Image.open(shell.output / "a-mug.png") as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
 
 
 @pytest.mark.slow

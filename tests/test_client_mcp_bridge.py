@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,11 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from backend.api.mcp.protocol import HANDSHAKE, MODERN
 from orfeas_client import AgentClient
 from tests.support.agent_service import AgentService, agent_service
+from tests.support.fake_gpu import nothing
 from tests.support.hostile_pictures import good_png
 from tests.support.listening import listening
+from tests.support.mcp_tasks import Tasks
+from tests.support.workshop import TIMEOUT_SECONDS
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentServ
 def test_a_host_makes_a_mesh_of_a_file(served: tuple[AgentService, str], tmp_path: Path, mode: Any) -> None:
     service, url = served
     (tmp_path / "mug.png").write_bytes(good_png())
-    program = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "orfeas_client", "mcp", "--folder", str(tmp_path)],
-        env={"ORFEAS_URL": url, "ORFEAS_AGENT_ID": "ann", "ORFEAS_API_KEY": service.keys["ann"]},
-        cwd=Path(__file__).parents[1],
-    )
+    program = bridge(url, service.keys["ann"], tmp_path)
 
     async def talk() -> tuple[Any, Any]:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
@@ -58,6 +57,37 @@ def test_a_host_makes_a_mesh_of_a_file(served: tuple[AgentService, str], tmp_pat
     assert [part.type for part in made.content] == ["text", "image", "resource_link"]
     assert refused.is_error
     assert "LOCAL_FILE" in refused.content[0].text
+
+
+def test_a_host_that_knows_tasks_follows_one(served: tuple[AgentService, str], tmp_path: Path) -> None:
+    service, url = served
+    (tmp_path / "mug.png").write_bytes(good_png())
+    may_run = threading.Event()
+    service.fake.before_call = lambda _: may_run.wait(TIMEOUT_SECONDS)
+    tasks = Tasks(lambda _: may_run.set())
+    given = {"image": str(tmp_path / "mug.png"), "quality": 1, "steps": 10, "color": "none"}
+
+    async def talk() -> Any:
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+            program = bridge(url, service.keys["ann"], tmp_path)
+            async with Client(stdio_client(program, errlog=nowhere), extensions=[tasks]) as client:
+                return await client.call_tool("generate_3d", given)
+
+    made = anyio.run(talk)
+    service.fake.before_call = nothing
+    assert (tasks.seen[0].status, tasks.seen[-1].status) == ("working", "completed")
+    assert made.structured_content["job_id"] == tasks.created[0].task_id
+    assert [part.type for part in made.content] == ["text", "image", "resource_link"]
+
+
+def bridge(url: str, key: str, folder: Path) -> StdioServerParameters:
+    """Return how a host starts the bridge."""
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "orfeas_client", "mcp", "--folder", str(folder)],
+        env={"ORFEAS_URL": url, "ORFEAS_AGENT_ID": "ann", "ORFEAS_API_KEY": key},
+        cwd=Path(__file__).parents[1],
+    )
 
 
 class Host:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, MCPError
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp import MCPError
 
 from backend.api.image_urls import ImageUrls
 from backend.api.mcp.protocol import HANDSHAKE, MODERN
 from backend.api.submissions import Submitter
-from backend.auth.agents_file import add_token, update_agent
+from backend.auth.agents_file import update_agent
 from backend.jobs.worker_registry import WorkerStatus
 from tests.support.agent_service import AgentService, agent_service, report_worker
 from tests.support.hostile_pictures import good_png
 from tests.support.listening import listening
+from tests.support.mcp_endpoint import META, Endpoint
 from tests.support.outside_world import outside_world, page, redirect
 from tests.support.workshop import eventually
 
@@ -32,42 +30,11 @@ TOOLS = ["generate_3d", "generate_batch", "get_job", "wait_for_job", "list_jobs"
 QUICK = {"quality": 1, "steps": 10, "color": "none"}
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A service that listens, and ann's token."""
-
-    service: AgentService
-    port: int
-    token: str
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/mcp"
-
-    @asynccontextmanager
-    async def client(self, token: str | None = None, mode: Any = "auto") -> AsyncIterator[Client]:
-        headers = {"Authorization": f"Bearer {self.token if token is None else token}"}
-        async with (
-            create_mcp_http_client(headers=headers) as http,
-            Client(streamable_http_client(self.url, http_client=http), mode=mode) as client,
-        ):
-            yield client
-
-    def post(self, body: object, **headers: str) -> Any:
-        """Send a message by the app's own test client; return the answer."""
-        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        at = f"http://localhost:{self.port}"
-        return self.service.app.test_client().post("/mcp", data=data, headers=sent, base_url=at)
-
-
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    with agent_service(tmp_path_factory.mktemp("mcp"), running=True, bearer_tokens=True) as service:
-        token = add_token(service.settings.agents_file, "ann")
-        with listening(service.app) as port:
-            yield Endpoint(service, port, token)
+    folder = tmp_path_factory.mktemp("mcp")
+    with agent_service(folder, running=True, bearer_tokens=True) as service, listening(service.app) as port:
+        yield Endpoint.of(service, port=port)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -130,8 +97,7 @@ def test_a_job_is_followed_listed_looked_at_and_cancelled(endpoint: Endpoint) ->
 def test_one_that_waits_is_cancelled_and_whoever_waits_for_it_hears_of_that(tmp_path: Path) -> None:
     with agent_service(tmp_path, bearer_tokens=True) as service:
         job_id = service.submit()
-        token = add_token(service.settings.agents_file, "ann")
-        here = Endpoint(service, 80, token)
+        here = Endpoint.of(service)
         call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call"}
         waits = here.post({**call, "params": {"name": "wait_for_job", "arguments": {"job_id": job_id}}})
         parts = iter(waits.response)
@@ -165,7 +131,7 @@ def test_tools_that_an_agent_may_not_use_are_neither_listed_nor_known(tmp_path: 
     with agent_service(tmp_path, bearer_tokens=True) as service:
         job_id = service.submit()
         update_agent(service.settings.agents_file, "ann", {"operations": ["status"]})
-        here = Endpoint(service, 80, add_token(service.settings.agents_file, "ann"))
+        here = Endpoint.of(service)
         listed = here.post({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).get_json()["result"]["tools"]
         assert [tool["name"] for tool in listed] == ["get_job", "wait_for_job", "list_jobs"]
         params = {"name": "cancel_job", "arguments": {"job_id": job_id}}
@@ -198,7 +164,6 @@ def test_wrong_arguments_are_explained_to_the_model(endpoint: Endpoint, argument
     assert told["advice"]
 
 
-META = {"io.modelcontextprotocol/protocolVersion": MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
 MODERN_HEADERS = {"MCP_Protocol_Version": MODERN, "Mcp_Method": "tools/list"}
 LIST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
 
@@ -246,7 +211,7 @@ def test_there_is_no_session_to_listen_to_or_to_end(endpoint: Endpoint, method: 
 
 def test_a_batch_counts_as_a_batch(tmp_path: Path) -> None:
     with agent_service(tmp_path, bearer_tokens=True, batch_rate_limit=1) as service:
-        here = Endpoint(service, 80, add_token(service.settings.agents_file, "ann"))
+        here = Endpoint.of(service)
         eventually(lambda: here.post(LIST).status_code == 200)
         params = {"name": "generate_batch", "arguments": {"images": []}}
         told = [

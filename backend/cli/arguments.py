@@ -7,12 +7,16 @@ picture's own problem. This module does not know what is done with the options.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from backend.errors import InvalidCandidates, InvalidParameter, ServiceError
+from pydantic import TypeAdapter, ValidationError
+
+from backend.errors import InvalidCandidates, InvalidParameter, InvalidPrompt, ServiceError
+from backend.field_types import Prompt
 from backend.hunyuan3d.checkpoint.defaults import known_views
 from backend.limits import (
     ACCELERATIONS,
@@ -66,6 +70,10 @@ EPILOG = (
     "named at once, nothing made; 3 the checkpoint cannot be loaded; 130 interrupted, 143 terminated: what was done "
     "before is written."
 )
+MODEL_VARIABLE = "TEXT_TO_IMAGE_MODEL"
+"""The variable of the environment that names what draws pictures, for the service as well."""
+
+_MOST_NAME_CHARACTERS = 48
 Value = TypeVar("Value")
 
 
@@ -74,6 +82,8 @@ class CommandLine:
     """What was asked for, as read_arguments has checked it.
 
     images : a picture for each object, or of several views of one object the first; views : those, by name
+    prompt : words in place of pictures; images then has where the picture of them is to lie, once it is drawn
+    text_to_image_model : what draws it, a folder or a hub repository
     None stands for what is left to the checkpoint.
     """
 
@@ -105,6 +115,9 @@ class CommandLine:
     turntable: bool
     contact_sheet: bool
     batch_size: int
+    prompt: str | None = None
+    image_seed: int | None = None
+    text_to_image_model: str = ""
 
 
 class WrongArgumentsError(Exception):
@@ -126,6 +139,8 @@ def parser() -> argparse.ArgumentParser:
     add("images", nargs="*", type=Path, metavar="PICTURE", help="picture file with one object on it")
     for view in VIEWS:
         add(f"--{view}", type=Path, metavar="PICTURE", help=f"the {view} of one object, for a multi-view checkpoint")
+    add("--prompt", metavar="TEXT", help=f"words in their place, for the model that {MODEL_VARIABLE} names to draw")
+    add("--image-seed", metavar="S", help="draws the same picture of the same prompt (default, and -1: drawn)")
     add("-o", "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
     add("-f", "--format", action="append", metavar="FORMATS", help=f"{', '.join(FORMATS)}; comma lists, repeats")
     add("--steps", metavar="N", help="denoising steps (default: the checkpoint's)")
@@ -182,7 +197,7 @@ class _Problems:
         return None
 
 
-def read_arguments(parsed: argparse.Namespace) -> CommandLine:
+def read_arguments(parsed: argparse.Namespace, environ: Mapping[str, str]) -> CommandLine:
     """Check what was parsed, and make the output folder when all is well. Raises WrongArgumentsError."""
     from backend.hunyuan3d.mesh.offered import require_compression
     from backend.hunyuan3d.mesh.ops import check_scale_mm
@@ -199,6 +214,7 @@ def read_arguments(parsed: argparse.Namespace) -> CommandLine:
             "--guidance-scale", parsed.guidance_scale, lambda text: check_guidance_scale(float(text))
         ),
         "seed": check("--seed", parsed.seed, _seed),
+        "image_seed": check("--image-seed", parsed.image_seed, _seed),
         "candidates": check("--candidates", parsed.candidates, _candidates),
         "target_faces": check("--target-faces", parsed.target_faces, _target_faces),
         "scale_mm": check("--scale-mm", parsed.scale_mm, lambda text: check_scale_mm(float(text))),
@@ -211,6 +227,7 @@ def read_arguments(parsed: argparse.Namespace) -> CommandLine:
     values |= {name: getattr(parsed, name) for name in ("output", "checkpoint", "subfolder", "device", "dtype")}
     values |= {name: getattr(parsed, name) for name in ("preview", "turntable", "contact_sheet")}
     _check_device(parsed, problems)
+    values |= _words(parsed, environ, problems)
     values |= _inputs(parsed, problems)
     if not problems.found:
         check("--output", parsed.output, _make_folder)
@@ -274,11 +291,40 @@ def _check_device(parsed: argparse.Namespace, problems: _Problems) -> None:
     problems.check("--dtype", parsed.dtype, lambda text: resolve_dtype(text, resolve_device("cpu")))
 
 
+def _words(parsed: argparse.Namespace, environ: Mapping[str, str], problems: _Problems) -> dict[str, Any]:
+    """Return the prompt, if there is one, and what draws it; note what is wrong with either."""
+    if parsed.prompt is None:
+        if parsed.image_seed is not None:
+            problems.found.append("--image-seed goes with a --prompt; --seed is the mesh's.")
+        return {}
+    try:
+        TypeAdapter(Prompt).validate_python(parsed.prompt)
+    except ValidationError:
+        problems.found.append(f"--{InvalidPrompt().message}")
+    model = environ.get(MODEL_VARIABLE, "").strip()
+    if not model:
+        problems.found.append(
+            f"--prompt needs a model that draws pictures: name one in {MODEL_VARIABLE}, a folder or a repository of "
+            "the Hugging Face hub (docs/pictures.md)."
+        )
+    return {"prompt": parsed.prompt, "text_to_image_model": model}
+
+
+def _picture_of(prompt: str, folder: Path) -> Path:
+    """Return where the picture of a prompt lies: it is called by the prompt's first words."""
+    words = "-".join(re.findall(r"\w+", prompt.lower()))[:_MOST_NAME_CHARACTERS]
+    return folder / f"{words.strip('-_') or 'prompt'}.png"
+
+
 def _inputs(parsed: argparse.Namespace, problems: _Problems) -> dict[str, Any]:
-    """Return the pictures, or the views of one object; note each that is not a file."""
+    """Return the pictures, or the views of one object; note each that is not a file. Of a prompt: where it will be."""
     views = {view: getattr(parsed, view) for view in VIEWS if getattr(parsed, view) is not None}
-    if bool(views) == bool(parsed.images):
-        problems.found.append("Give pictures, one for each object, or views of one object: --front, --back, …")
+    if sum((bool(views), bool(parsed.images), parsed.prompt is not None)) != 1:
+        problems.found.append(
+            "Give pictures, one for each object, or views of one object (--front, --back, …), or a --prompt."
+        )
+    if parsed.prompt is not None:
+        return {"images": (_picture_of(parsed.prompt, parsed.output),), "views": {}}
     if views and known_views(parsed.checkpoint, parsed.subfolder or "") is False:
         problems.found.append(
             f"{parsed.checkpoint} takes one picture of an object, not several views; hunyuan3d-2mv takes them."

@@ -1,8 +1,8 @@
 """`orfeas generate`: images in, mesh files, previews and a table out, on this machine and without a service.
 
 Hands over to a processor batch by batch, writes what comes back, and says a line for each mesh as it is done. This
-module does not know of networks or of memory: the processor is loaded by `load_processor`, which `main` takes as a
-parameter. What may be asked is `arguments.py`'s, how things look on the terminal `console.py`'s.
+module does not know of networks or of memory: what loads a processor and what draws a prompt's picture are parameters
+of `main`. What may be asked is `arguments.py`'s, how things look on the terminal `console.py`'s.
 
 Exit codes: 0 all made; 1 some pictures failed, the others are written; 2 wrong options or missing files, all named at
 once, nothing made; 3 the checkpoint cannot be loaded; 130 interrupted; 143 terminated.
@@ -10,6 +10,7 @@ once, nothing made; 3 the checkpoint cannot be loaded; 130 interrupted; 143 term
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from backend.cli.arguments import CommandLine, WrongArgumentsError, parser, read_arguments
 from backend.cli.console import Bars, Outcome, Terminal
 from backend.cli.output_names import OutputPlan, plan_names
-from backend.errors import InvalidParameter, ServiceError
+from backend.errors import CheckpointError, InvalidParameter, ServiceError
 from backend.limits import SEED_LIMIT, ViewName
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ ALL_MADE, SOME_FAILED, BAD_PARAMETERS, NO_MODEL, INTERRUPTED, TERMINATED = 0, 1,
 
 ImageFiles = Path | Mapping[ViewName, Path]
 """A picture of one object, or its views."""
+
+Draw = Callable[[CommandLine, int], bytes]
+"""Returns the picture of a command's prompt as PNG, by a seed."""
 
 
 class Processor(Protocol):
@@ -64,19 +68,21 @@ def main(
     arguments: Sequence[str] | None = None,
     load: Callable[[CommandLine], Processor] | None = None,
     terminal: Terminal | None = None,
+    draw: Draw | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> int:
-    """Run the command line; return the exit code. arguments : default sys.argv's."""
+    """Run the command line; return the exit code. arguments, environ : default this process's."""
     terminal = terminal or Terminal.standard()
     parsed = parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
     try:
-        command = read_arguments(parsed)
+        command = read_arguments(parsed, os.environ if environ is None else environ)
     except WrongArgumentsError as refusal:
         for problem in refusal.problems:
             terminal.complain(problem)
         return BAD_PARAMETERS
     try:
         with _terminable():
-            outcomes = _run(command, load or load_processor, terminal)
+            outcomes = _run(command, load or load_processor, draw or load_and_draw, terminal)
     except InvalidParameter as refusal:
         terminal.complain(refusal.message)
         return BAD_PARAMETERS
@@ -106,6 +112,13 @@ def load_processor(command: CommandLine) -> Processor:
     return cast(Processor, add_batch_inference_to_processor(processor))
 
 
+def load_and_draw(command: CommandLine, seed: int) -> bytes:
+    """Draw the picture of a prompt, as PNG. Raises CheckpointError, OutOfMemory, InvalidParameter."""
+    from backend.cli.drawing import draw_prompt
+
+    return draw_prompt(command, seed)
+
+
 class _NotLoadedError(Exception):
     """The checkpoint cannot be loaded; the message is for the person at the terminal."""
 
@@ -131,16 +144,41 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(command: CommandLine, load: Callable[[CommandLine], Processor], terminal: Terminal) -> list[Outcome]:
+def _run(
+    command: CommandLine, load: Callable[[CommandLine], Processor], draw: Draw, terminal: Terminal
+) -> list[Outcome]:
     """Make and write every mesh; load nothing when there is no picture that could be read."""
     kept = command.candidates if command.keep == "all" else 1
     plan = plan_names(command.images, command.output, command.formats, kept)
-    unfit = _unfit(command)
+    unfit = _undrawn(command, draw, terminal) if command.prompt is not None else _unfit(command)
     if len(unfit) == len(command.images):
         return _make_all(command, None, plan, unfit, terminal)
     for index, problem in unfit.items():
         terminal.complain(f"{command.images[index]}: {problem.message}")
     return _make_all(command, _loaded(command, load, terminal), plan, unfit, terminal)
+
+
+def _undrawn(command: CommandLine, draw: Draw, terminal: Terminal) -> dict[int, ServiceError]:
+    """Draw the picture of the prompt and keep it where meshes go; return why there is none, as the picture's problem.
+
+    Raises _NotLoadedError, InvalidParameter.
+    """
+    from backend.hunyuan3d.mesh.export import write_atomically
+
+    seed = secrets.randbelow(SEED_LIMIT) if command.image_seed is None else command.image_seed
+    with terminal.waiting(f"Drawing with {command.text_to_image_model}"):
+        try:
+            path = write_atomically(draw(command, seed), command.images[0])
+        except InvalidParameter:
+            raise
+        except CheckpointError as failure:
+            raise _NotLoadedError(failure.message) from failure
+        except ServiceError as failure:
+            return {0: failure}
+        except Exception as failure:  # noqa: BLE001  the edge of a drawing: recorded as its picture's error
+            return {0: ServiceError(f"Unexpected {_sentence(failure)}")}
+    terminal.say(f"{path} was drawn, by --image-seed {seed}.")
+    return {}
 
 
 def _unfit(command: CommandLine) -> dict[int, ServiceError]:

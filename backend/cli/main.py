@@ -61,12 +61,12 @@ def _worker(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
     return main()
 
 
-def _generate(arguments: Sequence[str], _environ: Mapping[str, str]) -> int:
+def _generate(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     from backend.cli.generate import main
     from backend.hunyuan3d.device.malloc import prepare_malloc
 
     prepare_malloc()
-    return main(arguments)
+    return main(arguments, environ=environ)
 
 
 def _demo(arguments: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -55,7 +55,7 @@ class ToolCaller:
             "get_job": lambda given: Waits(self._found(given, ("job_id",)), 0),
             "wait_for_job": lambda given: Waits(self._found(given, ("job_id", WAIT)), _seconds(given)),
             "list_jobs": self._list,
-            "cancel_job": self._cancel,
+            "cancel_job": lambda given: Waits(self.cancel(self._found(given)), 0),
             "get_preview": self._preview,
         }
         return calls[name](arguments)
@@ -77,6 +77,15 @@ class ToolCaller:
         files = self.services.store.files.of_all(jobs) if jobs else {}
         found_ones = (self._picture(files[job.id], kinds) for job in jobs for kinds in wanted)
         return [picture for picture in found_ones if picture is not None]
+
+    def cancel(self, found: Job | Batch) -> Job | Batch:
+        """Cancel a job, or what is left of a batch; return it as it is then. Raises StoreUnavailable."""
+        store = self.services.store
+        now: Job | Batch
+        now = (store.cancel_batch if isinstance(found, Batch) else store.cancel)(found.id, self.agent.internal_id)
+        jobs = now.jobs if isinstance(now, Batch) else [now]
+        discard(self.services.images, *(job.image_name for job in jobs if job.status is Status.CANCELLED))
+        return now
 
     def _generate(self, operation: Operation, field: str, given: Mapping[str, Any]) -> Waits:
         seconds = _seconds(given)
@@ -119,14 +128,6 @@ class ToolCaller:
         ]
         more = {"next_cursor": page.next_cursor} if page.next_cursor else {}
         return plain_result({"jobs": jobs, **more})
-
-    def _cancel(self, given: Mapping[str, Any]) -> Waits:
-        found, store = self._found(given), self.services.store
-        now: Job | Batch
-        now = (store.cancel_batch if isinstance(found, Batch) else store.cancel)(found.id, self.agent.internal_id)
-        jobs = now.jobs if isinstance(now, Batch) else [now]
-        discard(self.services.images, *(job.image_name for job in jobs if job.status is Status.CANCELLED))
-        return Waits(now, 0)
 
     def _preview(self, given: Mapping[str, Any]) -> dict[str, Any]:
         found = self._found(given)

@@ -1,5 +1,7 @@
 """The endpoint: one POST for each message, answered in JSON, or as a stream where a job is waited for.
 
+A client that knows tasks is not made to wait: it gets one in place of the stream.
+
 Nothing is remembered between two messages. This module does not know how a tool is carried out.
 """
 
@@ -17,7 +19,7 @@ from backend.agent_auth import TOOL_CALL, require_agent_token
 from backend.api.describing import describe
 from backend.api.event_hub import EventHub
 from backend.api.following import links
-from backend.api.mcp import protocol
+from backend.api.mcp import protocol, tasks
 from backend.api.mcp.calls import ToolCaller, Waits
 from backend.api.mcp.results import error_result, job_result
 from backend.api.mcp.tools import INSTRUCTIONS, Inputs, Tool, all_tools, tools_for
@@ -91,18 +93,27 @@ def _answered(server: McpServer, message: protocol.Message, origin: str | None) 
     """Return the answer to a message. Raises ProtocolError."""
     if message.id is None:
         return Response(status=202)
-    params = message.params
     if message.method == "tools/call":
         return _called(server, message, origin)
+    if message.method in tasks.METHODS and message.is_modern:
+        caller = ToolCaller(server.services, server.submitter, g.agent, links())
+        return _json(message, tasks.answer(caller, message, lambda found: _told(caller, found, origin)))
+    said = _said(server, message)
+    if said is None:
+        raise protocol.ProtocolError(protocol.METHOD_NOT_FOUND, "There is no such method here.", id=message.id)
+    return _json(message, said)
+
+
+def _said(server: McpServer, message: protocol.Message) -> dict[str, Any] | None:
+    """Return what the server says of itself and its tools; None for another method, or one of the other era."""
     if message.method == "tools/list":
-        return _json(message, protocol.listed([tool.listed() for tool in server.tools()], message))
-    if message.method == "initialize" and not message.is_modern:
-        return _json(message, protocol.initialized(params, _SERVER, INSTRUCTIONS))
-    if message.method == "ping" and not message.is_modern:
-        return _json(message, {})
-    if message.method == "server/discover" and message.is_modern:
-        return _json(message, protocol.discovered(_SERVER, INSTRUCTIONS))
-    raise protocol.ProtocolError(protocol.METHOD_NOT_FOUND, "There is no such method here.", id=message.id)
+        return protocol.listed([tool.listed() for tool in server.tools()], message)
+    if message.is_modern:
+        discovered = protocol.discovered(_SERVER, INSTRUCTIONS, [tasks.EXTENSION])
+        return discovered if message.method == "server/discover" else None
+    if message.method == "initialize":
+        return protocol.initialized(message.params, _SERVER, INSTRUCTIONS)
+    return {} if message.method == "ping" else None
 
 
 def _called(server: McpServer, message: protocol.Message, origin: str | None) -> Response:
@@ -119,6 +130,8 @@ def _called(server: McpServer, message: protocol.Message, origin: str | None) ->
         if not isinstance(outcome, Waits):
             return _json(message, outcome)
         if outcome.seconds > 0 and not outcome.found.status.finished:
+            if tasks.are_wanted(message):
+                return _json(message, tasks.created(caller, outcome.found))
             return _waited(server, message, caller, outcome, origin)
         return _json(message, _told(caller, outcome.found, origin))
     except ServiceError as error:

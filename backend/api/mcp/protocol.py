@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,9 +20,9 @@ MODERN = "2026-07-28"
 HANDSHAKE = ("2025-11-25", "2025-06-18", "2025-03-26")
 """Versions that begin with `initialize`, newest first."""
 
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
-_STATUSES = {METHOD_NOT_FOUND: HTTPStatus.NOT_FOUND}
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION = -32020, -32021, -32022
+_STATUSES = {METHOD_NOT_FOUND: HTTPStatus.NOT_FOUND, INTERNAL_ERROR: HTTPStatus.SERVICE_UNAVAILABLE}
 
 _META = "_meta"
 _VERSION = "io.modelcontextprotocol/protocolVersion"
@@ -64,6 +64,13 @@ class Message:
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         return token if isinstance(token, str | int) and not isinstance(token, bool) else None
 
+    def declares(self, extension: str) -> bool:
+        """Return whether its client says in this request that it knows an extension; one of 2025 cannot say so."""
+        meta = self.params.get(_META)
+        capabilities = meta.get(_CAPABILITIES) if isinstance(meta, dict) else None
+        extensions = capabilities.get("extensions") if isinstance(capabilities, dict) else None
+        return self.is_modern and isinstance(extensions, dict) and isinstance(extensions.get(extension), dict)
+
 
 def read_message(body: bytes, header: Header) -> Message:
     """Return the message of a request. Raises ProtocolError."""
@@ -102,6 +109,9 @@ def _version_of(id: str | int | None, method: str, params: Mapping[str, Any], he
     expected = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
     if method == "tools/call":
         expected["Mcp-Name"] = str(params.get("name"))
+    elif method.startswith("tasks/") and header("Mcp-Name") is not None:
+        # It leads a proxy to the process that keeps the task; here any of them does, so it may be missing.
+        expected["Mcp-Name"] = str(params.get("taskId"))
     for name, value in expected.items():
         if _decoded(header(name)) != value:
             raise ProtocolError(HEADER_MISMATCH, f"The header {name} must be as the body has it.", id=id)
@@ -130,11 +140,11 @@ def initialized(params: Mapping[str, Any], server: Mapping[str, str], instructio
     }
 
 
-def discovered(server: Mapping[str, str], instructions: str) -> dict[str, Any]:
-    """Return what the server says of itself to who asks without a handshake."""
+def discovered(server: Mapping[str, str], instructions: str, extensions: Sequence[str]) -> dict[str, Any]:
+    """Return what the server says of itself to who asks without a handshake; extensions : that it knows, by name."""
     return {
         "supportedVersions": [MODERN, *HANDSHAKE],
-        "capabilities": {"tools": {}},
+        "capabilities": {"tools": {}, "extensions": {name: {} for name in extensions}},
         "instructions": instructions,
         "ttlMs": _FRESH_MILLISECONDS,
         "cacheScope": "private",
