@@ -159,6 +159,8 @@ class EventHub:
             with self._lock:
                 if listener not in self._listeners:
                     return
+                # What it asked for before may have been done only now.
+                self._part_from_all(listener)
             listener.unknown([id for id in ids if id not in own])
             self._tell_now(listener, [each for id, each in own.items() if event_id(each) != last.get(id)])
             self.listen(listener, [each for each in own.values() if not each.status.finished])
@@ -176,13 +178,11 @@ class EventHub:
     def leave(self, listener: Listener, topic_id: str | None = None) -> None:
         """Tell a listener no more of one job or batch, or of none at all."""
         with self._lock:
-            if topic_id is None:
-                self._listeners.pop(listener, None)
-                self._roaming.pop(listener, None)
-            of_agent = listener.agent.internal_id
-            ids = [topic_id] if topic_id is not None else [id for agent, id in self._topics if agent == of_agent]
-            for each in ids:
-                self._part(listener, (of_agent, each))
+            if topic_id is not None:
+                self._part(listener, (listener.agent.internal_id, topic_id))
+                return
+            self._listeners.pop(listener, None)
+            self._part_from_all(listener)
 
     def stop(self) -> None:
         """End every stream, and let nobody listen any more."""
@@ -205,6 +205,12 @@ class EventHub:
             # It may have been told of less than this topic has been.
             self._dirty[topic] = None
         topic.listeners[listener] = None
+
+    def _part_from_all(self, listener: Listener) -> None:
+        self._roaming.pop(listener, None)
+        of_agent = listener.agent.internal_id
+        for key in [key for key in self._topics if key[0] == of_agent]:
+            self._part(listener, key)
 
     def _part(self, listener: Listener, key: tuple[str, str]) -> None:
         topic = self._topics.get(key)
