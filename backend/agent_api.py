@@ -96,7 +96,8 @@ def register_agent_api(app: Flask, services: AgentServices | None = None, *, who
     app.extensions[_HUB] = hub = EventHub(services)
     services.at_end.append(hub.stop)
     covered = re.compile("" if whole_app else rf"(?:{'|'.join(map(re.escape, (PREFIX, *_OWN_PAGES)))})(?:/|$)")
-    give_requests_context(app, services.metrics, services.resources.traces, covered)
+    proxies = services.settings.trusted_proxies
+    give_requests_context(app, services.metrics, services.resources.traces, covered, proxies)
     services.guard.init_app(app)
     register_error_handlers(app, covered)
     app.register_blueprint(api)

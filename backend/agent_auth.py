@@ -10,8 +10,8 @@ import os
 import secrets
 import sys
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -125,7 +125,7 @@ def verify(
 
 
 @dataclass
-class _Visit:
+class Visit:
     """Collects what the audit log will say of the request at hand."""
 
     operation: str
@@ -231,28 +231,32 @@ class AgentGuard:
         if "agent" in g:
             _require_operation(g.agent, operation)
             return
-        address = client_address(
-            request.environ.get("REMOTE_ADDR", ""),
-            request.headers.get("X-Forwarded-For", ""),
-            self._settings.trusted_proxies,
-        )
-        visit = g.agent_visit = _Visit(operation, address, self._credential(link))
-        try:
+        with self.visit(operation, self._credential(link)) as visit:
             agent = self._check(visit, link) if self._settings.auth_enabled else self._check_local(visit, link)
+        g.agent, g.agent_operation = agent, operation
+
+    @contextmanager
+    def visit(self, operation: str, credential: str) -> Iterator[Visit]:
+        """Have the audit log tell of the request at hand, which the block lets in, or refuses with a ServiceError.
+
+        credential : by what it is to be let in; the block says whose it was
+        """
+        peer, proxies = request.environ.get("REMOTE_ADDR", ""), self._settings.trusted_proxies
+        address = client_address(peer, request.headers.get("X-Forwarded-For", ""), proxies)
+        visit = g.agent_visit = Visit(operation, address, credential)
+        try:
+            yield visit
         except ServiceError as error:
             visit.outcome = error.code
             raise
         visit.outcome = "admitted"
-        g.agent, g.agent_operation = agent, operation
 
     def admit_from_here(self, agent_id: str, operation: str) -> None:
         """Let the request at hand, which has no credential, act for an agent: this machine's own alone, past no proxy.
 
         Raises IpNotAllowed, AuthInvalid for an agent that is not there, and what `admit` raises of an agent's rights.
         """
-        address = client_address(request.environ.get("REMOTE_ADDR", ""), "", ())
-        visit = g.agent_visit = _Visit(operation, address, "")
-        try:
+        with self.visit(operation, "") as visit:
             if not is_from_here(Caller.of(request.environ, request.headers.get), self._settings.trusted_proxies):
                 raise IpNotAllowed("Without a token only this machine itself may call, at localhost and past no proxy.")
             agent = self._registry.get(agent_id) if self._registry else self._local
@@ -263,10 +267,6 @@ class AgentGuard:
             if agent is not self._local:
                 self._limits.admit_agent(agent, operation, follows=request.method in _FOLLOWING_METHODS)
             self._take_body(operation, None)
-        except ServiceError as error:
-            visit.outcome = error.code
-            raise
-        visit.outcome = "admitted"
         g.agent, g.agent_operation = agent, operation
 
     def _credential(self, link: str) -> str:
@@ -278,7 +278,7 @@ class AgentGuard:
         by_token = self._settings.bearer_tokens and has_token(request.headers.get(HEADER))
         return TOKEN if by_token else SIGNED
 
-    def _check(self, visit: _Visit, link: str) -> AgentConfig:
+    def _check(self, visit: Visit, link: str) -> AgentConfig:
         digest: str | None = None
         try:
             if visit.credential == LINK:
@@ -301,7 +301,7 @@ class AgentGuard:
             self._take_body(visit.operation, digest)
         return agent
 
-    def _vouch(self, visit: _Visit) -> tuple[Signed, AgentConfig]:
+    def _vouch(self, visit: Visit) -> tuple[Signed, AgentConfig]:
         signed = read_signed(request.environ, request.headers.get, self._settings.trusted_proxies)
         now = self._clock()
         known = self._registry.get(signed.agent_id) if self._registry else None
@@ -314,7 +314,7 @@ class AgentGuard:
             raise AuthReplayed
         return signed, agent
 
-    def _vouch_for_token(self, visit: _Visit) -> AgentConfig:
+    def _vouch_for_token(self, visit: Visit) -> AgentConfig:
         header, environ, proxies = request.headers.get, request.environ, self._settings.trusted_proxies
         require_safe_way(environ["wsgi.url_scheme"], Caller.of(environ, header), header, proxies)
         signed = next((name for name in _SIGNING_HEADERS if header(name) is not None), None)
@@ -330,7 +330,7 @@ class AgentGuard:
         self._require_admissible(visit, agent)
         return agent
 
-    def _vouch_for_link(self, visit: _Visit, link: str, agent_of: Callable[[str], AgentConfig | None]) -> AgentConfig:
+    def _vouch_for_link(self, visit: Visit, link: str, agent_of: Callable[[str], AgentConfig | None]) -> AgentConfig:
         assert self._links is not None  # noqa: S101
         path, _ = split_target(target_of(request.environ))
         filename = str((request.view_args or {}).get(link, ""))
@@ -342,7 +342,7 @@ class AgentGuard:
     def _registered(self, internal_id: str) -> AgentConfig | None:
         return self._registry.get_by_internal_id(internal_id) if self._registry else None
 
-    def _require_admissible(self, visit: _Visit, agent: AgentConfig) -> None:
+    def _require_admissible(self, visit: Visit, agent: AgentConfig) -> None:
         """See that an agent that was made out may do what is asked, from where it is."""
         visit.verified = True
         if not agent.enabled:
@@ -351,7 +351,7 @@ class AgentGuard:
             raise IpNotAllowed
         _require_operation(agent, visit.operation)
 
-    def _check_local(self, visit: _Visit, link: str) -> AgentConfig:
+    def _check_local(self, visit: Visit, link: str) -> AgentConfig:
         if visit.credential == LINK:
             self._vouch_for_link(visit, link, {self._local.internal_id: self._local}.get)
         visit.agent_id = LOCAL_AGENT_ID
@@ -389,7 +389,7 @@ class AgentGuard:
         return response
 
     def _leave(self, _error: BaseException | None) -> None:
-        visit: _Visit | None = g.pop("agent_visit", None)
+        visit: Visit | None = g.pop("agent_visit", None)
         body = g.pop("body", None)
         # Requests made inside one app context share `g`: nothing of an agent may outlive its request.
         g.pop("agent", None)

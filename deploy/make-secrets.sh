@@ -18,6 +18,7 @@ put() {
     echo "$folder/$1 is made."
 }
 
+put postgres_admin_password "$(openssl rand -hex 24)"
 put postgres_password "$(openssl rand -hex 24)"
 put database_url "postgresql://orfeas:$(cat "$folder/postgres_password")@postgres:5432/orfeas"
 put redis_password "$(openssl rand -hex 24)"

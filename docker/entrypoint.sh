@@ -13,6 +13,6 @@ serve)
     exec gunicorn --config python:backend.serve.gunicorn_conf "$@" 'backend.main:create_app()'
     ;;
 agent) exec python -m backend.cli.main agents "$@" ;; # as the first release's image called it
-worker | agents | keys | migrate | backup | restore | doctor | generate | demo) exec python -m backend.cli.main "$command" "$@" ;;
+worker | agents | keys | webhooks | migrate | backup | restore | doctor | generate | demo) exec python -m backend.cli.main "$command" "$@" ;;
 *) exec "$command" "$@" ;;
 esac

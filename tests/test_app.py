@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,9 @@ from werkzeug.test import TestResponse
 from backend.agent_api import register_agent_api
 from backend.auth.agents_file import add_agent, update_agent
 from backend.config import Settings
-from backend.errors import (
-    ServiceError,
-)
+from backend.errors import ServiceError, StoreUnavailable
 from backend.services import AgentServices
+from backend.studio.pages import page_files
 from tests.support.agent_service import (
     API,
     FORM,
@@ -122,13 +123,58 @@ def test_own_fault_of_the_service_tells_nothing(service: AgentService, monkeypat
     assert "secret" not in response.text
 
 
+def test_why_a_store_is_away_is_for_the_log_alone(
+    service: AgentService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> None:
+        try:
+            raise OSError("the certificate of\n db.internal is another's")
+        except OSError as error:
+            raise StoreUnavailable from error
+
+    monkeypatch.setattr(service.services.store, "find", away)
+    with caplog.at_level(logging.INFO, logger="backend.requests"):
+        response = service.get(f"/status/{UNKNOWN}")
+    assert refused(response) == (503, "STORE_UNAVAILABLE")
+    assert "db.internal" not in response.text
+    (line,) = [vars(record) for record in caplog.records if record.name == "backend.requests"]
+    assert line["cause"] == "OSError: the certificate of db.internal is another's"
+
+
 @pytest.mark.parametrize("path", [f"{API}/health", f"{API}/jobs", "/nowhere", "/docs", "/openapi.json", "/metrics"])
 def test_every_answer_is_guarded_against_browsers(service: AgentService, path: str) -> None:
     headers = service.app.test_client().get(path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Cache-Control"] == "no-store"
-    assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    policy = headers["Content-Security-Policy"].split("; ")
+    sources = ("default-src", "object-src", "base-uri", "form-action", "frame-ancestors")
+    assert {f"{source} 'none'" for source in sources} <= set(policy)
+
+
+def test_every_text_says_its_charset(service: AgentService) -> None:
+    client, job_id = service.app.test_client(), service.submit()
+    pages = ["/docs", "/docs/docs.js", "/docs/swagger-ui.css", "/llms.txt", "/metrics", "/studio"]
+    answers = [client.get(path) for path in (*pages, *(f"/studio/{name}" for name in page_files() if " " not in name))]
+    answers.append(
+        client.get(f"{API}/status/{job_id}/events", headers=service.headers("GET", f"{API}/status/{job_id}/events"))
+    )
+    types = [answer.headers["Content-Type"] for answer in answers]
+    assert {answer.status_code for answer in answers} == {200}
+    assert "image/svg+xml; charset=utf-8" in types
+    assert [kind for kind in types if not kind.endswith("; charset=utf-8")] == []
+    answers[-1].close()
+
+
+def test_the_line_of_a_request_names_who_called_and_not_the_proxy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for proxies, told in (((ip_network("127.0.0.1"),), "203.0.113.7"), ((), "127.0.0.1")):
+        with agent_service(tmp_path, trusted_proxies=proxies) as service, caplog.at_level(logging.INFO):
+            caplog.clear()
+            service.app.test_client().get(f"{API}/nothing", headers={"X-Forwarded-For": "203.0.113.7"})
+            (line,) = [vars(record) for record in caplog.records if record.name == "backend.requests"]
+            assert line["address"] == told
 
 
 def plain_app(folder: Path) -> tuple[Flask, AgentServices]:

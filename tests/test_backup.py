@@ -156,6 +156,14 @@ def test_a_backup_is_its_owners_alone_and_says_what_it_holds(copied: Path) -> No
     assert "3 files and a sqlite database" in run(backup.run_restore, copied, "--only-check")
 
 
+def test_what_is_restored_is_its_owners_alone(copied: Path, tmp_path: Path) -> None:
+    run(backup.run_restore, copied, data_dir=tmp_path / "fresh")
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "fresh", tmp_path / "fresh/artifacts")}
+    assert modes == {0o700}
+    files = [path for path in (tmp_path / "fresh").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+
+
 def test_a_restore_that_was_cut_off_goes_on(copied: Path, tmp_path: Path) -> None:
     (place(place(tmp_path, "here"), "artifacts") / f"{'a' * 32}.glb").write_bytes(b"me")
     run(backup.run_restore, copied, data_dir=tmp_path / "here")

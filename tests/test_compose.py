@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -13,9 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import create_engine, make_url, text
 
 from backend.config import Settings
+from backend.storage.migrations import migrate
 from tests.support import image_tree
+from tests.support.store_backends import postgres_cluster
 
 OWN = ("orfeas", "web", "worker")
 MAKE_SECRETS = image_tree.REPOSITORY / "deploy/make-secrets.sh"
@@ -174,10 +179,31 @@ def test_there_is_no_default_password() -> None:
         key: value for name in compose()["services"] for key, value in variables(name).items() if "PASSWORD" in key
     }
     assert given == {
-        "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres_password",
+        "POSTGRES_PASSWORD_FILE": "/run/secrets/postgres_admin_password",
         "GF_SECURITY_ADMIN_PASSWORD__FILE": "/run/secrets/grafana_password",
     }
     assert "healthcheck" in service("postgres")
+
+
+def test_the_service_s_role_owns_its_database_and_may_nothing_else(tmp_path: Path) -> None:
+    """Run what PostgreSQL's image runs once, against a server of the tests, with a role's name of its own."""
+    assert variables("postgres")["POSTGRES_USER"] == "postgres"
+    assert set(service("postgres")["secrets"]) == {"postgres_admin_password", "postgres_password"}
+    server, name, password = make_url(postgres_cluster().url), f"orfeas_{secrets.token_hex(4)}", "it's \\ a $password"
+    (tmp_path / "postgres_password").write_text(password)
+    script = (image_tree.REPOSITORY / "deploy/postgres/make-role.sh").read_text()
+    (tmp_path / "make-role.sh").write_text(re.sub(r"\borfeas\b", name, script))
+    admin = {"POSTGRES_USER": str(server.username), "PGHOST": str(server.query["host"])}
+    environ = {"PATH": os.environ["PATH"], "SECRETS": str(tmp_path), **admin}
+    subprocess.run(["/bin/sh", tmp_path / "make-role.sh"], check=True, env=environ)  # noqa: S603
+    own = server.set(username=name, password=password, database=name)
+    migrate(own.render_as_string(hide_password=False))
+    engine = create_engine(own.set(drivername="postgresql+psycopg"))
+    with engine.connect() as connection:
+        asked = text("SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls FROM pg_roles WHERE rolname = :name")
+        assert connection.execute(asked, {"name": name}).one() == (False, False, False, False)
+        assert connection.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 0
+    engine.dispose()
 
 
 def test_every_secret_is_a_file_that_the_script_makes_once() -> None:
@@ -205,8 +231,13 @@ def test_memory_and_logs_are_bounded(name: str) -> None:
 
 
 def test_what_is_mounted_from_the_checkout_is_there() -> None:
-    mounts = [mount.split(":")[0] for name in BESIDE for mount in service(name)["volumes"] if mount.startswith("./")]
-    assert "./deploy/caddy/Caddyfile" in mounts
+    mounts = [
+        mount.split(":")[0]
+        for name in (*STORES, *BESIDE)
+        for mount in service(name)["volumes"]
+        if mount.startswith("./")
+    ]
+    assert {"./deploy/caddy/Caddyfile", "./deploy/postgres"} <= set(mounts)
     assert [mount for mount in mounts if not (image_tree.REPOSITORY / mount).exists()] == []
 
 

@@ -1,4 +1,4 @@
-"""deploy/: Kubernetes' files against its published schemas, systemd's by systemd, scripts by shellcheck."""
+"""deploy/ by Kubernetes' schemas and by systemd, scripts by shellcheck, the Dockerfile by hadolint."""
 
 from __future__ import annotations
 
@@ -268,10 +268,24 @@ def test_units_set_what_the_service_reads() -> None:
 def test_scripts_are_as_shellcheck_wants_them() -> None:
     require(REPOSITORY / "tests/support/install-deploy-tools.sh")
     scripts = [
-        path for name in ("deploy", "docker", "tests", "benchmarks") for path in (REPOSITORY / name).rglob("*.sh")
+        path
+        for name in ("deploy", "docker", "docs", "tests", "benchmarks")
+        for path in (REPOSITORY / name).rglob("*.sh")
     ]
     done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True, check=False)  # noqa: S603, S607
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_dockerfile_is_as_hadolint_wants_it(tmp_path: Path) -> None:
+    require(REPOSITORY / "tests/support/install-deploy-tools.sh")
+    hadolint = [REPOSITORY / "build/deploy-tools/bin/hadolint", "--no-color"]
+    done = subprocess.run([*hadolint, REPOSITORY / "Dockerfile"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    wrong = tmp_path / "Dockerfile"
+    wrong.write_text("FROM debian\nRUN cd /srv && sudo true\n")
+    found = subprocess.run([*hadolint, wrong], capture_output=True, text=True, check=False)  # noqa: S603
+    assert found.returncode == 1
+    assert {"DL3004", "DL3006"} <= set(re.findall(r"DL\d{4}", found.stdout))
 
 
 def test_images_are_pinned_by_what_registries_say(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 import backend
 from backend.auth.agents_file import add_agent
+from backend.cli.main import COMMANDS
 from backend.config import Settings, is_loopback, settings_table
 from backend.errors import ConfigurationError
 from backend.serve import GUNICORN
@@ -317,6 +318,14 @@ def test_the_entrypoint_manages_agents_in_a_file_of_their_own(image: Path, fakes
     assert "api key" in added.stdout
     assert listed.stdout.splitlines()[1].split()[0] == "one"
     assert stat.S_IMODE((tmp_path / "agents.json").stat().st_mode) == 0o600
+
+
+def test_the_entrypoint_knows_every_command_that_a_container_may_need(image: Path, fakes: Path, tmp_path: Path) -> None:
+    place(fakes, "python", 'echo "$@"')
+    # A code opens the studio from this machine alone, which in a container is the container.
+    for command in COMMANDS.keys() - {"serve", "studio"}:
+        done = call(image / "docker/entrypoint.sh", command, "--help", environ=environment(fakes, tmp_path))
+        assert (done.returncode, done.stdout) == (0, f"-m backend.cli.main {command} --help\n"), done.stderr
 
 
 def test_the_entrypoint_becomes_any_other_program(image: Path, fakes: Path, tmp_path: Path) -> None:

@@ -301,7 +301,9 @@ def test_what_is_asked_again_and_again_is_quiet_while_it_goes_well(
         service.submit()
         for path in (f"/status/{job_id}", "/jobs", "/health", f"/status/{'0' * 32}"):
             service.get(path)
-        service.app.test_client().get("/metrics")
+        client = service.app.test_client()
+        client.get("/metrics")
+        client.get("/metrics", environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
     levels = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert levels == [
         ("INFO", f"POST {API}/generate-3d 202"),
@@ -310,6 +312,7 @@ def test_what_is_asked_again_and_again_is_quiet_while_it_goes_well(
         ("DEBUG", f"GET {API}/health 503"),
         ("INFO", f"GET {API}/status/{'0' * 32} 404"),
         ("DEBUG", "GET /metrics 200"),
+        ("INFO", "GET /metrics 403"),
     ]
 
 

@@ -10,6 +10,8 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import nullcontext
+from http.client import HTTPConnection
 from pathlib import Path
 
 import psutil
@@ -178,6 +180,67 @@ def test_the_service_sees_who_calls_and_believes_no_caller_about_that(proxy: Pro
     assert called(proxy, "GET", target, headers={**service.sign("GET", target, agent=agent), **lies})[0] == 200
     agent = service.add_agent(allowed_ips=[PUBLIC])
     assert called(proxy, "GET", target, headers={**service.sign("GET", target, agent=agent), **lies})[0] == 403
+
+
+def test_browsers_are_told_to_stay_with_https(proxy: Proxy) -> None:
+    connection = proxy.connect()
+    for target in (f"{API}/health/live", "/metrics", "/nowhere"):
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
+    connection.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/studio"])
+def test_without_tls_people_are_led_to_it(proxy: Proxy, path: str) -> None:
+    assert called_in_the_clear(proxy, path) == (308, f"https://{NAME}{path}")
+
+
+@pytest.mark.parametrize("path", [f"{API}/me", f"{API}/health/live", "/mcp", "/metrics", "/openapi.json"])
+def test_without_tls_programs_are_refused(proxy: Proxy, path: str) -> None:
+    """One that was led on would send its token in the clear each time, and nobody would notice."""
+    assert called_in_the_clear(proxy, path) == (403, None)
+
+
+def called_in_the_clear(proxy: Proxy, path: str) -> tuple[int, str | None]:
+    """Send a request without TLS; return the status, and where the answer leads."""
+    connection = HTTPConnection(NAME, proxy.plain_port, timeout=60)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Location")
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "is_taken"),
+    [
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", True),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305", True),
+        ("ECDHE-ECDSA-AES256-SHA384:ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA", False),
+    ],
+)
+def test_tls_1_2_is_spoken_with_authenticated_ciphers_alone(proxy: Proxy, ciphers: str, is_taken: bool) -> None:
+    context = ssl.create_default_context(cafile=proxy.certificate)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(ciphers)
+    refusal = nullcontext() if is_taken else pytest.raises(ssl.SSLError, match="HANDSHAKE_FAILURE")
+    with socket.create_connection((NAME, proxy.port), timeout=30) as plain, refusal:
+        context.wrap_socket(plain, server_hostname=NAME).close()
+
+
+def test_older_tls_is_not_spoken(proxy: Proxy) -> None:
+    context = ssl.create_default_context(cafile=proxy.certificate)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection((NAME, proxy.port), timeout=30) as plain,
+        pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+    ):
+        context.wrap_socket(plain, server_hostname=NAME)
 
 
 def test_the_log_has_no_query(proxy: Proxy) -> None:

@@ -119,6 +119,26 @@ def test_a_code_is_exchanged_once_for_the_key_of_an_agent_of_this_machine(servic
     assert refused(exchange(service, code)) == (403, "STUDIO_CODE_INVALID")
 
 
+def test_every_try_of_a_code_is_in_the_audit_without_the_code(service: AgentService) -> None:
+    add_agent(service.settings.agents_file, AGENT_ID, allowed_ips=LOOPBACK)
+    code = make_code(service)
+    exchange(service, "a wrong code")
+    exchange(service, code, {"Origin": "http://evil.example"})
+    exchange(service, code)
+    text = service.settings.audit_log.read_text()
+    told = [json.loads(line) for line in text.splitlines()]
+    assert {(line["operation"], line["credential"], line["path"]) for line in told} == {
+        ("studio", "code", "/studio/session")
+    }
+    assert [(line["outcome"], line["status"], line["agent"], line["verified"]) for line in told] == [
+        ("STUDIO_CODE_INVALID", 403, "", False),
+        ("IP_NOT_ALLOWED", 403, "", False),
+        ("admitted", 200, "studio", True),
+    ]
+    assert code not in text
+    assert "a wrong code" not in text
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -128,6 +128,21 @@ def test_a_plain_request_and_a_server_that_cannot_are_told_so(tmp_path: Path) ->
         assert refused(service.get("/events", **upgrade)) == (501, "STREAMS_UNSUPPORTED")
 
 
+@pytest.mark.parametrize(
+    ("origin", "refusal"),
+    [
+        ("https://evil.example", (403, "IP_NOT_ALLOWED")),
+        ("null", (403, "IP_NOT_ALLOWED")),
+        ("https://meshes.example", (501, "STREAMS_UNSUPPORTED")),
+    ],
+)
+def test_a_page_of_others_opens_none(tmp_path: Path, origin: str, refusal: tuple[int, str]) -> None:
+    """What is refused for another reason was let through to there: this server keeps no connections."""
+    upgrade = {"Upgrade": "websocket", "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Version": "13"}
+    with agent_service(tmp_path, public_url="https://meshes.example") as service:
+        assert refused(service.get("/events", Origin=origin, **upgrade)) == refusal
+
+
 def test_a_service_that_ends_closes_it(tmp_path: Path) -> None:
     line = ServedJobs(tmp_path)
     with line.server, opened(line) as socket:

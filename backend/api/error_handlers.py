@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestedRangeN
 from werkzeug.routing import RequestRedirect
 
 from backend import errors
-from backend.api.request_context import note_error_code
+from backend.api.request_context import note_error
 from backend.api.responses import DOCS_PAGE, ErrorAnswer
 from backend.api.statuses import status_of
 from backend.errors import RetryLater, ServiceError
@@ -31,6 +31,10 @@ _NAMED: Mapping[int, type[ServiceError]] = {
     415: errors.UnsupportedMediaType,
     416: errors.RangeNotSatisfiable,
 }
+_OUR_FAULT = 500
+"""From this status on it is not the caller's; 500 itself has a line of its own in the log."""
+
+_LONGEST_CAUSE = 300
 _EXPLAINED = (
     errors.AuthMissing,
     errors.UnsupportedMediaType,
@@ -58,8 +62,8 @@ def error_answer(error: ServiceError) -> ErrorAnswer:
 
 def error_response(error: ServiceError, answer: ErrorAnswer | None = None, status: int | None = None) -> Response:
     """Return an error as it is sent; answer, status : in place of the plain one, and of the error's own."""
-    note_error_code(error.code)
     status = status or status_of(error)
+    note_error(error.code, _cause_of(error) if status > _OUR_FAULT else "")
     response = json_response(answer or error_answer(error), status)
     if isinstance(error, RetryLater):
         response.headers["Retry-After"] = str(error.retry_after)
@@ -68,6 +72,14 @@ def error_response(error: ServiceError, answer: ErrorAnswer | None = None, statu
     if status == 401:
         response.headers["WWW-Authenticate"] = "Agent-Signature"
     return response
+
+
+def _cause_of(error: BaseException) -> str:
+    """Return what an error goes back to, in a line: why a database or a bucket is away; "" where it is the first."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return "" if cause is error else f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:_LONGEST_CAUSE]
 
 
 def handle_service_error(error: ServiceError) -> Response:

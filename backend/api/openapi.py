@@ -130,7 +130,7 @@ _PAGE = """\
 """
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "connect-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _CSS, _JS = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 _SWAGGER: Mapping[str, tuple[str, str]] = {"swagger-ui.css": ("css", _CSS), "swagger-ui-bundle.js": ("js", _JS)}

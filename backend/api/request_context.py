@@ -9,13 +9,15 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from flask import Flask, Response, g, request
 
 from backend.auth.agents import AgentConfig
+from backend.auth.client_address import client_address
+from backend.setting_values import IPNetwork
 from backend.telemetry.logs import log_request, logged_jobs
 from backend.telemetry.tracing import RequestTrace, Traces
 
@@ -28,14 +30,20 @@ ARRIVAL = "orfeas.arrival"
 """Where the server says in the environment when a request's head was whole (time.monotonic), and if it is small."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_HEADERS = {
+GUARDING_HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+"""What keeps browsers from doing anything with an answer, unless the answer says otherwise itself."""
+
 _PROBES = ("/health", "/metrics")
-"""Routes that machines ask without end, whatever they are answered."""
+"""Routes that machines ask without end."""
+
+_FORBIDDEN = (401, 403)
 
 access_log = logging.getLogger("backend.requests")
 
@@ -50,11 +58,18 @@ class RequestCounter(Protocol):
         """Count that an answer began so long after its request was there; small : as serve.exchange.is_small says."""
 
 
-def give_requests_context(app: Flask, counter: RequestCounter, traces: Traces, covered: re.Pattern[str]) -> None:
+def give_requests_context(
+    app: Flask,
+    counter: RequestCounter,
+    traces: Traces,
+    covered: re.Pattern[str],
+    trusted_proxies: Sequence[IPNetwork] = (),
+) -> None:
     """Give each request its id, its headers and its line in the log; needed before the guard's init_app.
 
     traces : take in each request that is no probe
     covered : matches the start of the paths whose answers get them
+    trusted_proxies : are believed about who calls
     """
 
     def begin() -> None:
@@ -69,9 +84,9 @@ def give_requests_context(app: Flask, counter: RequestCounter, traces: Traces, c
         if not covered.match(request.path):
             return response
         response.headers[REQUEST_ID_HEADER] = g.request_id
-        for name, value in _HEADERS.items():
+        for name, value in GUARDING_HEADERS.items():
             response.headers.setdefault(name, value)
-        _note(response, counter)
+        _note(response, counter, trusted_proxies)
         return response
 
     def end(_error: BaseException | None) -> None:
@@ -94,9 +109,9 @@ def waiting() -> AbstractContextManager[object]:
     return begin()
 
 
-def note_error_code(code: str) -> None:
-    """Say which error the request at hand ends with."""
-    g.error_code = code
+def note_error(code: str, cause: str) -> None:
+    """Say which error the request at hand ends with; cause : what only the log is told of it, "" for nothing."""
+    g.error_code, g.error_cause = code, cause
 
 
 def _request_id() -> str:
@@ -108,21 +123,23 @@ def _request_id() -> str:
 def _level(route: str, status: int) -> int:
     """Return how loud a request's line is: what is asked again and again, and goes well, would drown all else."""
     if any(part in route for part in _PROBES):
-        return logging.DEBUG
+        # Who may not look is one line more than who looks well, and a health that is bad is no news every second.
+        return logging.INFO if status in _FORBIDDEN else logging.DEBUG
     looks_only = request.method in ("GET", "HEAD") and "/download/" not in route
     return logging.DEBUG if looks_only and status < 400 else logging.INFO
 
 
-def _note(response: Response, counter: RequestCounter) -> None:
+def _note(response: Response, counter: RequestCounter, trusted_proxies: Sequence[IPNetwork]) -> None:
     seconds = time.monotonic() - g.request_began
     rule = request.url_rule
     route = rule.rule if rule is not None else ""
-    code = g.pop("error_code", "")
+    code, cause = g.pop("error_code", ""), g.pop("error_cause", "")
     counter.request_answered(route, request.method, response.status_code, code, seconds)
     if arrival := request.environ.get(ARRIVAL):
         arrived, small = arrival
         counter.answer_began(small=small, seconds=time.monotonic() - arrived)
     agent = g.get("agent")
+    peer, reported = request.environ.get("REMOTE_ADDR", ""), request.headers.get("X-Forwarded-For", "")
     told = {"http.request.method": request.method, "http.route": route, "orfeas.code": code}
     _end_trace(f"{request.method} {route}".strip(), response.status_code, **told, **_ids(agent))
     access_log.log(
@@ -137,7 +154,8 @@ def _note(response: Response, counter: RequestCounter) -> None:
             "code": code,
             "agent": agent.agent_id if agent else "",
             "milliseconds": round(seconds * 1000, 1),
-            "address": request.environ.get("REMOTE_ADDR", ""),
+            "address": str(client_address(peer, reported, trusted_proxies) or peer),
+            **({"cause": cause} if cause else {}),
         },
     )
 

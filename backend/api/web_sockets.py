@@ -24,6 +24,7 @@ from backend.api.events import Event
 from backend.api.responses import Links
 from backend.api.streaming import Sink, can_keep, stream_response
 from backend.auth.agents import AgentConfig
+from backend.auth.loopback import Caller, require_own_page
 from backend.auth.wait_slots import WaitSlots
 from backend.errors import StreamsUnsupported, TooManyStreams, UpgradeRequired
 from backend.jobs.ids import is_job_id
@@ -153,12 +154,14 @@ class AgentSocket:
 def open_socket(services: AgentServices, hub: EventHub, agent: AgentConfig, links: Links) -> Response:
     """Return the answer that makes a request's connection a WebSocket.
 
-    Raises UpgradeRequired, StreamsUnsupported, TooManyStreams.
+    Raises UpgradeRequired, IpNotAllowed for another's page, StreamsUnsupported, TooManyStreams.
     """
+    settings, caller = services.settings, Caller.of(request.environ, request.headers.get)
     key = request.headers.get("Sec-WebSocket-Key", "")
     is_meant = request.headers.get("Upgrade", "").lower() == "websocket"
     if not is_meant or not key or request.headers.get("Sec-WebSocket-Version") != _VERSION:
         raise UpgradeRequired
+    require_own_page(caller, settings.public_url, settings.trusted_proxies)
     if not can_keep():
         raise StreamsUnsupported
     if not services.stream_slots.take(agent.internal_id):

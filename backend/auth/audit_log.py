@@ -36,7 +36,7 @@ class AuditEntry:
     """What one guarded request asked and got.
 
     agent : the id it claimed, empty when nobody has it; verified : whether its signature proved that
-    credential : what it was to be admitted by: a signature, a token or a link; empty where none is needed
+    credential : what it was to be admitted by: a signature, a token, a link or a code; empty where none is needed
     outcome : "admitted", or the code it was refused with; status : of the whole answer
     address : the client's, or that of the last proxy that is believed
     method, path : of the request, without its query; job_ids : the jobs and batches it was about

@@ -15,6 +15,7 @@ from typing import Any
 
 from backend.auth.client_address import client_address, is_allowed, parse_address
 from backend.config import Settings
+from backend.errors import IpNotAllowed
 from backend.setting_values import IPNetwork
 
 FORWARDING_HEADERS = (
@@ -81,6 +82,17 @@ def is_from_here(caller: Caller, trusted_proxies: Sequence[IPNetwork]) -> bool:
     origin = caller.header("Origin")
     match = None if origin is None else _ORIGIN.fullmatch(origin)
     return origin is None or (match is not None and _is_ours(match["host"], caller.port))
+
+
+def require_own_page(caller: Caller, public_url: str, trusted_proxies: Sequence[IPNetwork]) -> None:
+    """Refuse what a page in a browser sends, unless it is of PUBLIC_URL or of this machine. Raises IpNotAllowed.
+
+    A page in a browser on an agent's machine could send what the agent's tools send.
+    """
+    origin = caller.header("Origin")
+    if origin is None or origin == public_url or is_from_here(caller, trusted_proxies):
+        return
+    raise IpNotAllowed("A page of another origin may not call this: the header Origin is not ours.")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from gunicorn.http import errors as http_errors  # type: ignore[import-untyped]
 
+from backend.api.request_context import GUARDING_HEADERS
 from backend.api.responses import ErrorAnswer
 from backend.api.statuses import status_of
 from backend.errors import (
@@ -101,8 +102,7 @@ def as_response(error: ServiceError) -> tuple[bytes, str, int]:
         "Content-Type: application/json",
         f"Content-Length: {len(body.encode())}",
         f"X-Request-ID: {request_id}",
-        "X-Content-Type-Options: nosniff",
-        "Cache-Control: no-store",
+        *(f"{name}: {value}" for name, value in GUARDING_HEADERS.items()),
     ]
     if isinstance(error, RetryLater):
         head.append(f"Retry-After: {error.retry_after}")

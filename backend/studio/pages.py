@@ -33,15 +33,18 @@ from backend.studio.invitation import PAGE, studio_agent
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "manifest-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "manifest-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "css": "text/css; charset=utf-8",
-    "svg": "image/svg+xml",
+    "svg": "image/svg+xml; charset=utf-8",
 }
 _INDEX, _OPEN_INDEX = "index.html", "index.html without signatures"
+_AUDITED = ("studio", "code")
+"""What the audit log calls the exchange, and what it is done with."""
+
 _MOST_BYTES = 1000
 _RELEASE = re.compile(r"([0-9a-f]{16})/(.+)")
 _FOREVER = "public, max-age=31536000, immutable"
@@ -83,11 +86,14 @@ def register_studio(app: Flask, services: AgentServices) -> None:
 def _session(services: AgentServices) -> Response:
     """Exchange a code for the key of the studio's agent, for a browser of this machine alone."""
     settings = services.settings
-    if not is_from_here(Caller.of(request.environ, request.headers.get), settings.trusted_proxies):
-        raise IpNotAllowed("A code opens the studio on this machine alone, at localhost and past no proxy.")
-    code = _code()
-    StudioCodes(services.resources.database, services.clock).redeem(code)
-    return json_response(SessionAnswer(api_key=studio_agent(settings.agents_file).api_key))
+    with services.guard.visit(*_AUDITED) as visit:
+        if not is_from_here(Caller.of(request.environ, request.headers.get), settings.trusted_proxies):
+            raise IpNotAllowed("A code opens the studio on this machine alone, at localhost and past no proxy.")
+        StudioCodes(services.resources.database, services.clock).redeem(_code())
+        visit.verified = True
+        agent = studio_agent(settings.agents_file)
+        visit.agent_id = agent.agent_id
+    return json_response(SessionAnswer(api_key=agent.api_key))
 
 
 def _code() -> str:

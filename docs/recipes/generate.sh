@@ -28,6 +28,8 @@ give_up() { echo "$1" >&2; exit 1; }
 # The body is what is signed, so it is written down before it is sent.
 boundary=$(openssl rand -hex 16)
 field="--$boundary\r\nContent-Disposition: form-data; name="
+# The boundary is hex, so nothing of it is a format.
+# shellcheck disable=SC2059
 {
     printf -- "$field\"format\"\r\n\r\n%s\r\n" "${mesh##*.}"
     printf -- "$field\"async\"\r\n\r\ntrue\r\n"

@@ -30,6 +30,19 @@ from tests.support.watched import WatchedService, png
 
 MUG = REPOSITORY / "samples" / "mug.png"
 DOWNLOADED = ("glb", "stl", "obj", "ply", "3mf")
+IS_THERE = """address => new Promise((done) => {
+  const image = new Image();
+  image.onload = () => done(true);
+  image.onerror = () => done(false);
+  image.src = address;
+})"""
+KEPT_KEYS = """() => new Promise((done) => {
+  const opening = indexedDB.open("orfeas-studio", 1);
+  opening.onsuccess = () => {
+    const counting = opening.result.transaction("credentials").objectStore("credentials").count();
+    counting.onsuccess = () => (opening.result.close(), done(counting.result));
+  };
+})"""
 
 
 class SlowService(RunningService):
@@ -80,6 +93,28 @@ def test_a_dropped_picture_becomes_a_mesh_that_is_turned_and_downloaded(
     assert share_of_blue(studio.pixels()) > 0.05
     studio.check_and_close(service.agent.api_key)
     assert service.agent.api_key not in service.log
+
+
+def test_signing_out_leaves_nothing_of_who_was_signed_in(browser: Browser, service: WatchedService) -> None:
+    studio = Studio(browser, service)
+    page = studio.sign_in(keep=True)
+    studio.drop(MUG)
+    page.get_by_text("Options").click()
+    page.get_by_label("Quality").fill("1")
+    page.get_by_role("button", name="Make the mesh").click()
+    studio.drawn()
+    page.get_by_role("link", name="Gallery").click()
+    picture = page.locator("main img[src^='blob:']").first
+    picture.wait_for()
+    address = picture.get_attribute("src")
+    assert (page.evaluate(IS_THERE, address), page.evaluate(KEPT_KEYS)) == (True, 1)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#key")).to_be_visible()
+    assert (page.evaluate(IS_THERE, address), page.evaluate(KEPT_KEYS)) == (False, 0)
+    assert page.locator("main img, main canvas").count() == 0
+    page.reload()
+    expect(page.locator("#key")).to_be_visible()
+    studio.check_and_close(service.agent.api_key)
 
 
 def test_a_phone_in_german_by_keyboard_alone(browser: Browser, service: WatchedService) -> None:
@@ -236,4 +271,7 @@ def test_the_api_s_page_sends_signed_calls_with_and_without_a_form(browser: Brow
         call.get_by_role("button", name="Execute").click()
         expect(call.locator(".live-responses-table .response .response-col_status")).to_contain_text(status)
     assert studio.complaints() == []
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.locator("#agent")).to_be_visible()
+    expect(page.locator(".live-responses-table")).to_have_count(0)
     studio.check_and_close(service.agent.api_key)

@@ -35,9 +35,10 @@ http {{
 
 @dataclass(frozen=True)
 class Proxy:
-    """One that runs; log : the file that it writes a line for each request to."""
+    """One that runs; plain_port : without TLS; log : the file that it writes a line for each request to."""
 
     port: int
+    plain_port: int
     certificate: Path
     log: Path
 
@@ -55,7 +56,7 @@ class Proxy:
 def running_proxy(kind: str, folder: Path, upstream: int) -> Iterator[Proxy]:
     """Run a proxy in front of a port with the block. kind : nginx or caddy."""
     require(REPOSITORY / "tests/support/install-proxies.sh")
-    proxy = Proxy(free_port(), _certificate(folder), folder / "log")
+    proxy = Proxy(free_port(), free_port(), _certificate(folder), folder / "log")
     start = _nginx if kind == "nginx" else _caddy
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
@@ -78,12 +79,11 @@ def running_proxy(kind: str, folder: Path, upstream: int) -> Iterator[Proxy]:
 
 def _nginx(folder: Path, proxy: Proxy, upstream: int) -> list[str]:
     text = (REPOSITORY / "deploy/nginx/orfeas.conf").read_text()
-    plain = free_port()
     changes = {
         "server 127.0.0.1:5000;": f"server 127.0.0.1:{upstream};",
         "    listen [::]:80;\n": "",
         "    listen [::]:443 ssl http2;\n": "",
-        "listen 80;": f"listen 127.0.0.1:{plain};",
+        "listen 80;": f"listen 127.0.0.1:{proxy.plain_port};",
         "listen 443 ssl": f"listen 127.0.0.1:{proxy.port} ssl",
         "meshes.example": NAME,
         "/etc/ssl/orfeas/fullchain.pem": str(proxy.certificate),
@@ -99,8 +99,8 @@ def _caddy(folder: Path, proxy: Proxy, _upstream: int) -> list[str]:
     text = (REPOSITORY / "deploy/caddy/Caddyfile").read_text()
     site = "{$ORFEAS_SITE:meshes.example} {\n"
     changes = {
-        "\tadmin off\n": "\tadmin off\n\tauto_https disable_redirects\n",
-        site: f"{NAME}:{proxy.port} {{\n\tbind 127.0.0.1\n\ttls {proxy.certificate} {folder / 'key.pem'}\n",
+        f"http://{site}": f"http://{NAME}:{proxy.plain_port} {{\n\tbind 127.0.0.1\n",
+        f"\n{site}": f"\n{NAME}:{proxy.port} {{\n\tbind 127.0.0.1\n\ttls {proxy.certificate} {folder / 'key.pem'}\n",
     }
     (folder / "Caddyfile").write_text(_changed(text, changes))
     return ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]

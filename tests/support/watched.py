@@ -60,6 +60,7 @@ class WatchedService(RunningService):
     def _look(self, answer: Answer, *, status_asked: bool) -> None:
         assert _REQUEST_ID.fullmatch(answer.headers.get("X-Request-ID", ""))
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.status != 500
         body = answer.body if answer.headers.get_content_maintype() != "model" else b""
         # Whoever put a key into a header that is signed gets his own text back, and nobody else does.

@@ -18,6 +18,7 @@ from backend import __version__
 from backend.agent_auth import TOOL_CALL, require_agent_token
 from backend.api.describing import describe
 from backend.api.event_hub import EventHub
+from backend.api.event_streams import CONTENT_TYPE
 from backend.api.following import links
 from backend.api.mcp import protocol, tasks
 from backend.api.mcp.calls import ToolCaller, Waits
@@ -26,8 +27,8 @@ from backend.api.mcp.tools import INSTRUCTIONS, Inputs, Tool, all_tools, tools_f
 from backend.api.mcp.waiting import ResultStream
 from backend.api.streaming import stream_response
 from backend.api.submissions import Submitter
-from backend.auth.loopback import Caller, is_from_here
-from backend.errors import IpNotAllowed, ServiceError, StoreUnavailable, TooManyStreams
+from backend.auth.loopback import Caller, is_from_here, require_own_page
+from backend.errors import ServiceError, StoreUnavailable, TooManyStreams
 from backend.jobs.models import Batch, Job
 from backend.services import AgentServices
 
@@ -77,16 +78,11 @@ def message() -> Response:
 
 
 def _origin(services: AgentServices) -> str | None:
-    """Return what our addresses begin with, None where nobody knows. Raises IpNotAllowed for another's page.
-
-    A page in a browser on the agent's machine could send what the agent's tools send.
-    """
+    """Return what our addresses begin with, None where nobody knows. Raises IpNotAllowed for another's page."""
     public, proxies = services.settings.public_url, services.settings.trusted_proxies
-    is_here = is_from_here(Caller.of(request.environ, request.headers.get), proxies)
-    origin = request.headers.get("Origin")
-    if origin is not None and origin != public and not is_here:
-        raise IpNotAllowed("A page of another origin may not call this: the header Origin is not ours.")
-    return public or (request.host_url.rstrip("/") if is_here else None)
+    caller = Caller.of(request.environ, request.headers.get)
+    require_own_page(caller, public, proxies)
+    return public or (request.host_url.rstrip("/") if is_from_here(caller, proxies) else None)
 
 
 def _answered(server: McpServer, message: protocol.Message, origin: str | None) -> Response:
@@ -170,7 +166,7 @@ def _waited(
         time.monotonic() + waits.seconds,
         all_tools()[str(message.params["name"])].operation,
     )
-    return stream_response(stream, b": waiting\n\n", "text/event-stream")
+    return stream_response(stream, b": waiting\n\n", CONTENT_TYPE)
 
 
 def _now(services: AgentServices, found: Job | Batch, agent_id: str) -> Job | Batch:

@@ -43,6 +43,8 @@ def restore(settings: Settings, folder: Path) -> str:
     folder = folder.expanduser().absolute()
     manifest = _whole(folder)
     _expect_empty(settings, folder, manifest)
+    # Before the folders in it: those that a path has above it would be made for others to read.
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     count = sum(_put_all(folder / part, open_files(settings.files_url, part)) for part in PARTS)
     if AGENTS in manifest.files:
         settings.agents_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -22,9 +22,9 @@ async function enter(event) {
 }
 
 async function leave() {
-  credential = null;
   await forget();
-  show();
+  // The answers that are shown go, too.
+  location.reload();
 }
 
 /** Whether a form's field was filled in: Swagger UI sends the others as empty texts, which are values that are wrong. */

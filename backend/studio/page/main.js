@@ -10,6 +10,7 @@ import { candidatesPage, comparePage, jobPage } from "./job.js";
 import { makePage } from "./make.js";
 import { signInPage } from "./sign_in.js";
 import { canSign } from "./signing.js";
+import { forgetImages } from "./thumbs.js";
 
 const main = document.getElementById("main");
 const app = { client: null, me: null, follower: null, go, problem: tell, unsent: [], pictures: new Map() };
@@ -84,6 +85,9 @@ async function signOut(why) {
   notice = why;
   app.follower?.stop();
   Object.assign(app, { client: null, me: null, follower: null, unsent: [] });
+  for (const address of app.pictures.values()) URL.revokeObjectURL(address);
+  app.pictures.clear();
+  forgetImages();
   await forget();
   show();
 }

@@ -3,24 +3,34 @@
 import { h } from "./dom.js";
 
 const MOST_AT_ONCE = 3;
-const known = new Map();
+let known = new Map();
 const waiting = [];
 let busy = 0;
 
 function next() {
   while (busy < MOST_AT_ONCE && waiting.length) {
     const { client, address, done } = waiting.shift();
+    const into = known;
     busy += 1;
     client
       .file(address)
       .then((blob) => URL.createObjectURL(blob), () => "")
       .then((made) => {
         busy -= 1;
-        known.set(address, made);
-        done(made);
+        if (into === known) {
+          known.set(address, made);
+          done(made);
+        } else URL.revokeObjectURL(made);
         next();
       });
   }
+}
+
+/** Forget every image that was fetched, or is on its way: they are those of who was signed in. */
+export function forgetImages() {
+  for (const address of known.values()) URL.revokeObjectURL(address);
+  known = new Map();
+  waiting.length = 0;
 }
 
 /** Return an image element of a file that needs a signature; it is fetched when it comes into sight. */
