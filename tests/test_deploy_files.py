@@ -278,12 +278,12 @@ def test_scripts_are_as_shellcheck_wants_them() -> None:
 
 def test_the_dockerfile_is_as_hadolint_wants_it(tmp_path: Path) -> None:
     require(REPOSITORY / "tests/support/install-deploy-tools.sh")
-    hadolint = [REPOSITORY / "build/deploy-tools/bin/hadolint", "--no-color"]
-    done = subprocess.run([*hadolint, REPOSITORY / "Dockerfile"], capture_output=True, text=True, check=False)  # noqa: S603
+    hadolint = [str(REPOSITORY / "build/deploy-tools/bin/hadolint"), "--no-color"]
+    done = subprocess.run([*hadolint, str(REPOSITORY / "Dockerfile")], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     wrong = tmp_path / "Dockerfile"
     wrong.write_text("FROM debian\nRUN cd /srv && sudo true\n")
-    found = subprocess.run([*hadolint, wrong], capture_output=True, text=True, check=False)  # noqa: S603
+    found = subprocess.run([*hadolint, str(wrong)], capture_output=True, text=True, check=False)  # noqa: S603
     assert found.returncode == 1
     assert {"DL3004", "DL3006"} <= set(re.findall(r"DL\d{4}", found.stdout))
 
