@@ -218,7 +218,7 @@ def _layer_row(table: Table, name: str, result: ShapeResult, folder: Path) -> st
     done = placed.placement
     return (
         f"| {name} | {_flat(found[0])} | {_flat(found[1])} | {_flat(foot)} | {share:.0%} | "
-        f"{done.turned_degrees:+.1f}° by its {done.leveled_by or 'nothing'} | {100 * done.pressed:.1f} mm |"
+        f"{done.turned_degrees:+.1f}° {f'by its {done.leveled_by}' if done.leveled_by else 'not levelled'} | {100 * done.pressed:.1f} mm |"
     )
 
 
