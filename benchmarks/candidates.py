@@ -5,7 +5,7 @@
 
 Held-out shapes, whose solids are known, with the bundled checkpoint and outlines followed, as by default. Each shape's
 candidates are of seeds that follow one another, and of n the first n are looked at. Beside the service's own order
-stand the order by soundness alone, and the best that anyone could choose.
+stand the order by the silhouette first, and the best that anyone could choose.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Cost:
 
 ORDERS: Mapping[str, Callable[[Judged], tuple[float, ...]]] = {
     "as the service orders": lambda judged: judged.candidate.rank,
-    "by soundness alone": lambda judged: (*judged.candidate.rank[:1], *judged.candidate.rank[2:]),
+    "by the silhouette first": lambda judged: (judged.candidate.rank[0], *judged.candidate.rank[:0:-1]),
     "the best there is": lambda judged: (-judged.iou,),
 }
 

@@ -216,9 +216,10 @@ def _layer_row(table: Table, name: str, result: ShapeResult, folder: Path) -> st
     said = f"first layer {_flat(found[0])} before, {_flat(found[1])} after, of a foot of {_flat(foot)}"
     table.add("PrusaSlicer", f"{name}-after.stl", said, right=share >= 0.5)
     done = placed.placement
+    by = f"by its {done.leveled_by}" if done.leveled_by else "not levelled"
     return (
         f"| {name} | {_flat(found[0])} | {_flat(found[1])} | {_flat(foot)} | {share:.0%} | "
-        f"{done.turned_degrees:+.1f}° by its {done.leveled_by or 'nothing'} | {100 * done.pressed:.1f} mm |"
+        f"{done.turned_degrees:+.1f}° {by} | {100 * done.pressed:.1f} mm |"
     )
 
 

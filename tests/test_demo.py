@@ -45,10 +45,20 @@ class Person:
         return Screen(out, err), Terminal(out, err)
 
 
+EARLIER: frozenset[int] = frozenset()
+"""Services that tests before these keep for as long as tests run."""
+
+
 def service_processes() -> list[int]:
-    """Return the processes that this one started, and theirs, which still run."""
+    """Return the processes that this test started, and theirs, which still run."""
     children = psutil.Process().children(recursive=True)
-    return [child.pid for child in children if {"gunicorn", "backend.serve"} & set(child.cmdline())]
+    services = [child.pid for child in children if {"gunicorn", "backend.serve"} & set(child.cmdline())]
+    return [pid for pid in services if pid not in EARLIER]
+
+
+@pytest.fixture(autouse=True)
+def leave_out_earlier_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "EARLIER", frozenset(service_processes()))
 
 
 @pytest.mark.slow

@@ -1,8 +1,9 @@
 """Several meshes of one image, judged and put in order, and a sheet that shows them side by side.
 
-Each is judged by the silhouette of the network's own shape: what was made to end at the outline fits there in any case,
-whatever the rest of it is like. Then by what is unsound: parts that do not touch, an open surface, thin walls. What a
-single image cannot say, how the far side looks, nobody judges. This module does not know how meshes are made.
+They are put in order by what is unsound: parts that do not touch, an open surface, thin walls. The silhouette of the
+network's own shape is told, and decides between equals alone: of two candidates of one image, the one whose silhouette
+fits better is the truer one in space in one of two cases (benchmarks/results/candidates.md). What a single image cannot
+say, how the far side looks, nobody judges. This module does not know how meshes are made.
 """
 
 from __future__ import annotations
@@ -42,15 +43,15 @@ class Candidate:
     thinnest_wall_mm: float | None = None
 
     @property
-    def rank(self) -> tuple[bool, float, int, bool, float]:
-        """What sorts the better one first: a mesh, its silhouette, few parts, a closed surface, thick walls."""
+    def rank(self) -> tuple[bool, int, bool, float, float]:
+        """What sorts the better one first: a mesh, few parts, a closed surface, thick walls, its silhouette."""
         facts = self.result.metadata
         return (
             not self.result.ok,
-            -(self.silhouette_iou or 0.0),
             facts.parts or 0,
             not facts.watertight,
             -(self.thinnest_wall_mm or 0.0),
+            -(self.silhouette_iou or 0.0),
         )
 
 
