@@ -105,7 +105,7 @@ class EventHub:
         self._asked: list[Callable[[], None]] = []
         self._roaming: dict[Listener, frozenset[str]] = {}
         """Who hears of all of its agent's jobs, and which of the newest it knows of."""
-        self._wishes: dict[Listener, object] = {}
+        self._wishes: dict[Listener, Callable[[], None]] = {}
         """Which of a listener's wishes is its last one: an earlier one that is still read from the table is void."""
         self._thread: threading.Thread | None = None
         self._looked = 0.0
@@ -132,7 +132,6 @@ class EventHub:
 
     def listen_to_all(self, listener: Listener) -> None:
         """Tell a listener of all of its agent's jobs from now on; those that are made later are told of at once."""
-        wish = object()
 
         def begin() -> None:
             agent_id = listener.agent.internal_id
@@ -140,45 +139,44 @@ class EventHub:
                 active = reading.active_of(connection, agent_id)
                 known = reading.newer_ids(connection, [agent_id], self._floor())
             with self._lock:
-                if self._wishes.get(listener) is wish:
+                if self._wishes.get(listener) is begin:
                     self._roaming[listener] = frozenset(known)
                     for job in active:
                         self._join(listener, job)
 
         self.listen(listener, [])
-        self._wish(listener, wish, begin)
+        self._wish(listener, begin)
 
     def listen_to(self, listener: Listener, ids: Sequence[str], last: Mapping[str, str]) -> None:
         """Tell a listener of these jobs and batches, and of no others: at once how each is, unless it knows that.
 
         last : the id of the event that it has, by job or batch
         """
-        wish = object()
 
         def begin() -> None:
             with self._services.database.read() as connection:
                 found = reading.find_several(connection, ids)
             agent_id = listener.agent.internal_id
             own = {id: each for id, each in found.items() if jobs_of(each)[0].agent_id == agent_id}
-            if self._wishes.get(listener) is not wish:
+            if self._wishes.get(listener) is not begin:
                 return
             listener.unknown([id for id in ids if id not in own])
             self._tell_now(listener, [each for id, each in own.items() if event_id(each) != last.get(id)])
             with self._lock:
-                if self._wishes.get(listener) is wish:
+                if self._wishes.get(listener) is begin:
                     for each in own.values():
                         if not each.status.finished:
                             self._join(listener, each)
 
         self.leave(listener)
         self.listen(listener, [])
-        self._wish(listener, wish, begin)
+        self._wish(listener, begin)
 
-    def _wish(self, listener: Listener, wish: object, begin: Callable[[], None]) -> None:
+    def _wish(self, listener: Listener, begin: Callable[[], None]) -> None:
         """Have a wish granted on the hub's thread, where it may wait for the job table; it replaces those before."""
         with self._lock:
             if listener in self._listeners:
-                self._wishes[listener] = wish
+                self._wishes[listener] = begin
                 self._asked.append(begin)
                 self._lock.notify_all()
 
