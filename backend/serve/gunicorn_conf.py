@@ -28,7 +28,7 @@ _STOP_SECONDS = 15
 """Beyond DRAIN_SECONDS: to record what the batch gave and to close."""
 _LOCK_SECONDS = 0.0005
 """How long a thread that computes keeps Python's lock when another wants it: a tenth of Python's own choice. An answer
-takes the lock many times, and beside the making of meshes it waited that long each time."""
+takes the lock many times. By itself that gave nothing that could be measured (docs/decisions.md)."""
 _SPARE_SLOTS = 16
 """Of processes that count together beyond twice their number: while they are exchanged, old and new ones live."""
 
