@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from backend.hunyuan3d.facts import BackgroundFacts, OutlineFacts
 from backend.hunyuan3d.finishing import closed_mesh
+from backend.hunyuan3d.image import outline as image_outline
 from backend.hunyuan3d.image.outline import Outline, reason_not_to_follow
 from backend.hunyuan3d.mesh.ops import count_parts, is_watertight
 from backend.hunyuan3d.options import image_options
@@ -28,6 +32,15 @@ from benchmarks.support.fields import AnalyticField, Shape, norm, sphere
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 STAR = Path(__file__).parents[1] / "samples" / "star.png"
 ALPHA = BackgroundFacts("alpha", None, 0.0, 1)
+
+
+@pytest.fixture(params=[1, 2])
+def opencv_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Have OpenCV take so many threads to a call."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(request.param)
+    yield request.param
+    cv2.setNumThreads(before)
 
 
 def drawn(*shapes: tuple[str, tuple[float, ...]], side: int = 400) -> Image.Image:
@@ -205,3 +218,18 @@ def test_an_outline_that_was_not_followed_is_a_note() -> None:
     assert outputs.notes == (
         "The mesh does not follow the picture's outline: the object reaches the picture's border.",
     )
+
+
+@pytest.mark.usefixtures("opencv_threads")
+def test_an_outline_is_exact_and_the_same_every_time_on_any_number_of_threads() -> None:
+    cutout = Image.open(STAR)
+    first = Outline.of(cutout, 1.01)
+    # Memory is asked for in between: what is rounded by where it lies comes out another way then.
+    kept = []
+    for size in range(1, 60):
+        kept.append(np.empty(size * 1001, np.uint8))
+        again = Outline.of(cutout, 1.01)
+        assert all(np.array_equal(getattr(again, name), getattr(first, name)) for name in ("distance", "coarse"))
+    inside = np.asarray(cutout.getchannel("A")) >= 128
+    raw = image_outline._exact_distance(inside.astype(np.uint8))
+    assert np.array_equal(raw, ndimage.distance_transform_edt(inside).astype(np.float32))

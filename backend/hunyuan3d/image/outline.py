@@ -113,10 +113,23 @@ def signed_distance(shown: Floats, bounds: float) -> Floats:
     inside = (shown >= _SHOWN).astype(np.uint8)
     if not inside.any() or inside.all():
         return np.full(shown.shape, 2 * bounds if inside.any() else -2 * bounds, np.float32)
-    within = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    beyond = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    within, beyond = _exact_distance(inside), _exact_distance(1 - inside)
     pixels = np.where(inside > 0, within - 0.5, 0.5 - beyond).astype(np.float32)
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), 0.8) * (2 * bounds / len(shown)), np.float32)
+
+
+def _exact_distance(inside: NDArray[np.uint8]) -> Floats:
+    """Return how far each place (n, n) is from the nearest where `inside` is 0, in pixels, rounded correctly.
+
+    IPP, which OpenCV asks where it has one thread, rounds a place this way or that from call to call: the same picture
+    then had another outline, and other vertices, in their last bits.
+    """
+    asks_ipp = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)  # Of this thread alone.
+    try:
+        return np.asarray(cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32)
+    finally:
+        cv2.ipp.setUseIPP(asks_ipp)
 
 
 def _inner_radius(s: Floats, pixel: float) -> Floats:
