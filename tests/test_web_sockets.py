@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection
 
+from backend.api.event_hub import EventHub
+from backend.api.responses import Links
+from backend.api.web_sockets import AgentSocket
+from backend.auth.agents import load_agents
 from tests.support.agent_service import API, agent_service, refused
 from tests.support.served import ServedJobs
 from tests.support.store_backends import submit
@@ -64,12 +70,26 @@ def test_whoever_comes_back_hears_what_is_new_and_nothing_twice(line: ServedJobs
         ask(socket, watch=[job_id, done])
         known = {told["data"]["job_id"]: told["id"] for told in (heard(socket), heard(socket))}
     line.store.cancel(done, line.agent_id)
-    with opened(line) as socket:
+    with opened(line) as other, opened(line) as socket:
+        ask(other, watch=[job_id])
+        assert heard(other)["data"]["job_id"] == job_id
         ask(socket, watch=[job_id, done], last=known)
         told = heard(socket)
         assert (told["event"], told["data"]["job_id"]) == ("cancelled", done)
         line.store.cancel(job_id, line.agent_id)
-        assert heard(socket)["data"]["job_id"] == job_id
+        told = heard(socket)
+        assert (told["event"], told["data"]["job_id"]) == ("cancelled", job_id)
+
+
+def test_what_comes_after_the_end_is_for_nobody(tmp_path: Path) -> None:
+    with agent_service(tmp_path) as service:
+        agent = load_agents(service.settings.agents_file)["ann"]
+        links = Links(str, str, lambda _: None, lambda _: None)
+        socket = AgentSocket(EventHub(service.services), service.services.stream_slots, agent, links)
+        ends = Connection(ConnectionType.CLIENT).send(CloseConnection(code=1000))
+        socket.received(ends)
+        socket.protocol.send(CloseConnection(code=1000))
+        socket.received(ends)
 
 
 def test_without_names_it_tells_of_all_of_the_agent_s_jobs(line: ServedJobs) -> None:

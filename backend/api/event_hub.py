@@ -83,7 +83,8 @@ class _Topic:
     id: str
     agent_id: str
     follower: Follower | None = None
-    listeners: dict[Listener, None] = field(default_factory=dict)
+    listeners: dict[Listener, str] = field(default_factory=dict)
+    """Each with the id of the event that it has."""
 
     @property
     def links(self) -> Links:
@@ -212,7 +213,7 @@ class EventHub:
         else:
             # It may have been told of less than this topic has been.
             self._dirty[topic] = None
-        topic.listeners[listener] = None
+        topic.listeners[listener] = event_id(found)
 
     def _part(self, listener: Listener, key: tuple[str, str]) -> None:
         topic = self._topics.get(key)
@@ -271,21 +272,28 @@ class EventHub:
         outlooks = self._services.outlooks.of([job for each in found.values() for job in jobs_of(each)])
         for topic in due:
             with self._lock:
-                listeners = list(topic.listeners)
+                listeners = dict(topic.listeners)
             if not listeners:
                 continue
             now = _of_agent(found, topic)
             if now is None:
-                self._end(listeners)
+                self._end(list(listeners))
                 continue
             if topic.follower is not None:
                 topic.follower.note(jobs_of(now), _CALM_SECONDS)
-            event = event_of(now, describe_with(outlooks, now, listeners[0].links))
-            for listener in listeners:
-                listener.deliver(topic.id, event)
+            event = event_of(now, describe_with(outlooks, now, next(iter(listeners)).links))
+            self._deliver(topic, listeners, event)
             if event.is_last:
                 for listener in listeners:
                     self.leave(listener, topic.id)
+
+    def _deliver(self, topic: _Topic, listeners: Mapping[Listener, str], event: Event) -> None:
+        """Give an event to those who have another one."""
+        new = [listener for listener, known in listeners.items() if known != event.id]
+        for listener in new:
+            listener.deliver(topic.id, event)
+        with self._lock:
+            topic.listeners.update((listener, event.id) for listener in new if listener in topic.listeners)
 
     def _discover(self) -> None:
         """Tell of jobs that were made since the last look, to who hears of all. Raises StoreUnavailable."""

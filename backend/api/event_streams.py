@@ -31,7 +31,7 @@ _MOST_UNSENT = 1 << 16
 class EventStream:
     """One listener to one job or batch, by Server-Sent Events.
 
-    found : how it was when the listener came; last_id : of the event that the listener has
+    found : how it was when the listener came, which it knows
     """
 
     hub: EventHub
@@ -39,7 +39,6 @@ class EventStream:
     agent: AgentConfig
     links: Links
     found: Job | Batch
-    last_id: str
     operation: str = "status"
     sink: Sink | None = field(default=None, init=False)
 
@@ -60,11 +59,10 @@ class EventStream:
         self.slots.give_back(self.agent.internal_id)
 
     def deliver(self, topic_id: str, event: Event) -> None:  # noqa: ARG002  it has one topic
-        """Send an event, unless the listener has it; of progress none to one that takes it slowly."""
-        if self.sink is None or event.id == self.last_id:
+        """Send an event; of progress none to one that takes it slowly."""
+        if self.sink is None:
             return
         if event.is_last or self.sink.unsent < _MOST_UNSENT:
-            self.last_id = event.id
             self.sink.send(event.as_sse())
         if event.is_last:
             self.sink.end()
@@ -104,5 +102,5 @@ def stream_events(
     first = stream_start() + (b"" if event.id == last_id else event.as_sse())
     if not services.stream_slots.take(agent.internal_id):
         raise TooManyStreams
-    stream = EventStream(hub, services.stream_slots, agent, links, found, now)
+    stream = EventStream(hub, services.stream_slots, agent, links, found)
     return stream_response(stream, first, CONTENT_TYPE)

@@ -51,7 +51,6 @@ class AgentSocket:
     protocol: Connection = field(default_factory=lambda: Connection(ConnectionType.SERVER), init=False)
     lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     text: str = field(default="", init=False)
-    told: dict[str, str] = field(default_factory=dict, init=False)
 
     def begin(self, sink: Sink) -> None:
         """Take the sending end, and hear of everything."""
@@ -66,6 +65,9 @@ class AgentSocket:
                 events = list(self.protocol.events())
         except RemoteProtocolError:
             self._end(CloseReason.PROTOCOL_ERROR)
+            return
+        except LocalProtocolError:
+            # Both ends have closed; what still comes is for nobody.
             return
         for event in events:
             if isinstance(event, Ping):
@@ -85,17 +87,10 @@ class AgentSocket:
         self.hub.leave(self)
         self.slots.give_back(self.agent.internal_id)
 
-    def deliver(self, topic_id: str, event: Event) -> None:
-        """Send an event that the other end has not; of progress none to one that takes it slowly."""
-        if self.sink is None or self.told.get(topic_id) == event.id:
-            return
-        if event.is_last:
-            self.told.pop(topic_id, None)
-        elif self.sink.unsent >= _MOST_UNSENT:
-            return
-        else:
-            self.told[topic_id] = event.id
-        self._send(TextMessage(data=event.as_message()))
+    def deliver(self, topic_id: str, event: Event) -> None:  # noqa: ARG002  the event says it
+        """Send an event; of progress none to one that takes it slowly."""
+        if self.sink is not None and (event.is_last or self.sink.unsent < _MOST_UNSENT):
+            self._send(TextMessage(data=event.as_message()))
 
     def unknown(self, ids: Sequence[str]) -> None:
         """Say which of the ids that were asked for are none of the agent's."""
@@ -128,7 +123,6 @@ class AgentSocket:
             self._refuse("BAD_REQUEST", _WANTED, [])
             return
         ids, last = asked
-        self.told.clear()
         self.hub.listen_to(self, ids, last)
 
     def _refuse(self, code: str, text: str, ids: list[str]) -> None:
