@@ -10,6 +10,7 @@ import trimesh
 from trimesh.creation import box, capsule, cylinder, icosphere
 
 from backend.errors import InvalidMesh
+from backend.hunyuan3d.mesh import place
 from backend.hunyuan3d.mesh.ops import is_watertight, mesh_facts
 from backend.hunyuan3d.mesh.place import Placement, place_mesh
 from backend.limits import Place
@@ -41,6 +42,31 @@ def test_a_flat_under_side_is_levelled(make: object, degrees: float) -> None:
     mesh, done = place_mesh(turned(make(), degrees), "ground", "auto", view_aligned=True)  # type: ignore[operator]
     assert done.turned_degrees == pytest.approx(-degrees, abs=0.5)
     assert (done.leveled_by, done.leans, mesh.bounds[0, 1]) == ("under side", False, 0.0)
+
+
+def test_what_stands_wide_is_levelled_though_two_of_its_feet_are_short() -> None:
+    """The lowest hundredth holds a line from one foot to the one across, and no more."""
+    legs = [
+        box(extents=(0.12, 0.5, 0.12)).subdivide().subdivide().apply_translation((x, -0.3 + 0.03 * (x * z > 0), z))
+        for x in (-0.9, 0.9)
+        for z in (-0.5, 0.5)
+    ]
+    body = box(extents=(2, 0.3, 1.2)).subdivide().subdivide()
+    mesh, done = place_mesh(turned(trimesh.util.concatenate([body, *legs]), 15.0), "ground", "auto", view_aligned=True)
+    assert done.leveled_by == "under side"
+    assert done.turned_degrees == pytest.approx(-15.0, abs=2.5)
+    standing = mesh.vertices[mesh.vertices[:, 1] < 0.002]
+    assert {(x > 0, z > 0) for x, _, z in standing} == {(False, False), (False, True), (True, False), (True, True)}
+
+
+def test_feet_that_cannot_be_pressed_level_are_tried_a_little_beside_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    pill = up(capsule(1.5, 0.3))
+    _, upright = place_mesh(pill, "ground", "auto", view_aligned=True)
+    asked = iter([None, None, None, 0.0, None, None, None, 0.0])
+    monkeypatch.setattr(place, "_enough_pressing", lambda *_: next(asked, None))
+    _, done = place_mesh(pill, "ground", "auto", view_aligned=True)
+    assert done.leveled_by == upright.leveled_by == "axis"
+    assert abs(done.turned_degrees - upright.turned_degrees) == 1.0
 
 
 @pytest.mark.parametrize("degrees", [5.0, 20.0])

@@ -3,8 +3,8 @@
 A checkpoint whose meshes are turned as the object is in its image (view-aligned) makes them lean by the camera's pitch:
 about the X axis, which runs to the image's right. That is undone by what lies under the object: of all turns within
 35 degrees the one is taken in which the most area is held by what is lowest, if the object then stands and that under
-side is flat; or else the one that sets a long object's axis upright, or near it, where its feet are level. Where
-neither is to be had the mesh stays as it is.
+side is flat, or wide; or else the one that sets a long object's axis upright, or near it, where its feet are level.
+Where neither is to be had the mesh stays as it is.
 
 A reconstructed foot is never quite flat, and a chair's legs are not of one length: the lowest 5 % at most are pressed
 together, evenly, so that what a printer lays down first is the foot and not three points. Pressing is a monotone map of
@@ -40,9 +40,12 @@ _FOOT = 0.05
 _TOPPLES = -0.09
 # How much of what is within the foot's highest contact must lie in the lowest; the more, the more the mesh is turned.
 _FLAT, _FLATTER_BY_DEGREE = 0.45, 0.006
+# What stands so wide stands, though one of its feet is shorter.
+_WIDE_SCORE, _WIDE_FOOT = 1.0, 0.6
 _LONG, _UPRIGHT_AXIS = 1.4, 0.8
-# How far from an upright axis the feet are looked for, and how much more they must hold than without.
-_NEAR_AXIS, _BETTER = 12.0, 1.1
+# How far from an upright axis the feet are looked for, and how much more they must hold than without; how far where
+# they hold no more but can be pressed level.
+_NEAR_AXIS, _BETTER, _BESIDE = 12.0, 1.1, 3.0
 _PRESSED = (0.0, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05)
 _ENOUGH_FOOT = 0.65
 _PRESSED_TO = 0.0004
@@ -112,7 +115,8 @@ def _by_under_side(outline: _Outline) -> float | None:
     fine = np.arange(max(best - _COARSE, -_MOST_DEGREES), min(best + _COARSE, _MOST_DEGREES) + _FINE / 2, _FINE)
     found = max((_Stand.of(outline, degrees) for degrees in fine), key=lambda stand: stand.score)
     flat = found.flatness >= _FLAT + _FLATTER_BY_DEGREE * abs(found.degrees)
-    return found.degrees if found.score > 0 and flat else None
+    wide = found.score >= _WIDE_SCORE and found.foot >= _WIDE_FOOT
+    return found.degrees if found.score > 0 and (flat or wide) else None
 
 
 def _by_axis(outline: _Outline) -> float | None:
@@ -129,7 +133,16 @@ def _by_axis(outline: _Outline) -> float | None:
         return None
     near = np.clip(degrees + np.arange(-_NEAR_AXIS, _NEAR_AXIS + 0.5), -_MOST_DEGREES, _MOST_DEGREES)
     best = max((_Stand.of(outline, turn) for turn in near), key=lambda stand: stand.foot)
-    return best.degrees if best.foot > _BETTER * _Stand.of(outline, degrees).foot else degrees
+    if best.foot > _BETTER * _Stand.of(outline, degrees).foot:
+        return best.degrees
+    # Feet that cannot be pressed level there may be a little beside.
+    beside = near[np.abs(near - degrees) <= _BESIDE]
+    standing = [
+        float(turn)
+        for turn in (degrees, *beside)
+        if _enough_pressing(_turned(outline.low, turn), outline.longest) is not None
+    ]
+    return min(standing, key=lambda turn: abs(turn - degrees), default=degrees)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,19 +202,27 @@ def _pressed(vertices: Vertices) -> tuple[Vertices, float]:
     """Press what is lowest together until it holds most of the foot; return vertices, and that height as a share."""
     height = vertices[:, 1]
     longest = float(np.ptp(vertices, axis=0).max())
-    for share in _PRESSED:
-        limit = max(share, _PRESSED_TO) * longest
-        foot = cv2.contourArea(_hull(vertices[height <= limit + _FOOT * longest]))
-        if cv2.contourArea(_hull(vertices[height <= limit])) >= _ENOUGH_FOOT * foot:
-            break
-    else:
+    share = _enough_pressing(vertices, longest)
+    if share is None or share <= _PRESSED_TO:
         return vertices, 0.0
-    if share <= _PRESSED_TO:
-        return vertices, 0.0
-    kept = _PRESSED_TO * longest
+    limit, kept = share * longest, _PRESSED_TO * longest
     moved = vertices.copy()
     moved[:, 1] = np.where(height < limit, height * (kept / limit), height - limit + kept)
     return moved, share
+
+
+def _enough_pressing(points: Vertices, longest: float) -> float | None:
+    """Return the height, a share of the longest side, up to which points (P, 3) hold most of the foot above it.
+
+    None where that is too high.
+    """
+    height = points[:, 1] - points[:, 1].min()
+    for share in _PRESSED:
+        limit = max(share, _PRESSED_TO) * longest
+        foot = cv2.contourArea(_hull(points[height <= limit + _FOOT * longest]))
+        if cv2.contourArea(_hull(points[height <= limit])) >= _ENOUGH_FOOT * foot:
+            return share
+    return None
 
 
 def _hull(points: Vertices) -> Hull:
