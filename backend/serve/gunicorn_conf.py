@@ -26,9 +26,6 @@ from backend.telemetry.shared_memory import SharedCounts, SharedTable
 
 _STOP_SECONDS = 15
 """Beyond DRAIN_SECONDS: to record what the batch gave and to close."""
-_LOCK_SECONDS = 0.0005
-"""How long a thread that computes keeps Python's lock when another wants it: a tenth of Python's own choice. An answer
-takes the lock many times. By itself that gave nothing that could be measured (docs/decisions.md)."""
 _SPARE_SLOTS = 16
 """Of processes that count together beyond twice their number: while they are exchanged, old and new ones live."""
 
@@ -41,7 +38,6 @@ def _settings() -> Settings:
 
 
 wait_asleep()
-sys.setswitchinterval(_LOCK_SECONDS)
 _service = _settings()
 
 wsgi_app = "backend.main:create_app()"
