@@ -17,6 +17,7 @@ from backend.config import Settings
 from backend.errors import CheckpointError, CheckpointNotFound, ConfigurationError, OutOfMemory
 from backend.hunyuan3d import Hunyuan3DShapePipeline
 from backend.hunyuan3d.device import compile as compiling
+from backend.hunyuan3d.device import rehearsal
 from backend.hunyuan3d.device.memory import DeviceState, HostMemory
 from backend.hunyuan3d.volume import marching_cubes as surface
 from backend.hunyuan_integration import (
@@ -38,8 +39,9 @@ GOLDEN = load_golden("tiny-2.1").folder
 
 @pytest.fixture(autouse=True)
 def measured_coarsely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure coarsely: random weights have surface everywhere, which takes long at the usual resolution."""
+    """Measure coarsely, and once: random weights have surface everywhere, which takes long at the usual resolution."""
     monkeypatch.setattr(integration, "_PROBED_RESOLUTIONS", {"cpu": 16})
+    monkeypatch.setattr(rehearsal, "_LONGEST_SECONDS", 0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -163,6 +163,15 @@ def test_a_service_that_stops_keeps_nobody_waiting(room: Room) -> None:
     assert room.watch.wait([room.job()], TIMEOUT_SECONDS) is False
 
 
+def test_a_service_that_stops_waits_for_no_watch_that_has_nobody_left(room: Room) -> None:
+    waiting = room.wait(room.job(), seconds=0.2)
+    assert waiting.result(TIMEOUT_SECONDS) is False
+    watching = room.watch._thread
+    assert watching is not None
+    room.watch.stop()
+    assert not watching.is_alive()
+
+
 def test_nobody_is_asked_for_while_nobody_waits(
     database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,7 @@ class JobWatch:
     def _run(self) -> None:
         while True:
             with self._lock:
-                if not self._waiters:
+                if not self._waiters and not self._is_stopping:
                     self._lock.wait(_IDLE_SECONDS)
                 if not self._waiters or self._is_stopping:
                     self._thread = None
