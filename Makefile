@@ -48,10 +48,9 @@ sbom: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy backend orfeas_client training benchmarks tests
 
-# One thread a process: two processes with two threads each would wait for one another. Each file stays in one process,
-# whose services its tests share; those that take longest come first.
+# One thread a process: two processes with two threads each would wait for one another.
 unit: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # First of all, so that who must install something hears of it at once.
 programs:

@@ -88,6 +88,7 @@ def known(service: WatchedService, waiting: WatchedService) -> Known:
 
 DOCUMENT = make_document(api, REQUEST_MODELS, ANSWER_MODELS)
 schema = schemathesis.openapi.from_dict(json.loads(DOCUMENT))
+CALLS = sum(1 for _ in schema.get_all_operations())
 bounded = settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -96,9 +97,14 @@ few = settings(bounded, max_examples=UNSIGNED_EXAMPLES)
 
 @pytest.fixture(scope="module")
 def good_answers() -> Iterator[dict[str, bool]]:
-    """Whether any request to a call was carried out, by call; in the end all must have been."""
+    """Whether any request to a call was carried out, by call; in the end all must have been.
+
+    Where processes share the calls, none of them sees all, and each call is held to the document alone.
+    """
     found: dict[str, bool] = {}
     yield found
+    if len(found) < CALLS:
+        return
     # A WebSocket is opened by no plain request.
     assert [call for call, carried_out in found.items() if not carried_out] == ["GET /api/agent/events"]
 

@@ -189,7 +189,7 @@ def test_pictures_that_cannot_be_made_are_named_before_they_are_sent(
     expect(page.locator(".drop")).to_be_visible()
     page.set_input_files("#files", [tmp_path / "half.png", tmp_path / "plain.png"])
     expect(page.locator(".state.bad")).to_have_count(1)
-    expect(page.get_by_text("No object was found in the picture")).to_be_visible()
+    expect(page.locator("p.state", has_text="No object was found in the picture")).to_be_visible()
     page.get_by_role("button", name="Remove plain.png").click()
     expect(page.get_by_role("button", name="Make the mesh")).to_be_hidden()
     studio.check_and_close(service.agent.api_key)
