@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 import trimesh
-from skimage.measure import marching_cubes
 
+from backend.hunyuan3d.finishing import closed_mesh
 from backend.hunyuan3d.mesh.place import place_mesh
+from backend.hunyuan3d.volume.sparse_volume import SparseVolume
 from training.shapes.generator import HELD_OUT_FIRST_SEED, ProceduralShape, make_shape
 
 _BY = {"under side": "its under side", "axis": "its axis (`LEANS`)", None: "nothing: it leans as before (`LEANS`)"}
@@ -60,12 +62,8 @@ def main() -> None:
 
 def surface(shape: ProceduralShape) -> trimesh.Trimesh:
     """Return a shape's surface."""
-    field, axis = shape.field.values.astype(np.float32), shape.field.axis
-    vertices, faces, _, _ = marching_cubes(-field, 0.0)
-    mesh = trimesh.Trimesh(axis[0] + vertices * (axis[1] - axis[0]), faces, process=False)
-    if mesh.volume < 0:
-        mesh.invert()
-    return mesh
+    values, axis = shape.field.values.astype(np.float32), shape.field.axis
+    return closed_mesh(SparseVolume.from_dense(torch.from_numpy(-values), float(axis[-1])))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_what_stands_wide_is_levelled_though_two_of_its_feet_are_short() -> None
 def test_feet_that_cannot_be_pressed_level_are_tried_a_little_beside_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
     pill = up(capsule(1.5, 0.3))
     _, upright = place_mesh(pill, "ground", "auto", view_aligned=True)
-    asked = iter([None, None, None, 0.0, None, None, None, 0.0])
+    asked = iter([None, 0.0])
     monkeypatch.setattr(place, "_enough_pressing", lambda *_: next(asked, None))
     _, done = place_mesh(pill, "ground", "auto", view_aligned=True)
     assert done.leveled_by == upright.leveled_by == "axis"

@@ -136,13 +136,9 @@ def _by_axis(outline: _Outline) -> float | None:
     if best.foot > _BETTER * _Stand.of(outline, degrees).foot:
         return best.degrees
     # Feet that cannot be pressed level there may be a little beside.
-    beside = near[np.abs(near - degrees) <= _BESIDE]
-    standing = [
-        float(turn)
-        for turn in (degrees, *beside)
-        if _enough_pressing(_turned(outline.low, turn), outline.longest) is not None
-    ]
-    return min(standing, key=lambda turn: abs(turn - degrees), default=degrees)
+    beside = sorted(near[np.abs(near - degrees) <= _BESIDE], key=lambda turn: abs(turn - degrees))
+    standing = (turn for turn in beside if _enough_pressing(_turned(outline.low, turn), outline.longest) is not None)
+    return float(next(standing, degrees))
 
 
 @dataclass(frozen=True, eq=False)
