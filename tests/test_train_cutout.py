@@ -11,13 +11,14 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
-from backend.hunyuan3d.image.cutout_network import CutoutNetwork, look
+from backend.hunyuan3d.image.cutout_network import WEIGHTS, CutoutNetwork, look
 from training.cutout.bank import Bank
 from training.cutout.camera import blur, jpeg
 from training.cutout.composites import Composites, draw_composites
 from training.cutout.dice import Dice
 from training.cutout.frames import framed
 from training.cutout.network import CutoutNetwork as TrainedNetwork
+from training.cutout.network import folded, unfolded
 from training.cutout.pictures import OBJECT_SIDE, Wanted, draw_shards, main, start_workers
 from training.cutout.shadows import shadowed, stand_of
 from training.cutout.train_cutout import (
@@ -213,3 +214,21 @@ def test_a_run_goes_on_from_its_state_and_its_weights_are_read(bank: Bank, tmp_p
     assert sight.odds.shape == (50, 70)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "iou" in line] == [1, trainer.step]
+
+
+def test_the_weights_of_the_service_can_go_on_learning(bank: Bank, tmp_path: Path) -> None:
+    seen = draw_composites(5, bank, 6, 64).image
+    weights = load_file(WEIGHTS)
+    network = unfolded(weights, seen)
+    assert network.training
+    again = folded(network)
+    assert again.keys() == weights.keys()
+    for name, value in weights.items():
+        np.testing.assert_allclose(again[name].astype(np.float32), value, rtol=3e-3, atol=3e-3, err_msg=name)
+    # With the statistics of what they were measured on, training and use see the same.
+    with torch.no_grad():
+        learning = network(seen)[0]
+        used = network.eval()(seen)[0]
+    np.testing.assert_allclose(learning, used, atol=0.05)
+    trainer = Trainer(bank, [], tmp_path, TINY, WEIGHTS)
+    assert torch.equal(trainer.network.head.weight[:, :, 0, 0].T, torch.from_numpy(weights["head.kernel"]).float())

@@ -83,12 +83,31 @@ def surroundings(dice: Dice, bank: Bank, side: int) -> tuple[Tensor, Tensor]:
     out = torch.where(edge, out * dice.uniform(0.5, 1.3), out)
     away = (x - dice.normal(0.25)) ** 2 + (y - dice.normal(0.25)) ** 2
     out = out * (1 - dice.uniform(0.1, 0.55) * dice.chance(0.3) * away / 2)
+    crowd = dice.some(0.08)
+    if len(crowd):
+        out[crowd] = _crowded(dice.for_some(len(crowd)), bank, out[crowd])
     far = dice.some(0.1)
     some = dice.for_some(len(far))
     out[far] = blur(out[far], some.log_uniform(1, 8) * side / 320)
     lit = dice.some(0.06)
     out[lit] = out[lit] * _patches_of_light(dice.for_some(len(lit)), side)
     return out.clamp(0, 1), horizon
+
+
+def _crowded(dice: Dice, bank: Bank, image: Tensor) -> Tensor:
+    """Lay many things over one another, of all sizes and in part beyond the border, as photographs of places have."""
+    across, down = places(image.shape[-1], dice.device)
+    for _ in range(4 + int(dice.shared() * 9)):
+        pictures, _ = bank.objects(dice.numbers(bank.count("objects")))
+        size = dice.log_uniform(0.15, 2.5)
+        dx, dy = across - dice.uniform(-1.2, 1.2), down - dice.uniform(-1.2, 1.2)
+        turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
+        from_x = (dx * torch.cos(turn) + dy * torch.sin(turn)) / (size * dice.sign())
+        from_y = (-dx * torch.sin(turn) + dy * torch.cos(turn)) / size
+        seen = sample(torch.cat([pictures[:, :3] * pictures[:, 3:], pictures[:, 3:]], 1), from_x, from_y)
+        colour = _tinted(dice, (seen[:, :3] / seen[:, 3:].clamp(min=1e-3)).clamp(0, 1))
+        image = image * (1 - seen[:, 3:]) + colour * seen[:, 3:]
+    return image
 
 
 def _detail(image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ layers cost a quarter. This module does not know where a photograph comes from o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -90,3 +90,39 @@ def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
     for number, layer in ((1, network.judge1), (2, network.judge2)):
         weights[f"judge.{number}.kernel"], weights[f"judge.{number}.bias"] = layer.weight.T, layer.bias
     return {name: value.detach().to(torch.float16).contiguous().numpy() for name, value in weights.items()}
+
+
+def unfolded(weights: Mapping[str, NDArray[np.generic]], image: Tensor) -> CutoutNetwork:
+    """Return a network that computes what folded weights do, with normalisations again, so that it can go on learning.
+
+    A folded kernel does not tell what its normalisation saw: that is measured on images (B, 3, H, W) in 0..1, and each
+    normalisation is given the scale and shift that undo it. Raises KeyError where a weight is missing.
+    """
+    network = CutoutNetwork().eval()
+    values = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in weights.items()}
+    hooks = []
+    with torch.no_grad():
+        for way, blocks in (("down", network.down), ("up", network.up)):
+            for level, block in enumerate(blocks):
+                for number in (1, 2):
+                    conv, norm = getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
+                    conv.weight.copy_(values[f"{way}.{level}.{number}.kernel"].permute(3, 2, 0, 1))
+                    norm.bias.copy_(values[f"{way}.{level}.{number}.bias"])
+                    hooks.append(norm.register_forward_pre_hook(_undo))
+        network.head.weight.copy_(values["head.kernel"].T[:, :, None, None])
+        network.head.bias.copy_(values["head.bias"])  # type: ignore[union-attr]
+        for number, layer in ((1, network.judge1), (2, network.judge2)):
+            layer.weight.copy_(values[f"judge.{number}.kernel"].T)
+            layer.bias.copy_(values[f"judge.{number}.bias"])
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    return network.train()
+
+
+def _undo(norm: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
+    """Let a normalisation take what it sees first for its statistics, and give it back with its bias added."""
+    spread, mean = torch.var_mean(arguments[0], (0, 2, 3), correction=0)
+    norm.running_mean, norm.running_var = mean, spread
+    norm.weight.copy_(torch.sqrt(spread + norm.eps))
+    norm.bias.add_(mean)

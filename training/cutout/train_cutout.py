@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from backend.hunyuan3d.image.cutout_network import WEIGHTS
 from training.cutout.bank import Bank
 from training.cutout.composites import Composites, draw_composites
-from training.cutout.network import CutoutNetwork, folded
+from training.cutout.network import CutoutNetwork, folded, unfolded
 from training.cutout.pictures import Wanted, draw_shards, start_workers
 
 HELD_OUT_FIRST_SEED = 1_000_000_000
@@ -95,7 +95,7 @@ class Trainer:
         """Go on from the state when there is one.
 
         state : a folder that receives the state, the averaged weights of each report and the log. start : without a
-        state, averaged weights to begin with.
+        state, weights to begin with: an average.pt, or a .safetensors as the service reads it.
         """
         self.recipe, self._bank, self._folder, self._held_out = recipe, bank, state, held_out
         self.device = bank.device
@@ -103,7 +103,7 @@ class Trainer:
         torch.manual_seed(0)
         self.network = CutoutNetwork().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if start is not None:
-            self.network.load_state_dict(torch.load(start, weights_only=True, map_location=self.device))
+            self._begin_with(start)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=1e-3)
         self.step, self.minutes, self.skipped = 0, 0.0, 0
@@ -209,6 +209,15 @@ class Trainer:
         below = float((iou < 0.9).float().mean())
         return {"iou": float(iou.mean()), "below": below, "judged": float(torch.cat(misses).mean())}
 
+    def _begin_with(self, start: Path) -> None:
+        """Take over averaged weights, or weights as the service reads them."""
+        if start.suffix == ".safetensors":
+            seen = draw_composites(HELD_OUT_FIRST_SEED - 1, self._bank, 4 * self.recipe.batch, 256).image
+            values = unfolded(load_file(start), seen.cpu()).state_dict()
+        else:
+            values = torch.load(start, weights_only=True, map_location=self.device)
+        self.network.load_state_dict(values)
+
     def _resume(self, path: Path) -> None:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
@@ -286,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--room", type=int, default=20_000, help="objects, and half as many surfaces, in memory at a time"
     )
-    parser.add_argument("--start", type=Path, help="an average.pt to begin with")
+    parser.add_argument("--start", type=Path, help="an average.pt or the service's weights, to begin with")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--rate", type=float, default=Recipe.rate)
