@@ -14,7 +14,7 @@ from backend.storage.database import Database
 from tests.support.golden import GOLDEN, GOLDEN_NAMES, Golden, load_golden, load_pipeline
 from tests.support.store_backends import BACKENDS, ManualClock, empty_database, open_database
 
-pytest_plugins = ["tests.support.crash_traces", "tests.support.missing_programs"]
+pytest_plugins = ["tests.support.garbage", "tests.support.crash_traces", "tests.support.missing_programs"]
 
 
 @pytest.fixture(params=GOLDEN_NAMES)

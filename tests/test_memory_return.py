@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from backend.hunyuan3d.device.malloc import MemoryReturn
+from tests.support.garbage import freeze
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +18,8 @@ def _only_when_told() -> Iterator[None]:
     gc.disable()
     gc.unfreeze()
     yield
-    gc.enable()
     gc.unfreeze()
+    freeze()
 
 
 class Watched:
