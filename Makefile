@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# `make faults FAULTS=long` runs the full figures of tests/faults; the short ones are part of every `make test`.
+# `make faults FAULTS=long` runs the full figures of tests/faults, and as many requests as the API's document gives; the
+# short ones are part of every `make test`.
 FAULTS ?= short
+FAULTY = tests/faults $(if $(filter long,$(FAULTS)),tests/integration/test_openapi_fuzz.py)
 
 .PHONY: install demo serve cluster worker test check lint audit sbom types unit programs faults soak alerts outside train-demo train-cutout clean
 
@@ -57,7 +59,7 @@ programs:
 	@tests/support/install-programs.sh
 
 faults: $(VENV)/.dev
-	OMP_NUM_THREADS=1 FAULTS=$(FAULTS) $(BIN)/python -m pytest tests/faults
+	OMP_NUM_THREADS=1 FAULTS=$(FAULTS) $(BIN)/python -m pytest $(FAULTY)
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 FAULTS=long $(BIN)/python -m pytest tests/faults -k soak
