@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
-import kubernetes_validate
 import psycopg
 import pytest
 import yaml
@@ -95,6 +94,9 @@ def settings_file() -> dict[str, str]:
 
 
 def test_every_file_is_listed_and_valid_for_kubernetes() -> None:
+    # Its import takes seconds, which only the process that runs these tests should take.
+    import kubernetes_validate
+
     listed = set(yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())["resources"])
     assert {path.name for path in KUBERNETES.glob("*.yaml")} == {*listed, "kustomization.yaml"}
     for document in documents():
@@ -106,6 +108,8 @@ def test_every_file_is_listed_and_valid_for_kubernetes() -> None:
 
 
 def test_a_wrong_word_is_found() -> None:
+    import kubernetes_validate
+
     wrong = {**named("Service", "orfeas-web"), "spec": {"selectors": {}}}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, LEAST_KUBERNETES, strict=True)
