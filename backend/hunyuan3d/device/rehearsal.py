@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from PIL import Image, ImageDraw
 
@@ -24,22 +25,21 @@ _SIZE = (640, 480)
 def rehearse(pipeline: Hunyuan3DShapePipeline, resolutions: Sequence[int]) -> list[ShapeResult]:
     """Return what comes of the picture at each of these octree resolutions; its metadata have each stage's seconds.
 
-    resolutions : from coarse to fine; the run ends before one that would take long, or at the first that cannot be
+    What comes before decoding is the same for all of them, and done once. resolutions : from coarse to fine; the run
+    ends before one that would take long, or at the first that cannot be
     """
     done: list[ShapeResult] = []
     with suppress(ServiceError):
+        options = pipeline.options(_STEPS, octree_resolution=resolutions[0])
+        asked = image_options(options, 1, seeds=0, remove_background="always")
+        (sampled,) = pipeline.sample_shapes(pipeline.prepare_shapes([_photograph()], asked), options)
         for resolution in resolutions:
             if done and _expected(done[-1].metadata, resolution) > _LONGEST_SECONDS:
                 break
-            done.append(_run(pipeline, resolution))
+            wanted = replace(sampled, metadata=replace(sampled.metadata, octree_resolution=resolution))
+            (pending,) = pipeline.decode_shapes([wanted], replace(options, octree_resolution=resolution))
+            done.append(pending.build_mesh())
     return done
-
-
-def _run(pipeline: Hunyuan3DShapePipeline, resolution: int) -> ShapeResult:
-    options = pipeline.options(_STEPS, octree_resolution=resolution)
-    prepared = pipeline.prepare_shapes([_photograph()], image_options(options, 1, seeds=0, remove_background="always"))
-    (pending,) = pipeline.decode_shapes(pipeline.sample_shapes(prepared, options), options)
-    return pending.build_mesh()
 
 
 def _expected(before: ShapeMetadata, resolution: int) -> float:
