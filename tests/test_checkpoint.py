@@ -155,7 +155,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
             raise EntryNotFoundError(place)
         return str(files[place])
 
-    monkeypatch.setattr(checkpoint_files, "hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     return files
 
 
@@ -188,7 +188,7 @@ def test_without_a_network_the_message_says_what_to_do(monkeypatch: pytest.Monke
         asked.append(local_files_only)
         raise LocalEntryNotFoundError("offline")
 
-    monkeypatch.setattr(checkpoint_files, "hf_hub_download", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
     with pytest.raises(CheckpointNotFound, match="internet"):
         load("hunyuan3d-2.0-turbo")
     assert asked == [True, False]
@@ -203,7 +203,7 @@ def test_cached_files_are_used_without_a_network(monkeypatch: pytest.MonkeyPatch
             raise LocalEntryNotFoundError(f"{subfolder}/{name}")
         return str(folder / name)
 
-    monkeypatch.setattr(checkpoint_files, "hf_hub_download", cached)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", cached)
     assert checkpoint_files.locate("hunyuan3d-2.1").weights == folder / "model.fp16.ckpt"
 
 
