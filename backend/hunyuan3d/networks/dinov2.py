@@ -87,7 +87,7 @@ class Embeddings(nn.Module):
         side = isqrt(table.shape[1] - 1)
         if rows == columns == side:
             return table
-        grid = table[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2).float()
+        grid = table[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2).float()
         grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False).to(table.dtype)
         return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
@@ -113,7 +113,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x : (B, T, C) -> (B, T, C)."""
         x = x + self.layer_scale1(self.attention(self.norm1(x)))
-        return x + self.layer_scale2(self.mlp(self.norm2(x)))
+        out: Tensor = x + self.layer_scale2(self.mlp(self.norm2(x)))
+        return out
 
 
 class SelfAttention(nn.Module):
