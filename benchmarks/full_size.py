@@ -29,9 +29,10 @@ from backend.hunyuan3d.checkpoint.load import Checkpoint, build_denoiser
 from backend.hunyuan3d.checkpoint.released import HUNYUAN3D_2_0, HUNYUAN3D_2_1, HUNYUAN3D_2_MINI, turbo
 from backend.hunyuan3d.device.compile import CompiledPieces, keep_compiled_in
 from backend.hunyuan3d.device.graphs import GRAPHED_TOKENS, GraphedDenoiser
-from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig, SingleImageEncoder
+from backend.hunyuan3d.networks.conditioner import ConditionerConfig, SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_0 import DenoiserV20Config
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config, HunYuanDiTPlain
+from backend.hunyuan3d.networks.dinov2 import DinoConfig
 from backend.hunyuan3d.networks.fp8 import quantise_denoiser
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline

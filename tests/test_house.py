@@ -155,6 +155,20 @@ def test_a_worker_imports_no_torch_before_its_model_does() -> None:
     assert printed("import sys, tests.support.faults.fake_worker; print('torch' in sys.modules)").strip() == "False"
 
 
+def test_the_model_is_loaded_without_modelling_code_compiler_or_kernels() -> None:
+    """Each of these takes a process seconds of processor time; none is needed until something asks for it."""
+    program = """
+import sys, torch
+of_torch = set(sys.modules)
+from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
+Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")
+heavy = {"transformers", "diffusers", "huggingface_hub", "triton", "sympy"}
+heavy |= {"torch._dynamo", "torch._inductor", "torch.distributed.tensor"}
+print(sorted(heavy & (set(sys.modules) - of_torch)))
+"""
+    assert printed(program).strip() == "[]"
+
+
 def test_the_app_imports_no_torch() -> None:
     program = "import sys, backend.main; print([name for name in ('torch', 'transformers') if name in sys.modules])"
     assert printed(program).strip() == "[]"

@@ -11,7 +11,7 @@ from torch import nn
 
 from backend.hunyuan3d.checkpoint import released
 from backend.hunyuan3d.checkpoint.config import CheckpointConfig, config_document, parse_config
-from backend.hunyuan3d.checkpoint.load import build_denoiser, released_state
+from backend.hunyuan3d.checkpoint.load import build_denoiser
 from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 
@@ -50,7 +50,6 @@ def test_conditioners_have_the_released_size(name: str, count: int) -> None:
     with torch.device("meta"):
         conditioner = SingleImageEncoder(RELEASES[name].conditioner)
     assert parameters(conditioner) == count
-    assert sum(tensor.numel() for tensor in released_state(conditioner).values()) == count
 
 
 def test_the_guidance_embedding_adds_its_two_layers() -> None:

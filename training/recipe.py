@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig
+from backend.hunyuan3d.networks.conditioner import ConditionerConfig
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
+from backend.hunyuan3d.networks.dinov2 import DinoConfig
 from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
 
 IMAGE_SIZE = 112

@@ -15,9 +15,10 @@ from typing import Any, get_args, get_type_hints
 
 from backend.errors import CheckpointConfigError
 from backend.hunyuan3d.image.image_processor import ImageProcessor, MultiViewImageProcessor
-from backend.hunyuan3d.networks.conditioner import ConditionerConfig, DinoConfig
+from backend.hunyuan3d.networks.conditioner import ConditionerConfig
 from backend.hunyuan3d.networks.denoiser_v2_0 import DenoiserV20Config
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
+from backend.hunyuan3d.networks.dinov2 import DinoConfig
 from backend.hunyuan3d.networks.schedulers import (
     ConsistencyFlowMatchEulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import torch
 import yaml
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -152,6 +150,10 @@ def _from_hub(repo: str, subfolder: str | None) -> CheckpointFiles:
 
 def _fetch(repo: str, subfolder: str | None, names: tuple[str, ...]) -> Path:
     """Fetch the first of the files that is here already, else the first that the repository has."""
+    # A checkpoint that lies in a folder needs neither this nor the HTTP client behind it.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     reason: Exception | None = None
     # The cache is asked first: without a network, every question to the hub costs half a minute of retries.
     for only_cached, name in product((True, False), names):

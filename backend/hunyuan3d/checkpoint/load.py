@@ -43,29 +43,6 @@ class Denoiser(Protocol):
 
 
 @dataclass(frozen=True)
-class Rename:
-    """A parameter name of transformers 5 and the name the released checkpoints have for it.
-
-    half : which half of the released tensor's rows it is, where the release keeps two in one.
-    """
-
-    ours: str
-    released: str
-    half: int | None = None
-
-
-DINOV2_NAMES = (
-    Rename(".attention.q_proj.", ".attention.attention.query."),
-    Rename(".attention.k_proj.", ".attention.attention.key."),
-    Rename(".attention.v_proj.", ".attention.attention.value."),
-    Rename(".attention.o_proj.", ".attention.output.dense."),
-    Rename(".mlp.gate_proj.", ".mlp.weights_in.", half=0),
-    Rename(".mlp.up_proj.", ".mlp.weights_in.", half=1),
-    Rename(".mlp.down_proj.", ".mlp.weights_out."),
-)
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint's networks, loaded, and its settings.
 
@@ -162,50 +139,15 @@ def load_module(
     with torch.device("meta"):
         module = build()
     wanted = module.state_dict()
-    sources = {key: find_source(key, weights.tensors) for key in wanted}
-    _check_keys(wanted, sources, weights, section, extra_is_error)
-    state = {key: source.read(weights.tensors) for key, source in sources.items()}
-    names = {key: f"{section}.{source.key}" for key, source in sources.items()}
-    for key, tensor in state.items():
-        _check_shape(weights.source, names[key], wanted[key], tensor)
-    loaded = {key: _placed(tensor, placement, weights.source, names[key]) for key, tensor in state.items()}
+    _check_keys(wanted, weights, section, extra_is_error)
+    for key in wanted:
+        _check_shape(weights.source, f"{section}.{key}", wanted[key], weights.tensors[key])
+    loaded = {key: _placed(weights.tensors[key], placement, weights.source, f"{section}.{key}") for key in wanted}
     module.load_state_dict(loaded, assign=True)
     unset = [name for name, buffer in module.named_buffers() if buffer.is_meta]
     if unset:
         raise CheckpointKeyError(f"{weights.source}: {section} has buffers that no file sets: {', '.join(unset)}.")
     return module.requires_grad_(False).eval()
-
-
-@dataclass(frozen=True)
-class Source:
-    """Which of a file's tensors, and which half of it, a parameter is read from."""
-
-    key: str
-    half: int | None = None
-
-    def read(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return the tensor. A half is a view of the file's."""
-        tensor = tensors[self.key]
-        return tensor if self.half is None else tensor.tensor_split(2)[self.half]
-
-
-def find_source(key: str, tensors: Mapping[str, Tensor]) -> Source:
-    """Return where a parameter is read from: its own name, or the released name of a renamed one."""
-    if key not in tensors:
-        for rename in DINOV2_NAMES:
-            if rename.ours in key:
-                return Source(key.replace(rename.ours, rename.released), rename.half)
-    return Source(key)
-
-
-def released_state(module: nn.Module) -> dict[str, Tensor]:
-    """Return a network's tensors under the released names: what `load_module` reads back."""
-    state: dict[str, Tensor] = {}
-    for key, tensor in module.state_dict().items():
-        source = find_source(key, {})
-        parts = [state[source.key], tensor] if source.key in state else [tensor]
-        state[source.key] = torch.cat(parts) if len(parts) > 1 else tensor
-    return state
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float16) -> None:
@@ -218,22 +160,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, dtype: torch.dtype = t
         f"{section}.{key}": tensor.detach().to("cpu", dtype).contiguous().clone()
         for section, module in parts.items()
         if module is not None
-        for key, tensor in released_state(module).items()
+        for key, tensor in module.state_dict().items()
     }
     save_file(tensors, folder / WEIGHT_NAMES[dtype == torch.float32])
 
 
-def _check_keys(
-    wanted: Mapping[str, Tensor], sources: Mapping[str, Source], weights: Weights, section: str, extra_is_error: bool
-) -> None:
-    missing = [key for key in wanted if sources[key].key not in weights.tensors]
+def _check_keys(wanted: Mapping[str, Tensor], weights: Weights, section: str, extra_is_error: bool) -> None:
+    missing = [key for key in wanted if key not in weights.tensors]
     if missing:
-        expected, key = tuple(wanted[missing[0]].shape), f"{section}.{sources[missing[0]].key}"
+        expected, key = tuple(wanted[missing[0]].shape), f"{section}.{missing[0]}"
         raise CheckpointKeyError(
             f"{weights.source} lacks {key}: expected shape {expected}, found nothing ({len(missing)} keys missing).",
             details={"file": str(weights.source), "key": key, "expected": expected, "found": None},
         )
-    extra = sorted(set(weights.tensors) - {source.key for source in sources.values()})
+    extra = sorted(set(weights.tensors) - set(wanted))
     if not extra:
         return
     named = ", ".join(f"{section}.{key}" for key in extra[:8]) + (" …" if len(extra) > 8 else "")

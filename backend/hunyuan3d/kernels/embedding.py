@@ -10,10 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.hunyuan3d.kernels.launch import TRITON_PRESENT, WithTwin, kernels_run_on
-
-if TRITON_PRESENT:
-    from backend.hunyuan3d.kernels.embedding_triton import launch_embedding
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,9 @@ def embedded_points_torch(points: Tensor, embedding: Embedding, width: int, dtyp
 
 def embedded_points_triton(points: Tensor, embedding: Embedding, width: int, dtype: torch.dtype) -> Tensor:
     """Compute `embedded_points` in one kernel; sines and cosines in float32."""
+    # Importing a kernel imports Triton, which not every machine has or uses.
+    from backend.hunyuan3d.kernels.embedding_triton import launch_embedding
+
     out = torch.empty((len(points), width), dtype=dtype, device=points.device)
     launch_embedding(points.contiguous(), out, embedding.num_freqs, embedding.scale)
     return out

@@ -92,7 +92,7 @@ def _is_for_kernel(x: Tensor) -> bool:
 
 def launch(x: Tensor, bias: Tensor | None, expert: Tensor | None, out: Tensor, scale: Tensor | None) -> None:
     """Run the kernel. out : (M, K), in x's precision, or e4m3 with scale (M,). Needs Triton."""
-    # Importing a kernel imports Triton, which not every machine has.
+    # Importing a kernel imports Triton, which not every machine has or uses.
     from backend.hunyuan3d.kernels.gelu_rows_triton import gelu_of_rows
 
     width = x.shape[1]

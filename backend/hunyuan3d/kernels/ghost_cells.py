@@ -10,10 +10,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from backend.hunyuan3d.kernels.launch import TRITON_PRESENT, WithTwin, kernels_run_on
-
-if TRITON_PRESENT:
-    from backend.hunyuan3d.kernels.ghost_cells_triton import launch_ghost_cells
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 BRICK = 8
 
@@ -54,6 +51,9 @@ def ghost_cells_torch(values: Tensor, around: Tensor, of: Tensor | None, low: in
 
 def ghost_cells_triton(values: Tensor, around: Tensor, of: Tensor | None, low: int, high: int, fill: float) -> Tensor:
     """Compute `ghost_cells` in one kernel."""
+    # Importing a kernel imports Triton, which not every machine has or uses.
+    from backend.hunyuan3d.kernels.ghost_cells_triton import launch_ghost_cells
+
     size = low + BRICK + high
     count = len(values) if of is None else len(of)
     out = torch.empty((count, size, size, size), dtype=values.dtype, device=values.device)

@@ -57,7 +57,7 @@ def _is_for_kernel(q: Tensor, k: Tensor) -> bool:
 
 def launch_norm_kernel(q: Tensor, k: Tensor, q_weight: Tensor, k_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Run the kernel; shapes as `normed_queries_keys`, three dimensions, whole channels. Needs Triton."""
-    # Importing a kernel imports Triton, which not every machine has.
+    # Importing a kernel imports Triton, which not every machine has or uses.
     from backend.hunyuan3d.kernels.head_norms_triton import norm_queries_keys
 
     m, heads, d = q.shape

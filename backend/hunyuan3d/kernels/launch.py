@@ -6,6 +6,7 @@ This module does not know what any kernel computes.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Generic, ParamSpec, TypeVar
@@ -25,6 +26,9 @@ def kernels_run_on(x: Tensor) -> bool:
         return False
     if x.is_cuda:
         return True
+    # Importing Triton takes half a second of processor time.
+    if not os.environ.get("TRITON_INTERPRET"):
+        return False
     from triton import knobs  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     return bool(knobs.runtime.interpret)

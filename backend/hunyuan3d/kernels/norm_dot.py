@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backend.hunyuan3d.kernels.launch import TRITON_PRESENT, WithTwin, kernels_run_on
-
-if TRITON_PRESENT:
-    from backend.hunyuan3d.kernels.norm_dot_triton import launch_norm_dot
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +45,9 @@ def norm_dot_torch(x: Tensor, weights: NormDotWeights) -> Tensor:
 
 def norm_dot_triton(x: Tensor, weights: NormDotWeights) -> Tensor:
     """Compute `norm_dot` in one kernel, which reads x once."""
+    # Importing a kernel imports Triton, which not every machine has or uses.
+    from backend.hunyuan3d.kernels.norm_dot_triton import launch_norm_dot
+
     out = torch.empty(len(x), dtype=torch.float32, device=x.device)
     launch_norm_dot(x, weights.before, weights.gain, weights.offset, weights.vector, weights.bias, out, weights.eps)
     return out

@@ -17,10 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backend.hunyuan3d.kernels.launch import TRITON_PRESENT, WithTwin, kernels_run_on
-
-if TRITON_PRESENT:
-    from backend.hunyuan3d.kernels.query_norm_triton import launch_query_heads
+from backend.hunyuan3d.kernels.launch import WithTwin, kernels_run_on
 
 # A product in the kernel needs at least so many channels a head.
 LEAST_HEAD = 16
@@ -73,6 +70,9 @@ def query_heads_torch(f: Tensor, weights: QueryWeights) -> Tensor:
 
 def query_heads_triton(f: Tensor, weights: QueryWeights) -> Tensor:
     """Compute `query_heads` in one kernel: reads (Q, K), writes (Q, C), nothing in between."""
+    # Importing a kernel imports Triton, which not every machine has or uses.
+    from backend.hunyuan3d.kernels.query_norm_triton import launch_query_heads
+
     out = torch.empty((len(f), weights.heads, weights.head_dim), dtype=f.dtype, device=f.device)
     launch_query_heads(
         f,

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc, import-untyped, import-not-found"
-"""The Triton side of query_norm: imported only where Triton is installed."""
+"""The Triton side of query_norm: imported when the kernel first runs."""
 
 from __future__ import annotations
 

@@ -1,47 +1,22 @@
 """Pictures to context tokens: DINOv2, one picture or several views of one object.
 
-Formulas: docs/model.md, section 3. Knows nothing of files, backgrounds or denoising. DINOv2 is the transformers
-implementation; the released checkpoints' older parameter names are mapped in checkpoint.py.
+Formulas: docs/model.md, section 3. Knows nothing of files, backgrounds or denoising; dinov2.py is the network itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Dinov2Config, Dinov2Model
 
+from backend.hunyuan3d.networks.dinov2 import DinoConfig, DinoV2
 from backend.hunyuan3d.networks.layers import sinusoid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class DinoConfig:
-    """Sizes of a DINOv2 network; image_size is that of its position table."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    image_size: int = 518
-    patch_size: int = 14
-    mlp_ratio: int = 4
-    num_channels: int = 3
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-6
-    layerscale_value: float = 1.0
-    qkv_bias: bool = True
-    use_swiglu_ffn: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.hidden_size, self.num_hidden_layers, self.num_attention_heads, self.patch_size) < 1:
-            raise ValueError("DINOv2 sizes must be at least 1")
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError("DINOv2 hidden_size must be a multiple of num_attention_heads")
 
 
 @dataclass(frozen=True)
@@ -66,12 +41,12 @@ class DinoImageEncoder(nn.Module):
     def __init__(self, config: ConditionerConfig) -> None:
         super().__init__()
         self.config = config
-        self.model = Dinov2Model(Dinov2Config(**asdict(config.dino)))
+        self.model = DinoV2(config.dino)
 
     def forward(self, image: Tensor) -> Tensor:
         """image : (B, 3, S, S) in [-1, 1] -> (B, T, D)."""
         x = self.normalise(image.float()).to(self.model.layernorm.weight.dtype)
-        hidden: Tensor = self.model(pixel_values=x).last_hidden_state
+        hidden: Tensor = self.model(x)
         return hidden if self.config.use_cls_token else hidden[:, 1:]
 
     def normalise(self, image: Tensor) -> Tensor:
