@@ -58,15 +58,23 @@ def choice(**changes: Any) -> ModelChoice:
     return replace(ModelChoice.from_settings(settings()), **changes)
 
 
+@pytest.fixture
+def not_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the warm-up out where it is only asked which processor is given."""
+    monkeypatch.setattr(Hunyuan3DProcessor, "warm_up", lambda _: None)
+
+
 # One processor.
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_the_second_call_gives_the_same_processor() -> None:
     first = get_3d_processor(settings())
     assert get_3d_processor(settings()) is first
     assert get_3d_processor(settings(port=1234, log_level="DEBUG")) is first
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 @pytest.mark.parametrize(
     "change", [{"max_batch_size": 2}, {"dtype": "bf16"}, {"gpu_memory_limit": 0.5}, {"offload": "on"}]
 )

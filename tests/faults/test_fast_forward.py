@@ -36,7 +36,7 @@ KEY_TTL = timedelta(hours=24)
 NAME_TTL = timedelta(days=7)
 DAY = timedelta(hours=24)
 AGENTS = ("ann", "bob")
-BATCH = 10
+BATCH = sized(5, 10)
 POLLS = sized(4, 10)
 HOURS = 30
 WORKER_AWAY = range(5, 8)
