@@ -15,7 +15,7 @@ from scipy import ndimage
 from backend.hunyuan3d.facts import BackgroundFacts, OutlineFacts
 from backend.hunyuan3d.finishing import closed_mesh
 from backend.hunyuan3d.image import outline as image_outline
-from backend.hunyuan3d.image.outline import Outline, reason_not_to_follow
+from backend.hunyuan3d.image.outline import AlignedFrame, Outline, aligned_frame, reason_not_to_follow
 from backend.hunyuan3d.mesh.ops import count_parts, is_watertight
 from backend.hunyuan3d.options import image_options
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
@@ -188,6 +188,18 @@ def test_distances_are_to_the_outline_at_its_own_size() -> None:
     assert outline.radius[len(outline.radius) // 2, len(outline.radius) // 2] == pytest.approx(0.9, abs=0.035)
     nothing = Outline.of(Image.new("RGBA", (32, 32)), 1.01)
     assert nothing.distance.max() < 0
+
+
+def test_smoke_above_a_cup_counts_for_its_size_as_it_does_for_the_image_processor() -> None:
+    alone, smoking = np.zeros((2, 200, 200), np.uint8)
+    alone[80:180, 60:140] = smoking[80:180, 60:140] = 255
+    smoking[20:70, 90:110] = 90
+    assert aligned_frame(alone) == AlignedFrame(100 / 100 / 1.8, (0.0, 1 - 1.3))
+    # From the smoke's top to the foot.
+    assert aligned_frame(smoking) == AlignedFrame(160 / 100 / 1.8, (0.0, 0.0))
+    # A soft edge is no smoke.
+    soft = np.asarray(cv2.GaussianBlur(alone, (0, 0), 2), np.uint8)
+    np.testing.assert_allclose(aligned_frame(soft).scale, aligned_frame(alone).scale, rtol=0.01)
 
 
 def test_checkpoints_that_do_not_lie_as_seen_never_follow_one() -> None:

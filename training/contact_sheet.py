@@ -19,6 +19,7 @@ from backend.rendering.render import RenderOptions, render_views
 
 TILE = 104
 COLUMNS = 3
+LABELS = ("picture", "front", "three-quarter", "side")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ def draw_sheet(exhibits: Sequence[Exhibit]) -> Image.Image:
     """Lay out all exhibits, row by row, as one RGB picture. Raises InvalidParameter when there is none."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(pool.map(sheet_row, exhibits))
-    return contact_sheet(rows, tile=TILE, columns=COLUMNS)
+    return contact_sheet(rows, tile=TILE, columns=COLUMNS, labels=LABELS)
 
 
 def sheet_row(exhibit: Exhibit) -> SheetRow:

@@ -45,7 +45,7 @@ def aligned_frame(alpha: NDArray[np.uint8]) -> AlignedFrame:
     """Return the frame of a cut-out's alpha (S, S): the outline's longer side is ALIGNED_SPAN, about the origin.
 
     The outline runs through the pixels that alpha covers in part: with the whole of its soft edge a small picture's
-    would be a hundredth longer.
+    would be a hundredth longer. Smoke and glass that stand out from it count, as they do for the image processor.
     """
     cover = np.asarray(alpha, np.float32) / 255
     across, down = _ends(cover.max(axis=0)), _ends(cover.max(axis=1))
@@ -66,7 +66,15 @@ def _ends(cover: Floats) -> tuple[float, float] | None:
         return None
     first, last = int(shown[0]), int(shown[-1])
     padded = np.pad(cover, 1)
-    return first + 1 - float(padded[first] + padded[first + 1]), last + float(padded[last + 1] + padded[last + 2])
+    begin, end = first + 1 - float(padded[first] + padded[first + 1]), last + float(padded[last + 1] + padded[last + 2])
+    faint = np.flatnonzero(cover >= _CLEAR)
+    # A soft edge is narrower than this.
+    edge = _EDGE * len(cover)
+    if faint.size and faint[0] < begin - edge:
+        begin = float(faint[0])
+    if faint.size and faint[-1] + 1 > end + edge:
+        end = float(faint[-1] + 1)
+    return begin, end
 
 
 @dataclass(frozen=True, eq=False)
