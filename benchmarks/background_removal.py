@@ -1,6 +1,6 @@
 """How well backgrounds are removed: on drawn photographs, and on composites of ordinary surroundings.
 
-    python -m benchmarks.background_removal --cache FOLDER
+    OMP_NUM_THREADS=1 python -m benchmarks.background_removal --cache FOLDER
 
 prints tables and writes them, and a sheet of held-out composites with their cut-outs, to benchmarks/results/. The
 composites' objects, surroundings and seeds are those that no tuning looks at; `--part tuning` measures the others, and
