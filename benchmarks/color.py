@@ -36,11 +36,9 @@ from backend.rendering.contact_sheet import SheetRow, contact_sheet
 from backend.rendering.raster import rasterize
 from backend.rendering.render import BACK, FRONT, THREE_QUARTER, RenderOptions, render_views
 from backend.rendering.surface_colors import surface_colors
-from training.held_out_images import held_out_images
+from benchmarks.support.demo_pictures import SAMPLES, held_out_emoji, sample_images
 
 RESULTS = Path(__file__).parent / "results"
-SAMPLES = Path(__file__).parents[1] / "samples"
-EMOJI = 40
 SEED = 7
 _SIDE = 256
 _VIVID = ((255, 0, 255), (0, 255, 0), (0, 255, 255), (255, 255, 0), (255, 0, 0), (0, 0, 255))
@@ -85,12 +83,11 @@ class Truth:
 
 
 def shapes(cache: Path) -> Iterator[Shape]:
-    """Make, or take from the cache, the meshes of all samples and of EMOJI held-out emoji."""
+    """Make, or take from the cache, the meshes of all samples and of 40 held-out emoji."""
     cache.mkdir(parents=True, exist_ok=True)
     pipeline: Hunyuan3DShapePipeline | None = None
-    samples = [(path.stem, Image.open(path)) for path in sorted(SAMPLES.glob("*.png"))]
-    emoji = [each for each in held_out_images(cache / "fonts") if each.kind != "glyph"][::2][:EMOJI]
-    for name, image in samples + [(f"e_{each.name.replace(' ', '_')}", each.image) for each in emoji]:
+    aside = [(f"e_{each.name.replace(' ', '_')}", each.image) for each in held_out_emoji(cache / "fonts")]
+    for name, image in sample_images() + aside:
         file = cache / f"{name}.npz"
         if not file.is_file():
             pipeline = pipeline or Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")

@@ -21,20 +21,12 @@ from backend.rendering.camera import find_camera
 from backend.rendering.colors import color_mesh
 from backend.rendering.contact_sheet import SheetRow, contact_sheet
 from backend.rendering.render import FRONT, THREE_QUARTER, RenderOptions, render_views
-from training.held_out_images import held_out_images
+from benchmarks.support.demo_pictures import held_out_emoji, sample_images
 
-REPOSITORY = Path(__file__).parents[1]
-SHEET = REPOSITORY / "benchmarks" / "results" / "outline.jpg"
-_EMOJI, _TILE, _SEED, _RESOLUTION = 40, 112, 7, 128
+SHEET = Path(__file__).parent / "results" / "outline.jpg"
+_TILE, _SEED, _RESOLUTION = 112, 7, 128
 _MODES: tuple[OutlineMode, OutlineMode] = ("off", "auto")
 _LABELS = ["picture", "off", "", "auto", ""]
-
-
-def pictures(cache: Path) -> list[tuple[str, Image.Image]]:
-    """Return the samples, then emoji kept aside, each with its name."""
-    samples = [(path.stem, Image.open(path)) for path in sorted((REPOSITORY / "samples").glob("*.png"))]
-    emoji = [each for each in held_out_images(cache) if each.kind != "glyph"][::2][:_EMOJI]
-    return samples + [(each.name, each.image) for each in emoji]
 
 
 def row(pipeline: Hunyuan3DShapePipeline, name: str, image: Image.Image) -> SheetRow:
@@ -60,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     pipeline = Hunyuan3DShapePipeline.from_pretrained("demo", device="cpu")
     rows = []
-    for name, image in pictures(options.cache):
+    for name, image in sample_images() + [(each.name, each.image) for each in held_out_emoji(options.cache)]:
         rows.append(row(pipeline, name, image))
         print(name, flush=True)
     contact_sheet(rows, tile=_TILE, columns=3, labels=_LABELS).save(options.out, quality=85)

@@ -15,11 +15,11 @@ import trimesh
 from PIL import Image
 
 from backend.rendering.contact_sheet import SheetRow, contact_sheet
-from backend.rendering.render import RenderOptions, render_views
+from backend.rendering.render import STANDARD_VIEWS, RenderOptions, render_views
 
 TILE = 104
 COLUMNS = 3
-LABELS = ("picture", "front", "three-quarter", "side")
+LABELS = ("picture", *(view.name for view in STANDARD_VIEWS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ def sheet_row(exhibit: Exhibit) -> SheetRow:
     """Return the picture and the mesh's three views, or the words that there is none."""
     if exhibit.mesh is None:
         return SheetRow(exhibit.image, (), exhibit.name, "no mesh")
-    return SheetRow(exhibit.image, render_views(exhibit.mesh, options=RenderOptions(size=TILE)), exhibit.name)
+    return SheetRow(exhibit.image, render_views(exhibit.mesh, STANDARD_VIEWS, RenderOptions(size=TILE)), exhibit.name)
 
 
 def write_sheet(exhibits: Sequence[Exhibit], path: Path) -> None:

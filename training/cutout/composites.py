@@ -102,11 +102,10 @@ def _crowded(dice: Dice, bank: Bank, image: Tensor) -> Tensor:
         size = dice.log_uniform(0.15, 2.5)
         dx, dy = across - dice.uniform(-1.2, 1.2), down - dice.uniform(-1.2, 1.2)
         turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
-        from_x = (dx * torch.cos(turn) + dy * torch.sin(turn)) / (size * dice.sign())
-        from_y = (-dx * torch.sin(turn) + dy * torch.cos(turn)) / size
-        seen = sample(torch.cat([pictures[:, :3] * pictures[:, 3:], pictures[:, 3:]], 1), from_x, from_y)
-        colour = _tinted(dice, (seen[:, :3] / seen[:, 3:].clamp(min=1e-3)).clamp(0, 1))
-        image = image * (1 - seen[:, 3:]) + colour * seen[:, 3:]
+        along, below = _turned(dx, dy, turn)
+        seen = sample(_premultiplied(pictures), along / (size * dice.sign()), below / size)
+        alpha = seen[:, 3:]
+        image = image * (1 - alpha) + _tinted(dice, _straight(seen)) * alpha
     return image
 
 
@@ -207,13 +206,25 @@ def _placed(dice: Dice, bank: Bank, horizon: Tensor, side: int, *, first: bool) 
     turn = dice.normal(0.1) * dice.chance(0.35)
     turn = torch.where(dice.chance(0.04), dice.uniform(-3.1, 3.1), turn)
     across, down = places(_FINER * side, dice.device)
-    dx, dy = across - x, down - y
-    from_x = (dx * torch.cos(turn) + dy * torch.sin(turn)) / (size_x * dice.sign())
-    from_y = (-dx * torch.sin(turn) + dy * torch.cos(turn)) / size_y
-    alpha = pictures[:, 3:]
-    seen = sample(torch.cat([pictures[:, :3] * alpha, alpha], 1), from_x, from_y)
+    along, below = _turned(across - x, down - y, turn)
+    seen = sample(_premultiplied(pictures), along / (size_x * dice.sign()), below / size_y)
     seen = F.avg_pool2d(seen, _FINER)
-    return (seen[:, :3] / seen[:, 3:].clamp(min=1e-3)).clamp(0, 1), seen[:, 3:].contiguous()
+    return _straight(seen), seen[:, 3:].contiguous()
+
+
+def _turned(x: Tensor, y: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Return places in a frame that is turned by an angle, radians."""
+    return x * torch.cos(angle) + y * torch.sin(angle), -x * torch.sin(angle) + y * torch.cos(angle)
+
+
+def _premultiplied(pictures: Tensor) -> Tensor:
+    """Return RGBA (B, 4, H, W) whose colours are weighted by their alpha, to be resampled."""
+    return torch.cat([pictures[:, :3] * pictures[:, 3:], pictures[:, 3:]], 1)
+
+
+def _straight(seen: Tensor) -> Tensor:
+    """Return the colours (B, 3, H, W) of premultiplied RGBA."""
+    return (seen[:, :3] / seen[:, 3:].clamp(min=1e-3)).clamp(0, 1)
 
 
 def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image: Tensor) -> Tensor:
@@ -250,7 +261,7 @@ def _shone_on(dice: Dice, colour: Tensor) -> Tensor:
     slope = x * torch.cos(turn) + y * torch.sin(turn)
     colour = colour * (1 + slope * dice.uniform(0, 0.5) * dice.chance(0.2))
     dx, dy = x - dice.normal(0.3), y - dice.normal(0.3)
-    from_x, from_y = dx * torch.cos(turn) + dy * torch.sin(turn), -dx * torch.sin(turn) + dy * torch.cos(turn)
+    from_x, from_y = _turned(dx, dy, turn)
     away = (from_x.abs() / dice.log_uniform(0.03, 0.3)) ** 3 + (from_y.abs() / dice.log_uniform(0.03, 0.5)) ** 3
     shine = torch.sigmoid((1 - away) * dice.log_uniform(1, 12)) * dice.uniform(0.2, 0.95) * dice.chance(0.12)
     return colour * (1 - shine) + shine

@@ -6,7 +6,8 @@ layers cost a quarter. This module does not know where a photograph comes from o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,14 +78,11 @@ class CutoutNetwork(nn.Module):
 def folded(network: CutoutNetwork) -> dict[str, NDArray[np.float16]]:
     """Return the weights as backend.hunyuan3d.image.cutout_network names and lays them, normalisations folded in."""
     weights: dict[str, Tensor] = {}
-    for way, blocks in (("down", network.down), ("up", network.up)):
-        for level, block in enumerate(blocks):
-            for number in (1, 2):
-                conv, norm = getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
-                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-                kernel = conv.weight * scale[:, None, None, None]
-                weights[f"{way}.{level}.{number}.kernel"] = kernel.permute(2, 3, 1, 0)
-                weights[f"{way}.{level}.{number}.bias"] = norm.bias - norm.running_mean * scale
+    for name, conv, norm in _convolutions(network):
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        kernel = conv.weight * scale[:, None, None, None]
+        weights[f"{name}.kernel"] = kernel.permute(2, 3, 1, 0)
+        weights[f"{name}.bias"] = norm.bias - norm.running_mean * scale
     weights["head.kernel"] = network.head.weight[:, :, 0, 0].T
     weights["head.bias"] = torch.as_tensor(network.head.bias)
     for number, layer in ((1, network.judge1), (2, network.judge2)):
@@ -102,13 +100,10 @@ def unfolded(weights: Mapping[str, NDArray[np.generic]], image: Tensor) -> Cutou
     values = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in weights.items()}
     hooks = []
     with torch.no_grad():
-        for way, blocks in (("down", network.down), ("up", network.up)):
-            for level, block in enumerate(blocks):
-                for number in (1, 2):
-                    conv, norm = getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
-                    conv.weight.copy_(values[f"{way}.{level}.{number}.kernel"].permute(3, 2, 0, 1))
-                    norm.bias.copy_(values[f"{way}.{level}.{number}.bias"])
-                    hooks.append(norm.register_forward_pre_hook(_undo))
+        for name, conv, norm in _convolutions(network):
+            conv.weight.copy_(values[f"{name}.kernel"].permute(3, 2, 0, 1))
+            norm.bias.copy_(values[f"{name}.bias"])
+            hooks.append(norm.register_forward_pre_hook(_undo))
         network.head.weight.copy_(values["head.kernel"].T[:, :, None, None])
         network.head.bias.copy_(values["head.bias"])  # type: ignore[union-attr]
         for number, layer in ((1, network.judge1), (2, network.judge2)):
@@ -118,6 +113,14 @@ def unfolded(weights: Mapping[str, NDArray[np.generic]], image: Tensor) -> Cutou
     for hook in hooks:
         hook.remove()
     return network.train()
+
+
+def _convolutions(network: CutoutNetwork) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each convolution and its normalisation, under the name that its folded weights have."""
+    for way, blocks in (("down", network.down), ("up", network.up)):
+        for level, block in enumerate(blocks):
+            for number in (1, 2):
+                yield f"{way}.{level}.{number}", getattr(block, f"conv{number}"), getattr(block, f"norm{number}")
 
 
 def _undo(norm: nn.BatchNorm2d, arguments: tuple[Tensor, ...]) -> None:
