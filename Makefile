@@ -50,10 +50,12 @@ sbom: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy backend orfeas_client training benchmarks tests
 
-# One thread a process: two processes with two threads each would wait for one another. What is compiled is kept, even
-# where PYTHONDONTWRITEBYTECODE is set: hundreds of processes are started, and each would compile all of it.
+# A process more than there are cores, since services that start are waited for, and one thread in each: two processes
+# with two threads each would wait for one another. What is compiled is kept, even where PYTHONDONTWRITEBYTECODE is set:
+# hundreds of processes are started, and each would compile all of it.
+PROCESSES ?= $(shell expr $$(nproc) + 1)
 unit: $(VENV)/.dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 # First of all, so that who must install something hears of it at once.
 programs:

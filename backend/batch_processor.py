@@ -170,6 +170,11 @@ class BatchProcessor:
         """Whether it takes jobs."""
         return WorkerStatus.DRAINING if self._draining else self._presence.status
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a drain's time is over: what runs still is being handed back."""
+        return time.monotonic() >= self._drained_at
+
     def start(self, on_ready: Callable[[], None] | None = None) -> None:
         """Begin, once, to work on a thread of its own: load the model first, trying again while that fails.
 

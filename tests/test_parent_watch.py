@@ -48,3 +48,25 @@ if os.fork() == 0:
 os.wait()
 """
     assert printed(CHILD + second).split("\n") == ["watching", "[False]", "True", ""]
+
+
+def test_a_child_tells_itself_and_hears_of_its_parent_after_that() -> None:
+    asking = """
+line = ParentWatch()
+if os.fork() == 0:
+    told = []
+    heard = threading.Semaphore(0)
+    line.ask()
+    line.watch(lambda orphaned: (told.append((orphaned, line.is_cut)), heard.release()))
+    line.ask()
+    assert heard.acquire(timeout=30)
+    os.kill(os.getppid(), signal.SIGKILL)
+    assert heard.acquire(timeout=30)
+    print(told, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    program = CHILD.split("line = ", maxsplit=1)[0] + asking
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:  # noqa: S603
+        assert parent.stdout is not None
+        assert parent.stdout.read() == "[(False, False), (True, True)]\n"

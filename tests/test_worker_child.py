@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class HeldLine(ParentWatch):
 
     def __init__(self) -> None:
         self.then: Callable[[bool], None] | None = None
+        self.is_cut = False
+
+    def ask(self) -> None:
+        assert self.then is not None
+        threading.Thread(target=self.then, args=[False]).start()
 
     def watch(self, then: Callable[[bool], None]) -> None:
         self.then = then
@@ -294,3 +300,57 @@ def test_a_batch_that_hangs_is_bounded(tmp_path: Path, watchdogs: list[int]) -> 
     resources.stop()
     assert watchdogs[-1] == 9 + GRACE_SECONDS
     assert 0 in watchdogs
+
+
+@pytest.fixture
+def celery_s_handler() -> Iterator[None]:
+    """Celery's answer to SIGTERM in a child."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(number - 256)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def sigterm(times: int) -> Callable[[FakeCall], None]:
+    """Send this process so many SIGTERMs when the device is called."""
+
+    def send(_: FakeCall) -> None:
+        for _time in range(times):
+            signal.raise_signal(signal.SIGTERM)
+
+    return send
+
+
+@pytest.mark.parametrize("parent_ends", [True, False])
+@pytest.mark.usefixtures("watchdogs", "celery_s_handler")
+def test_sigterm_lets_the_batch_finish_and_ends_the_child_after_it(tmp_path: Path, parent_ends: bool) -> None:
+    made = Child(tmp_path, lambda: processor)
+    processor = FakeProcessor(before_call=sigterm(1))
+    made.child.begin()
+    resources = Resources.open(made.settings, CeleryNotifier(make_celery(made.settings), send=lambda: None))
+    first, *_ = submitted(resources, 2)
+    made.line.is_cut = parent_ends
+    with nullcontext() if parent_ends else pytest.raises(SystemExit):
+        made.child.work()
+    made.child.end()
+    assert resources.store.get(first, "ann").status is Status.COMPLETED
+    assert resources.registry.alive() == ()
+    resources.stop()
+
+
+@pytest.mark.usefixtures("watchdogs", "celery_s_handler")
+def test_a_second_sigterm_hands_the_batch_back(tmp_path: Path) -> None:
+    made = Child(tmp_path, lambda: processor)
+    processor = FakeProcessor(before_call=sigterm(2))
+    made.child.begin()
+    resources = Resources.open(made.settings, CeleryNotifier(make_celery(made.settings), send=lambda: None))
+    ids = submitted(resources, 2)
+    with pytest.raises(SystemExit):
+        made.child.work()
+    made.child.end()
+    found = [resources.store.get(job_id, "ann") for job_id in ids]
+    assert [(job.status, job.attempts) for job in found] == [(Status.QUEUED, 0)] * 2
+    resources.stop()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from billiard.util import set_pdeathsig
 
@@ -104,6 +105,11 @@ class JobRunner:
         self._draining = True
         self._processor.drain(seconds)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a drain's time is over: what runs still is being handed back."""
+        return self._processor.is_late
+
     def end(self) -> None:
         """Finish what runs within what is left of the drain, or hand it back, and close everything.
 
@@ -125,6 +131,7 @@ class WorkerChild:
         self._open_processor = open_processor
         self._runner: JobRunner | None = None
         self._ending = threading.Event()
+        self._told_to_end = False
         # Celery's own time limit would have the child hand its jobs back, to hang in the next one.
         self._watchdog = Watchdog(settings.batch_seconds)
         self._metrics = PrometheusMetrics()
@@ -148,11 +155,12 @@ class WorkerChild:
         self._retry(self._load)
 
     def work(self) -> None:
-        """Run a batch for one notification. Ends the process when the device is lost."""
+        """Run a batch for one notification. Ends the process when the device is lost, or it was told to meanwhile."""
         if self._runner is None:
             return
         try:
-            self._runner.run_batch()
+            with self._batch_comes_first(self._runner):
+                self._runner.run_batch()
         except DeviceLost as error:
             logger.critical("%s This process ends; another takes its place.", error.message)
             self._runner.end()
@@ -163,6 +171,32 @@ class WorkerChild:
         if self._runner is not None:
             self._runner.end()
         self._metrics_server.stop()
+
+    @contextmanager
+    def _batch_comes_first(self, runner: JobRunner) -> Iterator[None]:
+        """Have SIGTERM let the batch finish or be handed back, as it does in the parent, and end the process after it.
+
+        Celery's handler raises SystemExit wherever this thread is. Within a call of the database that can become an
+        error of the driver's: the process went on, and a job of its was left as if it had died.
+        """
+
+        def hear(number: int, _frame: object) -> None:
+            if self._told_to_end or runner.is_late:
+                signal.signal(number, before)
+                signal.raise_signal(number)
+            else:
+                self._told_to_end = True
+                # Not from here: what is to be told holds locks that this thread may have.
+                self._parent_watch.ask()
+
+        before = signal.signal(signal.SIGTERM, hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        # Where the parent ends, too, it ends its child in its own time.
+        if self._told_to_end and not self._parent_watch.is_cut:
+            signal.raise_signal(signal.SIGTERM)
 
     def _open(self) -> None:
         # A notifier of the child's own: connections are not shared across a fork.

@@ -1,12 +1,13 @@
 """The signal to a child process that it is to end: a pipe whose writing end only its parent holds.
 
-The child reads the pipe's end as 'stop', also when the parent died without a word. This module does not know what
-either process does.
+The child reads the pipe's end as 'stop', also when the parent died without a word, and can tell itself the same. This
+module does not know what either process does.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ class ParentWatch:
     def __init__(self) -> None:
         self._parent = os.getpid()
         self._reading, self._writing = os.pipe()
+        self._asked, self._asking = -1, -1
+        self.is_cut = False
+        """Whether the parent cut the pipe or died, once that was noticed."""
 
     def cut(self) -> None:
         """Ask the child to stop; for the parent. Safe in a signal handler; a second time does nothing."""
@@ -27,17 +31,30 @@ class ParentWatch:
         if writing >= 0:
             os.close(writing)
 
-    def watch(self, then: Callable[[bool], None]) -> None:
-        """Call `then` once, on a thread of its own, when the parent cuts the pipe or dies; for the child.
+    def ask(self) -> None:
+        """Have the same called from within the child; for its signal handlers. Does nothing before watch()."""
+        if self._asking >= 0:
+            os.write(self._asking, b".")
 
-        then : called with whether the parent has died
+    def watch(self, then: Callable[[bool], None]) -> None:
+        """Call `then` on a thread of its own when the parent cuts the pipe or dies, or ask() was called; for the child.
+
+        then : called with whether the parent has died: once, or for ask() and again for a parent that dies after it
         """
         # The child's copy of the writing end would keep the pipe open after the parent's is gone.
         self.cut()
+        self._asked, self._asking = os.pipe()
 
         def wait() -> None:
+            ready, _, _ = select.select([self._reading, self._asked], [], [])
+            asked = self._reading not in ready
+            if asked:
+                then(False)
             os.read(self._reading, 1)
-            then(self._is_orphaned())
+            self.is_cut = True
+            orphaned = self._is_orphaned()
+            if orphaned or not asked:
+                then(orphaned)
 
         threading.Thread(target=wait, name="parent watch", daemon=True).start()
 

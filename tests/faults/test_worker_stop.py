@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,16 +121,54 @@ def test_a_child_whose_parent_died_hands_its_batch_back_and_ends(tmp_path: Path)
         assert "parent process has died" in made.worker.log
 
 
-def test_sigterm_to_all_processes_at_once_hands_the_batch_back(tmp_path: Path) -> None:
-    """As systemd sends it."""
-    with cluster(tmp_path, FAKE_STEP_SECONDS=2) as (made, _):
+def test_sigterm_to_all_processes_at_once_lets_the_batch_finish(tmp_path: Path) -> None:
+    """As a terminal or a supervisor may send it; at any moment: whatever the child does, its own lease goes on."""
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.2) as (made, _):
+        for pause in sized((0.0, 0.02), [0.004 * number for number in range(15)]):
+            made.worker.start()
+            ids = made.submit(*PICTURES)
+            made.await_running()
+            time.sleep(pause)
+            os.killpg(made.worker.pid, signal.SIGTERM)
+            assert made.worker.wait() == 0
+            found = [made.job(job_id) for job_id in ids]
+            # The first is running; whether others had been taken in is a matter of milliseconds.
+            ran = [job for job in found if job.status is Status.COMPLETED]
+            assert found[0] in ran
+            assert {(job.status, job.attempts) for job in found} <= {(Status.COMPLETED, 1), (Status.QUEUED, 0)}
+            assert made.resources.registry.alive() == ()
+        made.worker.start()
+        made.await_done()
+        made.expect_whole()
+
+
+def test_sigterm_at_the_child_alone_lets_its_batch_finish_and_another_goes_on(tmp_path: Path) -> None:
+    with cluster(tmp_path, FAKE_STEP_SECONDS=0.5) as (made, _):
         made.worker.start()
         ids = made.submit(*PICTURES)
         made.await_running()
-        os.killpg(made.worker.pid, signal.SIGTERM)
+        (child,) = psutil.Process(made.worker.pid).children()
+        child.send_signal(signal.SIGTERM)
+        made.submit(b"5")
+        psutil.wait_procs([child], timeout=30)
+        assert made.job(ids[0]).status is Status.COMPLETED
+        made.await_done()
+        assert {job.attempts for job in made.jobs()} == {1}
+        made.expect_whole()
+        assert made.worker.stop() == 0
+
+
+def test_a_second_sigterm_to_all_processes_hands_the_batch_back(tmp_path: Path) -> None:
+    with cluster(tmp_path, FAKE_STEP_SECONDS=30) as (made, _):
+        made.worker.start()
+        ids = made.submit(*PICTURES)
+        made.await_running()
+        until(lambda: made.job(ids[0]).current_step.startswith("sample"), "it samples")
+        for _ in range(2):
+            os.killpg(made.worker.pid, signal.SIGTERM)
+            time.sleep(1)
         assert made.worker.wait() == 0
         assert [(made.job(job_id).status.value, made.job(job_id).attempts) for job_id in ids] == [("queued", 0)] * 4
-        assert made.resources.registry.alive() == ()
 
 
 def test_sigterm_ends_a_worker_that_waits_for_redis(tmp_path: Path) -> None:
