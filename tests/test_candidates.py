@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from backend.errors import NoForeground
+from backend.hunyuan3d.image import candidates, cutout_network
 from backend.hunyuan3d.image.backdrop import Found, flood_lab, smooth_lab
 from backend.hunyuan3d.image.background import BackgroundResult, remove_background
-from backend.hunyuan3d.image.candidates import filled
+from backend.hunyuan3d.image.candidates import best_cut, filled
+from backend.hunyuan3d.image.cutout_network import Sight
+from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import peel
 from backend.hunyuan3d.image.horizon import find_horizon, flatten
 from backend.hunyuan3d.image.open_image import open_image
@@ -146,3 +151,51 @@ def test_a_clean_cutouts_alpha_stays_as_it_is() -> None:
     glass = rgba.copy()
     glass[20:40, 50:62] = (150, 200, 220, 90)
     np.testing.assert_array_equal(without_baked_shadow(glass), glass[..., 3])
+
+
+def disc(
+    *, ground: int = 235, shape: str = "disc", shadow: bool = False, border: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Draw a red thing on a plain ground, (240, 320, 3)."""
+    image = np.full((240, 320, 3), ground, np.uint8)
+    left = 0 if border else 110
+    if shadow:
+        cv2.ellipse(image, (185, 190), (90, 22), 0, 0, 360, (150, 150, 150), -1)
+    if shape == "card":
+        cv2.rectangle(image, (left, 60), (left + 100, 190), (190, 40, 40), -1)
+    else:
+        cv2.circle(image, (left + 50, 125), 60, (190, 40, 40), -1, cv2.LINE_AA)
+    if shape == "pair":
+        cv2.circle(image, (270, 60), 22, (190, 40, 40), -1, cv2.LINE_AA)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "asked"),
+    [
+        (disc(), False),
+        (disc(ground=40), False),
+        (disc(border=True), True),
+        (disc(shape="card"), True),
+        (disc(shape="pair"), True),
+        (disc(shadow=True), True),
+        (disc(ground=140) // 3 + 60, True),
+    ],
+    ids=["on white", "on black", "cut by the border", "a card", "two pieces", "with a shadow", "faint"],
+)
+def test_where_a_flood_leaves_no_question_nobody_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch, image: npt.NDArray[np.uint8], asked: bool
+) -> None:
+    looks: list[int] = []
+
+    def counted(rgb: npt.NDArray[np.uint8]) -> Sight | None:
+        looks.append(1)
+        return cutout_network.look(rgb)
+
+    monkeypatch.setattr(candidates, "look", counted)
+    found = best_cut(image)
+    assert found is not None
+    assert bool(looks) == asked
+    if not asked:
+        assert (found.method, found.signs.odds) == ("flood", None)
+        assert found.score >= DOUBTFUL

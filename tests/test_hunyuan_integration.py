@@ -82,6 +82,7 @@ def test_settings_that_matter_give_another_processor(change: dict[str, Any]) -> 
     assert get_3d_processor(settings(**change)) is not get_3d_processor(settings())
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_networks_wait_in_main_memory_on_small_cuda_devices_alone(caplog: pytest.LogCaptureFixture) -> None:
     class Small(HostMemory):
         def state(self) -> DeviceState:
@@ -97,6 +98,7 @@ def test_networks_wait_in_main_memory_on_small_cuda_devices_alone(caplog: pytest
     assert len(get_3d_processor(settings(offload="on")).pipeline.offloading) == 0
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_the_environment_decides_where_no_settings_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name in ("MODEL_PATH", "MODEL_SUBFOLDER", "DTYPE", "TORCH_COMPILE", "OFFLOAD", "MAX_BATCH_SIZE"):
@@ -148,6 +150,7 @@ def test_a_forked_process_loads_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 # What it tells of itself.
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_the_processor_knows_its_model_and_its_device() -> None:
     processor = get_3d_processor(settings())
     assert processor.name == "tiny-2.1"
@@ -157,6 +160,7 @@ def test_the_processor_knows_its_model_and_its_device() -> None:
     assert 0 < state.memory_free <= state.memory_total
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_where_the_checkpoint_lies_is_nobodys_business() -> None:
     processor = add_batch_inference_to_processor(get_3d_processor(settings()))
     output_options: dict[str, Any] = {"num_inference_steps": 2, "octree_resolution": 16}
@@ -228,12 +232,14 @@ def test_a_device_that_is_not_here_is_a_setting_to_change(monkeypatch: pytest.Mo
         get_3d_processor(settings(device="cuda"))
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_auto_is_the_best_device_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert get_3d_processor(settings(device="auto")).pipeline.device == torch.device("cpu")
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 @pytest.mark.parametrize(
     ("failure", "named", "says"),
     [
@@ -292,6 +298,7 @@ def test_the_model_serves_before_it_is_compiled(compiler: FakeCompiler) -> None:
     assert len(compiled.unwrap().faces) == len(eager.unwrap().faces)
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 @pytest.mark.parametrize("asked", ["auto", "off", False])
 def test_on_the_cpu_compiling_must_be_asked_for(compiler: FakeCompiler, asked: Any) -> None:
     processor = get_3d_processor(settings(torch_compile=asked))
@@ -299,6 +306,7 @@ def test_on_the_cpu_compiling_must_be_asked_for(compiler: FakeCompiler, asked: A
     assert (processor.compiled, compiler.calls) == (False, 0)
 
 
+@pytest.mark.usefixtures("not_warmed_up")
 def test_a_compiler_that_is_not_here_is_named(
     compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

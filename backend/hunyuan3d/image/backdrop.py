@@ -45,6 +45,14 @@ class _Backdrop:
 
 
 @dataclass(frozen=True)
+class _Sharpness:
+    """How far each pixel's gradient (h, w) is above its neighbourhood's mean: of the picture, and of it blurred."""
+
+    fine: Array
+    blurred: Array
+
+
+@dataclass(frozen=True)
 class _Evidence:
     """Per pixel (h, w): distance to the backdrop in Lab, a match of it, a match or shadow of it, a sharp step."""
 
@@ -68,14 +76,15 @@ def flood_lab(lab: Array) -> Found | None:
     fitted = _fit_border(lab)
     if not fitted.near_uniform:
         return None
-    evidence = _weigh(lab, fitted.lab, fitted.tolerance)
-    reached, pockets = _flood(evidence, np.zeros(lab.shape[:2], bool))
+    sharpness = _Sharpness(_sharpness(lab, 0.0, 4.0), _sharpness(lab, 1.5, 6.0))
+    first = _weigh(lab, sharpness, fitted.lab, fitted.tolerance)
+    reached, pockets = _flood(first, np.zeros(lab.shape[:2], bool))
     # The first flood shows what the border alone cannot: bends, a soft horizon, the shadow itself.
     local = _fill_in(lab, fitted.lab, reached)
-    evidence = _weigh(lab, local, fitted.tolerance)
+    evidence = _weigh(lab, sharpness, local, fitted.tolerance)
     reached, _ = _flood(evidence, pockets)
     local = _fill_in(lab, fitted.lab, reached)
-    nearest = np.minimum(_distance(lab, local), _distance(lab, fitted.lab))
+    nearest = np.minimum(_distance(lab, local), first.distance)
     backdrop = reached | _holes(evidence, reached, nearest, lab[..., 0] - fitted.lab[..., 0], fitted.tolerance)
     backdrop |= _reflection(lab - local, evidence, backdrop)
     foreground = significant(~backdrop, np.maximum(evidence.distance - fitted.tolerance, 0))
@@ -114,12 +123,8 @@ def smooth_lab(rgb: Pixels) -> Array:
 
 def _fit_border(lab: Array) -> _Backdrop:
     """Fit a quadratic surface to the border, robustly (Tukey weights, scale annealed from the median's)."""
-    h, w = lab.shape[:2]
-    width = max(3, round(0.03 * min(h, w)))
-    ring = np.ones((h, w), bool)
-    ring[width:-width, width:-width] = False
-    basis = _quadratics(h, w)
-    design, values = basis[ring], lab[ring].astype(np.float64)
+    basis, ring, design = _quadratics(*lab.shape[:2])
+    values = lab[ring].astype(np.float64)
     distance = _lengths(values - np.median(values, axis=0))
     scale = max(1.5, 1.48 * float(np.median(distance)))
     for step in range(10):
@@ -134,12 +139,20 @@ def _fit_border(lab: Array) -> _Backdrop:
 
 
 @lru_cache(maxsize=2)
-def _quadratics(h: int, w: int) -> npt.NDArray[np.float64]:
-    """Return 1, x, y, xy, x² and y² at every pixel, (h, w, 6), x and y from -1 to 1; most images have the same size."""
+def _quadratics(h: int, w: int) -> tuple[npt.NDArray[np.float64], Mask, npt.NDArray[np.float64]]:
+    """Return 1, x, y, xy, x², y² at every pixel (h, w, 6), x and y from -1 to 1; where the border is, and they there.
+
+    Most images have the same size.
+    """
     y, x = np.meshgrid(np.linspace(-1, 1, h), np.linspace(-1, 1, w), indexing="ij")
     basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)
-    basis.flags.writeable = False
-    return basis
+    width = max(3, round(0.03 * min(h, w)))
+    ring = np.ones((h, w), np.bool_)
+    ring[width:-width, width:-width] = False
+    kept = basis, ring, basis[ring]
+    for each in kept:
+        each.flags.writeable = False
+    return kept
 
 
 def _lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -159,7 +172,7 @@ def sum_channels(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
     return total
 
 
-def _weigh(lab: Array, backdrop: Array, tolerance: float) -> _Evidence:
+def _weigh(lab: Array, sharpness: _Sharpness, backdrop: Array, tolerance: float) -> _Evidence:
     """Weigh each pixel against the backdrop.
 
     Scaling linear light by r scales L + 16, a and b by the cube root of r alike (CIE 1976), so a shadow of the
@@ -171,22 +184,29 @@ def _weigh(lab: Array, backdrop: Array, tolerance: float) -> _Evidence:
     not_lighter = lab[..., 0] - backdrop[..., 0] < tolerance
     match = distance < tolerance
     shadow = (stray < max(2.5, 0.8 * tolerance)) & (darker > _DARKEST_SHADOW) & not_lighter
-    step = _steps(lab, match, 0.0, 4.0, 0.4) | _steps(lab, match, 1.5, 6.0, 0.2)
+    step = _steps(sharpness.fine, match, 0.4, 12) | _steps(sharpness.blurred, match, 0.2, 20)
     return _Evidence(distance, match, (match | shadow) & ~step, step)
 
 
-def _steps(lab: Array, match: Mask, fine: float, coarse: float, least: float) -> Mask:
-    """Find sharp steps: gradient well above its neighbourhood's mean (a shadow's ramp is not), linked by hysteresis."""
+def _sharpness(lab: Array, fine: float, coarse: float) -> Array:
+    """Return how far the gradient is above its neighbourhood's mean (h, w), which a shadow's ramp is not.
+
+    fine, coarse : how far the picture is blurred before (0: not), and how wide the neighbourhood is, in pixels
+    """
     blurred = cv2.GaussianBlur(lab, (0, 0), fine) if fine else lab
     along = cv2.Scharr(blurred, cv2.CV_32F, 1, 0) / 32
     down = cv2.Scharr(blurred, cv2.CV_32F, 0, 1) / 32
     gradient = np.sqrt(sum_channels(along**2 + down**2))
-    sharpness = gradient - 1.2 * cv2.GaussianBlur(gradient, (0, 0), coarse)
+    sharpness: Array = gradient - 1.2 * cv2.GaussianBlur(gradient, (0, 0), coarse)
+    return sharpness
+
+
+def _steps(sharpness: Array, match: Mask, least: float, length: int) -> Mask:
+    """Find steps of at least so many sharp pixels, linked by hysteresis; what matches the backdrop tells its noise."""
     noise = float(np.quantile(sharpness[match], 0.985)) if match.any() else 0.0
     threshold = float(np.clip(1.3 * noise, least, 2.0))
     count, labels = cv2.connectedComponents((sharpness > 0.5 * threshold).astype(np.uint8), connectivity=8)
-    strong = np.bincount(labels[sharpness > threshold], minlength=count)
-    long = strong >= (12 if fine == 0 else 20)
+    long = np.bincount(labels[sharpness > threshold], minlength=count) >= length
     long[0] = False
     return np.asarray(long[labels], dtype=np.bool_)
 
@@ -325,8 +345,9 @@ def spread(values: Array, known: Mask) -> Array:
     means = cv2.resize(values * by_channel(weight), half, interpolation=cv2.INTER_AREA)
     coarse = spread(means / by_channel(np.maximum(weights, 1e-6)), weights > 1e-3)
     raised: Array = cv2.resize(coarse, (known.shape[1], known.shape[0]), interpolation=cv2.INTER_LINEAR)
-    raised[known] = values[known]
-    return raised
+    # numpy takes several times as long to pick pixels out and put them in.
+    copied: Array = cv2.copyTo(values, known.astype(np.uint8), raised)
+    return copied
 
 
 def by_channel(values: Array) -> Array:

@@ -21,7 +21,7 @@ from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
 from backend.hunyuan3d.image.candidates import best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
-from backend.hunyuan3d.image.judgement import Signs, border_share, measure, score
+from backend.hunyuan3d.image.judgement import Scene, Signs, border_share, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.hunyuan3d.image.shadows import without_baked_shadow
@@ -136,7 +136,7 @@ def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Remov
         else:
             mask = np.where(cut[..., 3] <= _DUST, 0, cut[..., 3]).astype(np.uint8)
             shown = mask >= 128
-            signs = measure(rgb, Found(shown, ~shown)) if shown.any() else None
+            signs = measure(Scene.of(rgb), Found(shown, ~shown)) if shown.any() else None
             return _Removed("rembg", cut[..., :3], mask, None, signs)
     return replace(_classical(rgb), fallback=fallback)
 

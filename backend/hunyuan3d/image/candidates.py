@@ -17,15 +17,19 @@ import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
 from backend.hunyuan3d.image.cutout_network import Sight, look, refined_mask
+from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import Window, peel
-from backend.hunyuan3d.image.horizon import find_horizon, flatten
-from backend.hunyuan3d.image.judgement import Signs, measure, overlap, score
+from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
+from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
 # A flood's outline is the truer one where both are about as likely, and by far where it is clear all along.
 _LEAD, _CLEAR_LEAD = 0.1, 0.25
 _CLEAR_FAINT = 0.001
+# Signs of a flood's cut-out that nothing speaks against.
+_FEW_FAINT, _CLEAR_CONTRAST, _MOST_SHARED, _LITTLE_SHADE = 0.05, 20.0, 0.3, 0.07
+_MOST_FILLED = 0.9
 _LIKELY, _NEAR = 0.1, 5
 _THREADS = 2
 _MOST_ASPECT = 3.0
@@ -73,16 +77,52 @@ def _lead(best: Candidate) -> float:
 
 
 def judged(rgb: Pixels) -> list[Candidate]:
-    """Return the candidates that found anything, each with its signs and score."""
+    """Return the candidates that found anything, each with its signs and score: one, where it leaves no question."""
+    scene = Scene.of(rgb)
+    lab = smooth_lab(rgb)
+    horizon = find_horizon(lab)
     with ThreadPoolExecutor(_THREADS) as pool:
         # The network and the floods know nothing of one another: two cores halve the wait.
-        looked = pool.submit(_seen_by_network, rgb)
-        floods = _floods(rgb)
-        sight, masks = looked.result()
+        looked = None if horizon is None else pool.submit(_seen_by_network, rgb)
+        floods = _floods(lab, horizon)
+        clear = _without_question(scene, floods) if horizon is None else None
+        if clear is not None:
+            return [clear]
+        sight, masks = _seen_by_network(rgb) if looked is None else looked.result()
         found = [(method, each) for method, each in _candidates(rgb, floods, sight, masks) if each.foreground.any()]
         rivals = _rivals(found)
-        signs = pool.map(lambda given, rival: measure(rgb, given[1], sight, rival), found, rivals)
+        signs = pool.map(lambda given, rival: measure(scene, given[1], sight, rival), found, rivals)
         return [Candidate(method, each, seen, score(seen)) for (method, each), seen in zip(found, signs, strict=True)]
+
+
+def _without_question(scene: Scene, floods: list[Found]) -> Candidate | None:
+    """Return a flood's cut-out that nothing speaks against, and that the network would not change; else None.
+
+    No shadow, mirror image or filling was found; it is one piece, clear of the border, of other colours than the
+    backdrop all along its outline and within, and no rectangle, which may be a card that an object is shown on. Of 252
+    composites of the tuning half that are 61: their mean IoU is 0.967 so and 0.965 by all candidates, which take two to
+    three times as long.
+    """
+    if len(floods) != 1 or not floods[0].foreground.any():
+        return None
+    signs = measure(scene, floods[0])
+    clear = (
+        signs.border == 0
+        and signs.pieces == 1
+        and signs.faint <= _FEW_FAINT
+        and signs.contrast >= _CLEAR_CONTRAST
+        and signs.overlap <= _MOST_SHARED
+        and signs.shade <= _LITTLE_SHADE
+        and _fills_its_box(floods[0].foreground) < _MOST_FILLED
+    )
+    sure = score(signs)
+    return Candidate("flood", floods[0], signs, sure) if clear and sure >= DOUBTFUL else None
+
+
+def _fills_its_box(shown: Mask) -> float:
+    """Return the share, 0..1, of its bounding box that a mask with something in it covers."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return float(shown.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)))
 
 
 def _seen_by_network(rgb: Pixels) -> tuple[Sight | None, list[Mask]]:
@@ -120,10 +160,8 @@ def _rivals(found: list[tuple[CandidateMethod, Found]]) -> list[float | None]:
     return most
 
 
-def _floods(rgb: Pixels) -> list[Found]:
+def _floods(lab: Array, horizon: Horizon | None) -> list[Found]:
     """Return what floods from the border leave, the horizon known and not, shadows and mirror images taken off."""
-    lab = smooth_lab(rgb)
-    horizon = find_horizon(lab)
     flat = lab if horizon is None else flatten(lab, horizon)
     flooded = flood_lab(flat)
     found = []

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.hunyuan3d.image.backdrop import Array, Pixels
+from backend.hunyuan3d.image.backdrop import Array, Pixels, sum_channels
 
 _ALIKE = 7.0
 _FLAT = 0.985
@@ -81,9 +81,16 @@ def _from_side(part: Array, side: str) -> Array:
 def _depth(lines: Array) -> int:
     """Return how many lines from the outermost on are of its one colour; 0 where it has no one colour."""
     colour = np.median(lines[0], axis=0)
-    alike = np.sqrt(((lines[: len(lines) // 2] - colour) ** 2).sum(axis=2)) < _ALIKE
-    flat = alike.mean(axis=1) >= _FLAT
-    return 0 if not flat[0] else int(flat.argmin()) if not flat.all() else 0
+    if not _flat(lines[:1], colour)[0]:
+        return 0
+    flat = _flat(lines[: len(lines) // 2], colour)
+    return 0 if flat.all() else int(flat.argmin())
+
+
+def _flat(lines: Array, colour: Array) -> npt.NDArray[np.bool_]:
+    """Say of each line (n, w, 3) whether all but a few of its pixels have about that colour (3,)."""
+    alike = np.sqrt(sum_channels((lines - colour) ** 2)) < _ALIKE
+    return np.asarray(alike.mean(axis=1) >= _FLAT)
 
 
 def _inside(window: Window, depths: dict[str, int]) -> Window:
@@ -105,5 +112,5 @@ def _ends_in_step(part: Array, side: str, depths: dict[str, int]) -> bool:
         return False
     colour = np.median(lines[:depth].reshape(-1, 3), axis=0)
     inner: npt.NDArray[np.float32] = lines[depth + 1 : depth + 4, start:end]
-    differs = np.sqrt(((inner - colour) ** 2).sum(axis=2)).max(axis=0) > 0.6 * _ALIKE
+    differs = np.sqrt(sum_channels((inner - colour) ** 2)).max(axis=0) > 0.6 * _ALIKE
     return bool(differs.mean() >= _STEP)

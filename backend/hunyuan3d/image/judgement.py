@@ -53,20 +53,42 @@ class Signs:
     rival: float | None = None
 
 
-def measure(rgb: Pixels, found: Found, sight: Sight | None = None, rival: float | None = None) -> Signs:
-    """Measure a cut-out of an image (h, w, 3) uint8 that has some foreground.
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An image as its cut-outs are measured, at most _SIDE pixels a side, whichever cut-out it is.
+
+    rgb : (h, w, 3) uint8; lab : the same in Lab; edges : (h, w), where an edge stands out from its surroundings
+    """
+
+    rgb: Pixels
+    lab: Array
+    edges: Mask
+
+    @classmethod
+    def of(cls, rgb: Pixels) -> Scene:
+        """Prepare an image (H, W, 3) uint8."""
+        scale = min(1.0, _SIDE / max(rgb.shape[:2]))
+        small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+        lab: Array = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+        return cls(np.asarray(small, np.uint8), lab, _edges(lab))
+
+    def small(self, mask: Mask) -> Mask:
+        """Return a mask (H, W) at this size, (h, w): never empty."""
+        h, w = self.rgb.shape[:2]
+        if mask.shape != (h, w):
+            mask = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA) >= 0.5
+        if not mask.any():
+            mask = np.zeros((h, w), np.bool_)
+            mask[np.unravel_index(int(self.rgb.sum(axis=2).argmin()), mask.shape)] = True
+        return mask
+
+
+def measure(scene: Scene, found: Found, sight: Sight | None = None, rival: float | None = None) -> Signs:
+    """Measure a cut-out that has some foreground.
 
     sight : what the network makes of the image. rival : the most overlap with what other methods found.
     """
-    scale = min(1.0, _SIDE / max(rgb.shape[:2]))
-    small = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    size = (small.shape[1], small.shape[0])
-    mask = cv2.resize(found.foreground.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
-    if scale < 1:
-        mask = cv2.resize(found.foreground.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
-    if not mask.any():
-        mask[np.unravel_index(int(small.sum(axis=2).argmin()), mask.shape)] = True
-    lab: Array = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    mask, lab = scene.small(found.foreground), scene.lab
     across, outline, outer = _across(lab, mask)
     count, _, _, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     area = float(mask.mean())
@@ -76,8 +98,8 @@ def measure(rgb: Pixels, found: Found, sight: Sight | None = None, rival: float 
         area=area,
         contrast=float(np.median(across)) if across.size else 0.0,
         faint=float((across < _FAINT).mean()) if across.size else 1.0,
-        edges=_on_edges(lab, outline),
-        overlap=colour_overlap(small, mask),
+        edges=float(scene.edges[outline].mean()) if outline.any() else 0.0,
+        overlap=colour_overlap(scene.rgb, mask),
         ragged=length / max(_hull_length(mask), 1.0),
         pieces=count - 1,
         shade=_shade(lab, mask, outer),
@@ -167,14 +189,13 @@ def _near(lab: Array, where: Pixels) -> Array:
     return mean
 
 
-def _on_edges(lab: Array, outline: Mask) -> float:
-    """Return the share of the outline with an edge that stands out from its surroundings within a pixel."""
+def _edges(lab: Array) -> Mask:
+    """Return where (h, w) an edge that stands out from its surroundings is within a pixel."""
     along, down = cv2.Scharr(lab, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(lab, cv2.CV_32F, 0, 1) / 32
     gradient = np.sqrt(sum_channels(along**2 + down**2))
     peak = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
     around = cv2.blur(gradient, (15, 15))
-    stands_out = (peak > 1.6 * around) & (peak > 1.0)
-    return float(stands_out[outline].mean()) if outline.any() else 0.0
+    return np.asarray((peak > 1.6 * around) & (peak > 1.0))
 
 
 def _shade(lab: Array, mask: Mask, outer: Array) -> float:
