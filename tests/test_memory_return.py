@@ -16,9 +16,15 @@ from tests.support.garbage import freeze
 @pytest.fixture(autouse=True)
 def _only_when_told() -> Iterator[None]:
     gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def _nothing_frozen() -> Iterator[None]:
+    """All that other tests have loaded is looked at: seconds, for each collection."""
     gc.unfreeze()
     yield
-    gc.unfreeze()
     freeze()
 
 
@@ -60,6 +66,7 @@ def test_memory_is_returned_at_most_every_five_seconds() -> None:
     assert watched.trims == 3
 
 
+@pytest.mark.usefixtures("_nothing_frozen")
 def test_what_is_kept_is_not_looked_at_again() -> None:
     watched, left = Watched(), knot()
     kept = [[knot()]]
