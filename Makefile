@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE ?= --compile
 
 # `make faults FAULTS=long` runs the full figures of tests/faults, and as many requests as the API's document gives; the
 # short ones are part of every `make test`.
@@ -28,8 +29,11 @@ worker: $(VENV)/.cluster
 
 test: check
 
-# Types are checked on one core while the tests begin on the others.
-check: programs lint
+# Programs are installed beside Python's packages, which are compiled as they are imported: most never are. Types are
+# checked on one core while the tests begin on the others.
+check: $(VENV)/bin/python
+	@$(MAKE) --no-print-directory -j2 COMPILE=--no-compile programs $(VENV)/.dev
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: $(VENV)/.dev
@@ -96,7 +100,7 @@ $(VENV)/bin/python:
 # The commands `orfeas` and `orfeas-client` run what lies here.
 $(VENV)/.runtime: requirements.txt pyproject.toml orfeas_client/pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what requirements.txt names (torch among it): some gigabytes and minutes, once."
-	@$(PIP) install --quiet -r requirements.txt
+	@$(PIP) install --quiet $(COMPILE) -r requirements.txt
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e ./orfeas_client -e .
 	@touch $@
 
@@ -107,7 +111,7 @@ $(VENV)/.cluster: requirements-cluster.txt $(VENV)/.runtime
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	@echo "Installing what requirements-dev.txt names, for the tests."
-	@$(PIP) install --quiet -r requirements-dev.txt
+	@$(PIP) install --quiet $(COMPILE) -r requirements-dev.txt
 	@touch $@
 
 clean:
