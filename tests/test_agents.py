@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -139,6 +140,12 @@ def test_two_agents_never_own_the_same_jobs(path: Path) -> None:
     write(path, json.dumps(twice))
     with pytest.raises(AgentsFileError, match="the same internal_id"):
         AgentRegistry(path)
+
+
+def test_no_key_looks_like_an_option_of_a_command(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = ["-" + 42 * "k", 43 * "-", "k" + 42 * "-"]
+    monkeypatch.setattr(secrets, "token_urlsafe", lambda _: drawn.pop(0))
+    assert add_agent(path, "ann") == "k" + 42 * "-"
 
 
 def test_an_agent_that_is_added_anew_is_another(path: Path) -> None:

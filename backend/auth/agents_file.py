@@ -178,7 +178,10 @@ def remove_agent(path: Path, agent_id: str) -> None:
 
 
 def _new_key() -> str:
-    return secrets.token_urlsafe(32)
+    """Draw a key; none begins with a dash, which command lines take for an option: one in 64 did."""
+    while (key := secrets.token_urlsafe(32)).startswith("-"):
+        pass
+    return key
 
 
 def _existing(path: Path, entries: dict[str, Any], agent_id: str) -> dict[str, Any]:
