@@ -173,7 +173,7 @@ class BatchProcessor:
     @property
     def is_late(self) -> bool:
         """Whether a drain's time is over: what runs still is being handed back."""
-        return time.monotonic() >= self._drained_at
+        return self._heartbeats.past_deadline
 
     def start(self, on_ready: Callable[[], None] | None = None) -> None:
         """Begin, once, to work on a thread of its own: load the model first, trying again while that fails.

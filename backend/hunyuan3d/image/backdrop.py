@@ -194,11 +194,16 @@ def _sharpness(lab: Array, fine: float, coarse: float) -> Array:
     fine, coarse : how far the picture is blurred before (0: not), and how wide the neighbourhood is, in pixels
     """
     blurred = cv2.GaussianBlur(lab, (0, 0), fine) if fine else lab
-    along = cv2.Scharr(blurred, cv2.CV_32F, 1, 0) / 32
-    down = cv2.Scharr(blurred, cv2.CV_32F, 0, 1) / 32
-    gradient = np.sqrt(sum_channels(along**2 + down**2))
-    sharpness: Array = gradient - 1.2 * cv2.GaussianBlur(gradient, (0, 0), coarse)
+    steepness = gradient(blurred)
+    sharpness: Array = steepness - 1.2 * cv2.GaussianBlur(steepness, (0, 0), coarse)
     return sharpness
+
+
+def gradient(lab: Array) -> Array:
+    """Return the length (h, w) of the gradient of an image (h, w, 3), all channels together, a pixel."""
+    along, down = cv2.Scharr(lab, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(lab, cv2.CV_32F, 0, 1) / 32
+    length: Array = np.sqrt(sum_channels(along**2 + down**2))
+    return length
 
 
 def _steps(sharpness: Array, match: Mask, least: float, length: int) -> Mask:

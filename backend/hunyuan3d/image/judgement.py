@@ -12,7 +12,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, colour_overlap, sum_channels
+from backend.hunyuan3d.image.backdrop import (
+    Array,
+    Found,
+    Mask,
+    Pixels,
+    by_channel,
+    colour_overlap,
+    gradient,
+    sum_channels,
+)
 from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
 
 _SIDE = 320
@@ -191,10 +200,9 @@ def _near(lab: Array, where: Pixels) -> Array:
 
 def _edges(lab: Array) -> Mask:
     """Return where (h, w) an edge that stands out from its surroundings is within a pixel."""
-    along, down = cv2.Scharr(lab, cv2.CV_32F, 1, 0) / 32, cv2.Scharr(lab, cv2.CV_32F, 0, 1) / 32
-    gradient = np.sqrt(sum_channels(along**2 + down**2))
-    peak = cv2.dilate(gradient, np.ones((3, 3), np.uint8))
-    around = cv2.blur(gradient, (15, 15))
+    steepness = gradient(lab)
+    peak = cv2.dilate(steepness, np.ones((3, 3), np.uint8))
+    around = cv2.blur(steepness, (15, 15))
     return np.asarray((peak > 1.6 * around) & (peak > 1.0))
 
 
