@@ -86,15 +86,15 @@ def test_a_image_without_an_object_is_its_own_error() -> None:
 
 
 @pytest.mark.slow
-def test_coarse_to_fine_finds_the_mesh_of_dense_evaluation_at_128() -> None:
+def test_coarse_to_fine_finds_the_mesh_of_dense_evaluation_at_96() -> None:
     pipeline = demo()
     batch = pipeline.preprocess(SAMPLES / "mug.png", remove_background="auto")
     latents = pipeline.sample_latents(pipeline.encode_images(batch.image), seeds=[7])
     field = pipeline.shape_vae.field(pipeline.shape_vae.decode(latents))
-    (found,), (reference,) = decode_volume(field, 128), dense_volume(field, 128)
+    (found,), (reference,) = decode_volume(field, 96), dense_volume(field, 96)
     assert isinstance(found, SparseVolume)
     assert isinstance(reference, SparseVolume)
     ours, whole = extract_surface(found), extract_surface(reference)
-    assert hausdorff(ours[0], whole[0]) < 0.5 * 2.02 / 128
+    assert hausdorff(ours[0], whole[0]) < 0.5 * 2.02 / 96
     assert topology(*ours) == topology(*whole)
-    assert found.evaluated < 0.15
+    assert found.evaluated < 0.25

@@ -92,7 +92,9 @@ def test_the_sbom_names_what_is_pinned(tmp_path: Path) -> None:
     assert command is not None
     words = command[1].replace("$(BIN)/python", sys.executable).replace("orfeas.cdx.json", str(target)).split()
     program = Path(sys.executable).with_name(words[0])
-    subprocess.run([program, *words[1:]], check=True, cwd=REPOSITORY, capture_output=True)  # noqa: S603
+    # Whether what it writes is as CycloneDX's schema asks is its own tests' to say: that takes half a minute.
+    command_line = [program, *words[1:], "--no-validate"]
+    subprocess.run(command_line, check=True, cwd=REPOSITORY, capture_output=True)  # noqa: S603
     bill = json.loads(target.read_text())
     assert bill["bomFormat"] == "CycloneDX"
     versions = {part["name"].lower().replace("_", "-"): part["version"] for part in bill["components"]}

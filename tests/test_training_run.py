@@ -222,7 +222,7 @@ def test_the_whole_run_leaves_a_checkpoint_that_the_pipeline_loads(tmp_path: Pat
     recipe = smoke(DEMO)
     for _ in range(2):
         # The second finds everything done and does nothing but leave it.
-        train_demo(recipe, tmp_path / "work", weights, seconds=20, workers=1, device="cpu")
+        train_demo(recipe, tmp_path / "work", weights, seconds=10, workers=1, device="cpu")
     export_checkpoint(weights, folder)
     pipeline = Hunyuan3DShapePipeline.from_pretrained(folder)
     held_out = Store(tmp_path / "work" / "held_out", 8, "cpu")

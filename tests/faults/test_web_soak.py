@@ -20,7 +20,7 @@ from tests.support.running import REPOSITORY
 RESULT = REPOSITORY / "benchmarks" / "results" / "soak.md"
 # Six rests in a long run, the first after two minutes of warm-up.
 STRETCHES = sized(2, 6)
-STRETCH_SECONDS = sized(14, 110)
+STRETCH_SECONDS = sized(8, 110)
 # A short run is over before the warm-up is: there only a leak that would soon fill the machine shows.
 MOST_DRIFT = sized(0.15, 0.03)
 SETTINGS = {

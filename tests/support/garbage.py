@@ -22,6 +22,12 @@ def pytest_collection() -> Generator[None, object, object]:
         freeze()
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Skip, too, what the tests of a file have loaded, once they are done."""
+    if nextitem is not None and nextitem.path != item.path:
+        freeze()
+
+
 def freeze() -> None:
     """Have the collector skip from now on what lives now."""
     gc.collect()
