@@ -163,9 +163,9 @@ def fields_of(vae: ShapeVAE, tokens: Tensor) -> dict[str, PlainField | ShapeFiel
     return {"as trained": PlainField(vae, without), "folded, torch": without, "folded, kernels": ours}
 
 
-def decoded(field: Field, at: Setting, turns: int = 1) -> list[SparseVolume]:
+def decoded(field: Field, at: Setting) -> list[SparseVolume]:
     """Return the volumes of fields that are disguised as a shape's."""
-    options = DecodeOptions(max_points_per_call=at.chunk, turns=turns)
+    options = DecodeOptions(max_points_per_call=at.chunk)
     found = decode_volume(DisguisedField(field), at.resolution, options)
     return [volume for volume in found if isinstance(volume, SparseVolume)]
 
@@ -182,10 +182,7 @@ def measure(at: Setting, out: Path) -> list[str]:
         "tokens": lambda b: vae.decode(latents[:b]),
         "keys, values, folding": lambda b: vae.field(tokens[:b]),
         "search, field for nothing": lambda b: decoded(FreeField(b, at.device), at),
-        "search, field for nothing, two turns": lambda b: decoded(FreeField(b, at.device), at, 2),
         **{name: partial(_decoded_by, vae, tokens, at, name) for name in names},
-        "folded, kernels, two turns": partial(_decoded_by, vae, tokens, at, names[-1], turns=2),
-        "folded, kernels, four turns": partial(_decoded_by, vae, tokens, at, names[-1], turns=4),
     }
     lines = ["| decoding | 1 image, ms | 4 images, ms |", "|---|---|---|"]
     for name, work in works.items():
@@ -197,15 +194,15 @@ def measure(at: Setting, out: Path) -> list[str]:
     lines += ["", f"| part of one call, {at.chunk} points | ms |", "|---|---|", *measure_parts(field, at), ""]
     lines += check(vae, tokens, at)
     for b in (1, 4):
-        count = write_profile(out, f"search_{b}", at.device, partial(decoded, FreeField(b, at.device), at, 1))
+        count = write_profile(out, f"search_{b}", at.device, partial(decoded, FreeField(b, at.device), at))
         lines.append(f"operators started by the search of {b}: {count}")
     write_profile(out, "decode_1", at.device, partial(decoded, vae.field(tokens[:1]), at))
     write_profile(out, "decode_4", at.device, partial(decoded, field, at))
     return lines
 
 
-def _decoded_by(vae: ShapeVAE, tokens: Tensor, at: Setting, name: str, batch: int, turns: int = 1) -> object:
-    return decoded(fields_of(vae, tokens[:batch])[name], at, turns)
+def _decoded_by(vae: ShapeVAE, tokens: Tensor, at: Setting, name: str, batch: int) -> object:
+    return decoded(fields_of(vae, tokens[:batch])[name], at)
 
 
 def measure_surfaces(field: ShapeField, at: Setting) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -199,30 +198,12 @@ def test_an_image_gets_the_same_volume_in_any_batch() -> None:
         assert len(faces) == len(expected_faces)
 
 
-@pytest.mark.parametrize("turns", [2, 3, 9])
-def test_parts_of_a_batch_in_turns_find_what_they_find_together(turns: int) -> None:
-    shapes = [torus(), only_near(sphere(), 2e-3, torch.nan), waves(3, 3.0), sphere(0.2), thin_plate(0.12)]
-    options = DecodeOptions(base_cells=8, error_margin=0.0, slope_margin=0.0)
-    together = decode_volume(AnalyticField(shapes), 70, options)
+def test_levels_are_told_as_they_are_done() -> None:
     levels: list[tuple[int, int]] = []
-    in_turns = decode_volume(
-        AnalyticField(shapes), 70, replace(options, turns=turns), lambda *level: levels.append(level)
+    decode_volume(
+        AnalyticField([torus(), waves(3, 3.0)]), 70, DecodeOptions(base_cells=8), lambda *at: levels.append(at)
     )
     assert levels == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    for found, expected in zip(in_turns, together, strict=True):
-        if isinstance(expected, NonFiniteValues):
-            assert isinstance(found, NonFiniteValues)
-        else:
-            assert sound(found).points_evaluated == sound(expected).points_evaluated
-            torch.testing.assert_close(
-                sound(found).to_dense(), sound(expected).to_dense(), atol=0, rtol=0, equal_nan=True
-            )
-
-
-def test_searches_take_turns_while_the_field_works() -> None:
-    field = AnalyticField([sphere(), torus(), sphere(0.3)], remember=True)
-    decode_volume(field, 64, DecodeOptions(base_cells=16, turns=3))
-    assert [image for _, image in field.calls[:6]] == [0, 1, 2, 0, 1, 2]
 
 
 def only_near(shape: Shape, width: float, value: float) -> Shape:
@@ -314,7 +295,6 @@ def test_resolution_out_of_range_is_refused(resolution: int) -> None:
         {"bounds": float("nan")},
         {"max_points_per_call": 0},
         {"base_cells": 1},
-        {"turns": 0},
         {"reach": -1.0},
         {"error_margin": float("inf")},
         {"slope_margin": -0.1},

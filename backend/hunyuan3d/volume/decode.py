@@ -18,7 +18,6 @@ from backend.errors import InvalidParameter, InvalidResolution, NonFiniteValues,
 from backend.hunyuan3d.volume import refinement
 from backend.hunyuan3d.volume.lattice import Level, LevelAxis, plan_levels
 from backend.hunyuan3d.volume.sparse_volume import VOXELS, BrickGrid, SparseVolume
-from backend.hunyuan3d.volume.turns import Lane, Search, in_turns, lanes
 from backend.limits import MAX_RESOLUTION, MIN_RESOLUTION
 
 MAX_CELLS = 64
@@ -50,8 +49,7 @@ class DecodeOptions:
     the memory. base_cells : least cells a side of the coarsest lattice; by resolution when None. reach : how readily
     the coarsest lattice is held too coarse for a truncated field, which is then asked everywhere on the next; 1 is
     exact. error_margin, slope_margin : how far predictions may be off, in what they were off before and in changes of
-    the field across a cell. turns : parts of a batch that are searched in turns, each on a
-    stream of its own; two were no faster than one on the GPU they were tried on.
+    the field across a cell.
     """
 
     bounds: float = 1.01
@@ -60,7 +58,6 @@ class DecodeOptions:
     reach: float = 1.1
     error_margin: float = 1.0
     slope_margin: float = 0.1
-    turns: int = 1
 
     def __post_init__(self) -> None:
         for name in ("bounds", "reach", "error_margin", "slope_margin"):
@@ -69,8 +66,6 @@ class DecodeOptions:
                 raise InvalidParameter(f"{name} must be a finite positive number, not {value}.")
         if self.max_points_per_call < 1:
             raise InvalidParameter(f"max_points_per_call must be at least 1, not {self.max_points_per_call}.")
-        if self.turns < 1:
-            raise InvalidParameter(f"turns must be at least 1, not {self.turns}.")
         if self.base_cells is not None and self.base_cells < 2:
             raise InvalidParameter(f"base_cells must be at least 2, not {self.base_cells}.")
 
@@ -89,11 +84,8 @@ class DecodeOptions:
 class Reshape(Protocol):
     """What makes another field of one whose coarsest level is known."""
 
-    def __call__(self, field: Field, level: Level, first: int) -> tuple[Field, Level]:
-        """Return the field to search and its coarsest level, with what is still to be asked marked as unknown.
-
-        first : which image of the batch the field's first is.
-        """
+    def __call__(self, field: Field, level: Level) -> tuple[Field, Level]:
+        """Return the field to search and its coarsest level, with what is still to be asked marked as unknown."""
         ...
 
 
@@ -104,10 +96,9 @@ class _FieldSampler:
     points of one image, cut the same way whatever the other images need: its values are the same in any batch.
     """
 
-    def __init__(self, field: Field, options: DecodeOptions, lane: Lane) -> None:
+    def __init__(self, field: Field, options: DecodeOptions) -> None:
         self.field = field
         self.options = options
-        self.lane = lane
         self.asked = [0] * field.batch_size
         self.alive = torch.ones(field.batch_size, dtype=torch.bool, device=field.device)
 
@@ -116,12 +107,10 @@ class _FieldSampler:
         points, counts = self._by_image(level, points)
         values = torch.empty(len(points), device=points.device)
         parts = list(zip(torch.split(points, counts), torch.split(values, counts), strict=True))
-        with self.lane.calls():
-            for image, (own, out) in enumerate(parts):
-                for part, there in zip(self._calls(own), self._calls(out), strict=True):
-                    if len(part) > 0:
-                        there.copy_(self.field(level.positions(part), image))
-        for image, (_, out) in enumerate(parts):
+        for image, (own, out) in enumerate(parts):
+            for part, there in zip(self._calls(own), self._calls(out), strict=True):
+                if len(part) > 0:
+                    there.copy_(self.field(level.positions(part), image))
             self.alive[image] &= out.isfinite().all()
             self.asked[image] += len(out)
         level.put(points, values)
@@ -182,22 +171,6 @@ def check_resolution(resolution: int) -> None:
         raise InvalidResolution(details={"resolution": resolution})
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some of a batch's fields that follow one another, as a batch of their own."""
-
-    batch: Field
-    first: int
-    batch_size: int
-
-    @property
-    def device(self) -> torch.device:
-        return self.batch.device
-
-    def __call__(self, points: Tensor, image: int) -> Tensor:
-        return self.batch(points, self.first + image)
-
-
 def _decode(
     field: Field,
     axes: list[LevelAxis],
@@ -205,41 +178,30 @@ def _decode(
     on_level: OnLevel | None,
     reshape: Reshape | None = None,
 ) -> list[Found]:
-    images = torch.arange(field.batch_size).chunk(options.turns)
-    parts = [_Part(field, int(own[0]), len(own)) for own in images]
-    with lanes(field.device, len(parts)) as own_lanes:
-        searches = [
-            (lane, _search(part, axes, options, lane, reshape)) for lane, part in zip(own_lanes, parts, strict=True)
-        ]
-        found = in_turns(searches, len(axes), lambda done: on_level(done, len(axes)) if on_level else None)
-    return [volume for part in found for volume in part]
-
-
-def _search(
-    field: _Part, axes: list[LevelAxis], options: DecodeOptions, lane: Lane, reshape: Reshape | None
-) -> Search[list[Found]]:
-    """Visit every level; hand over whenever the field has been asked."""
-    ask = _FieldSampler(field, options, lane)
+    ask = _FieldSampler(field, options)
     level = Level.dense(axes[0], field.batch_size, field.device)
     ask(level, _points(~level.known))
-    yield None
     if reshape is not None:
-        ask.field, level = reshape(field, level, field.first)
+        ask.field, level = reshape(field, level)
         ask(level, _points(~level.known))
-        yield None
     if len(axes) > 1:
         level = replace(level, residual=refinement.curvature_residual(level))
-    yield 1
+    _tell(on_level, 1, len(axes))
     everywhere: Tensor | None = torch.ones_like(ask.alive)
     for depth, axis in enumerate(axes[1:], start=2):
-        level, everywhere = yield from _refine(level, axis, ask, everywhere)
-        yield depth
+        level, everywhere = _refine(level, axis, ask, everywhere)
+        _tell(on_level, depth, len(axes))
     return _volumes(level, ask)
+
+
+def _tell(on_level: OnLevel | None, done: int, total: int) -> None:
+    if on_level is not None:
+        on_level(done, total)
 
 
 def _refine(
     coarse: Level, axis: LevelAxis, ask: _FieldSampler, everywhere: Tensor | None
-) -> Search[tuple[Level, Tensor | None]]:
+) -> tuple[Level, Tensor | None]:
     """Return the next finer level, asked where a surface may pass.
 
     everywhere : (B,) bool, images of which the coarse level knows all points, None for no image; returned for the new
@@ -259,9 +221,7 @@ def _refine(
     if blind is not None:
         wanted |= in_cells & _of_image(blind, level)
     ask(level, _points(wanted))
-    yield None
-    level = yield from _follow(level if last else level.without_predictions(), ask)
-    return level, blind
+    return _follow(level if last else level.without_predictions(), ask), blind
 
 
 def _of_image(flags: Tensor, level: Level) -> Tensor:
@@ -274,7 +234,7 @@ def _points(wanted: Tensor) -> Tensor:
     return wanted.reshape(-1).nonzero().squeeze(1)
 
 
-def _follow(level: Level, ask: _FieldSampler) -> Search[Level]:
+def _follow(level: Level, ask: _FieldSampler) -> Level:
     """Ask on while a crossed edge has an end that was only predicted, or a crossed cell a corner that is not there."""
     look = torch.arange(len(level.grid), device=level.values.device)
     while True:
@@ -286,7 +246,6 @@ def _follow(level: Level, ask: _FieldSampler) -> Search[Level]:
         points = _points(wanted)
         bricks = look[points // VOXELS]
         ask(level, bricks * VOXELS + points % VOXELS)
-        yield None
         if more_bricks:
             coordinates = missing.nonzero()
             new = torch.arange(len(coordinates), device=look.device) + len(level.grid)

@@ -164,18 +164,18 @@ class FollowOutlines:
         self._outlines = outlines
         self.facts: dict[int, OutlineFacts] = {}
 
-    def __call__(self, field: Field, level: Level, first: int) -> tuple[Field, Level]:
+    def __call__(self, field: Field, level: Level) -> tuple[Field, Level]:
         """Return the outlined field and its level; points that it asks for elsewhere are unknown again."""
         axis = level.axis
         world = axis.world(torch.device("cpu"))[axis.origin : axis.origin + axis.cells + 1].numpy()
         every: list[_Maps | None] = []
         for image in range(field.batch_size):
-            outline = self._outlines[first + image]
+            outline = self._outlines[image]
             values = None if outline is None else level.lattice_values(image).cpu().numpy()
             if outline is None or values is None or not np.isfinite(values).all():
                 every.append(None)
                 continue
-            maps, self.facts[first + image] = make_maps(values, world, outline)
+            maps, self.facts[image] = make_maps(values, world, outline)
             maps = maps.to(field.device)
             every.append(maps)
             level = _outlined(level, image, maps)
