@@ -16,6 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
+from backend.hunyuan3d.image.regions import from_border, of_kept, significant
+
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
@@ -103,7 +106,7 @@ def cut_busy(rgb: Pixels) -> Found | None:
     both, either = wide & narrow, wide | narrow
     if not both.any() or both.sum() < 0.6 * either.sum():
         return None
-    mask = significant(wide, np.ones(wide.shape, np.float32), least_share=0.1)
+    mask = significant(wide, least_share=0.1)
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     if not 0.01 < mask.mean() < 0.75 or edge.mean() > 0.3 or colour_overlap(small, mask) > 0.4:
         return None
@@ -116,31 +119,32 @@ def smooth_lab(rgb: Pixels) -> Array:
     lab: Array = cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     residual = np.abs(cv2.filter2D(lab, -1, kernel))
-    noise = np.median(residual, axis=(0, 1)) / 0.6745 / 6 * (1, 0.5, 0.5)
+    noise = channel_medians(residual) / 0.6745 / 6 * (1, 0.5, 0.5)
     smooth: Array = cv2.GaussianBlur(lab, (0, 0), float(np.clip(0.7 + 0.7 * noise.max(), 0.7, 2.2)))
     return smooth
 
 
 def _fit_border(lab: Array) -> _Backdrop:
     """Fit a quadratic surface to the border, robustly (Tukey weights, scale annealed from the median's)."""
-    basis, ring, design = _quadratics(*lab.shape[:2])
-    values = lab[ring].astype(np.float64)
-    distance = _lengths(values - np.median(values, axis=0))
-    scale = max(1.5, 1.48 * float(np.median(distance)))
+    basis, design, ring = _quadratics(*lab.shape[:2])
+    # A row for each channel and each term: a short axis at the end is slow to go along.
+    values = np.stack([lab[..., channel][ring] for channel in range(3)]).astype(np.float64)
+    distance = _lengths(values - channel_medians(values.T)[:, None])
+    scale = max(1.5, 1.48 * median(distance))
     for step in range(10):
-        weighted = design * (np.clip(1 - (distance / (4 * scale)) ** 2, 0, 1) ** 2)[:, None]
-        surface = np.linalg.solve(weighted.T @ design + 1e-3 * np.eye(6), weighted.T @ values)
-        distance = _lengths(values - design @ surface)
-        scale = max(0.7, 0.8 * scale if step < 3 else float(np.median(distance)))
+        weighted = design * np.clip(1 - (distance / (4 * scale)) ** 2, 0, 1) ** 2
+        surface = np.linalg.solve(weighted @ design.T + 1e-3 * np.eye(6), weighted @ values.T)
+        distance = _lengths(values - surface.T @ design)
+        scale = max(0.7, 0.8 * scale if step < 3 else median(distance))
     inlier = distance < max(4, 4 * scale)
-    tolerance = 1.3 * float(np.quantile(distance[inlier], 0.97)) if inlier.any() else np.inf
-    uniform = bool(inlier.mean() >= 0.5 and np.median(distance) <= 6)
+    tolerance = 1.3 * quantile(distance[inlier], 0.97) if inlier.any() else np.inf
+    uniform = bool(inlier.mean() >= 0.5 and median(distance) <= 6)
     return _Backdrop((basis @ surface).astype(np.float32), float(np.clip(tolerance, 3, 8)), uniform)
 
 
 @lru_cache(maxsize=2)
-def _quadratics(h: int, w: int) -> tuple[npt.NDArray[np.float64], Mask, npt.NDArray[np.float64]]:
-    """Return 1, x, y, xy, x², y² at every pixel (h, w, 6), x and y from -1 to 1; where the border is, and they there.
+def _quadratics(h: int, w: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], Mask]:
+    """Return 1, x, y, xy, x², y², x and y from -1 to 1, at every pixel (h, w, 6) and in the border (6, n); the border.
 
     Most images have the same size.
     """
@@ -149,15 +153,17 @@ def _quadratics(h: int, w: int) -> tuple[npt.NDArray[np.float64], Mask, npt.NDAr
     width = max(3, round(0.03 * min(h, w)))
     ring = np.ones((h, w), np.bool_)
     ring[width:-width, width:-width] = False
-    kept = basis, ring, basis[ring]
+    kept = basis, np.ascontiguousarray(basis[ring].T), ring
     for each in kept:
         each.flags.writeable = False
     return kept
 
 
 def _lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the lengths (n,) of vectors (n, 3)."""
-    return np.sqrt(sum_channels(vectors * vectors))
+    """Return the lengths (n,) of vectors (3, n)."""
+    squares = vectors * vectors
+    lengths: npt.NDArray[np.float64] = np.sqrt(squares[0] + squares[1] + squares[2])
+    return lengths
 
 
 def _distance(lab: Array, backdrop: Array) -> Array:
@@ -180,7 +186,7 @@ def _weigh(lab: Array, sharpness: _Sharpness, backdrop: Array, tolerance: float)
     """
     distance = _distance(lab, backdrop)
     darker = np.minimum((lab[..., 0] + 16) / (backdrop[..., 0] + 16), 1)
-    stray = np.hypot(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
+    stray = cv2.magnitude(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
     not_lighter = lab[..., 0] - backdrop[..., 0] < tolerance
     match = distance < tolerance
     shadow = (stray < max(2.5, 0.8 * tolerance)) & (darker > _DARKEST_SHADOW) & not_lighter
@@ -208,12 +214,10 @@ def gradient(lab: Array) -> Array:
 
 def _steps(sharpness: Array, match: Mask, least: float, length: int) -> Mask:
     """Find steps of at least so many sharp pixels, linked by hysteresis; what matches the backdrop tells its noise."""
-    noise = float(np.quantile(sharpness[match], 0.985)) if match.any() else 0.0
+    noise = quantile(sharpness[match], 0.985) if match.any() else 0.0
     threshold = float(np.clip(1.3 * noise, least, 2.0))
     count, labels = cv2.connectedComponents((sharpness > 0.5 * threshold).astype(np.uint8), connectivity=8)
-    long = np.bincount(labels[sharpness > threshold], minlength=count) >= length
-    long[0] = False
-    return np.asarray(long[labels], dtype=np.bool_)
+    return of_kept(labels, np.bincount(labels[sharpness > threshold], minlength=count) >= length)
 
 
 def _grow(mask: Mask, within: Mask, steps: int) -> Mask:
@@ -226,20 +230,9 @@ def _grow(mask: Mask, within: Mask, steps: int) -> Mask:
 
 
 def _depth(mask: Mask) -> Array:
-    """Return the distance to the nearest pixel outside the mask; the mask goes on beyond the picture's border."""
-    pad = _NECKS[-1] + 24
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-    distance: Array = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[pad:-pad, pad:-pad]
+    """Return the distance to the nearest pixel of the picture outside the mask."""
+    distance: Array = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
     return distance
-
-
-def _from_border(mask: Mask) -> Mask:
-    """Return the components of the mask that touch the picture's border."""
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    touching = np.zeros(count, bool)
-    touching[np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])] = True
-    touching[0] = False
-    return np.asarray(touching[labels], dtype=np.bool_)
 
 
 def _flood(evidence: _Evidence, suspects: Mask) -> tuple[Mask, Mask]:
@@ -262,16 +255,14 @@ def _unlike(evidence: _Evidence, regions: Mask) -> Mask:
     count, labels = cv2.connectedComponents(regions.astype(np.uint8))
     size = np.bincount(labels.ravel(), minlength=count)
     matching = np.bincount(labels.ravel(), weights=evidence.match.ravel(), minlength=count)
-    unlike = matching < 0.8 * size
-    unlike[0] = False
-    return np.asarray(unlike[labels], dtype=np.bool_)
+    return of_kept(labels, matching < 0.8 * size)
 
 
 def _flood_around(evidence: _Evidence, pockets: Mask) -> Mask:
     """Flood through matches five pixels wide and through shadow ten pixels wide, but into no pocket."""
     open_ = evidence.passable & ~pockets
     wide = (_depth(evidence.match & ~evidence.step) > 2.5) | (_depth(evidence.passable) > 5)
-    reached = _grow(_from_border(wide & open_), open_, 7)
+    reached = _grow(from_border(wide & open_), open_, 7)
     return _grow(reached, open_ & evidence.match, 8)
 
 
@@ -301,13 +292,16 @@ def _pockets(evidence: _Evidence, slack: float, least_match: float) -> Mask:
     of least_match has the backdrop's very colour are no pockets: they are backdrop between the parts of an object.
     slack : how many times deeper than its neck a pocket is.
     """
-    texture = ~evidence.passable & ~significant(~evidence.passable, np.ones(evidence.passable.shape, np.float32), 0)
+    texture = ~evidence.passable & ~significant(~evidence.passable, least_share=0)
     depth = _depth(evidence.passable | texture)
     found = np.zeros(depth.shape, bool)
     barrier = np.repeat(np.where(evidence.passable | texture, 0, 255).astype(np.uint8)[..., None], 3, axis=-1)
     for neck in _NECKS:
-        count, labels = cv2.connectedComponents((depth > neck).astype(np.uint8))
-        outside = _from_border(depth > neck)
+        wide = depth > neck
+        outside = from_border(wide)
+        if np.array_equal(outside, wide):
+            continue
+        count, labels = cv2.connectedComponents(wide.astype(np.uint8))
         open_ = np.bincount(labels[outside], minlength=count) > 0
         if open_[1:].all():
             continue
@@ -367,7 +361,7 @@ def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, 
     A small one is more often a print on the object: it must match more closely, and be as flat as the backdrop.
     """
     rest = ~reached & ~evidence.step & (distance < 1.5 * tolerance)
-    noise = 3.8 * float(np.median(np.abs(lighter[reached] - np.median(lighter[reached])))) if reached.any() else 0.0
+    noise = 3.8 * _spread_about_median(lighter[reached]) if reached.any() else 0.0
     count, labels, stats, _ = cv2.connectedComponentsWithStats(rest.astype(np.uint8), connectivity=4)
     holes = np.zeros(rest.shape, bool)
     for k in range(1, count):
@@ -385,6 +379,11 @@ def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, 
     return holes
 
 
+def _spread_about_median(values: Array) -> float:
+    """Return the median of how far values (n,) are from their median."""
+    return median(np.abs(values - np.float32(median(values))))
+
+
 def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
     """Find a faint mirror image under the object: pale, of its hue, and fading out with no outline on one side."""
     body = ~backdrop & ~evidence.step
@@ -393,13 +392,13 @@ def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
     if count < 3:
         return mirrored
     main = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    hue = np.median(excess[labels == main], axis=0)
+    hue = channel_medians(excess, labels == main)
     strength = float(np.linalg.norm(hue))
     for k in range(1, count):
         if k == main or stats[k, cv2.CC_STAT_AREA] < 30 or centres[k, 1] < centres[main, 1]:
             continue
         region = labels == k
-        mean = np.median(excess[region], axis=0)
+        mean = channel_medians(excess, region)
         pale = np.linalg.norm(mean) < 0.5 * strength
         alike = float(mean @ hue) > 0.8 * strength * float(np.linalg.norm(mean))
         rim = (cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~region
@@ -407,16 +406,6 @@ def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
             mirrored |= region
     outline = _grow(mirrored, evidence.step, 6) & ~_grow(body & ~mirrored, evidence.step, 4)
     return mirrored | outline
-
-
-def significant(mask: Mask, weight: Array, least_share: float = 0.02) -> Mask:
-    """Drop specks: parts under 0.04 % of the picture, or of little weight beside the weightiest part."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    weights = np.bincount(labels.ravel(), weights=weight.ravel(), minlength=count)
-    weights[0] = 0
-    keep = (stats[:, cv2.CC_STAT_AREA] >= 4e-4 * mask.size) & (weights >= least_share * weights.max())
-    keep[0] = False
-    return np.asarray(keep[labels], dtype=np.bool_)
 
 
 def _grab(rgb: Pixels, reach: float) -> Mask:

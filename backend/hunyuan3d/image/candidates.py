@@ -21,6 +21,7 @@ from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
+from backend.hunyuan3d.image.order_statistics import channel_medians
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
@@ -192,13 +193,13 @@ def filled(lab: Array, found: Found) -> Found:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
     outside = labels[0, 0]
     labels = labels[16:-16, 16:-16]
-    backdrop = np.median(lab[found.backdrop], axis=0) if found.backdrop.any() else np.zeros(3)
+    backdrop = channel_medians(lab, found.backdrop) if found.backdrop.any() else np.zeros(3)
     more = np.zeros(found.foreground.shape, np.bool_)
     for k in range(1, count):
         if k == outside or stats[k, cv2.CC_STAT_AREA] < 0.02 * shown.sum():
             continue
         region = labels == k
-        if region.any() and float(np.linalg.norm(np.median(lab[region], axis=0) - backdrop)) > 1.2:
+        if region.any() and float(np.linalg.norm(channel_medians(lab, region) - backdrop)) > 1.2:
             more |= region
     if more.sum() < _HOLLOW * shown.sum():
         return found

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.backdrop import Array, Pixels, sum_channels
+from backend.hunyuan3d.image.order_statistics import channel_medians
 
 _ALIKE = 7.0
 _FLAT = 0.985
@@ -80,7 +81,7 @@ def _from_side(part: Array, side: str) -> Array:
 
 def _depth(lines: Array) -> int:
     """Return how many lines from the outermost on are of its one colour; 0 where it has no one colour."""
-    colour = np.median(lines[0], axis=0)
+    colour = channel_medians(lines[0])
     if not _flat(lines[:1], colour)[0]:
         return 0
     flat = _flat(lines[: len(lines) // 2], colour)
@@ -110,7 +111,7 @@ def _ends_in_step(part: Array, side: str, depths: dict[str, int]) -> bool:
     depth = depths[side]
     if end - start < 16 or depth + 4 >= len(lines):
         return False
-    colour = np.median(lines[:depth].reshape(-1, 3), axis=0)
+    colour = channel_medians(lines[:depth])
     inner: npt.NDArray[np.float32] = lines[depth + 1 : depth + 4, start:end]
     differs = np.sqrt(sum_channels((inner - colour) ** 2)).max(axis=0) > 0.6 * _ALIKE
     return bool(differs.mean() >= _STEP)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Mask
+from backend.hunyuan3d.image.order_statistics import channel_medians
 
 _LEAST_STEP = 2.5
 _MOST_TILT = 0.08
@@ -51,7 +52,7 @@ def flatten(lab: Array, horizon: Horizon) -> Array:
     rows = np.arange(h, dtype=np.float32)[:, None]
     below = rows > line
     wall, table = (_at_the_sides(lab, side) for side in (~below, below))
-    goal = np.median(wall.reshape(-1, 3), axis=0)
+    goal = channel_medians(wall)
     # A shadow scales L + 16, a and b alike: it must still be one of the new colour.
     backdrop = np.where(below[..., None], table, wall)
     scale = (lab[..., :1] + 16) / np.maximum(backdrop[..., :1] + 16, 1)

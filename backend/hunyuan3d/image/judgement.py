@@ -23,6 +23,7 @@ from backend.hunyuan3d.image.backdrop import (
     sum_channels,
 )
 from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
+from backend.hunyuan3d.image.order_statistics import median
 
 _SIDE = 320
 _FAINT = 6.0
@@ -105,7 +106,7 @@ def measure(scene: Scene, found: Found, sight: Sight | None = None, rival: float
     return Signs(
         border=border_share(mask),
         area=area,
-        contrast=float(np.median(across)) if across.size else 0.0,
+        contrast=median(across) if across.size else 0.0,
         faint=float((across < _FAINT).mean()) if across.size else 1.0,
         edges=float(scene.edges[outline].mean()) if outline.any() else 0.0,
         overlap=colour_overlap(scene.rgb, mask),
@@ -210,6 +211,6 @@ def _shade(lab: Array, mask: Mask, outer: Array) -> float:
     """Return the share of the object whose colour is the nearby backdrop's, only darker."""
     near = cv2.dilate((~mask).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     lightness = (lab[..., 0] + 16) / (outer[..., 0] + 16)
-    stray = np.hypot(lab[..., 1] - lightness * outer[..., 1], lab[..., 2] - lightness * outer[..., 2])
+    stray = cv2.magnitude(lab[..., 1] - lightness * outer[..., 1], lab[..., 2] - lightness * outer[..., 2])
     darker = (stray < 4) & (lightness < 0.97) & (lightness > 0.35) & near
     return float(darker[mask].mean())

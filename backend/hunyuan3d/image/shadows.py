@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, sum_channels
+from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
 
 _DARKEST, _LIGHTEST = 0.3, 0.96
 _LEAST_LEFT = 0.3
@@ -28,9 +29,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
         return found
     backdrop = spread(lab, known)
     darker = ((lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)).astype(np.float32)
-    stray: Array = np.hypot(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2]).astype(
-        np.float32
-    )
+    stray = cv2.magnitude(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
     alike = shown & (stray < 4.0) & (darker > _DARKEST) & (darker < _LIGHTEST)
     opened = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
@@ -68,12 +67,13 @@ def _is_shadow(region: Mask, shown: Mask, darker: Array, stray: Array) -> bool:
     if core.sum() < 0.3 * region.sum():
         return False
     tone = darker[core]
-    even = float((np.abs(tone - np.median(tone)) < 0.06).mean()) > 0.7
+    usual = np.float32(median(tone))
+    even = float((np.abs(tone - usual) < 0.06).mean()) > 0.7
     rows, object_rows = np.flatnonzero(region.any(axis=1)), np.flatnonzero((shown & ~region).any(axis=1))
     low = object_rows.size > 0 and rows.mean() > object_rows.mean()
     further = cv2.dilate(region.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
     beyond = further & ~grown & shown
-    apart = (np.abs(darker - np.median(tone)) > 0.12) | (stray > 8)
+    apart = (np.abs(darker - usual) > 0.12) | (stray > 8)
     steps = float(apart[beyond].mean()) if beyond.any() else 1.0
     return bool(even and low and outside > 0.3 and steps > 0.6)
 
@@ -133,9 +133,9 @@ def without_baked_shadow(rgba: Pixels) -> Pixels:
     wide = faint & ~edge
     if not solid.any() or wide.sum() < 0.01 * solid.sum():
         return alpha
-    middle = np.median(colour[wide], axis=0)
+    middle = channel_medians(colour, wide)
     stray = np.sqrt(sum_channels((colour - middle) ** 2))
-    if middle.max() > 70 or float(np.quantile(stray[wide], 0.9)) > 24:
+    if middle.max() > 70 or quantile(stray[wide], 0.9) > 24:
         return alpha
     shadow = faint & (stray < 40) & ~_thin(faint)
     return np.where(shadow | (wide & (stray < 40)), 0, alpha).astype(np.uint8)

@@ -1,0 +1,45 @@
+"""Connected regions of a mask: which touch the border, which are more than specks.
+
+This module does not know what is marked.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Mask = npt.NDArray[np.bool_]
+
+
+def of_kept(labels: npt.NDArray[np.int32], kept: npt.NDArray[np.bool_]) -> Mask:
+    """Mark the pixels of labels (h, w) whose region is kept; kept : a flag for each label. Nothing of label 0 is."""
+    flags = kept.copy()
+    flags[0] = False
+    marked: Mask = flags.take(labels)
+    return marked
+
+
+def from_border(mask: Mask) -> Mask:
+    """Return the regions of a mask (h, w), of pixels side by side, that touch its border."""
+    h, w = mask.shape
+    # One flood from a margin reaches all of them.
+    flooded = np.ones((h + 2, w + 2), np.uint8)
+    flooded[1:-1, 1:-1] = mask
+    cv2.floodFill(flooded, None, (0, 0), 2, flags=4)
+    reached: Mask = flooded[1:-1, 1:-1] == 2
+    return reached
+
+
+def significant(mask: Mask, weight: npt.NDArray[np.float32] | None = None, least_share: float = 0.02) -> Mask:
+    """Drop specks: regions under 0.04 % of the picture, or of little weight beside the weightiest.
+
+    weight : (h, w) of each pixel, 1 when None.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    weights = areas.astype(np.float64)
+    if weight is not None:
+        weights = np.bincount(labels.ravel(), weights=weight.ravel(), minlength=count)
+    weights[0] = 0
+    return of_kept(labels, (areas >= 4e-4 * mask.size) & (weights >= least_share * weights.max()))
