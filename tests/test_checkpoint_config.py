@@ -99,6 +99,16 @@ def test_the_pipeline_section_gives_defaults_or_may_be_missing(document: dict[st
     assert (defaults.num_inference_steps, defaults.guidance_scale) == (50, 5.0)
 
 
+def test_the_pipeline_section_says_how_strong_noise_is(document: dict[str, Any]) -> None:
+    assert parse_config(document, "c").defaults.noise_scale == 1.0
+    document["pipeline"]["params"] = {"noise_scale": 0}
+    assert parse_config(document, "c").defaults.noise_scale == 0
+    for wrong in (-0.1, 1.5):
+        document["pipeline"]["params"] = {"noise_scale": wrong}
+        with pytest.raises(CheckpointConfigError, match="noise_scale must be from 0 to 1"):
+            parse_config(document, "c")
+
+
 def test_known_inert_options_are_silent_and_unknown_ones_named_once(
     document: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

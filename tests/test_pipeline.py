@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +260,13 @@ def test_the_same_seed_is_the_same_noise_in_any_batch(tiny: Hunyuan3DShapePipeli
     assert not torch.equal(noise[0], noise[1])
     assert torch.equal(tiny.initial_noise(1, 6)[0], noise[1])
     assert torch.equal(tiny.initial_noise(2, 5), noise[::2])
+
+
+def test_a_checkpoint_says_how_strong_noise_is() -> None:
+    pipeline = load_golden("tiny-2.1").pipeline()
+    plain = pipeline.initial_noise(2, [1, 2])
+    pipeline.config = replace(pipeline.config, defaults=replace(pipeline.config.defaults, noise_scale=0.25))
+    assert torch.equal(pipeline.initial_noise(2, [1, 2]), plain / 4)
 
 
 def test_seeds_may_be_any_whole_numbers(tiny: Hunyuan3DShapePipeline) -> None:

@@ -389,7 +389,7 @@ def test_a_whole_evaluation_writes_its_page(held_out: ShapeDataset, tmp_path: Pa
     assert results.plain is None, "the golden checkpoint's shapes follow no outline"
     report.write_results(results, tmp_path)
     page = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
-    assert "| IoU, held-out shapes | ≥ 0.75 |" in page
+    assert "| IoU, held-out shapes | ≥ 0.85 |" in page
     assert "| IoU of the VAE alone, given the true surface | — | 0.910 |" in page
     assert "Steps 2, guidance 1, resolution 16" in page
     assert (tmp_path / "contact_sheet.png").stat().st_size < 3_000_000

@@ -58,7 +58,11 @@ def export_checkpoint(weights: Path, folder: Path) -> None:
         # Four times the network's size, so that a large image is brought down by the conditioner's smooth filter.
         image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO),
         defaults=PipelineDefaults(
-            DEFAULTS.num_inference_steps, DEFAULTS.guidance_scale, DEFAULTS.octree_resolution, view_aligned=True
+            DEFAULTS.num_inference_steps,
+            DEFAULTS.guidance_scale,
+            DEFAULTS.octree_resolution,
+            view_aligned=True,
+            noise_scale=DEFAULTS.noise_scale,
         ),
     )
     vae, denoiser = ShapeVAE(config.vae), HunYuanDiTPlain(sizes)

@@ -114,8 +114,9 @@ class Defaults:
     """What the demo checkpoint does when the caller says nothing."""
 
     num_inference_steps: int = 10
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     octree_resolution: int = 128
+    noise_scale: float = 0.3
 
 
 @dataclass(frozen=True)

@@ -303,7 +303,7 @@ class Hunyuan3DShapePipeline:
             return integrate(noise, steps, evaluated_steps(self.scheduler, options), velocity, on_step)
 
     def initial_noise(self, count: int, seeds: Seeds | None = None) -> Tensor:
-        """Draw the noise of `count` images, (B, N, E) float32. Raises InvalidSeed.
+        """Draw the noise of `count` images, (B, N, E) float32, as strong as the checkpoint says. Raises InvalidSeed.
 
         Each image has a generator of its own, on the CPU, so that its noise depends on neither batch nor device.
         """
@@ -416,7 +416,8 @@ class Hunyuan3DShapePipeline:
     def _draw_noise(self, seeds: Sequence[int]) -> Tensor:
         shape = self.shape_vae.latent_shape
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
+        drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return (drawn * self.config.defaults.noise_scale).to(self.device)
 
     def _given_noise(self, noise: Tensor, count: int) -> Tensor:
         wanted = (count, *self.shape_vae.latent_shape)
