@@ -415,9 +415,8 @@ class Hunyuan3DShapePipeline:
 
     def _draw_noise(self, seeds: Sequence[int]) -> Tensor:
         shape = self.shape_vae.latent_shape
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        drawn = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-        return (drawn * self.config.defaults.noise_scale).to(self.device)
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return (torch.stack(drawn) * self.config.defaults.noise_scale).to(self.device)
 
     def _given_noise(self, noise: Tensor, count: int) -> Tensor:
         wanted = (count, *self.shape_vae.latent_shape)
