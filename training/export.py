@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from backend.hunyuan3d.checkpoint.config import CheckpointConfig, PipelineDefaults
+from backend.hunyuan3d.checkpoint.config import CheckpointConfig
 from backend.hunyuan3d.checkpoint.load import Checkpoint, save_checkpoint
 from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
@@ -57,13 +57,7 @@ def export_checkpoint(weights: Path, folder: Path) -> None:
         scheduler=FlowMatchEulerDiscreteScheduler(),
         # Four times the network's size, so that a large image is brought down by the conditioner's smooth filter.
         image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO),
-        defaults=PipelineDefaults(
-            DEFAULTS.num_inference_steps,
-            DEFAULTS.guidance_scale,
-            DEFAULTS.octree_resolution,
-            view_aligned=True,
-            noise_scale=DEFAULTS.noise_scale,
-        ),
+        defaults=DEFAULTS,
     )
     vae, denoiser = ShapeVAE(config.vae), HunYuanDiTPlain(sizes)
     conditioner = SingleImageEncoder(config.conditioner)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backend.hunyuan3d.checkpoint.config import PipelineDefaults
 from backend.hunyuan3d.networks.conditioner import ConditionerConfig
 from backend.hunyuan3d.networks.denoiser_v2_1 import DenoiserV21Config
 from backend.hunyuan3d.networks.dinov2 import DinoConfig
@@ -110,16 +111,6 @@ class DenoiserRecipe:
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """What the demo checkpoint does when the caller says nothing."""
-
-    num_inference_steps: int = 10
-    guidance_scale: float = 1.5
-    octree_resolution: int = 128
-    noise_scale: float = 0.3
-
-
-@dataclass(frozen=True)
 class Budget:
     """How the minutes of a run are shared out.
 
@@ -145,5 +136,9 @@ class DemoRecipe:
     budget: Budget = field(default_factory=Budget)
 
 
-DEFAULTS = Defaults()
+DEFAULTS = PipelineDefaults(
+    num_inference_steps=10, guidance_scale=1.5, octree_resolution=128, view_aligned=True, noise_scale=0.3
+)
+"""What the demo checkpoint does when the caller says nothing."""
+
 DEMO = DemoRecipe()

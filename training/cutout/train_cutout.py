@@ -64,7 +64,7 @@ def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     logits, mask : (B, 1, H, W), the mask in 0..1.
     """
-    # The mean over 15 x 15 pixels, by columns and then by rows: a third of the work of a step's loss.
+    # The mean over 15 x 15 pixels, by columns and then by rows: 30 additions a pixel in place of 225.
     local = F.avg_pool2d(F.avg_pool2d(mask, (15, 1), 1, (7, 0)), (1, 15), 1, (0, 7))
     weight = 1 + 3 * (1 - (2 * local - 1).abs())
     entropy = (F.binary_cross_entropy_with_logits(logits, mask, reduction="none") * weight).sum() / weight.sum()

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
-from backend.hunyuan3d.image.regions import from_border, of_kept, significant
+from backend.hunyuan3d.image.regions import border_share, from_border, of_kept, significant
 
 Array = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -107,8 +107,7 @@ def cut_busy(rgb: Pixels) -> Found | None:
     if not both.any() or both.sum() < 0.6 * either.sum():
         return None
     mask = significant(wide, least_share=0.1)
-    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if not 0.01 < mask.mean() < 0.75 or edge.mean() > 0.3 or colour_overlap(small, mask) > 0.4:
+    if not 0.01 < mask.mean() < 0.75 or border_share(mask) > 0.3 or colour_overlap(small, mask) > 0.4:
         return None
     size = (rgb.shape[1], rgb.shape[0])
     foreground = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) >= 0.5
@@ -171,6 +170,16 @@ def _distance(lab: Array, backdrop: Array) -> Array:
     return difference
 
 
+def stray_hue(lab: Array, backdrop: Array, lightness: Array) -> Array:
+    """Return how far a and b (h, w) are from those of the backdrop under so much less light, in Lab units.
+
+    lab, backdrop : (h, w, 3). lightness : L + 16 relative to the backdrop's, (h, w). Scaling linear light by r scales
+    L + 16, a and b by the cube root of r alike (CIE 1976), so a shadow of the backdrop lies on a known line in Lab.
+    """
+    stray: Array = cv2.magnitude(lab[..., 1] - lightness * backdrop[..., 1], lab[..., 2] - lightness * backdrop[..., 2])
+    return stray
+
+
 def sum_channels(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Add up the three channels of (..., 3) values; numpy's own sum over so short an axis is many times slower."""
     total: npt.NDArray[Real] = values[..., 0] + values[..., 1]
@@ -179,14 +188,10 @@ def sum_channels(values: npt.NDArray[Real]) -> npt.NDArray[Real]:
 
 
 def _weigh(lab: Array, sharpness: _Sharpness, backdrop: Array, tolerance: float) -> _Evidence:
-    """Weigh each pixel against the backdrop.
-
-    Scaling linear light by r scales L + 16, a and b by the cube root of r alike (CIE 1976), so a shadow of the
-    backdrop lies on a known line in Lab.
-    """
+    """Weigh each pixel against the backdrop."""
     distance = _distance(lab, backdrop)
     darker = np.minimum((lab[..., 0] + 16) / (backdrop[..., 0] + 16), 1)
-    stray = cv2.magnitude(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
+    stray = stray_hue(lab, backdrop, darker)
     not_lighter = lab[..., 0] - backdrop[..., 0] < tolerance
     match = distance < tolerance
     shadow = (stray < max(2.5, 0.8 * tolerance)) & (darker > _DARKEST_SHADOW) & not_lighter

@@ -21,8 +21,9 @@ from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
 from backend.hunyuan3d.image.candidates import best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
-from backend.hunyuan3d.image.judgement import Scene, Signs, border_share, measure, score
+from backend.hunyuan3d.image.judgement import Scene, Signs, measure, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
+from backend.hunyuan3d.image.regions import border_share
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice

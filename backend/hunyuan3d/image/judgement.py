@@ -20,10 +20,12 @@ from backend.hunyuan3d.image.backdrop import (
     by_channel,
     colour_overlap,
     gradient,
+    stray_hue,
     sum_channels,
 )
 from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
 from backend.hunyuan3d.image.order_statistics import median
+from backend.hunyuan3d.image.regions import border_share
 
 _SIDE = 320
 _FAINT = 6.0
@@ -126,11 +128,6 @@ def overlap(first: Mask, second: Mask) -> float:
     return float((first & second).sum() / max(int((first | second).sum()), 1))
 
 
-def border_share(mask: Mask) -> float:
-    """Return the share of the image's border that a mask covers."""
-    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
-
-
 def score(signs: Signs) -> float:
     """Return how likely a cut-out with these signs is right, 0..1."""
     total = float(_BIAS + np.dot(_WEIGHTS, features(signs)))
@@ -211,6 +208,6 @@ def _shade(lab: Array, mask: Mask, outer: Array) -> float:
     """Return the share of the object whose colour is the nearby backdrop's, only darker."""
     near = cv2.dilate((~mask).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
     lightness = (lab[..., 0] + 16) / (outer[..., 0] + 16)
-    stray = cv2.magnitude(lab[..., 1] - lightness * outer[..., 1], lab[..., 2] - lightness * outer[..., 2])
+    stray = stray_hue(lab, outer, lightness)
     darker = (stray < 4) & (lightness < 0.97) & (lightness > 0.35) & near
     return float(darker[mask].mean())

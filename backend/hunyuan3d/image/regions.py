@@ -1,4 +1,4 @@
-"""Connected regions of a mask: which touch the border, which are more than specks.
+"""Regions of a mask: which touch the border and how much of it they cover, which are more than specks.
 
 This module does not know what is marked.
 """
@@ -18,6 +18,11 @@ def of_kept(labels: npt.NDArray[np.int32], kept: npt.NDArray[np.bool_]) -> Mask:
     flags[0] = False
     marked: Mask = flags.take(labels)
     return marked
+
+
+def border_share(mask: Mask) -> float:
+    """Return the share of the image's border that a mask covers."""
+    return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
 
 
 def from_border(mask: Mask) -> Mask:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, sum_channels
+from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, stray_hue, sum_channels
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
+from backend.hunyuan3d.image.regions import of_kept
 
 _DARKEST, _LIGHTEST = 0.3, 0.96
 _LEAST_LEFT = 0.3
@@ -29,7 +30,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
         return found
     backdrop = spread(lab, known)
     darker = ((lab[..., 0] + 16) / np.maximum(backdrop[..., 0] + 16, 1)).astype(np.float32)
-    stray = cv2.magnitude(lab[..., 1] - darker * backdrop[..., 1], lab[..., 2] - darker * backdrop[..., 2])
+    stray = stray_hue(lab, backdrop, darker)
     alike = shown & (stray < 4.0) & (darker > _DARKEST) & (darker < _LIGHTEST)
     opened = cv2.morphologyEx(alike.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
@@ -45,8 +46,8 @@ def without_shadow(lab: Array, found: Found) -> Found:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
     if count < 2:
         return found
-    main = stats[1:, cv2.CC_STAT_AREA].max()
-    kept = np.isin(labels, [k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] >= 0.02 * main])
+    areas = stats[:, cv2.CC_STAT_AREA]
+    kept = of_kept(labels, areas >= 0.02 * areas[1:].max())
     near_kept = cv2.dilate(kept.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     near_shadow = cv2.dilate(shadow.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     foreground = shown & ~shadow & (near_kept | ~near_shadow)
