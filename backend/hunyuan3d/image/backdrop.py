@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
-from backend.hunyuan3d.image.regions import border_share, from_border, of_kept, significant
+from backend.hunyuan3d.image.regions import Mask, border_share, from_border, of_kept, significant
 
 Array = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 Pixels = npt.NDArray[np.uint8]
 Real = TypeVar("Real", np.float32, np.float64)
 

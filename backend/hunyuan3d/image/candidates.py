@@ -15,13 +15,14 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, cut_busy, flood_lab, smooth_lab
+from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, cut_busy, flood_lab, smooth_lab
 from backend.hunyuan3d.image.cutout_network import Sight, look, refined_mask
 from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.order_statistics import channel_medians
+from backend.hunyuan3d.image.regions import Mask
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.facts import Remark
-from backend.hunyuan3d.image.backdrop import Mask, Pixels
+from backend.hunyuan3d.image.backdrop import Pixels
 from backend.hunyuan3d.image.judgement import Signs
+from backend.hunyuan3d.image.regions import Mask
 
 DOUBTFUL = 0.6
 """A score below this is said. Calibrated on the tuning half of benchmarks/background_removal.py."""

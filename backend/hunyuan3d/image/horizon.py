@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array, Mask
+from backend.hunyuan3d.image.backdrop import Array
 from backend.hunyuan3d.image.order_statistics import channel_medians
+from backend.hunyuan3d.image.regions import Mask
 
 _LEAST_STEP = 2.5
 _MOST_TILT = 0.08

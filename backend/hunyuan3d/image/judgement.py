@@ -15,7 +15,6 @@ import numpy.typing as npt
 from backend.hunyuan3d.image.backdrop import (
     Array,
     Found,
-    Mask,
     Pixels,
     by_channel,
     colour_overlap,
@@ -25,7 +24,7 @@ from backend.hunyuan3d.image.backdrop import (
 )
 from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
 from backend.hunyuan3d.image.order_statistics import median
-from backend.hunyuan3d.image.regions import border_share
+from backend.hunyuan3d.image.regions import Mask, border_share
 
 _SIDE = 320
 _FAINT = 6.0

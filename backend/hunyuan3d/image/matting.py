@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, by_channel, spread, sum_channels
+from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, by_channel, spread, sum_channels
+from backend.hunyuan3d.image.regions import Mask
 
 _INNER, _OUTER, _FILL = 5.0, 1.5, 4.0
 _ROW = 4096

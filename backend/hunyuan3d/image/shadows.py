@@ -8,9 +8,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from backend.hunyuan3d.image.backdrop import Array, Found, Mask, Pixels, spread, stray_hue, sum_channels
+from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, spread, stray_hue, sum_channels
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
-from backend.hunyuan3d.image.regions import of_kept
+from backend.hunyuan3d.image.regions import Mask, of_kept
 
 _DARKEST, _LIGHTEST = 0.3, 0.96
 _LEAST_LEFT = 0.3
