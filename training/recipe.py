@@ -111,16 +111,37 @@ class DenoiserRecipe:
 
 
 @dataclass(frozen=True)
+class FieldsRecipe:
+    """How image encoder, denoiser and the ShapeVAE's decoder go on together, judged by the fields that come out.
+
+    at_start : the share of images whose shape is told from the noise itself, not from a place on the way. own_scale :
+    the share whose noise is as strong as the checkpoint's default, others anything up to a seed's own.
+    free_weight : of what keeps the unconditional velocity where it was, on a share `free` of the images.
+    """
+
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(64, 0.003, 3e-4, warmup=50))
+    at_start: float = 0.5
+    own_scale: float = 0.6
+    free: float = 0.1
+    free_weight: float = 1.0
+    bce_weight: float = 0.25
+    near_queries: int = 192
+    uniform_queries: int = 192
+
+
+@dataclass(frozen=True)
 class Budget:
     """How the minutes of a run are shared out.
 
     first_shapes : shapes that the ShapeVAE begins with; the rest are drawn beside the training. vae_share : of the
-    seconds that are left then. reserve : seconds kept for writing and measuring at the end. most_shapes : that are
-    drawn in all. held_out : shapes that tell how it goes. shard : shapes of one file.
+    seconds that are left then. fields_share : of those that the ShapeVAE leaves, for all networks together. reserve :
+    seconds kept for writing and measuring at the end. most_shapes : that are drawn in all. held_out : shapes that tell
+    how it goes. shard : shapes of one file.
     """
 
     first_shapes: int = 4000
     vae_share: float = 0.2
+    fields_share: float = 0.4
     reserve: float = 12.0
     most_shapes: int = 150_000
     held_out: int = 256
@@ -133,6 +154,7 @@ class DemoRecipe:
 
     vae: VAERecipe = field(default_factory=VAERecipe)
     denoiser: DenoiserRecipe = field(default_factory=DenoiserRecipe)
+    fields: FieldsRecipe = field(default_factory=FieldsRecipe)
     budget: Budget = field(default_factory=Budget)
 
 

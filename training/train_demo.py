@@ -1,4 +1,4 @@
-"""Make the demo checkpoint from nothing: data, ShapeVAE, latents, image encoder and denoiser, export.
+"""Make the demo checkpoint from nothing: data, ShapeVAE, image encoder and denoiser, all of them together, export.
 
 `make train-demo` runs this and then the evaluation. The minutes set the decay of the rates; a run that was stopped goes
 on where it was. Knows the order of the stages; what they do is in their own modules.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,15 @@ import torch
 
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
 from training.drawing import Drawing
-from training.export import export_checkpoint, fill, read_part, save_part
+from training.export import export_checkpoint
 from training.latents import Latents
 from training.loop import LoopOptions, train
+from training.networks import Networks, fill, read_part, save_part
 from training.recipe import DEMO, Budget, DemoRecipe, vae_config
 from training.shapes.generator import HELD_OUT_FIRST_SEED
 from training.store import Store
 from training.train_denoiser import DenoiserTask
+from training.train_fields import train_fields
 from training.train_vae import VAETask
 
 
@@ -48,7 +51,8 @@ def train_demo(recipe: DemoRecipe, work: Path, weights: Path, *, seconds: float,
         warm_up(device)
         wait_for(store, held_out, budget.first_shapes, drawing)
         vae = train_vae(store, held_out, recipe, work, weights, left() * budget.vae_share)
-        train_denoiser(store, held_out, vae, recipe, work, weights, left)
+        train_denoiser(store, held_out, vae, recipe, work, weights, lambda: left() * (1 - budget.fields_share))
+        train_together(store, held_out, recipe, work, weights, left())
     finally:
         drawing.stop()
     for failure in drawing.failures()[:5]:
@@ -60,8 +64,9 @@ def smoke(recipe: DemoRecipe) -> DemoRecipe:
     """Return the same stages at a size that takes a quarter of a minute."""
     vae = replace(recipe.vae, optimisation=replace(recipe.vae.optimisation, batch=2, warmup=2))
     denoiser = replace(recipe.denoiser, optimisation=replace(recipe.denoiser.optimisation, batch=2, warmup=2))
+    together = replace(recipe.fields, optimisation=replace(recipe.fields.optimisation, batch=2, warmup=2))
     budget = Budget(first_shapes=16, reserve=1.0, most_shapes=32, held_out=8, shard=8)
-    return DemoRecipe(vae, denoiser, budget)
+    return DemoRecipe(vae, denoiser, together, budget)
 
 
 def warm_up(device: str) -> None:
@@ -113,7 +118,10 @@ def train_denoiser(
     weights: Path,
     left: Callable[[], float],
 ) -> None:
-    """Encode what is drawn, then train image encoder and denoiser with the seconds that are left."""
+    """Encode what is drawn, then train image encoder and denoiser with the seconds that are left, unless it is done."""
+    kept = work / "denoiser.done"
+    if kept.exists():
+        return
     vae, scale = trained
     latents = Latents(store, vae.eval(), scale_factor=scale)
     save_part(weights, "vae", vae, latents.scale_factor)
@@ -130,6 +138,20 @@ def train_denoiser(
 
     train(task, recipe.denoiser.optimisation, LoopOptions(work / "denoiser", max(left(), 0.0), on_save=save))
     save()
+    kept.touch()
+
+
+def train_together(
+    store: Store, held_out: Store, recipe: DemoRecipe, work: Path, weights: Path, seconds: float
+) -> None:
+    """Train all three networks on, from what the stages before have left, which is kept for a run that is stopped."""
+    before = work / "separate"
+    if not before.exists():
+        partial = work / ".separate"
+        shutil.copytree(weights, partial, dirs_exist_ok=True)
+        partial.rename(before)
+    networks = Networks.of_run(before)
+    train_fields(store, held_out, networks, recipe.fields, work / "fields", weights, max(seconds, 0.0))
 
 
 def main() -> None:

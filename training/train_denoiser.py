@@ -6,21 +6,20 @@ latents stand for.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backend.hunyuan3d.networks.conditioner import IMAGENET_MEAN, IMAGENET_STD, SingleImageEncoder
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
 from backend.hunyuan3d.networks.denoiser_v2_1 import HunYuanDiTPlain
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
-from training.augment import colour_jitter
+from training.batches import Encoding, draw_mirrored, held_out_images, images_of, points_of
 from training.latents import Latents
 from training.precision import halved
 from training.recipe import GRID, DenoiserRecipe, conditioner_config, denoiser_config
+from training.sampling import sample, seeded
 from training.store import Store
-from training.train_vae import field_errors, overlap, pick
+from training.train_vae import field_errors, overlap
 
 
 class DenoiserTask:
@@ -38,19 +37,12 @@ class DenoiserTask:
         self.modules = nn.ModuleDict(
             {"conditioner": self.conditioner, "denoiser": self.denoiser, "auxiliary_head": self.head}
         )
-        self.mean, self.std = (
-            torch.tensor(values, device=self.device).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
+        self.encode = Encoding(self.conditioner, self.device)
 
     def refresh(self) -> None:
         """Take in and encode shapes that have been drawn since."""
         if self.store.take(1):
             self.latents.grow()
-
-    def encode(self, image: Tensor) -> Tensor:
-        """Return the context (B, T, D) of images (B, 3, S, S) in [0, 1] that have the network's own size."""
-        out: Tensor = self.conditioner.main_image_encoder.model((image - self.mean) / self.std)
-        return out
 
     def guess(self, cond: Tensor) -> Tensor:
         """Return latents (B, N, E) by the auxiliary head, from the context's patches where each token stands."""
@@ -64,8 +56,8 @@ class DenoiserTask:
     def loss(self) -> tuple[Tensor, dict[str, Tensor]]:
         recipe = self.recipe
         rows = self.latents.draw(recipe.optimisation.batch)
-        mirrored = torch.rand(len(rows), device=self.device) < 0.5
-        image, latents = self.draw(rows, mirrored)
+        mirrored = draw_mirrored(rows)
+        image, latents = images_of(self.store, rows, mirrored), self.latents.values[mirrored.long(), rows].float()
         draws = recipe.noise_draws
         noise = torch.randn(draws * len(latents), *latents.shape[1:], device=self.device)
         t = self.draw_times(len(noise))
@@ -94,15 +86,7 @@ class DenoiserTask:
         Points near the surface prevail, so that thin parts and hollows, small as they are, count.
         """
         recipe = self.recipe
-        points = torch.cat(
-            [
-                pick(self.store["near"], rows, recipe.near_queries),
-                pick(self.store["uniform"], rows, recipe.uniform_queries),
-            ],
-            dim=1,
-        )
-        sign = 1 - 2 * mirrored.float()[:, None, None]
-        points = torch.cat([points[..., :1] * sign, points[..., 1:]], dim=-1)
+        points = points_of(self.store, rows, mirrored, near=recipe.near_queries, uniform=recipe.uniform_queries)
         with halved(self.device):
             logits = self.vae.query(self.vae.decode(latents), points[..., :3].repeat(2, 1, 1))
         mse, bce = field_errors(logits, points[..., 3].repeat(2, 1))
@@ -117,36 +101,17 @@ class DenoiserTask:
         t = torch.where(kind < self.recipe.uniform_t, torch.rand(count, device=self.device), t)
         return torch.where(kind > 1 - self.recipe.zero_t, torch.zeros_like(t), t)
 
-    def draw(self, rows: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images (B, 3, S, S) in [0, 1] and latents (B, N, E) of shapes, mirrored left to right where asked."""
-        stored = self.store["picture"]
-        choice = torch.randint(stored.shape[1], (len(rows),), device=self.device)
-        drawn = stored[rows, choice].permute(0, 3, 1, 2).float() / 255
-        drawn = torch.where(mirrored[:, None, None, None], drawn.flip(3), drawn)
-        return colour_jitter(drawn), self.latents.values[mirrored.long(), rows].float()
-
     def evaluate(self) -> dict[str, float]:
         """Return the IoU of sampled shapes on held-out images, over uniform query points, for several settings."""
-        images = self.held_out["picture"][: self.held_out.filled, 0, ..., :3].permute(0, 3, 1, 2).float() / 255
         uniform = self.held_out["uniform"][: self.held_out.filled].float()
         figures = {}
+        noise = seeded(self.held_out.filled, self.vae.latent_shape, self.device)
         with torch.no_grad(), halved(self.device):
-            cond = self.encode(images)
+            cond = self.encode(held_out_images(self.held_out))
             candidates = {"iou_auxiliary": self.guess(cond).float()}
             for steps, guidance in ((10, 1.0), (10, 2.0), (5, 1.5)):
-                candidates[f"iou_{steps}_{guidance:g}"] = self.sample(cond, guidance, steps)
+                candidates[f"iou_{steps}_{guidance:g}"] = sample(self.denoiser, noise, cond, guidance, steps)
             for name, latents in candidates.items():
                 logits = self.vae.query(self.vae.decode(latents), uniform[..., :3])
                 figures[name] = overlap(logits, uniform[..., 3])
         return figures
-
-    def sample(self, cond: Tensor, guidance: float, steps: int) -> Tensor:
-        """Take Euler steps from noise to latents (B, N, E)."""
-        shape = (len(cond), *self.vae.latent_shape)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device)
-        context = self.denoiser.prepare(cond, classifier_free=True)
-        for t, after in pairwise(torch.linspace(0, 1, steps).tolist()):
-            now = torch.full((len(x),), t, device=self.device)
-            given, free = self.denoiser.velocity(x, now, context).float().chunk(2)
-            x = x + (after - t) * (free + guidance * (given - free))
-        return x

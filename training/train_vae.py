@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backend.hunyuan3d.networks.shape_vae import ShapeVAE
+from training.batches import pick
 from training.precision import halved
 from training.recipe import GRID, IMAGE_HALF_WIDTH, TRUNCATION, VAERecipe, vae_config
 from training.store import Store
@@ -97,9 +98,3 @@ def overlap(logits: Tensor, distance: Tensor) -> float:
     """Return the mean IoU of fields (B, Q) with the truth, both positive inside."""
     inside, truth = logits > 0, distance > 0
     return ((inside & truth).sum(1) / (inside | truth).sum(1).clamp_min(1)).mean().item()
-
-
-def pick(samples: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Return a random `count` of the samples (n, Q, k) of the shapes `rows`, (B, count, k) float32."""
-    chosen = torch.randint(samples.shape[1], (count,), device=samples.device)
-    return samples[rows[:, None], chosen[None]].float()
