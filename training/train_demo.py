@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,12 +28,16 @@ from training.train_denoiser import DenoiserTask
 from training.train_fields import train_fields
 from training.train_vae import VAETask
 
+SEPARATE = "separate"
+"""Where the stages before the last leave their networks, in a run's folder."""
+
 
 def train_demo(recipe: DemoRecipe, work: Path, weights: Path, *, seconds: float, workers: int, device: str) -> None:
     """Run every stage and leave the three networks' weights.
 
-    work : folder of data and states. weights : folder that receives them, from the first half minute on. seconds : of
-    the whole run. workers : processes that draw shapes.
+    work : folder of data and states, and of what the stages before the last leave, the ShapeVAE's encoder among it.
+    weights : folder that receives the networks, from the last stage on. seconds : of the whole run. workers : processes
+    that draw shapes.
     """
     started = time.monotonic()
 
@@ -50,8 +53,8 @@ def train_demo(recipe: DemoRecipe, work: Path, weights: Path, *, seconds: float,
         drawing.ask(store.folder, 0, budget.most_shapes, budget.shard)
         warm_up(device)
         wait_for(store, held_out, budget.first_shapes, drawing)
-        vae = train_vae(store, held_out, recipe, work, weights, left() * budget.vae_share)
-        train_denoiser(store, held_out, vae, recipe, work, weights, lambda: left() * (1 - budget.fields_share))
+        vae = train_vae(store, held_out, recipe, work, left() * budget.vae_share)
+        train_denoiser(store, held_out, vae, recipe, work, lambda: left() * (1 - budget.fields_share))
         train_together(store, held_out, recipe, work, weights, left())
     finally:
         drawing.stop()
@@ -94,14 +97,12 @@ def wait_for(store: Store, held_out: Store, first_shapes: int, drawing: Drawing)
         raise RuntimeError(f"no shapes were drawn: {drawing.failures()[:3]}")
 
 
-def train_vae(
-    store: Store, held_out: Store, recipe: DemoRecipe, work: Path, weights: Path, seconds: float
-) -> tuple[ShapeVAE, float]:
+def train_vae(store: Store, held_out: Store, recipe: DemoRecipe, work: Path, seconds: float) -> tuple[ShapeVAE, float]:
     """Train the ShapeVAE, or take the one that is done; return it and its latents' scale factor, 0 if not known yet."""
     kept = work / "vae.done"
     if kept.exists():
         vae = ShapeVAE(vae_config(), with_encoder=True).to(store.device)
-        state, scale = read_part(weights, "vae")
+        state, scale = read_part(work / SEPARATE, "vae")
         fill(vae, state)
         return vae, scale
     task = VAETask(store, held_out, recipe.vae)
@@ -115,7 +116,6 @@ def train_denoiser(
     trained: tuple[ShapeVAE, float],
     recipe: DemoRecipe,
     work: Path,
-    weights: Path,
     left: Callable[[], float],
 ) -> None:
     """Encode what is drawn, then train image encoder and denoiser with the seconds that are left, unless it is done."""
@@ -123,6 +123,7 @@ def train_denoiser(
     if kept.exists():
         return
     vae, scale = trained
+    weights = work / SEPARATE
     latents = Latents(store, vae.eval(), scale_factor=scale)
     save_part(weights, "vae", vae, latents.scale_factor)
     (work / "vae.done").touch()
@@ -144,13 +145,8 @@ def train_denoiser(
 def train_together(
     store: Store, held_out: Store, recipe: DemoRecipe, work: Path, weights: Path, seconds: float
 ) -> None:
-    """Train all three networks on, from what the stages before have left, which is kept for a run that is stopped."""
-    before = work / "separate"
-    if not before.exists():
-        partial = work / ".separate"
-        shutil.copytree(weights, partial, dirs_exist_ok=True)
-        partial.rename(before)
-    networks = Networks.of_run(before)
+    """Train all three networks on, from what the stages before have left."""
+    networks = Networks.of_run(work / SEPARATE)
     train_fields(store, held_out, networks, recipe.fields, work / "fields", weights, max(seconds, 0.0))
 
 
