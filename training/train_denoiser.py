@@ -19,7 +19,7 @@ from training.precision import halved
 from training.recipe import GRID, DenoiserRecipe, conditioner_config, denoiser_config
 from training.sampling import sample, seeded
 from training.store import Store
-from training.train_vae import field_errors, overlap
+from training.train_vae import field_errors, held_out_overlap
 
 
 class DenoiserTask:
@@ -103,7 +103,6 @@ class DenoiserTask:
 
     def evaluate(self) -> dict[str, float]:
         """Return the IoU of sampled shapes on held-out images, over uniform query points, for several settings."""
-        uniform = self.held_out["uniform"][: self.held_out.filled].float()
         figures = {}
         noise = seeded(self.held_out.filled, self.vae.latent_shape, self.device)
         with torch.no_grad(), halved(self.device):
@@ -112,6 +111,5 @@ class DenoiserTask:
             for steps, guidance in ((10, 1.0), (10, 2.0), (5, 1.5)):
                 candidates[f"iou_{steps}_{guidance:g}"] = sample(self.denoiser, noise, cond, guidance, steps)
             for name, latents in candidates.items():
-                logits = self.vae.query(self.vae.decode(latents), uniform[..., :3])
-                figures[name] = overlap(logits, uniform[..., 3])
+                figures[name] = held_out_overlap(self.vae, self.vae.decode(latents), self.held_out)
         return figures

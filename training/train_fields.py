@@ -25,7 +25,7 @@ from training.precision import halved
 from training.recipe import DEFAULTS, DEMO, FieldsRecipe
 from training.sampling import sample, seeded
 from training.store import Store
-from training.train_vae import field_errors, overlap
+from training.train_vae import field_errors, held_out_overlap
 
 
 class FieldsTask:
@@ -90,13 +90,12 @@ class FieldsTask:
     def evaluate(self) -> dict[str, float]:
         """Return the IoU of sampled shapes on held-out images, over uniform query points, by guidance."""
         noise = DEFAULTS.noise_scale * seeded(self.held_out.filled, self.vae.latent_shape, self.device)
-        uniform, figures = self.held_out["uniform"][: self.held_out.filled].float(), {}
+        figures = {}
         with torch.no_grad(), halved(self.device):
             cond = self.encode(held_out_images(self.held_out))
             for guidance in (1.0, 1.5):
                 latents = sample(self.denoiser, noise, cond, guidance, DEFAULTS.num_inference_steps)
-                logits = self.vae.query(self.vae.decode(latents), uniform[..., :3])
-                figures[f"iou_{guidance:g}"] = overlap(logits, uniform[..., 3])
+                figures[f"iou_{guidance:g}"] = held_out_overlap(self.vae, self.vae.decode(latents), self.held_out)
         return figures
 
 

@@ -85,13 +85,18 @@ class VAETask:
         """Return the IoU of reconstructions of held-out shapes, over uniform query points."""
         with torch.inference_mode(), halved(self.device):
             mean, logvar = encode_surface(self.vae, self.held_out["surface"][: self.held_out.filled].float())
-            queries = self.held_out["uniform"][: self.held_out.filled].float()
-            logits = self.vae.query(self.vae.decode_tokens(mean), queries[..., :3])
+            iou = held_out_overlap(self.vae, self.vae.decode_tokens(mean), self.held_out)
         return {
-            "iou": overlap(logits, queries[..., 3]),
+            "iou": iou,
             "std": mean.float().std().item(),
             "noise": logvar.float().mul(0.5).exp().mean().item(),
         }
+
+
+def held_out_overlap(vae: ShapeVAE, tokens: Tensor, held_out: Store) -> float:
+    """Return the mean IoU of tokens' fields with the held-out shapes that are there, over uniform points."""
+    uniform = held_out["uniform"][: held_out.filled].float()
+    return overlap(vae.query(tokens, uniform[..., :3]), uniform[..., 3])
 
 
 def overlap(logits: Tensor, distance: Tensor) -> float:
