@@ -28,7 +28,7 @@ def demo() -> Hunyuan3DShapePipeline:
 
 
 def test_checkpoint_ships_within_its_size() -> None:
-    assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= 16_000_000
+    assert sum(path.stat().st_size for path in DEMO_FOLDER.iterdir()) <= 20_000_000
 
 
 def test_latents_in_a_batch_are_those_made_alone() -> None:

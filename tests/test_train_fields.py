@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from backend.hunyuan3d import Hunyuan3DShapePipeline
+from backend.hunyuan3d.networks.conditioner import SingleImageEncoder
+from backend.hunyuan3d.networks.shape_vae import ShapeVAE
+from training.batches import Encoding
 from training.dataset import write_shard
 from training.export import export_checkpoint
-from training.networks import Networks
-from training.recipe import DEFAULTS, FieldsRecipe, Optimisation
+from training.networks import Networks, fill, with_new_layers
+from training.recipe import DEFAULTS, FieldsRecipe, Optimisation, conditioner_config, vae_config
 from training.sampling import sample, seeded
 from training.shapes.generator import HELD_OUT_FIRST_SEED
 from training.store import Store
@@ -46,6 +49,23 @@ def test_a_checkpoint_s_networks_are_read_and_written_as_they_are(tmp_path: Path
     with torch.no_grad():
         wanted = sample(read.denoiser, noise, cond, 1.0, 4)
         assert torch.equal(sample(Networks.of_run(tmp_path / "weights").denoiser, noise, cond, 1.0, 4), wanted)
+
+
+def test_layers_that_a_network_has_more_change_nothing_yet() -> None:
+    config, encoder = vae_config(), conditioner_config()
+    small = ShapeVAE(replace(config, num_decoder_layers=2))
+    large = ShapeVAE(config)
+    latents, points = seeded(2, large.latent_shape, "cpu"), torch.rand(2, 9, 3) - 0.5
+    with pytest.raises(KeyError):
+        fill(large, small.state_dict())
+    fill(large, with_new_layers(large, small.state_dict()))
+    seeing = SingleImageEncoder(replace(encoder, dino=replace(encoder.dino, num_hidden_layers=3)))
+    further = SingleImageEncoder(encoder)
+    fill(further, with_new_layers(further, seeing.state_dict()))
+    image = torch.rand(2, 3, encoder.image_size, encoder.image_size)
+    with torch.no_grad():
+        assert torch.equal(large.query(large.decode(latents), points), small.query(small.decode(latents), points))
+        assert torch.equal(Encoding(further, "cpu")(image), Encoding(seeing, "cpu")(image))
 
 
 def test_sampling_is_the_pipeline_s_own() -> None:

@@ -58,9 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--shard", type=int, default=1000, help="shapes in one file")
     parser.add_argument("--occupancy", action="store_true", help="also store the 64³ occupancy (for evaluation)")
     chosen = parser.parse_args(arguments)
-    make_data(chosen.out, chosen.count, chosen.first_seed, chosen.workers, chosen.occupancy)
+    make_data(chosen.out, chosen.count, chosen.first_seed, chosen.workers, chosen.occupancy, chosen.shard)
 
 
 if __name__ == "__main__":

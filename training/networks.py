@@ -6,6 +6,7 @@ Knows the recipe's sizes and files; nothing of how anything is trained.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +40,25 @@ class Networks:
 
     @classmethod
     def of_checkpoint(cls, name: str | Path) -> Networks:
-        """Read a checkpoint of the recipe's sizes."""
+        """Read a checkpoint of the recipe's sizes, or of fewer layers: those that it lacks change nothing yet."""
         files = locate(name)
         weights, config = read_weights(files.weights), parse_config(read_config(files.config), str(files.config))
         sections = {"conditioner": "conditioner", "denoiser": "model", "vae": "vae"}
         states = {part: weights.section(section).tensors for part, section in sections.items()}
-        return cls.filled(states, config.vae.scale_factor)
+        return cls.filled(states, config.vae.scale_factor, growing=True)
 
     @classmethod
-    def filled(cls, states: Mapping[str, Mapping[str, Tensor]], scale_factor: float) -> Networks:
-        """Build the three networks and give them their weights."""
+    def filled(
+        cls, states: Mapping[str, Mapping[str, Tensor]], scale_factor: float, *, growing: bool = False
+    ) -> Networks:
+        """Build the three networks and give them their weights. growing : they may have been of fewer layers."""
         built = cls(
             SingleImageEncoder(conditioner_config()),
             HunYuanDiTPlain(denoiser_config()),
             ShapeVAE(vae_config(scale_factor)),
         )
         for part, module in built.parts().items():
-            fill(module, states[part])
+            fill(module, (with_new_layers(module, states[part]) if growing else states[part]))
         return built
 
     def parts(self) -> dict[str, nn.Module]:
@@ -89,3 +92,16 @@ def read_part(folder: Path, part: str) -> tuple[dict[str, Tensor], float]:
 def fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Give a network its weights; every one of its own must be there."""
     module.load_state_dict({key: weights[key] for key in module.state_dict()})
+
+
+_LAYER = re.compile(r"(layer|resblocks)\.(\d+)\.")
+_LAST = ("layer_scale1.lambda1", "layer_scale2.lambda1", "c_proj.weight", "c_proj.bias")
+
+
+def with_new_layers(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with those of the layers that the network has more: what such a layer adds begins as nothing."""
+    known = {found[0] for key in weights if (found := _LAYER.search(key))}
+    own = {key: value.detach() for key, value in module.state_dict().items()}
+    new = {key: value for key, value in own.items() if (found := _LAYER.search(key)) and found[0] not in known}
+    started = {key: torch.zeros_like(value) if key.endswith(_LAST) else value for key, value in new.items()}
+    return {**weights, **started}

@@ -1,6 +1,6 @@
 """The demo checkpoint's sizes and training settings, in one place.
 
-Knows numbers only. The networks are the released v2.1 design at a size that ships inside the product (under 16 MB in
+Knows numbers only. The networks are the released v2.1 design at a size that ships inside the product (under 20 MB in
 half precision) and trains on two CPU cores.
 """
 
@@ -30,7 +30,7 @@ def vae_config(scale_factor: float = 1.0) -> ShapeVAEConfig:
         width=128,
         heads=4,
         num_encoder_layers=2,
-        num_decoder_layers=4,
+        num_decoder_layers=6,
         num_freqs=6,
         scale_factor=scale_factor,
         use_latent_pos_emb=True,
@@ -54,7 +54,7 @@ def conditioner_config() -> ConditionerConfig:
     """Return the sizes: as many patches as the ShapeVAE has tokens."""
     dino = DinoConfig(
         hidden_size=192,
-        num_hidden_layers=5,
+        num_hidden_layers=8,
         num_attention_heads=6,
         image_size=IMAGE_SIZE,
         patch_size=PATCH,
@@ -159,7 +159,7 @@ class DemoRecipe:
 
 
 DEFAULTS = PipelineDefaults(
-    num_inference_steps=10, guidance_scale=1.5, octree_resolution=128, view_aligned=True, noise_scale=0.3
+    num_inference_steps=5, guidance_scale=1.0, octree_resolution=128, view_aligned=True, noise_scale=0.3
 )
 """What the demo checkpoint does when the caller says nothing."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -107,7 +108,13 @@ def train_fields(
     folder : receives the state, from which a run that was stopped goes on.
     """
     task = FieldsTask(store, held_out, networks, recipe)
-    options = LoopOptions(folder, seconds, save_every=120, evaluate_every=600, on_save=lambda: networks.save(weights))
+    options = LoopOptions(
+        folder,
+        seconds,
+        save_every=min(120.0, seconds / 6),
+        evaluate_every=min(600.0, seconds / 6),
+        on_save=lambda: networks.save(weights),
+    )
     train(task, recipe.optimisation, options)
     networks.save(weights)
 
@@ -119,6 +126,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--minutes", type=float, default=60.0, help="they set the rates' decay")
     parser.add_argument("--most-shapes", type=int, default=60_000, help="that are kept in memory")
+    parser.add_argument("--batch", type=int, default=DEMO.fields.optimisation.batch)
+    parser.add_argument("--muon-rate", type=float, default=DEMO.fields.optimisation.muon_lr, help="of inner matrices")
+    parser.add_argument("--adam-rate", type=float, default=DEMO.fields.optimisation.adam_lr, help="of all else")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     given = parser.parse_args()
     store = Store(given.work / "train", given.most_shapes, given.device)
@@ -127,7 +137,9 @@ def main() -> None:
         parser.error(f"no shapes in {store.folder} or in {held_out.folder}: draw them with training.make_data")
     weights = given.work / "fields" / "weights"
     networks = Networks.of_checkpoint(given.checkpoint)
-    train_fields(store, held_out, networks, DEMO.fields, given.work / "fields", weights, 60 * given.minutes)
+    chosen = replace(DEMO.fields.optimisation, batch=given.batch, muon_lr=given.muon_rate, adam_lr=given.adam_rate)
+    recipe = replace(DEMO.fields, optimisation=chosen)
+    train_fields(store, held_out, networks, recipe, given.work / "fields", weights, 60 * given.minutes)
     export_checkpoint(weights, given.out)
 
 

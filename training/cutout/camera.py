@@ -35,7 +35,7 @@ def photographed(dice: Dice, image: Tensor) -> Tensor:
     """Take the picture, as 8 bits hold it."""
     side = image.shape[-1]
     tint = torch.cat([dice.uniform(0.93, 1.07) for _ in range(3)], 1)
-    image = image * dice.uniform(0.75, 1.15) * tint
+    image = image * (dice.uniform(0.75, 1.15) * tint)
     bent = dice.some(0.25)
     some = dice.for_some(len(bent))
     image[bent] = image[bent].clamp(1e-4, 1) ** some.log_uniform(0.6, 1.6)
@@ -82,4 +82,4 @@ def _cosines() -> Tensor:
 
 
 def _eight_bits(image: Tensor) -> Tensor:
-    return torch.round(image.clamp(0, 1) * 255) / 255
+    return image.clamp(0, 1).mul_(255).round_().div_(255)

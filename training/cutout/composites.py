@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from training.cutout.bank import Bank
 from training.cutout.camera import blur, photographed
+from training.cutout.colour import greyed, mixed, permutation
 from training.cutout.dice import Dice
 from training.cutout.frames import any_colour, captioned, framed
-from training.cutout.shadows import places, reflected, sample, shadowed, stand_of
+from training.cutout.shadows import mapped, places, reflected, sample, shadowed, stand_of
 
 _FINER = 2
 
@@ -51,7 +52,7 @@ def draw_composites(seed: int, bank: Bank, batch: int, side: int) -> Composites:
             image[more], mask[more] = _with_object(dice.for_some(len(more)), bank, beside, first=False)
         early = dice.shared() < 0.5
         image = _some_captioned(dice, bank, image, mask) if early else image
-        some = dice.some(0.14)
+        some = dice.some(0.17)
         if len(some):
             image[some], mask[some] = framed(dice.for_some(len(some)), image[some], mask[some])
         image = image if early else _some_captioned(dice, bank, image, mask)
@@ -65,25 +66,22 @@ def draw_composites(seed: int, bank: Bank, batch: int, side: int) -> Composites:
 def surroundings(dice: Dice, bank: Bank, side: int) -> tuple[Tensor, Tensor]:
     """Return surroundings (B, 3, S, S) and the height of their horizon (B, 1, 1, 1), 2 where they have none.
 
-    Four in ten have a second surface below a horizon, as a table before a wall has; some darken towards the corners.
+    Nearly half have a second surface below a horizon, as a table before a wall has; some darken towards the corners,
+    from one side to the other, or all about a spot of light.
     """
     x, y = places(side, dice.device)
     wall = _surface(dice, bank, side, None)
-    horizon = torch.where(dice.chance(0.42), dice.uniform(-0.4, 0.85), torch.full_like(dice.uniform(), 2.0))
+    horizon = torch.where(dice.chance(0.46), dice.uniform(-0.4, 0.85), torch.full_like(dice.uniform(), 2.0))
     table = _surface(dice, bank, side, horizon)
-    # Walls and tables of one room are often of nearly one colour.
-    near = dice.chance(0.25)
-    table = torch.where(near, wall.mean((2, 3), keepdim=True) * dice.uniform(0.8, 1.2) + 0.4 * _detail(table), table)
+    table = _as_the_room_is(dice, wall, table)
     slope = dice.normal(0.04) * dice.chance(0.4)
     soft = torch.where(dice.chance(0.65), dice.uniform(0.004, 0.012), dice.log_uniform(0.02, 0.4))
     mix = ((y - horizon - slope * x) / soft + 0.5).clamp(0, 1)
-    out = wall * (1 - mix) + table * mix
+    out = torch.lerp(wall, table, mix)
     # Skirting, or the table's own edge.
     edge = ((y - horizon - slope * x).abs() < dice.log_uniform(0.004, 0.08)) & dice.chance(0.12)
-    out = torch.where(edge, out * dice.uniform(0.5, 1.3), out)
-    away = (x - dice.normal(0.25)) ** 2 + (y - dice.normal(0.25)) ** 2
-    out = out * (1 - dice.uniform(0.1, 0.55) * dice.chance(0.3) * away / 2)
-    crowd = dice.some(0.08)
+    out = out * (torch.where(edge, dice.uniform(0.5, 1.3), 1.0) * _lamplight(dice, side))
+    crowd = dice.some(0.13)
     if len(crowd):
         out[crowd] = _crowded(dice.for_some(len(crowd)), bank, out[crowd])
     far = dice.some(0.1)
@@ -94,23 +92,48 @@ def surroundings(dice: Dice, bank: Bank, side: int) -> tuple[Tensor, Tensor]:
     return out.clamp(0, 1), horizon
 
 
+def _as_the_room_is(dice: Dice, wall: Tensor, table: Tensor) -> Tensor:
+    """Bring some tables near to their walls in colour, as those of one room often are, and make some nearly white."""
+    kind = dice.uniform()
+    near, white = kind < 0.25, kind > 0.9
+    bright = dice.uniform(0.1, 0.45)
+    share = torch.where(near, 0.4, torch.where(white, bright, 1.0))
+    own = wall.mean((2, 3), keepdim=True) * dice.uniform(0.8, 1.2) - 0.4 * table.mean((2, 3), keepdim=True)
+    return table * share + own * near + (1 - bright) * dice.uniform(0.85, 1.0) * white
+
+
+def _lamplight(dice: Dice, side: int) -> Tensor:
+    """Return how light surroundings are (B, 1, S, S): even, or darker towards corners, a side or around a spot."""
+    x, y = places(side, dice.device)
+    away = (x - dice.normal(0.25)) ** 2 + (y - dice.normal(0.25)) ** 2
+    corners = 1 - dice.uniform(0.1, 0.55) * dice.chance(0.3) * away / 2
+    turn = dice.uniform(0, 6.2832)
+    across = 1 + dice.uniform(0, 0.5) * dice.chance(0.15) * (x * torch.cos(turn) + y * torch.sin(turn))
+    from_x, from_y = _turned(x - dice.normal(0.3), y - dice.normal(0.35), turn)
+    far = (from_x / dice.log_uniform(0.25, 1.2)) ** 2 + (from_y / dice.log_uniform(0.25, 1.2)) ** 2
+    dark = dice.uniform(0.05, 0.65)
+    spot = (dark + (1 - dark) * torch.exp(-far)) * dice.uniform(1.0, 1.35)
+    return corners * across * torch.where(dice.chance(0.07), spot, 1.0)
+
+
 def _crowded(dice: Dice, bank: Bank, image: Tensor) -> Tensor:
     """Lay many things over one another, of all sizes and in part beyond the border, as photographs of places have."""
-    across, down = places(image.shape[-1], dice.device)
     for _ in range(4 + int(dice.shared() * 9)):
         pictures, _ = bank.objects(dice.numbers(bank.count("objects")))
         size = dice.log_uniform(0.15, 2.5)
-        dx, dy = across - dice.uniform(-1.2, 1.2), down - dice.uniform(-1.2, 1.2)
+        x, y = dice.uniform(-1.2, 1.2), dice.uniform(-1.2, 1.2)
         turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
-        along, below = _turned(dx, dy, turn)
-        seen = sample(_premultiplied(pictures), along / (size * dice.sign()), below / size)
-        alpha = seen[:, 3:]
-        image = image * (1 - alpha) + _tinted(dice, _straight(seen)) * alpha
+        seen = _laid(_premultiplied(pictures), (x, y), turn, (size * dice.sign(), size), image.shape[-1])
+        image = torch.lerp(image, _tinted(dice, _straight(seen)), seen[:, 3:])
     return image
 
 
-def _detail(image: Tensor) -> Tensor:
-    return image - image.mean((2, 3), keepdim=True)
+def _laid(pictures: Tensor, at: tuple[Tensor, Tensor], turn: Tensor, size: tuple[Tensor, Tensor], side: int) -> Tensor:
+    """Return pictures (B, C, S, S) that are laid with their middles at places, turned and of other sizes."""
+    (x, y), (wide, high) = at, size
+    cos, sin = torch.cos(turn), torch.sin(turn)
+    rows = [cos / wide, sin / wide, -(x * cos + y * sin) / wide, -sin / high, cos / high, (x * sin - y * cos) / high]
+    return mapped(pictures, torch.cat(rows, 1).reshape(-1, 2, 3), side)
 
 
 def _surface(dice: Dice, bank: Bank, side: int, horizon: Tensor | None) -> Tensor:
@@ -126,7 +149,7 @@ def _surface(dice: Dice, bank: Bank, side: int, horizon: Tensor | None) -> Tenso
     kind = dice.uniform()
     second = torch.where(kind < 0.5, first, torch.where(kind < 0.85, first * dice.uniform(0.5, 1.4), any_colour(dice)))
     mix = (along * 0.5 + 0.5).clamp(0, 1)
-    smooth = first * (1 - mix) + second * mix
+    smooth = torch.lerp(first, second, mix)
     drawn = bank.surfaces(dice.numbers(bank.count("surfaces")))
     zoom = dice.log_uniform(0.35, 1.0)
     angle = dice.normal(0.25) * dice.chance(0.3) + torch.where(dice.chance(0.25), 1.5708, 0.0)
@@ -141,24 +164,16 @@ def _surface(dice: Dice, bank: Bank, side: int, horizon: Tensor | None) -> Tenso
     from_x = u * torch.cos(angle) - v * torch.sin(angle) + dice.uniform(-1, 1) * free
     from_y = u * torch.sin(angle) + v * torch.cos(angle) + dice.uniform(-1, 1) * free
     seen = sample(drawn, from_x, from_y, "reflection")
-    return torch.where(dice.chance(0.42), smooth, _tinted(dice, seen))
+    plain = torch.where(horizon < 1, 0.32, 0.42) if horizon is not None else 0.42
+    return torch.where(dice.uniform() < plain, smooth, _tinted(dice, seen))
 
 
 def _tinted(dice: Dice, image: Tensor) -> Tensor:
     """Change the colours of surfaces: channels permuted, greyed, of less or more contrast, lighter or darker."""
-    image = _permuted(dice, image, 0.25)
-    grey = image.mean(1, keepdim=True)
-    image = torch.where(dice.chance(0.3), grey + (image - grey) * dice.uniform(0, 0.7), image)
-    mean = image.mean((2, 3), keepdim=True)
-    image = mean + (image - mean) * torch.where(dice.chance(0.4), dice.uniform(0.2, 1.0), 1.0)
-    return (image * dice.uniform(0.7, 1.25)).clamp(0, 1)
-
-
-def _permuted(dice: Dice, image: Tensor, share: float) -> Tensor:
-    """Permute the channels of a share of the pictures."""
-    order = torch.stack([dice.uniform().flatten() for _ in range(3)], 1).argsort(1)
-    order = torch.where(dice.chance(share).flatten()[:, None], order, torch.arange(3, device=dice.device))
-    return image.gather(1, order[:, :, None, None].expand_as(image))
+    grey = torch.where(dice.chance(0.3), dice.uniform(0, 0.7), 1.0)
+    contrast = torch.where(dice.chance(0.4), dice.uniform(0.2, 1.0), 1.0)
+    matrix = greyed(permutation(dice, 0.25), grey)
+    return mixed(image, matrix, contrast, dice.uniform(0.7, 1.25)).clamp_(0, 1)
 
 
 def _patches_of_light(dice: Dice, side: int) -> Tensor:
@@ -176,21 +191,23 @@ def _with_object(dice: Dice, bank: Bank, scene: _Scene, *, first: bool) -> tuple
     colour = _in_this_light(dice, bank, colour, alpha, image)
     stands = stand_of(alpha)
     image = shadowed(dice, image, alpha, stands, scene.horizon < 1)
-    glossy = dice.some(0.09)
+    glossy = dice.some(0.13)
     if len(glossy):
         some = dice.for_some(len(glossy))
         here = type(stands)(*(value[glossy] for value in vars(stands).values()))
         image[glossy] = reflected(some, image[glossy], colour[glossy], alpha[glossy], here)
     share = alpha * torch.where(dice.chance(0.04), dice.uniform(0.4, 0.8), 1.0)
-    return image * (1 - share) + colour * share, torch.maximum(scene.mask, alpha)
+    return torch.lerp(image, colour, share), torch.maximum(scene.mask, alpha)
 
 
 def _placed(dice: Dice, bank: Bank, horizon: Tensor, side: int, *, first: bool) -> tuple[Tensor, Tensor]:
     """Return objects' colours (B, 3, S, S) and alpha (B, 1, S, S) in the photographs' frames."""
     pictures, reach = bank.objects(dice.numbers(bank.count("objects")))
-    cut = dice.chance(0.125)
-    usual = torch.where(dice.chance(0.9), dice.uniform(0.3, 0.95), dice.uniform(0.1, 0.3))
-    size = torch.where(cut, dice.uniform(0.5, 1.5), usual) * (1.0 if first else dice.uniform(0.15, 0.6))
+    cut = dice.chance(0.17)
+    usual = torch.where(dice.chance(0.86), dice.uniform(0.3, 0.95), dice.uniform(0.08, 0.3))
+    # Those that are larger than the picture are cut by two borders or three.
+    beyond = torch.where(dice.chance(0.35), dice.uniform(1.1, 2.2), dice.uniform(0.5, 1.5))
+    size = torch.where(cut, beyond, usual) * (1.0 if first else dice.uniform(0.15, 0.6))
     stretch = dice.normal(0.1).exp()
     size_x, size_y = size * stretch.clamp(max=1), size / stretch.clamp(min=1)
     half_x, half_y = size_x * reach[:, 0].reshape(-1, 1, 1, 1), size_y * reach[:, 1].reshape(-1, 1, 1, 1)
@@ -205,10 +222,8 @@ def _placed(dice: Dice, bank: Bank, horizon: Tensor, side: int, *, first: bool) 
     y = torch.where(on_table, standing, y)
     turn = dice.normal(0.1) * dice.chance(0.35)
     turn = torch.where(dice.chance(0.04), dice.uniform(-3.1, 3.1), turn)
-    across, down = places(_FINER * side, dice.device)
-    along, below = _turned(across - x, down - y, turn)
-    seen = sample(_premultiplied(pictures), along / (size_x * dice.sign()), below / size_y)
-    seen = F.avg_pool2d(seen, _FINER)
+    size_x = size_x * dice.sign()
+    seen = F.avg_pool2d(_laid(_premultiplied(pictures), (x, y), turn, (size_x, size_y), _FINER * side), _FINER)
     return _straight(seen), seen[:, 3:].contiguous()
 
 
@@ -230,10 +245,8 @@ def _straight(seen: Tensor) -> Tensor:
 def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image: Tensor) -> Tensor:
     """Recolour objects: permute channels, grey, brighten, texture; some nearly as their surroundings are."""
     side = image.shape[-1]
-    colour = _permuted(dice, colour, 0.6)
-    grey = colour.mean(1, keepdim=True)
-    colour = torch.where(dice.chance(0.3), grey + (colour - grey) * dice.uniform(0, 0.5), colour)
-    colour = colour.clamp(1e-4, 1) ** dice.normal(0.35).exp()
+    grey = torch.where(dice.chance(0.3), dice.uniform(0, 0.5), 1.0)
+    colour = mixed(colour, greyed(permutation(dice, 0.6), grey)).clamp_(1e-4, 1) ** dice.normal(0.35).exp()
     grain = dice.some(0.16)
     some = dice.for_some(len(grain))
     texture = _surface(some, bank, side, None)
@@ -242,16 +255,15 @@ def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image:
     cells = 4 + int(dice.shared() * 30)
     spots = F.interpolate(dice.noise(1, cells, cells), (side, side), mode="bicubic", align_corners=False)
     kind = dice.uniform()
-    colour = torch.where((kind > 0.31) & (kind < 0.4), colour * (1 + spots * dice.uniform(0.05, 0.35)), colour)
+    spotted = dice.uniform(0.05, 0.35) * ((kind > 0.31) & (kind < 0.4))
     seen = (alpha > 0.5).float()
     near = (image * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp(min=1)
-    share = dice.uniform(0.6, 0.93)
-    colour = torch.where(kind < 0.14, colour * (1 - share) + near * share, colour)
-    white = dice.uniform(0.8, 0.92) + colour * dice.uniform(0.05, 0.16)
-    colour = torch.where((kind >= 0.14) & (kind < 0.24), white, colour)
-    colour = torch.where((kind >= 0.24) & (kind < 0.31), colour * dice.uniform(0.06, 0.3), colour)
-    colour = torch.where(dice.chance(0.2), colour + any_colour(dice) * dice.uniform(0, 0.25), colour)
-    return _shone_on(dice, colour).clamp(0, 1)
+    near_share, pale, dim = dice.uniform(0.6, 0.93), dice.uniform(0.05, 0.16), dice.uniform(0.06, 0.3)
+    like, white, dark = kind < 0.14, (kind >= 0.14) & (kind < 0.24), (kind >= 0.24) & (kind < 0.31)
+    own = torch.where(like, 1 - near_share, torch.where(white, pale, torch.where(dark, dim, 1.0)))
+    other = near * near_share * like + dice.uniform(0.8, 0.92) * white
+    other = other + any_colour(dice) * dice.uniform(0, 0.25) * dice.chance(0.2)
+    return _shone_on(dice, colour * (own * (1 + spots * spotted)) + other).clamp_(0, 1)
 
 
 def _shone_on(dice: Dice, colour: Tensor) -> Tensor:
@@ -264,7 +276,7 @@ def _shone_on(dice: Dice, colour: Tensor) -> Tensor:
     from_x, from_y = _turned(dx, dy, turn)
     away = (from_x.abs() / dice.log_uniform(0.03, 0.3)) ** 3 + (from_y.abs() / dice.log_uniform(0.03, 0.5)) ** 3
     shine = torch.sigmoid((1 - away) * dice.log_uniform(1, 12)) * dice.uniform(0.2, 0.95) * dice.chance(0.12)
-    return colour * (1 - shine) + shine
+    return colour + (1 - colour) * shine
 
 
 def _some_captioned(dice: Dice, bank: Bank, image: Tensor, mask: Tensor) -> Tensor:

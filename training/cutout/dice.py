@@ -30,7 +30,8 @@ class Dice:
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return values between two bounds."""
         self._uniforms += 1
-        return self._uniform[(self._uniforms - 1) % _POOL] * (high - low) + low
+        value = self._uniform[(self._uniforms - 1) % _POOL]
+        return value if (low, high) == (0, 1) else value * (high - low) + low
 
     def log_uniform(self, low: float, high: float) -> Tensor:
         """Return values between two positive bounds whose logarithms are uniform."""
@@ -39,7 +40,8 @@ class Dice:
     def normal(self, deviation: float = 1.0) -> Tensor:
         """Return normal values around 0."""
         self._normals += 1
-        return self._normal[(self._normals - 1) % _POOL] * deviation
+        value = self._normal[(self._normals - 1) % _POOL]
+        return value if deviation == 1 else value * deviation
 
     def chance(self, share: float) -> Tensor:
         """Return, as a boolean, whether something happens that does so in a share of the pictures."""

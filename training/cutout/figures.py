@@ -193,12 +193,13 @@ def _wheel(paper: _Paper) -> None:
 
 def _rim(paper: _Paper, x: float, y: float, radius: float) -> None:
     rng = paper.rng
-    rim = radius * rng.uniform(0.05, 0.5)
+    rim = radius * (rng.uniform(0.03, 0.08) if rng.random() < 0.3 else rng.uniform(0.05, 0.5))
     squash = rng.uniform(0.5, 1.0) if rng.random() < 0.4 else 1.0
     paper.fill(ellipse(x, y, radius * squash, radius))
     paper.cut(ellipse(x, y, (radius - rim) * squash, radius - rim))
-    spokes, colour = int(rng.choice([0, 0, 3, 4, 5, 6, 8, 12, 18])), paper.paint()
-    width, first = int(rng.uniform(0.008, 0.05) * _FULL), rng.uniform(0, 1)
+    spokes, colour = int(rng.choice([0, 0, 3, 4, 5, 6, 8, 12, 18, 24, 32])), paper.paint()
+    thick = rng.uniform(0.003, 0.012) if spokes > 6 or rng.random() < 0.3 else rng.uniform(0.008, 0.05)
+    width, first = int(thick * _FULL), rng.uniform(0, 1)
     for k in range(spokes):
         turn = first + 2 * np.pi * k / spokes
         end = (x + (radius - rim / 2) * squash * np.cos(turn), y + (radius - rim / 2) * np.sin(turn))
@@ -210,7 +211,7 @@ def _rim(paper: _Paper, x: float, y: float, radius: float) -> None:
 def _lattice(paper: _Paper) -> None:
     """Draw bars: a chair, a ladder, a fence, a rack, a cage; all in one piece."""
     rng, n = paper.rng, _FULL
-    colour, width = paper.paint(), int(rng.uniform(0.012, 0.05) * n)
+    colour, width = paper.paint(), int(np.exp(rng.uniform(np.log(0.005), np.log(0.05))) * n)
     left, right = rng.uniform(0.08, 0.3) * n, rng.uniform(0.7, 0.92) * n
     top, bottom = 0.06 * n, 0.94 * n
     lean = rng.normal(0, 0.06) * n
@@ -222,6 +223,23 @@ def _lattice(paper: _Paper) -> None:
     if rng.random() < 0.6:
         across, down = (right - left) / 2 * rng.uniform(0.8, 1.2), rng.uniform(0.02, 0.1) * n
         paper.fill(box(n / 2, rng.uniform(0.45, 0.65) * n, across, down))
+
+
+def _cage(paper: _Paper) -> None:
+    """Draw wires that bulge or are straight, with rings about them, on a foot or none: cages, baskets, lampshades."""
+    rng, n = paper.rng, _FULL
+    colour, width = paper.paint(), int(np.exp(rng.uniform(np.log(0.004), np.log(0.018))) * n)
+    y = np.linspace(0.06, 0.9, 40)
+    narrow, wide, round_ = rng.uniform(0.0, 0.9), rng.uniform(0.2, 0.44), rng.uniform(0.3, 2.0)
+    half = wide * (narrow + (1 - narrow) * np.sin(np.linspace(0, rng.uniform(0.5, 0.95), 40) * np.pi) ** round_)
+    for share in np.linspace(-1, 1, int(rng.integers(4, 14))):
+        paper.stroke(_rounded(np.stack([0.5 + half * share, y], 1) * n), width, colour)
+    flat = rng.uniform(0.0, 0.25)
+    for row in np.unique([*rng.integers(0, 40, int(rng.integers(1, 6))), 39]):
+        ring = ellipse(0.5 * n, y[row] * n, half[row] * n, max(half[row] * flat * n, 1))
+        paper.stroke(ring, width, colour, closed=True)
+    if rng.random() < 0.5:
+        paper.fill(box(0.5 * n, 0.92 * n, half[-1] * n * rng.uniform(0.9, 1.1), rng.uniform(0.01, 0.04) * n))
 
 
 def _sieve(paper: _Paper) -> None:
@@ -349,8 +367,9 @@ def _rounded(points: ArrayLike) -> Points:
 _FIGURES: tuple[tuple[float, Callable[[_Paper], None]], ...] = (
     (0.22, _blobs),
     (0.16, _character),
-    (0.09, _wheel),
-    (0.08, _lattice),
+    (0.13, _wheel),
+    (0.12, _lattice),
+    (0.05, _cage),
     (0.05, _sieve),
     (0.13, _vessel),
     (0.08, _plant),

@@ -46,6 +46,17 @@ def sample(values: Tensor, x: Tensor, y: Tensor, padding: str = "zeros") -> Tens
     return F.grid_sample(values, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
+def mapped(values: Tensor, matrix: Tensor, side: int, padding: str = "zeros") -> Tensor:
+    """Return what is seen of values (B, C, H, W) on (B, C, side, side) that matrices (B, 2, 3) take there."""
+    if not len(values):
+        return values.new_zeros((0, values.shape[1], side, side))
+    x, y = places(side, values.device)
+    columns = matrix[:, :, :1] * x.reshape(1, 1, side)
+    rows = matrix[:, :, 1:2] * y.reshape(1, 1, side) + matrix[:, :, 2:]
+    grid = (columns[:, :, None] + rows[..., None]).permute(0, 2, 3, 1)
+    return F.grid_sample(values, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+
+
 def stand_of(alpha: Tensor) -> Stand:
     """Find where objects stand; those that are not there stand at the picture's foot, with no width."""
     x, y = places(alpha.shape[-1], alpha.device)
@@ -68,9 +79,8 @@ def stand_of(alpha: Tensor) -> Stand:
 
 def shadowed(dice: Dice, image: Tensor, alpha: Tensor, stands: Stand, grounded: Tensor) -> Tensor:
     """Darken surroundings (B, 3, S, S); grounded : (B, 1, 1, 1) bool, whether there is a ground to see."""
-    dark = torch.zeros_like(alpha)
     below = dice.chance(0.5) | (grounded & dice.chance(0.5))
-    dark = 1 - (1 - dark) * (1 - below * _contact(dice, stands, alpha.shape[-1]))
+    dark = below * _contact(dice, stands, alpha.shape[-1])
     kind = dice.uniform()
     thrown = dice.some(0.42)
     some = dice.for_some(len(thrown))
@@ -120,6 +130,6 @@ def reflected(dice: Dice, image: Tensor, colour: Tensor, alpha: Tensor, stands: 
     foot = stands.foot + dice.uniform(0, 0.03) * dice.chance(0.3)
     mirrored = sample(torch.cat([colour * alpha, alpha], 1), x, 2 * foot - y)
     fade = (1 - (y - foot) / (dice.uniform(0.2, 1.3) * stands.height)).clamp(0, 1) * (y >= foot)
-    seen = torch.cat([mirrored * fade], 1)
-    seen = blur(seen, dice.log_uniform(0.2, 4) * side / 320) * dice.uniform(0.1, 0.55) * (y >= foot - 2 / side)
+    seen = blur(mirrored * fade, dice.log_uniform(0.2, 4) * side / 320)
+    seen = seen * (dice.uniform(0.1, 0.65) * (y >= foot - 2 / side))
     return image * (1 - seen[:, 3:]) + seen[:, :3]

@@ -13,7 +13,7 @@ import json
 import math
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from backend.hunyuan3d.image.cutout_network import WEIGHTS
 from training.cutout.bank import Bank
 from training.cutout.composites import Composites, draw_composites
+from training.cutout.echo import Echo
 from training.cutout.network import CutoutNetwork, folded, unfolded
 from training.cutout.pictures import Wanted, draw_shards, start_workers
 
@@ -42,6 +43,10 @@ class Recipe:
     learnt is learnt as well from small ones, for a fraction of the time. batch : composites of 256 pixels in a step, of
     smaller ones more. minutes : of training and reports. average : what the running average of the weights keeps a
     step. report_every : seconds. held_out : composites that tell how it goes.
+
+    echo : how often a composite is learnt from, about; from 2 on they wait on the device, and are changed each time.
+    drawn : how many, of 256 pixels, are then drawn at a time, 0 as many as a step's. pool : how many of 256 pixels each
+    side's pool has room for. compiled : whether the step is compiled for the device.
     """
 
     stages: tuple[tuple[float, tuple[int, ...]], ...] = (
@@ -53,10 +58,14 @@ class Recipe:
     minutes: float = 120.0
     rate: float = 2e-3
     warmup: int = 200
-    average: float = 0.999
+    average: float = 0.996
     report_every: float = 120.0
     held_out: int = 96
     held_out_side: int = 256
+    echo: float = 1
+    drawn: int = 0
+    pool: int = 20_000
+    compiled: bool = False
 
 
 def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -79,6 +88,15 @@ def overlaps(logits: Tensor, mask: Tensor) -> Tensor:
     found, wanted = logits > 0, mask > 0.5
     both, either = (found & wanted).sum((1, 2, 3)), (found | wanted).sum((1, 2, 3))
     return (both + 1) / (either + 1)
+
+
+def step_loss(network: CutoutNetwork, image: Tensor, mask: Tensor) -> Tensor:
+    """Return what a step makes smaller: the mask's loss, and a little for how wrong its expected IoU is."""
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.device.type == "cuda"):
+        logits, expected = network(image)
+    logits, expected = logits.float(), expected.float()
+    judged = F.binary_cross_entropy_with_logits(expected, overlaps(logits.detach(), mask))
+    return mask_loss(logits, mask) + 0.1 * judged
 
 
 def learning_rate(step: int, used: float, recipe: Recipe) -> float:
@@ -106,8 +124,15 @@ class Trainer:
         if start is not None:
             self._begin_with(start)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=recipe.rate, weight_decay=1e-3)
-        self.step, self.minutes, self.skipped = 0, 0.0, 0
+        self._now = self.network.state_dict()
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=recipe.rate, weight_decay=1e-3, fused=self.device.type == "cuda"
+        )
+        self._loss: Callable[[CutoutNetwork, Tensor, Tensor], Tensor] = step_loss
+        if recipe.compiled:
+            self._loss = torch.compile(step_loss, dynamic=False)
+        self._echo = Echo(self._composites, recipe.echo, recipe.drawn or recipe.batch, recipe.pool)
+        self.step, self.minutes, self.skipped = 0, 0.0, torch.zeros((), device=self.device)
         if (state / "state.pt").exists():
             self._resume(state / "state.pt")
 
@@ -155,37 +180,58 @@ class Trainer:
         sides = next((sides for until, sides in self.recipe.stages if share < until), self.recipe.stages[-1][1])
         side = sides[self.step % len(sides)]
         batch = max(2, round(self.recipe.batch * (256 / side) ** 2))
-        drawn = draw_composites(self.step, self._bank, batch, side)
+        if self.recipe.echo > 1:
+            drawn = self._echo.next(self.step, batch, side, self.device)
+        else:
+            drawn = self._composites(self.step, batch, side)
         return drawn.image.to(memory_format=torch.channels_last), drawn.mask
 
+    def _composites(self, seed: int, batch: int, side: int) -> Composites:
+        return draw_composites(seed, self._bank, batch, side)
+
     def _learn(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Take a step; one whose gradients are not finite changes nothing but its number."""
+        """Take a step; one whose gradients are not finite changes no weight.
+
+        A fused optimiser is told so on the device, which nobody waits for; the average then moves towards weights that
+        stayed as they were.
+        """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.minutes, self.recipe)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits, expected = self.network(image)
-        logits, expected = logits.float(), expected.float()
-        judged = F.binary_cross_entropy_with_logits(expected, overlaps(logits.detach(), mask))
-        loss = mask_loss(logits, mask) + 0.1 * judged
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        loss = self._gradients(image, mask)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.step += 1
-        if not torch.isfinite(norm):
-            self.skipped += 1
-            return loss.detach()
+        bad = (~torch.isfinite(norm)).float()
+        self.skipped += bad
+        if self.optimiser.defaults["fused"]:
+            vars(self.optimiser)["found_inf"] = bad
+        elif bad:
+            return loss
         self.optimiser.step()
         self._follow()
+        return loss
+
+    def _gradients(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Give each weight its gradient and return the loss; go on without what cannot be compiled."""
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            loss = self._loss(self.network, image, mask)
+            torch.autograd.backward(loss)
+        except (RuntimeError, ImportError, OSError, subprocess.SubprocessError) as error:
+            if self._loss is step_loss:
+                raise
+            print(f"not compiled: {type(error).__name__}: {str(error)[:300]!r}", flush=True)
+            self._loss = step_loss
+            return self._gradients(image, mask)
         return loss.detach()
 
     def _follow(self) -> None:
         """Move the running average towards the network."""
         keep = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        now = self.network.state_dict()
+        now, average = self._now, self.average
         names = [name for name, value in now.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.average[name] for name in names], [now[name] for name in names], 1 - keep)
-        for name in now.keys() - set(names):
-            self.average[name].copy_(now[name])
+        torch._foreach_lerp_([average[name] for name in names], [now[name] for name in names], 1 - keep)
+        counts = [name for name, value in now.items() if not value.is_floating_point()]
+        torch._foreach_copy_([average[name] for name in counts], [now[name] for name in counts])
 
     def _report(self) -> None:
         """Save the state and the weights, and log how the network does."""
@@ -223,6 +269,8 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self.optimiser.defaults["fused"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.minutes = int(state["step"]), float(state["minutes"])
 
@@ -283,8 +331,7 @@ def wait_for_pictures(bank: Bank, workers: Sequence[subprocess.Popen[bytes]], se
         time.sleep(0.2)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line, draw, train and export."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of pictures, state and log")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="file that receives the weights")
@@ -302,13 +349,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=Recipe.rate)
     parser.add_argument("--report-every", type=float, default=Recipe.report_every, help="seconds")
     parser.add_argument("--held-out", type=int, default=Recipe.held_out)
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--sides", help="composites' sides by turns, such as 192,256,320, in place of the stages")
+    parser.add_argument("--echo", type=float, default=Recipe.echo, help="how often a composite is learnt from")
+    parser.add_argument("--drawn", type=int, default=Recipe.drawn, help="composites drawn at a time, with --echo")
+    parser.add_argument("--pool", type=int, default=Recipe.pool, help="composites in memory for each side, with --echo")
+    parser.add_argument("--compile", action="store_true", help="compile the step, where the device has what it takes")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, draw, train and export."""
+    chosen = _parser().parse_args(arguments)
+    sides = chosen.sides and tuple(int(side) for side in chosen.sides.split(","))
     recipe = Recipe(
+        stages=((1.0, sides),) if sides else Recipe.stages,
         batch=chosen.batch,
         minutes=chosen.minutes,
         rate=chosen.rate,
         report_every=chosen.report_every,
         held_out=chosen.held_out,
+        echo=chosen.echo,
+        drawn=chosen.drawn,
+        pool=chosen.pool,
+        compiled=chosen.compile,
     )
     wanted = Wanted(chosen.shapes, chosen.figures, chosen.surfaces)
     run, device = chosen.work / "run", torch.device(chosen.device)
