@@ -12,7 +12,7 @@ from transformers import Dinov2Config, Dinov2Model
 from backend.hunyuan3d.networks.dinov2 import DinoConfig, DinoV2
 
 SMALL = DinoConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=56, layerscale_value=0.7)
-DEMO = DinoConfig(hidden_size=192, num_hidden_layers=5, num_attention_heads=6, image_size=112, mlp_ratio=3)
+DEMO = DinoConfig(hidden_size=192, num_hidden_layers=8, num_attention_heads=6, image_size=112, mlp_ratio=3)
 
 THEIR_NAMES = (
     (".attention.attention.query.", ".attention.q_proj."),

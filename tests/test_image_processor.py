@@ -143,10 +143,26 @@ def test_one_image_or_many() -> None:
         as_list([])
 
 
-@pytest.mark.parametrize("settings", [{"size": 0}, {"border_ratio": 1.0}, {"border_ratio": -0.1}])
+@pytest.mark.parametrize(
+    "settings", [{"size": 0}, {"border_ratio": 1.0}, {"border_ratio": -0.1}, {"brightness": 0.0}, {"brightness": 1.1}]
+)
 def test_impossible_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="image processor"):
         ImageProcessor(**settings)  # type: ignore[arg-type]
+
+
+def test_brightness_tells_an_object_s_white_from_the_white_around_it() -> None:
+    white = Image.new("RGBA", (60, 60))
+    white.paste((255, 255, 255, 255), (10, 10, 50, 50))
+    plain, darker = (ImageProcessor(size=48, brightness=value)(white) for value in (1.0, 0.8))
+    assert float(plain.image.min()) == 1
+    inside, outside = darker.image[0, :, 24, 24], darker.image[0, :, 0, 0]
+    torch.testing.assert_close(inside, torch.full((3,), 0.8 * 2 - 1), atol=0.01, rtol=0)
+    assert torch.equal(outside, torch.ones(3))
+    assert torch.equal(plain.mask, darker.mask)
+    # Colours are taken from the cut-out, which is not darkened.
+    cutouts = [np.asarray(ImageProcessor(size=48, brightness=value).cutout(white)) for value in (1.0, 0.8)]
+    assert np.array_equal(*cutouts)
 
 
 def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:

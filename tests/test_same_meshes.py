@@ -97,6 +97,6 @@ def test_the_meshes_of_the_samples_are_what_they_were() -> None:
         [sys.executable, "-c", _END_TO_END], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [
-        "63a76e17a783b58fb5ecd2430038406e",
-        "1bf5a73fc67c90e413f8d5962908021b",
+        "669a1aad14b64c97a07cd666f40b3615",
+        "e4e3ed5141a7043188484b934d879a4d",
     ]

@@ -14,7 +14,7 @@ from backend.hunyuan3d.checkpoint.load import Checkpoint, save_checkpoint
 from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.networks.schedulers import FlowMatchEulerDiscreteScheduler
 from training.networks import Networks
-from training.recipe import BORDER_RATIO, DEFAULTS, IMAGE_SIZE, conditioner_config
+from training.recipe import BORDER_RATIO, BRIGHTNESS, DEFAULTS, IMAGE_SIZE, conditioner_config
 
 
 def export_checkpoint(weights: Path, folder: Path) -> None:
@@ -26,7 +26,7 @@ def export_checkpoint(weights: Path, folder: Path) -> None:
         conditioner=conditioner_config(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         # Four times the network's size, so that a large image is brought down by the conditioner's smooth filter.
-        image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO),
+        image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO, brightness=BRIGHTNESS),
         defaults=DEFAULTS,
     )
     save_checkpoint(folder, Checkpoint("demo", config, trained.denoiser, trained.vae, trained.conditioner))

@@ -17,6 +17,8 @@ from backend.hunyuan3d.networks.shape_vae import ShapeVAEConfig
 IMAGE_SIZE = 112
 PATCH = 14
 BORDER_RATIO = 0.15
+BRIGHTNESS = 0.85
+"""Of objects as the network is shown them: what is white on them must not look like the white around them."""
 GRID = 8
 IMAGE_HALF_WIDTH = 0.9 / (1 - BORDER_RATIO)
 TRUNCATION = 0.1
