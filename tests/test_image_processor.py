@@ -161,8 +161,8 @@ def test_brightness_tells_an_object_s_white_from_the_white_around_it() -> None:
     assert torch.equal(outside, torch.ones(3))
     assert torch.equal(plain.mask, darker.mask)
     # Colours are taken from the cut-out, which is not darkened.
-    cutouts = [np.asarray(ImageProcessor(size=48, brightness=value).cutout(white)) for value in (1.0, 0.8)]
-    assert np.array_equal(*cutouts)
+    first, second = (np.asarray(ImageProcessor(size=48, brightness=value).cutout(white)) for value in (1.0, 0.8))
+    assert np.array_equal(first, second)
 
 
 def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
