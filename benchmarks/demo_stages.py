@@ -29,8 +29,8 @@ STAGES = ("preprocess", "encode", "sample", "decode", "mesh")
 def generate(
     pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], seeds: list[int], r: int
 ) -> list[ShapeResult]:
-    """Make the pipeline's public call at 10 steps."""
-    return pipeline(images, num_inference_steps=10, seeds=seeds, octree_resolution=r)
+    """Make the pipeline's public call with the checkpoint's own steps and guidance."""
+    return pipeline(images, seeds=seeds, octree_resolution=r)
 
 
 def timed(
@@ -49,20 +49,20 @@ def largest_difference(pipeline: Hunyuan3DShapePipeline, images: list[Image.Imag
     """Return how far latents made in one batch lie from those made one by one."""
     image = pipeline.preprocess(images, remove_background="auto").image
     seeds = list(range(len(images)))
-    together = pipeline.sample_latents(pipeline.encode_images(image), 10, seeds=seeds)
-    alone = [pipeline.sample_latents(pipeline.encode_images(image[k : k + 1]), 10, seeds=[k]) for k in seeds]
+    together = pipeline.sample_latents(pipeline.encode_images(image), seeds=seeds)
+    alone = [pipeline.sample_latents(pipeline.encode_images(image[k : k + 1]), seeds=[k]) for k in seeds]
     return float((together - torch.cat(alone)).abs().max())
 
 
 def report(pipeline: Hunyuan3DShapePipeline, images: list[Image.Image], repeats: int, resolutions: list[int]) -> str:
     """Return all tables, as markdown."""
-    threads = torch.get_num_threads()
+    threads, defaults = torch.get_num_threads(), pipeline.config.defaults
     lines = [
         "# The demo checkpoint on this machine",
         "",
         f"{platform.machine()} CPU, {os.cpu_count()} cores, {threads} torch threads, float32, torch "
         f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. Medians of {repeats} warm runs, {len(images)} pictures, "
-        f"10 steps, guidance {pipeline.config.defaults.guidance_scale:g}.",
+        f"{defaults.num_inference_steps} steps, guidance {defaults.guidance_scale:g}.",
         "",
         "## Seconds a picture, by stage (pictures one at a time)",
         "",
