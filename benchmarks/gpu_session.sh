@@ -28,7 +28,7 @@ step memory 120 python3 -m benchmarks.memory_limits "$form" --out "$out" --gigab
 step start 75 python3 -m benchmarks.memory_limits "$form" --out "$out" --limits 0.8 --compile on --repeat 2
 design=tiny; [ "$form" = full ] && design="mini turbo"
 device=cpu; python3 -c "import torch, sys; sys.exit(not torch.cuda.is_available())" && device=cuda
-step busy 90 python3 -m benchmarks.device_busy --device $device --design "$design" --out "$out/device_busy.md"
+step busy 170 python3 -m benchmarks.device_busy --device $device --design "$design" --out "$out/device_busy.md"
 # The demo checkpoint, 200 shapes: make the held-out ones first (training.make_data) and give their folder in HELD_OUT.
 [ -n "${HELD_OUT:-}" ] && step acceleration 240 python3 -m benchmarks.acceleration --held-out "$HELD_OUT" --batch 25 --others 25 \
   --work "$out/acceleration.jsonl" --out "$out/acceleration.md" --curve "$out/acceleration.png"
