@@ -41,8 +41,6 @@ from benchmarks.full_size import DisguisedField
 # Random weights have surface in every cell, which no real model has: their field does its work, then is a shape's.
 field = ShapeVAE.field
 ShapeVAE.field = lambda self, *args, **options: DisguisedField(field(self, *args, **options))
-if not torch.cuda.is_available():
-    integration._PROBED_RESOLUTIONS = {{"cpu": 16}}
 if not {rehearsed}:
     integration.rehearse = lambda *_: []
 imported = time.perf_counter() - started

@@ -125,7 +125,7 @@ def test_a_run_leaves_networks_that_give_meshes(shapes: Path, tmp_path: Path) ->
     before = networks.vae.post_kl.weight.detach().clone()
     train_fields(store, held_out, networks, replace(RECIPE, free=0.5), tmp_path / "state", tmp_path / "weights", 2.0)
     assert not torch.equal(Networks.of_run(tmp_path / "weights").vae.post_kl.weight, before)
-    assert "iou_1.5" in (tmp_path / "state" / "log.jsonl").read_text()
+    assert (tmp_path / "state" / "log.jsonl").read_text().count("iou_1.5") == 1
     export_checkpoint(tmp_path / "weights", tmp_path / "checkpoint")
     result = Hunyuan3DShapePipeline.from_pretrained(tmp_path / "checkpoint")(
         [store["picture"][0, 0].numpy()], seeds=[0], octree_resolution=32, remove_background="never"

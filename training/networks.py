@@ -58,7 +58,7 @@ class Networks:
             ShapeVAE(vae_config(scale_factor)),
         )
         for part, module in built.parts().items():
-            fill(module, (with_new_layers(module, states[part]) if growing else states[part]))
+            fill(module, with_new_layers(module, states[part]) if growing else states[part])
         return built
 
     def parts(self) -> dict[str, nn.Module]:

@@ -108,11 +108,12 @@ def train_fields(
     folder : receives the state, from which a run that was stopped goes on.
     """
     task = FieldsTask(store, held_out, networks, recipe)
+    sixth = max(20.0, seconds / 6)
     options = LoopOptions(
         folder,
         seconds,
-        save_every=min(120.0, seconds / 6),
-        evaluate_every=min(600.0, seconds / 6),
+        save_every=min(120.0, sixth),
+        evaluate_every=min(600.0, sixth),
         on_save=lambda: networks.save(weights),
     )
     train(task, recipe.optimisation, options)
