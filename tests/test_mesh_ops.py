@@ -97,6 +97,44 @@ def test_floaters_go_and_several_big_parts_stay(measure: str) -> None:
     assert len(cleaned.vertices) == facts.vertices
 
 
+def hollow(radius: float, at: tuple[float, float, float] = (0, 0, 0)) -> trimesh.Trimesh:
+    mesh = ball(radius, at=at)
+    mesh.invert()
+    return mesh
+
+
+def test_a_sealed_hollow_is_filled_with_what_lies_in_it() -> None:
+    kernel = trimesh.util.concatenate([ball(0.6), hollow(0.5), ball(0.3)])
+    mesh = trimesh.util.concatenate([hollow(0.8), kernel, ball(), ball(0.9, at=(3, 0, 0)), hollow(0.4, at=(3, 0, 0))])
+    facts = mesh_facts(clean_mesh(mesh))
+    assert (facts.components, facts.watertight) == (2, True)
+    assert facts.volume == pytest.approx(ball().volume + ball(0.9).volume)
+
+
+def test_what_lies_between_a_hollows_walls_but_outside_of_it_stays() -> None:
+    """A ball in the hole of a ring whose tube is hollow is within the hollow's bounds."""
+    tube = trimesh.creation.torus(major_radius=1.0, minor_radius=0.2, major_sections=96, minor_sections=48)
+    tube.invert()
+    facts = mesh_facts(clean_mesh(trimesh.util.concatenate([torus(), tube, ball(0.5)])))
+    assert (facts.components, facts.genus) == (2, 1)
+    assert facts.volume == pytest.approx(torus().volume + ball(0.5).volume)
+
+
+def test_a_cup_is_no_sealed_hollow() -> None:
+    cup = trimesh.creation.revolve([[0, 0], [1, 0], [1, 2], [0.9, 2], [0.9, 0.1], [0, 0.1]])
+    assert np.array_equal(clean_mesh(cup).faces, cup.faces)
+
+
+@pytest.mark.parametrize("how", ["inside out", "open"])
+def test_no_hollow_is_seen_where_inside_and_outside_are_not_known(how: str) -> None:
+    mesh = trimesh.util.concatenate([ball(), hollow(0.5)])
+    if how == "inside out":
+        mesh.invert()
+    else:
+        mesh = plain(mesh.vertices, mesh.faces[1:])
+    assert mesh_facts(clean_mesh(mesh)).components == 2
+
+
 def test_measure_decides_what_counts_as_small() -> None:
     dense_speck = ball(0.01, 4, at=(2, 2, 0))
     mesh = trimesh.util.concatenate([ball(1.0, 2), dense_speck])

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import trimesh
+from numpy.typing import NDArray
 
 from backend.errors import DecimationFailed, InvalidMesh, InvalidParameter, InvalidScale, InvalidTargetFaces
 from backend.hunyuan3d.mesh import topology
@@ -118,10 +119,11 @@ def mesh_facts(mesh: trimesh.Trimesh) -> MeshFacts:
 
 
 def clean_mesh(mesh: trimesh.Trimesh, options: CleanOptions | None = None) -> trimesh.Trimesh:
-    """Remove floaters, degenerate and duplicate faces and unused vertices; a watertight mesh stays watertight.
+    """Remove floaters, sealed hollows, degenerate and duplicate faces; a watertight mesh stays watertight.
 
-    The largest piece always stays, and every other one that is not much smaller. A degenerate face goes by drawing
-    its shortest edge together, never by leaving a hole; if that would break a watertight mesh, the face stays.
+    The largest piece always stays, and every other one that is not much smaller. A hollow that no opening leads into
+    is filled: nobody sees it or what lies in it, and a slicer takes it for a part of its own. A degenerate face goes
+    by drawing its shortest edge together, never by leaving a hole; if that would break a watertight mesh, it stays.
     Raises InvalidMesh for an empty or non-finite mesh, or one of degenerate faces only.
     """
     options = options or CleanOptions()
@@ -136,7 +138,7 @@ def clean_mesh(mesh: trimesh.Trimesh, options: CleanOptions | None = None) -> tr
     vertices, faces = cleaned
     if not len(faces):
         raise InvalidMesh("The mesh has only degenerate faces.")
-    vertices, faces = topology.drop_unused(vertices, _drop_floaters(vertices, faces, options))
+    vertices, faces = topology.drop_unused(vertices, _drop_pieces(vertices, faces, options))
     return _mesh(topology.nudge_coincident(vertices, faces), faces)
 
 
@@ -285,7 +287,8 @@ def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
     return label, np.bincount(label, weights=sizes).astype(np.float64)
 
 
-def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> Faces:
+def _drop_pieces(vertices: Vertices, faces: Faces, options: CleanOptions) -> Faces:
+    """Drop the floaters, and of a closed surface what bounds sealed hollows and what lies in them."""
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
     if (label == label[0]).all():
         return faces
@@ -293,8 +296,39 @@ def _drop_floaters(vertices: Vertices, faces: Faces, options: CleanOptions) -> F
     weight = {"area": areas, "faces": np.ones(len(faces)), "volume": volumes}[options.measure]
     size = np.abs(np.bincount(label, weights=weight))
     keep = size >= options.min_share * size.max()
+    spanned = np.bincount(label, weights=volumes)
+    if spanned.sum() > 0 and topology.is_closed(faces):
+        for hollow in np.flatnonzero(spanned < 0):
+            keep &= ~_within(vertices, faces, label, hollow)
+            keep[hollow] = False
     kept: Faces = faces[keep[label]]
     return kept
+
+
+def _within(vertices: Vertices, faces: Faces, label: Labels, hollow: np.int64) -> NDArray[np.bool_]:
+    """Find the pieces, by label, that lie in the hollow which one of them bounds."""
+    walls = vertices[faces[label == hollow]]
+    low, high = walls.min(axis=(0, 1)), walls.max(axis=(0, 1))
+    pieces, starts = np.unique(label, return_index=True)
+    points = vertices[faces[starts, 0]]
+    inside = np.zeros(label.max() + 1, np.bool_)
+    for number in np.flatnonzero(((points > low) & (points < high)).all(axis=1)):
+        if pieces[number] != hollow:
+            inside[pieces[number]] = abs(_winding_number(points[number], walls)) > 0.5
+    return inside
+
+
+def _winding_number(point: Vertices, triangles: Vertices) -> float:
+    """Return how often a closed surface of triangles (F, 3, 3) goes around a point (3,) that is not on it.
+
+    Source: Van Oosterom and Strackee, The solid angle of a plane triangle, 1983.
+    """
+    corners = triangles - point
+    a, b, c = (corners[:, k] for k in range(3))
+    la, lb, lc = (np.linalg.norm(corner, axis=1) for corner in (a, b, c))
+    spanned = np.einsum("fi,fi->f", a, np.cross(b, c))
+    dots = [np.einsum("fi,fi->f", u, v) * w for u, v, w in ((a, b, lc), (b, c, la), (c, a, lb))]
+    return float(np.arctan2(spanned, la * lb * lc + sum(dots)).sum() / (2 * math.pi))
 
 
 def _collapse_degenerate(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
