@@ -137,6 +137,41 @@ def test_a_step_is_that_of_torch_s_own_optimisers() -> None:
     torch.testing.assert_close(ours.bias, theirs.bias, rtol=0, atol=1e-5)
 
 
+def test_kernels_turn_by_a_share_of_their_size_and_keep_it() -> None:
+    torch.manual_seed(4)
+    kernels = nn.Conv2d(3, 8, 3, bias=False).to(memory_format=torch.channels_last), nn.Conv2d(3, 8, 3, bias=False)  # type: ignore[call-overload]
+    kernels[1].load_state_dict(kernels[0].state_dict())
+    x = torch.randn(2, 3, 6, 6)
+    for conv in kernels:
+        optimiser = Optimiser(conv.named_parameters(), SETTINGS, lambda _, value: value.dim() == 4, relative=True)
+        before = conv.weight.detach().clone()
+        torch.autograd.backward(conv(x).square().mean())
+        optimiser.set_rates(1.0)
+        optimiser.step()
+        moved = conv.weight.detach() - before
+        assert float(conv.weight.detach().norm()) == pytest.approx(float(before.norm()), rel=1e-5)
+        # What would change the size alone is taken back.
+        assert 0.5 < float(moved.norm()) / (SETTINGS.muon_lr * float(before.norm())) < 1.01
+        assert conv.weight.grad is not None
+        assert float((moved * conv.weight.grad).sum()) < 0
+    torch.testing.assert_close(kernels[0].weight, kernels[1].weight, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_step_that_is_not_finite_changes_no_weight(*, relative: bool) -> None:
+    torch.manual_seed(5)
+    net = nn.Linear(6, 4)
+    optimiser = Optimiser(net.named_parameters(), SETTINGS, relative=relative)
+    optimiser.set_rates(1.0)
+    for x in (torch.randn(16, 6), torch.full((16, 6), torch.nan)):
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        net.zero_grad()
+        torch.autograd.backward(net(x).square().mean())
+        optimiser.step()
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+    assert not torch.isfinite(optimiser.norm)
+
+
 def test_first_and_last_projections_are_not_muons() -> None:
     matrix, bias = torch.zeros(2, 2), torch.zeros(2)
     assert is_inner("denoiser.blocks.0.attn1.to_q.weight", matrix)

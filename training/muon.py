@@ -7,7 +7,7 @@ that a whole training step can be recorded once and replayed. Muon: Keller Jorda
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,21 @@ def is_inner(name: str, parameter: Tensor) -> bool:
     return parameter.dim() == 2 and (inner or not edge)
 
 
+def _matrices(group: list[Tensor]) -> Tensor:
+    """Stack tensors of one shape as matrices (K, M, N): what follows the first axis is one row."""
+    return torch.stack([each.detach().flatten(1) for each in group])
+
+
+def _turn(group: list[Tensor], changes: list[Tensor], rate: Tensor) -> None:
+    """Move matrices by a share of their size, and bring them back to that size."""
+    sizes, steps = torch._foreach_norm(group), torch._foreach_norm(changes)
+    shares = [-rate * size / step.clamp_min(_EPS) for size, step in zip(sizes, steps, strict=True)]
+    torch._foreach_mul_(changes, shares)
+    torch._foreach_add_(group, changes)
+    after = torch._foreach_norm(group)
+    torch._foreach_mul_(group, [size / now.clamp_min(_EPS) for size, now in zip(sizes, after, strict=True)])
+
+
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Return nearly the nearest matrices (K, M, N) whose singular values are all 1."""
     a, b, c = _COEFFICIENTS
@@ -47,22 +62,32 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class Optimiser:
     """Updates of all parameters from their gradients. Rates are set from outside, before each step.
 
-    settings : peak rates, weight decay of the matrices, and the norm that gradients are cut to.
+    settings : peak rates, weight decay of the matrices, and the norm that gradients are cut to. inner : which
+    parameters are Muon's; a convolution's kernel is the matrix of its output channels. relative : Muon's rate is a
+    share of each matrix's own size, which stays as it is. Where a normalisation follows, as in most convolutional
+    networks, a matrix's size means nothing, and would grow and so make its steps smaller.
     """
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], settings: Optimisation) -> None:
-        self.settings = settings
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        settings: Optimisation,
+        inner: Callable[[str, Tensor], bool] = is_inner,
+        *,
+        relative: bool = False,
+    ) -> None:
+        self.settings, self._relative = settings, relative
         self.groups: list[list[Tensor]] = []
         self.rest: list[Tensor] = []
         shapes: dict[torch.Size, list[Tensor]] = {}
         for name, parameter in named:
-            if is_inner(name, parameter):
+            if inner(name, parameter):
                 shapes.setdefault(parameter.shape, []).append(parameter)
             else:
                 self.rest.append(parameter)
         self.groups = list(shapes.values())
         device = next(p.device for p in (*self.rest, *(p for group in self.groups for p in group)))
-        self.momentum = [torch.zeros(len(group), *group[0].shape, device=device) for group in self.groups]
+        self.momentum = [torch.zeros_like(_matrices(group)) for group in self.groups]
         self.first = [torch.zeros_like(p) for p in self.rest]
         self.second = [torch.zeros_like(p) for p in self.rest]
         self.muon_rate, self.adam_rate = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -76,7 +101,7 @@ class Optimiser:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Change the parameters; a gradient that is not finite counts as zero."""
+        """Change the parameters; a step whose gradients are not finite changes none."""
         parameters = [*self.rest, *(p for group in self.groups for p in group)]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
@@ -85,13 +110,13 @@ class Optimiser:
         fine = torch.isfinite(norm)
         scale = torch.where(fine, scale, torch.zeros_like(scale))
         gradients = [torch.where(fine, g, torch.zeros_like(g)) for g in torch._foreach_mul(gradients, scale)]
-        self._adam(gradients[: len(self.rest)])
+        self._adam(gradients[: len(self.rest)], self.adam_rate * fine)
         start = len(self.rest)
         for group, momentum in zip(self.groups, self.momentum, strict=True):
-            self._muon(group, momentum, torch.stack(gradients[start : start + len(group)]))
+            self._muon(group, momentum, _matrices(gradients[start : start + len(group)]), self.muon_rate * fine)
             start += len(group)
 
-    def _adam(self, gradients: list[Tensor]) -> None:
+    def _adam(self, gradients: list[Tensor], rate: Tensor) -> None:
         if not gradients:
             return
         for power, beta in zip(self.decays, _BETAS, strict=True):
@@ -104,17 +129,21 @@ class Optimiser:
         torch._foreach_mul_(roots, corrections[1].rsqrt())
         torch._foreach_add_(roots, _EPS)
         updates = list(torch._foreach_div(self.first, roots))
-        torch._foreach_mul_(updates, -self.adam_rate / corrections[0])
+        torch._foreach_mul_(updates, -rate / corrections[0])
         torch._foreach_add_(self.rest, updates)
 
-    def _muon(self, group: list[Tensor], momentum: Tensor, gradient: Tensor) -> None:
+    def _muon(self, group: list[Tensor], momentum: Tensor, gradient: Tensor, rate: Tensor) -> None:
         momentum.lerp_(gradient, 1 - _MOMENTUM)
         update = orthogonalised(gradient.lerp(momentum, _MOMENTUM)).float()
+        changes = [one.view_as(own) for one, own in zip(update, group, strict=True)]
+        if self._relative:
+            _turn(group, changes, rate)
+            return
         rows, columns = update.shape[-2:]
         # A tall matrix's update is scaled so that its rows are changed as much as a square one's.
-        update = update * (-self.muon_rate * max(1.0, rows / columns) ** 0.5)
-        torch._foreach_mul_(group, 1 - self.muon_rate * self.settings.weight_decay)
-        torch._foreach_add_(group, list(update.unbind(0)))
+        torch._foreach_mul_(changes, -rate * max(1.0, rows / columns) ** 0.5)
+        torch._foreach_mul_(group, 1 - rate * self.settings.weight_decay)
+        torch._foreach_add_(group, changes)
 
     def state_dict(self) -> dict[str, list[Tensor]]:
         """Return what a run that goes on needs."""

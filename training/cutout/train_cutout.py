@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,9 @@ from training.cutout.composites import Composites, draw_composites
 from training.cutout.echo import Echo
 from training.cutout.network import CutoutNetwork, folded, unfolded
 from training.cutout.pictures import Wanted, draw_shards, start_workers
+from training.loop import rate_factor
+from training.muon import Optimiser
+from training.recipe import Optimisation
 
 HELD_OUT_FIRST_SEED = 1_000_000_000
 HELD_OUT = Wanted(shapes=16, figures=40, surfaces=40, writing=40, first_seed=HELD_OUT_FIRST_SEED)
@@ -38,6 +40,9 @@ _ENOUGH = (120, 80)
 @dataclass(frozen=True)
 class Recipe:
     """How the network is trained.
+
+    rate : of Adam, at its highest, for biases and normalisations. turn : of Muon, at its highest: by which share of its
+    size each kernel moves in a step.
 
     stages : until which share of the minutes composites have which sides, in pixels, by turns: most of what is to be
     learnt is learnt as well from small ones, for a fraction of the time. batch : composites of 256 pixels in a step, of
@@ -57,6 +62,7 @@ class Recipe:
     batch: int = 8
     minutes: float = 120.0
     rate: float = 2e-3
+    turn: float = 0.01
     warmup: int = 200
     average: float = 0.996
     report_every: float = 120.0
@@ -99,10 +105,9 @@ def step_loss(network: CutoutNetwork, image: Tensor, mask: Tensor) -> Tensor:
     return mask_loss(logits, mask) + 0.1 * judged
 
 
-def learning_rate(step: int, used: float, recipe: Recipe) -> float:
-    """Return the rate: a linear warm-up by steps, then a half cosine over the budget of minutes."""
-    share = min(used / recipe.minutes, 1.0)
-    return recipe.rate * min(1.0, (step + 1) / recipe.warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+def is_kernel(name: str, parameter: Tensor) -> bool:
+    """Return whether a parameter is the kernel of a convolution that a normalisation follows."""
+    return parameter.dim() == 4 and not name.startswith("head")
 
 
 class Trainer:
@@ -125,9 +130,9 @@ class Trainer:
             self._begin_with(start)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self._now = self.network.state_dict()
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=recipe.rate, weight_decay=1e-3, fused=self.device.type == "cuda"
-        )
+        self._settings = Optimisation(recipe.batch, recipe.turn, recipe.rate, recipe.warmup)
+        named = self.network.named_parameters()
+        self.optimiser = Optimiser(named, self._settings, is_kernel, relative=True)
         self._loss: Callable[[CutoutNetwork, Tensor, Tensor], Tensor] = step_loss
         if recipe.compiled:
             self._loss = torch.compile(step_loss, dynamic=False)
@@ -190,29 +195,18 @@ class Trainer:
         return draw_composites(seed, self._bank, batch, side)
 
     def _learn(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Take a step; one whose gradients are not finite changes no weight.
-
-        A fused optimiser is told so on the device, which nobody waits for; the average then moves towards weights that
-        stayed as they were.
-        """
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.step, self.minutes, self.recipe)
+        """Take a step; one whose gradients are not finite changes no weight, and nobody waits to be told so."""
+        self.optimiser.set_rates(rate_factor(self.minutes / self.recipe.minutes, self.step, self._settings))
         loss = self._gradients(image, mask)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.step += 1
-        bad = (~torch.isfinite(norm)).float()
-        self.skipped += bad
-        if self.optimiser.defaults["fused"]:
-            vars(self.optimiser)["found_inf"] = bad
-        elif bad:
-            return loss
         self.optimiser.step()
+        self.step += 1
+        self.skipped += (~torch.isfinite(self.optimiser.norm)).float()
         self._follow()
         return loss
 
     def _gradients(self, image: Tensor, mask: Tensor) -> Tensor:
         """Give each weight its gradient and return the loss; go on without what cannot be compiled."""
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         try:
             loss = self._loss(self.network, image, mask)
             torch.autograd.backward(loss)
@@ -269,8 +263,6 @@ class Trainer:
         state = torch.load(path, weights_only=True, map_location=self.device)
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
-        for group in state["optimiser"]["param_groups"]:
-            group["fused"] = self.optimiser.defaults["fused"]
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.minutes = int(state["step"]), float(state["minutes"])
 
@@ -346,7 +338,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start", type=Path, help="an average.pt or the service's weights, to begin with")
     parser.add_argument("--minutes", type=float, default=Recipe.minutes)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--rate", type=float, default=Recipe.rate)
+    parser.add_argument("--rate", type=float, default=Recipe.rate, help="of Adam, for biases and normalisations")
+    parser.add_argument("--turn", type=float, default=Recipe.turn, help="of Muon: by which share a kernel moves a step")
     parser.add_argument("--report-every", type=float, default=Recipe.report_every, help="seconds")
     parser.add_argument("--held-out", type=int, default=Recipe.held_out)
     parser.add_argument("--sides", help="composites' sides by turns, such as 192,256,320, in place of the stages")
@@ -366,6 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch=chosen.batch,
         minutes=chosen.minutes,
         rate=chosen.rate,
+        turn=chosen.turn,
         report_every=chosen.report_every,
         held_out=chosen.held_out,
         echo=chosen.echo,
