@@ -165,22 +165,6 @@ def test_brightness_tells_an_object_s_white_from_the_white_around_it() -> None:
     assert np.array_equal(first, second)
 
 
-def test_the_last_row_and_column_are_kept_where_the_checkpoint_says_so() -> None:
-    image = Image.new("RGBA", (40, 40))
-    image.paste((0, 0, 0, 255), (5, 8, 25, 28))
-    whole, cut = (ImageProcessor(size=40, cut_last=value) for value in (False, True))
-    assert whole.cutout(image).size == (24, 24)
-    assert cut.cutout(image).size == (22, 22)
-    for processor, side in ((whole, 20), (cut, 19)):
-        frame = np.asarray(processor.cutout(image))[..., 3] > 127
-        assert frame.any(axis=0).sum() == frame.any(axis=1).sum() == side
-    # What fills the square as the checkpoint has it is left where it was, to the pixel.
-    shown = np.zeros((40, 40, 4), np.uint8)
-    shown[3:37, 3:37] = np.random.default_rng(0).integers(1, 256, (34, 34, 4))
-    assert np.array_equal(whole.recentre(shown), shown)
-    assert not np.array_equal(cut.recentre(shown), shown)
-
-
 def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
     image = disc(400, shift=60)
     cutout = PROCESSOR.cutout(image)

@@ -26,9 +26,7 @@ def export_checkpoint(weights: Path, folder: Path) -> None:
         conditioner=conditioner_config(),
         scheduler=FlowMatchEulerDiscreteScheduler(),
         # Four times the network's size, so that a large image is brought down by the conditioner's smooth filter.
-        image_processor=ImageProcessor(
-            size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO, brightness=BRIGHTNESS, cut_last=False
-        ),
+        image_processor=ImageProcessor(size=4 * IMAGE_SIZE, border_ratio=BORDER_RATIO, brightness=BRIGHTNESS),
         defaults=DEFAULTS,
     )
     save_checkpoint(folder, Checkpoint("demo", config, trained.denoiser, trained.vae, trained.conditioner))

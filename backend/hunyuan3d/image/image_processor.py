@@ -47,14 +47,12 @@ class ImageProcessor:
     """Cuts the object out, centres it with a border on white and resizes to `size`.
 
     brightness : what the object's colours are multiplied by, at most 1. Below 1, what is white on the object is not
-    what is white around it: a model that sees no alpha takes white dots for holes. cut_last : whether the last visible
-    row and column are cut off, as the released checkpoints were trained; it moves what is small by up to a pixel.
+    what is white around it: a model that sees no alpha takes white dots for holes.
     """
 
     size: int = 512
     border_ratio: float = 0.15
     brightness: float = 1.0
-    cut_last: bool = True
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.border_ratio < 1:
@@ -126,8 +124,8 @@ class ImageProcessor:
         rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
         if rows.size < 2 or columns.size < 2:
             raise NoForeground
-        beyond = 0 if self.cut_last else 1
-        crop = rgba[rows[0] : rows[-1] + beyond, columns[0] : columns[-1] + beyond]
+        # The last visible row and column are cut: the released checkpoints were trained that way.
+        crop = rgba[rows[0] : rows[-1], columns[0] : columns[-1]]
         height, width = crop.shape[:2]
         side = max(rgba.shape[:2])
         scale = int(side * (1 - self.border_ratio)) / max(height, width)
