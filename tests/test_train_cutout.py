@@ -199,6 +199,16 @@ def test_a_step_whose_gradients_are_not_finite_changes_nothing(bank: Bank, tmp_p
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
 
 
+def test_a_device_skips_a_step_by_itself(bank: Bank, tmp_path: Path) -> None:
+    trainer = Trainer(bank, [], tmp_path, TINY)
+    good = torch.rand(2, 3, 64, 64), torch.zeros(2, 1, 64, 64)
+    for image, changed in ((good[0], True), (torch.full_like(good[0], float("nan")), False)):
+        before = trainer.network.head.weight.detach().clone()
+        trainer._learn(image, good[1])
+        assert torch.equal(trainer.network.head.weight, before) is not changed
+    assert (trainer.step, float(trainer.skipped)) == (2, 1)
+
+
 def test_a_step_that_cannot_be_compiled_is_taken_without(
     bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

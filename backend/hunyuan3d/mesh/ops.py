@@ -292,29 +292,27 @@ def _drop_pieces(vertices: Vertices, faces: Faces, options: CleanOptions) -> Fac
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
     if (label == label[0]).all():
         return faces
+    _, starts, label = np.unique(label, return_index=True, return_inverse=True)
     areas, volumes = _areas_and_volumes(vertices, faces)
     weight = {"area": areas, "faces": np.ones(len(faces)), "volume": volumes}[options.measure]
     size = np.abs(np.bincount(label, weights=weight))
     keep = size >= options.min_share * size.max()
     spanned = np.bincount(label, weights=volumes)
-    if spanned.sum() > 0 and topology.is_closed(faces):
-        for hollow in np.flatnonzero(spanned < 0):
-            keep &= ~_within(vertices, faces, label, hollow)
-            keep[hollow] = False
+    hollows = np.flatnonzero(spanned < 0)
+    if len(hollows) and spanned.sum() > 0 and topology.is_closed(faces):
+        points = vertices[faces[starts, 0]]
+        for hollow in hollows:
+            keep &= ~_within(points, vertices[faces[label == hollow]])
+        keep[hollows] = False
     kept: Faces = faces[keep[label]]
     return kept
 
 
-def _within(vertices: Vertices, faces: Faces, label: Labels, hollow: np.int64) -> NDArray[np.bool_]:
-    """Find the pieces, by label, that lie in the hollow which one of them bounds."""
-    walls = vertices[faces[label == hollow]]
-    low, high = walls.min(axis=(0, 1)), walls.max(axis=(0, 1))
-    pieces, starts = np.unique(label, return_index=True)
-    points = vertices[faces[starts, 0]]
-    inside = np.zeros(label.max() + 1, np.bool_)
-    for number in np.flatnonzero(((points > low) & (points < high)).all(axis=1)):
-        if pieces[number] != hollow:
-            inside[pieces[number]] = abs(_winding_number(points[number], walls)) > 0.5
+def _within(points: Vertices, walls: Vertices) -> NDArray[np.bool_]:
+    """Find the points (P, 3) that lie in a hollow, bounded by triangles (F, 3, 3)."""
+    inside: NDArray[np.bool_] = ((points > walls.min(axis=(0, 1))) & (points < walls.max(axis=(0, 1)))).all(axis=1)
+    for number in np.flatnonzero(inside):
+        inside[number] = abs(_winding_number(points[number], walls)) > 0.5
     return inside
 
 
