@@ -44,6 +44,7 @@ BEHAVIOURS = {
     "nonce_stores_contract": "what holds for every store of nonces",
     "proxies": "nginx and Caddy in front of the service, with the files of deploy/",
     "readme": "README.md and the documents",
+    "server_ports": "the ports that servers of tests and benchmarks get",
     "recipes": "docs/recipes",
     "rooms": "the layers of the rooms",
     "security": "docs/security.md",
