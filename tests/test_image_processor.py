@@ -168,8 +168,8 @@ def test_brightness_tells_an_object_s_white_from_the_white_around_it() -> None:
 def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
     image = disc(400, shift=60)
     cutout = PROCESSOR.cutout(image)
-    # 198 pixels of the disc, whose last row and column are cut, fill 85 % of a square of 233.
-    assert cutout.size == (233, 233)
+    # 199 pixels of the disc fill 85 % of a square of 234.
+    assert cutout.size == (234, 234)
     alpha = np.asarray(cutout)[..., 3]
     frame = PROCESSOR.recentre(np.asarray(image))[..., 3]
     for axis in (0, 1):
@@ -178,6 +178,19 @@ def test_the_cutout_lies_in_the_network_s_frame_at_its_own_sharpness() -> None:
             (wanted[0] + wanted[-1] + 1) / 2 / 400, abs=5e-3
         )
         assert len(lit) / len(alpha) == pytest.approx(0.85, abs=0.01)
+
+
+@pytest.mark.parametrize("border_ratio", [0, 0.15, 0.5])
+def test_the_cutout_keeps_the_last_row_and_column_that_the_network_s_picture_leaves_out(border_ratio: float) -> None:
+    image = Image.new("RGBA", (64, 64))
+    image.paste((200, 40, 40, 255), (8, 8, 56, 56))
+    image.paste((0, 0, 255, 255), (8, 55, 56, 56))
+    image.paste((0, 0, 255, 255), (55, 8, 56, 56))
+    processor = ImageProcessor(size=64, border_ratio=border_ratio)
+    whole, cut = (np.asarray(each) for each in (processor.cutout(image), processor.recentre(np.asarray(image))))
+    assert not (cut[..., 2] > 128).any()
+    assert (whole[..., 3] == 255).sum() == 48 * 48
+    assert (whole[..., 2] > 128).sum() == 48 + 47
 
 
 def test_a_large_cutout_comes_down_and_no_hidden_color_comes_in() -> None:

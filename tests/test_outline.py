@@ -31,6 +31,9 @@ from benchmarks.support.fields import AnalyticField, Shape, norm, sphere
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny-2.1"
 STAR = Path(__file__).parents[1] / "samples" / "star.png"
+STEEP_WITHIN = float(np.sin(np.radians(3)))
+# A ball's area lies evenly along any axis.
+STEEP_OF_BALL = STEEP_WITHIN
 ALPHA = BackgroundFacts("alpha", None, 0.0, 1)
 
 
@@ -95,6 +98,8 @@ def test_a_body_that_ends_short_of_the_outline_or_beyond_it_is_drawn_to_it_and_s
     assert width == pytest.approx(1.8, abs=0.03)
     assert height == pytest.approx(1.8, abs=0.03)
     assert depth == pytest.approx(2 * radius, abs=0.04)
+    # No more of it stands along the view than of a ball: a cut at the very outline would leave a wall around the larger.
+    assert steep_share(volume) < STEEP_OF_BALL
     # What is said is how far the network's own silhouette was off.
     assert facts[0].carved == pytest.approx(max(radius**2 / 0.81 - 1, 0), abs=0.02)
     assert facts[0].filled == pytest.approx(max(1 - radius**2 / 0.81, 0), abs=0.02)
@@ -104,7 +109,7 @@ def test_a_body_that_ends_short_of_the_outline_or_beyond_it_is_drawn_to_it_and_s
 
 def steep_share(volume: SparseVolume) -> float:
     mesh = closed_mesh(volume)
-    steep = np.abs(mesh.face_normals[:, 2]) < np.sin(np.radians(3))
+    steep = np.abs(mesh.face_normals[:, 2]) < STEEP_WITHIN
     return float(mesh.area_faces[steep].sum() / mesh.area)
 
 

@@ -14,7 +14,6 @@ from PIL import Image, ImageFont
 from scipy import ndimage
 
 from backend.errors import InvalidParameter, NoSurface
-from backend.hunyuan3d.image.image_processor import ImageProcessor
 from backend.hunyuan3d.pipeline import Hunyuan3DShapePipeline
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult
 from training import held_out_images, metrics, report
@@ -33,6 +32,7 @@ from training.tasks import (
     one_of_each,
     shape_tasks,
     span_if_round,
+    true_shadow,
     true_surface,
 )
 
@@ -296,13 +296,25 @@ def test_what_hangs_loose_from_a_glyph_is_left_out() -> None:
         held_out_images.draw_glyph(font, " ", 140)
 
 
-def test_image_silhouettes_follow_the_image_processors_border() -> None:
-    for task in image_tasks(glyph_images()[:4], ImageProcessor(size=112)):
+def test_image_silhouettes_lie_where_their_meshes_should() -> None:
+    for task in image_tasks(glyph_images()[:4]):
         rows, columns = np.flatnonzero(task.shadow.any(1)), np.flatnonzero(task.shadow.any(0))
         assert task.shadow.shape == (160, 160)
-        assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(136, abs=2)
-        assert rows[0] + rows[-1] == pytest.approx(159, abs=3)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 == pytest.approx(136, abs=1)
+        for lit in (rows, columns):
+            assert lit[0] + lit[-1] == pytest.approx(159, abs=1)
         assert task.span is None
+
+
+def test_the_silhouette_of_a_picture_that_is_not_square_lies_about_the_origin() -> None:
+    alpha = np.zeros((50, 120), np.uint8)
+    # 60 wide and 30 high: 1.8 and 0.9 in world units, of which 120 pixels are 2.12.
+    alpha[5:35, 7:67] = 255
+    shadow = true_shadow(alpha)
+    assert shadow.shape == (120, 120)
+    expected = np.zeros((120, 120), bool)
+    expected[34:85, 9:111] = True
+    assert np.logical_xor(shadow, expected).sum() <= 51 + 102
 
 
 def test_a_missing_emoji_font_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def evaluate(
     if not count:
         raise FileNotFoundError(f"no held-out shapes in {data.directory}; make them with training.make_data")
     chosen = [images[k] for k in evenly(len(images), limit or len(images))]
-    of_images = list(image_tasks(chosen, pipeline.image_processor))
+    of_images = list(image_tasks(chosen))
     # The first call pays for what later ones find ready; it is not part of the times.
     make(pipeline, of_images[:1], choices, 0)
     kinds = [int(kind) for kind in data.column("kind", np.arange(count))]

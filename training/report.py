@@ -250,7 +250,7 @@ def definitions(results: Results) -> str:
 - IoU: the finished mesh's occupancy at the cell centres of a 64³ grid of the box, found exactly from where lines along
   z cross its faces, against the true shape's. The mean over shapes; no mesh counts as 0.
 - Silhouette IoU: the mesh's shadow along z, without perspective, at the picture's pixel centres, against the picture's
-  alpha of one half and more. Held-out pictures are first laid out as the image processor does it.
+  alpha of one half and more, where the mesh should lie: the outline's longer side 1.8 long, about the origin.
 - Chamfer: half of (mean distance of the mesh's points to the nearest true point + the reverse), not squared, in world
   units, {SURFACE_POINTS} points each, uniform by area.
 - Watertight: every edge has exactly two faces, wound consistently. One piece: one connected mesh after the pipeline's

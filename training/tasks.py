@@ -1,6 +1,6 @@
 """What the evaluation asks of a model: held-out procedural shapes and held-out pictures, one task each.
 
-Knows the data set, the shape generator and the image processor's layout; nothing of results or measures taken on them.
+Knows the data set, the shape generator and where a mesh lies in its picture; nothing of results or measures of them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,26 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from backend.hunyuan3d.image.image_processor import ImageProcessor
+from backend.hunyuan3d.image.outline import aligned_frame
 from training.dataset import ShapeDataset
 from training.held_out_images import HeldOutImage
-from training.metrics import BOUNDS, IMAGE_HALF_WIDTH, Array, Mask, Sides, extent, mean_span, round_span, steep_share
+from training.metrics import (
+    BOUNDS,
+    IMAGE_HALF_WIDTH,
+    Array,
+    Mask,
+    Sides,
+    cell_centres,
+    extent,
+    mean_span,
+    round_span,
+    steep_share,
+)
 from training.shapes.generator import KINDS, make_shape
 
 SURFACE_POINTS = 10_000
@@ -98,12 +111,29 @@ def span_if_round(inside: Mask) -> float | None:
     return span if span >= ROUND_FROM * round_span(np.asarray(inside.any(axis=2)), BOUNDS) else None
 
 
-def image_tasks(images: Iterable[HeldOutImage], processor: ImageProcessor) -> Iterator[Task]:
-    """Yield held-out images as tasks; each silhouette lies as the image processor lays out the image."""
+def image_tasks(images: Iterable[HeldOutImage]) -> Iterator[Task]:
+    """Yield held-out images as tasks."""
     for image in images:
-        shadow = processor.recentre(np.asarray(image.image))[..., 3] >= 128
+        shadow = true_shadow(np.asarray(image.image)[..., 3])
         span = round_span(shadow, IMAGE_HALF_WIDTH) if image.turned else None
         yield Task(image.name, image.kind, image.image, shadow, span)
+
+
+def true_shadow(alpha: npt.NDArray[np.uint8]) -> Mask:
+    """Return the silhouette (S, S) of a picture's alpha (h, w) where the mesh of it should lie, S its longer side.
+
+    That is with the outline's longer side 1.8 long in world units, about the origin.
+    """
+    height, width = alpha.shape
+    side = max(height, width)
+    square = np.zeros((side, side), np.uint8)
+    square[(side - height) // 2 :, (side - width) // 2 :][:height, :width] = alpha
+    frame = aligned_frame(square)
+    across = cell_centres(side, IMAGE_HALF_WIDTH) * frame.scale
+    # Pixels' places along a row and, from the top, down a column.
+    x, y = ((across + shift + 1) * side / 2 - 0.5 for shift in (frame.shift[0], -frame.shift[1]))
+    grid = [np.ascontiguousarray(each, np.float32) for each in np.meshgrid(x, y)]
+    return np.asarray(cv2.remap(square.astype(np.float32), grid[0], grid[1], cv2.INTER_LINEAR) >= 127.5)
 
 
 def evenly(total: int, count: int) -> list[int]:

@@ -82,7 +82,7 @@ class ImageProcessor:
 
     def recentre(self, rgba: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Crop (h, w, 4) to its visible part and paste that, centred, on a transparent square. Raises NoForeground."""
-        crop, side, (left, top, width, height) = self._place(rgba)
+        crop, side, (left, top, width, height) = self._place(rgba, whole=False)
         canvas = np.zeros((side, side, 4), np.uint8)
         canvas[top : top + height, left : left + width] = cv2.resize(
             crop, (width, height), interpolation=cv2.INTER_AREA
@@ -90,12 +90,12 @@ class ImageProcessor:
         return canvas
 
     def cutout(self, image: Image.Image) -> Image.Image:
-        """Return the object in the frame of `recentre`, RGBA, at its own sharpness, at most CUTOUT_SIDE pixels a side.
+        """Return the whole object, framed as by `recentre`, RGBA, as sharp as it is, at most CUTOUT_SIDE pixels a side.
 
         Colours are straight, and none comes from under a transparent pixel. Raises NoForeground.
         """
         rgba = np.asarray(image.convert("RGBA"))
-        crop, frame, (left, top, width, height) = self._place(rgba)
+        crop, frame, (left, top, width, height) = self._place(rgba, whole=True)
         own = max(crop.shape[0] / height, crop.shape[1] / width)
         side = max(1, min(CUTOUT_SIDE, round(frame * own)))
         across, down = width / crop.shape[1] * side / frame, height / crop.shape[0] * side / frame
@@ -115,17 +115,21 @@ class ImageProcessor:
         canvas[y : y + size[1], x : x + size[0]] = np.where(pixels[..., 3:] > 0, pixels, 0)
         return Image.fromarray(canvas)
 
-    def _place(self, rgba: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int, int, int]]:
+    def _place(
+        self, rgba: npt.NDArray[np.uint8], *, whole: bool
+    ) -> tuple[npt.NDArray[np.uint8], int, tuple[int, int, int, int]]:
         """Return the visible part of (h, w, 4), the side of its square, and where it goes: left, top, width, height.
 
-        Raises NoForeground.
+        whole : with the last visible row and column. Raises NoForeground.
         """
         visible = rgba[..., 3] != 0
         rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
         if rows.size < 2 or columns.size < 2:
             raise NoForeground
-        # The last visible row and column are cut: the released checkpoints were trained that way.
-        crop = rgba[rows[0] : rows[-1], columns[0] : columns[-1]]
+        # The networks were trained on pictures whose last visible row and column are cut, and judge shapes less well by
+        # any other; what the mesh is held against wants both.
+        beyond = 1 if whole else 0
+        crop = rgba[rows[0] : rows[-1] + beyond, columns[0] : columns[-1] + beyond]
         height, width = crop.shape[:2]
         side = max(rgba.shape[:2])
         scale = int(side * (1 - self.border_ratio)) / max(height, width)

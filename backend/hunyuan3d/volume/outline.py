@@ -44,7 +44,7 @@ _LACK, _LACK_MARGIN = 0.006, 0.02
 _BLEND = 0.035
 _FAR = 0.03
 _NEAR = 0.6
-_SHORT = 0.004
+_BEYOND = 0.006
 _SMOOTH = 2.0
 
 
@@ -146,7 +146,7 @@ class OutlinedField:
             return self.raw(points, image)
         s, rest = maps.at(points, self.bounds)
         near = (s > -_FAR).nonzero().squeeze(1)
-        values = s / TRUNCATION
+        values = (s + _BEYOND) / TRUNCATION
         if len(near) > 0:
             s, rest, own = s[near], rest[:, near], points[near]
             asked = torch.stack([own[:, 0] + rest[0], own[:, 1] + rest[1], own[:, 2]], dim=1)
@@ -259,8 +259,9 @@ def compose(raw: Tensor, z: Tensor, s: Tensor, rest: Tensor) -> Tensor:
     blend = (0.6 * s).clamp(1e-4, _BLEND) / TRUNCATION
     nearness = (blend - (body - lens).abs()).clamp(min=0)
     joined = torch.maximum(body, lens) + nearness * nearness / (4 * blend)
+    # A little beyond the outline: at it, a wall along z would be cut wherever the body stands out by a hair's breadth.
     # As far below as the network's own field goes: steeper, the search would take it for a surface that is near.
-    return torch.minimum(joined.clamp(min=-1), s / TRUNCATION)
+    return torch.minimum(joined.clamp(min=-1), (s + _BEYOND) / TRUNCATION)
 
 
 def _pull(ends: Floats, s: Floats, pixel: float) -> tuple[Floats, Floats]:
@@ -270,7 +271,7 @@ def _pull(ends: Floats, s: Floats, pixel: float) -> tuple[Floats, Floats]:
     steep = np.maximum(np.hypot(down, right), 0.3)
     moves = np.zeros((*ends.shape, 2), np.float32)
     for _ in range(3):
-        gap = _moved(ends, moves[..., 0], moves[..., 1], pixel) - s + _SHORT
+        gap = _moved(ends, moves[..., 0], moves[..., 1], pixel) - s
         size = gap * np.exp(-((gap / _PULL) ** 2)) * near
         step = np.stack([-size * right / steep, size * down / steep], axis=-1)
         moves += cv2.GaussianBlur(np.asarray(step, np.float32), (0, 0), _SMOOTH)
