@@ -254,7 +254,8 @@ def definitions(results: Results) -> str:
 - Chamfer: half of (mean distance of the mesh's points to the nearest true point + the reverse), not squared, in world
   units, {SURFACE_POINTS} points each, uniform by area.
 - Watertight: every edge has exactly two faces, wound consistently. One piece: one connected mesh after the pipeline's
-  own cleaning, which removes floaters below {CleanOptions().min_share * 100:g} % of the largest piece's area.
+  own finishing, which removes floaters below {CleanOptions().min_share * 100:g} % of the largest piece's area and joins
+  by struts what hangs together in the outline, where that is followed.
 - Depth: z extent over the larger side of the silhouette; depth error: the mean absolute difference from the truth.
 - Span: the distance from a shape's front to its back under a pixel, its mean over the silhouette; a tilt or a hollow
   inside does not change it. Fullness: the mesh's span over the true one, for round things only: shapes with at least

@@ -61,11 +61,12 @@ class OutlineFacts:
     """How far the network's own silhouette was from the image's, before the field was made to follow the outline.
 
     carved, filled : what was taken away beyond the outline and what was added within it, as shares of the cut-out's
-    area.
+    area. joined : parts that hang together in the outline and did not in depth, until struts joined them.
     """
 
     carved: float
     filled: float
+    joined: int = 0
 
     @property
     def raw_silhouette_iou(self) -> float:

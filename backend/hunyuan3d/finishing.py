@@ -17,13 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from backend.errors import NoSurface, ServiceError
+from backend.hunyuan3d.image.outline import Outline
 from backend.hunyuan3d.memory_errors import named_memory_errors, without_frames
 from backend.hunyuan3d.mesh.decimation import Contractor
-from backend.hunyuan3d.mesh.ops import clean_mesh, count_parts, is_watertight, keep_largest
+from backend.hunyuan3d.mesh.ops import clean_mesh, count_parts, is_watertight, keep_largest, part_vertices
 from backend.hunyuan3d.mesh.reduction import reduce_mesh
 from backend.hunyuan3d.results import ShapeMetadata, ShapeResult, Stopwatch
 from backend.hunyuan3d.volume.marching_cubes import extract_surface
 from backend.hunyuan3d.volume.sparse_volume import SparseVolume
+from backend.hunyuan3d.volume.struts import find_struts, with_struts
 
 Outcome = SparseVolume | ServiceError
 Out = TypeVar("Out")
@@ -110,6 +112,22 @@ def _surface(volume: SparseVolume) -> trimesh.Trimesh:
     return to_mesh(vertices, faces)
 
 
+def _joined(mesh: trimesh.Trimesh, shape: PendingShape) -> tuple[trimesh.Trimesh, ShapeMetadata]:
+    """Join the parts that hang together in the outline, where the field was made to follow one."""
+    metadata, volume = shape.metadata, shape.outcome
+    if metadata.outline is None or shape.cutout is None or not isinstance(volume, SparseVolume):
+        return mesh, metadata
+    parts = part_vertices(mesh)
+    if len(parts) == 1:
+        return mesh, metadata
+    outline = Outline.of(shape.cutout, volume.bounds)
+    whole = closed_mesh(with_struts(volume, find_struts(parts, outline), outline))
+    joined = len(parts) - count_parts(whole)
+    if joined <= 0:
+        return mesh, metadata
+    return whole, replace(metadata, outline=replace(metadata.outline, joined=joined))
+
+
 def inside_box(vertices: Tensor, faces: Tensor, bounds: float) -> Tensor:
     """Find which faces (F,) are of the field itself: the others close the surface along one of the box's walls.
 
@@ -137,7 +155,7 @@ def _mesh_or_error(shape: PendingShape) -> ShapeResult:
             mesh = _surface(shape.outcome)
             if metadata.target_faces is not None and len(mesh.faces) > metadata.target_faces:
                 contract.expect(len(mesh.faces))
-            mesh = clean_mesh(mesh)
+            mesh, metadata = _joined(clean_mesh(mesh), shape)
             if metadata.objects == "largest":
                 mesh = keep_largest(mesh)
             found = len(mesh.faces)

@@ -74,6 +74,9 @@ class OutlineOut(BaseModel):
 
     carved: float = Field(ge=0, description="What was taken away beyond the outline, as a share of the silhouette.")
     filled: float = Field(ge=0, le=1, description="What was added within the outline, as a share of the silhouette.")
+    joined: int = Field(
+        default=0, ge=0, description="Parts that hung together in the outline but not in depth; struts join them."
+    )
 
 
 class PlacementOut(BaseModel):

@@ -215,6 +215,17 @@ def count_parts(mesh: trimesh.Trimesh) -> int:
     return int((sizes > 0).sum())
 
 
+def part_vertices(mesh: trimesh.Trimesh) -> list[Vertices]:
+    """Return the vertices (V, 3) of each piece that does not touch another, hollows aside, the largest first.
+
+    Raises InvalidMesh.
+    """
+    vertices, faces = require_usable(mesh)
+    label, sizes = _parts(vertices, faces)
+    order = np.argsort(-sizes, kind="stable")[: (sizes > 0).sum()]
+    return [vertices[np.unique(faces[label == part])] for part in order] if len(order) > 1 else [vertices]
+
+
 def scale_to_mm(mesh: trimesh.Trimesh, longest_side_mm: float) -> trimesh.Trimesh:
     """Scale a copy about the origin so that the longest side of its bounds is `longest_side_mm`.
 
