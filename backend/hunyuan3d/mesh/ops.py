@@ -289,8 +289,13 @@ def _cross(u: list[Vertices], v: list[Vertices]) -> tuple[Vertices, Vertices, Ve
 
 
 def _parts(vertices: Vertices, faces: Faces) -> tuple[Labels, Vertices]:
-    """Return each face's part (F,), and each part's volume, negative for a hollow; areas where the mesh is open."""
+    """Return each face's part (F,), and each part's volume, negative for a hollow; areas where the mesh is open.
+
+    Of a single part, as nearly all are, nothing is measured: its size is 1.
+    """
     label = topology.label_vertices(faces, len(vertices))[faces[:, 0]]
+    if (label == label[0]).all():
+        return np.zeros(len(faces), np.int64), np.ones(1)
     # Vertices that no face uses have labels of their own; the others keep their order.
     label = (np.cumsum(np.bincount(label) > 0) - 1)[label]
     areas, volumes = _areas_and_volumes(vertices, faces)
