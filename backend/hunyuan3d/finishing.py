@@ -121,7 +121,10 @@ def _joined(mesh: trimesh.Trimesh, shape: PendingShape) -> tuple[trimesh.Trimesh
     if len(parts) == 1:
         return mesh, metadata
     outline = Outline.of(shape.cutout, volume.bounds)
-    whole = closed_mesh(with_struts(volume, find_struts(parts, outline), outline))
+    struts = find_struts(parts, outline)
+    if not struts:
+        return mesh, metadata
+    whole = closed_mesh(with_struts(volume, struts, outline))
     joined = len(parts) - count_parts(whole)
     if joined <= 0:
         return mesh, metadata

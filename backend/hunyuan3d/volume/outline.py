@@ -257,11 +257,19 @@ def compose(raw: Tensor, z: Tensor, s: Tensor, rest: Tensor) -> Tensor:
     lens = lens / steep.clamp(min=1) - (far - _LACK_MARGIN).clamp(min=0)
     lens = torch.where(far < 0.5, lens / TRUNCATION, -1.0)
     blend = (0.6 * s).clamp(1e-4, _BLEND) / TRUNCATION
-    nearness = (blend - (body - lens).abs()).clamp(min=0)
-    joined = torch.maximum(body, lens) + nearness * nearness / (4 * blend)
+    joined = smooth_maximum(body, lens, blend)
     # A little beyond the outline: at it, a wall along z would be cut wherever the body stands out by a hair's breadth.
     # As far below as the network's own field goes: steeper, the search would take it for a surface that is near.
     return torch.minimum(joined.clamp(min=-1), (s + _BEYOND) / TRUNCATION)
+
+
+def smooth_maximum(one: Tensor, other: Tensor, blend: Tensor | float) -> Tensor:
+    """Return the maximum of two fields, rounded where they differ by less than `blend`, all of a common shape.
+
+    Source: Quilez, Smooth minimum (quadratic).
+    """
+    nearness = (blend - (one - other).abs()).clamp(min=0)
+    return torch.maximum(one, other) + nearness * nearness / (4 * blend)
 
 
 def _pull(ends: Floats, s: Floats, pixel: float) -> tuple[Floats, Floats]:

@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.spatial import cKDTree
 
 from backend.hunyuan3d.image.outline import Outline
-from backend.hunyuan3d.volume.outline import TRUNCATION
+from backend.hunyuan3d.volume.outline import TRUNCATION, smooth_maximum
 from backend.hunyuan3d.volume.sparse_volume import BRICK, BrickGrid, SparseVolume
 
 Reals = NDArray[np.float64]
@@ -75,7 +75,7 @@ def _narrowest(part: Reals, ends: Reals, tree: cKDTree, outline: Outline) -> tup
     gap, nearest = tree.query(starts, k=range(1, min(_NEAREST, len(ends)) + 1))
     along = np.linspace(0, 1, 5)[:, None, None, None]
     way = starts[:, None] + along * (ends[nearest] - starts[:, None])
-    within = distance_within(outline, way[..., 0], way[..., 1]).min(axis=0)
+    within = _distance_within(outline, way[..., 0], way[..., 1]).min(axis=0)
     cost = gap + _STANDS_OUT * np.maximum(_RADIUS - within, 0)
     cost[(within <= 0) | (gap > _WIDEST_GAP)] = np.inf
     at = np.unravel_index(cost.argmin(), cost.shape)
@@ -89,7 +89,7 @@ def _thinned(vertices: Reals, most: int) -> Reals:
     return vertices[:: max(1, len(vertices) // most)]
 
 
-def distance_within(outline: Outline, x: Reals, y: Reals) -> Reals:
+def _distance_within(outline: Outline, x: Reals, y: Reals) -> Reals:
     """Return how far within the outline places of world coordinates x, y lie, of their common shape."""
     side = len(outline.distance)
     column, row = (np.asarray((value / outline.bounds + 1) * side / 2 - 0.5) for value in (x, -y))
@@ -109,10 +109,8 @@ def _with_strut(volume: SparseVolume, strut: Strut, outline: Outline) -> SparseV
     numbers = volume.grid.table[0].numpy()[1:-1, 1:-1, 1:-1][tuple(map(slice, first, stop))]
     body = _filled(_dense(volume.values.numpy(), numbers))
     rod = (_RADIUS - _distances(strut, x, y, z)) / TRUNCATION
-    blend = _BLEND / TRUNCATION
-    nearness = np.maximum(blend - np.abs(body - rod), 0)
-    both = np.maximum(body, rod) + nearness * nearness / (4 * blend)
-    edge = distance_within(outline, *np.meshgrid(x, y, indexing="ij"))[..., None] / TRUNCATION
+    both = smooth_maximum(torch.from_numpy(body), torch.from_numpy(rod), _BLEND / TRUNCATION).numpy()
+    edge = _distance_within(outline, *np.meshgrid(x, y, indexing="ij"))[..., None] / TRUNCATION
     # Outside the box nothing is.
     both = np.where(np.isneginf(body), body, np.maximum(body, np.minimum(both, edge)))
     return _put(volume, np.asarray(both, np.float32), numbers, first)
