@@ -252,6 +252,8 @@ def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image:
     texture = _surface(some, bank, side, None)
     texture = texture / texture.mean((2, 3), keepdim=True).clamp(min=0.1)
     colour[grain] = colour[grain] * (1 + (texture - 1) * some.uniform(0.2, 1.0))
+    parts = dice.some(0.35)
+    colour[parts] = _in_parts(dice.for_some(len(parts)), bank, colour[parts], alpha[parts], image[parts])
     cells = 4 + int(dice.shared() * 30)
     spots = F.interpolate(dice.noise(1, cells, cells), (side, side), mode="bicubic", align_corners=False)
     kind = dice.uniform()
@@ -264,6 +266,30 @@ def _in_this_light(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image:
     other = near * near_share * like + dice.uniform(0.8, 0.92) * white
     other = other + any_colour(dice) * dice.uniform(0, 0.25) * dice.chance(0.2)
     return _shone_on(dice, colour * (own * (1 + spots * spotted)) + other).clamp_(0, 1)
+
+
+def _in_parts(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image: Tensor) -> Tensor:
+    """Lay things on objects, as windows, faces, clothes and labels are; some nearly as light as their surroundings."""
+    span = (alpha.mean((1, 2, 3), keepdim=True) ** 0.5).clamp(min=0.02)
+    for _ in range(1 + int(dice.shared() * 4)):
+        pictures, _ = bank.objects(dice.numbers(bank.count("objects")))
+        x, y = _somewhere_on(dice, alpha)
+        size = span * dice.log_uniform(0.2, 1.6)
+        turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
+        seen = _laid(_premultiplied(pictures), (x, y), turn, (size * dice.sign(), size), colour.shape[-1])
+        plain, like = dice.chance(0.6), dice.chance(0.2)
+        around = image * dice.uniform(0.9, 1.1) + dice.normal(0.03)
+        own = torch.where(like, around, torch.where(plain, any_colour(dice), _tinted(dice, _straight(seen))))
+        colour = torch.lerp(colour, own, seen[:, 3:] * torch.where(dice.chance(0.8), 1.0, dice.uniform(0.3, 1.0)))
+    return colour.clamp(0, 1)
+
+
+def _somewhere_on(dice: Dice, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a place (B, 1, 1, 1) each that an object covers, to a sixteenth of the picture."""
+    cells = F.adaptive_avg_pool2d(alpha, 16).flatten(1)
+    picked = (cells.clamp(max=0.5) * (0.5 + dice.noise(256).sigmoid())).argmax(1)
+    x, y = picked % 16, picked.div(16, rounding_mode="floor")
+    return tuple(((at + 0.5) / 8 - 1).reshape(-1, 1, 1, 1).float() for at in (x, y))  # type: ignore[return-value]
 
 
 def _shone_on(dice: Dice, colour: Tensor) -> Tensor:

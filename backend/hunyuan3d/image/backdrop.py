@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.hunyuan3d.image.holes import NOTHING_ENCLOSED, Enclosed, Sea, find_holes
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
 from backend.hunyuan3d.image.regions import Mask, border_share, from_border, of_kept, significant
 
@@ -31,10 +32,22 @@ _NECKS = (5, 9, 16, 28, 48, 72)
 
 @dataclass(frozen=True)
 class Found:
-    """What was found: foreground (h, w) bool and backdrop (h, w) bool whose colours are surely the backdrop's."""
+    """What was found: foreground (h, w) bool and backdrop (h, w) bool whose colours are surely the backdrop's.
+
+    enclosed : places of the foreground that may be holes in it
+    """
 
     foreground: Mask
     backdrop: Mask
+    enclosed: Enclosed = NOTHING_ENCLOSED
+
+    def opened(self, odds: Array) -> Found:
+        """Return it without those enclosed places that are holes by a network's odds (h, w) and by their looks."""
+        if not self.enclosed:
+            return self
+        holes = self.enclosed.holes(odds) & self.foreground
+        foreground = significant(self.foreground & ~holes)
+        return Found(foreground, self.backdrop | (self.foreground & ~foreground))
 
 
 @dataclass(frozen=True)
@@ -86,11 +99,13 @@ def flood_lab(lab: Array) -> Found | None:
     evidence = _weigh(lab, sharpness, local, fitted.tolerance)
     reached, _ = _flood(evidence, pockets)
     local = _fill_in(lab, fitted.lab, reached)
-    nearest = np.minimum(_distance(lab, local), first.distance)
-    backdrop = reached | _holes(evidence, reached, nearest, lab[..., 0] - fitted.lab[..., 0], fitted.tolerance)
+    nearest, lighter = np.minimum(_distance(lab, local), first.distance), lab[..., 0] - fitted.lab[..., 0]
+    sea = Sea(lab, reached, evidence.step, local, evidence.distance, nearest, lighter, fitted.tolerance)
+    holes, enclosed = find_holes(sea)
+    backdrop = reached | holes
     backdrop |= _reflection(lab - local, evidence, backdrop)
     foreground = significant(~backdrop, np.maximum(evidence.distance - fitted.tolerance, 0))
-    return Found(foreground, backdrop & ~foreground)
+    return Found(foreground, backdrop & ~foreground, enclosed)
 
 
 def cut_busy(rgb: Pixels) -> Found | None:
@@ -357,35 +372,6 @@ def by_channel(values: Array) -> Array:
     """Repeat (h, w) values for three channels; numpy works on whole arrays much faster than it repeats on the way."""
     repeated: Array = cv2.merge((values, values, values))
     return repeated
-
-
-def _holes(evidence: _Evidence, reached: Mask, distance: Array, lighter: Array, tolerance: float) -> Mask:
-    """Find enclosed regions that show the backdrop: its very colour within sharp steps (a highlight's rim is soft).
-
-    A small one is more often a print on the object: it must match more closely, and be as flat as the backdrop.
-    """
-    rest = ~reached & ~evidence.step & (distance < 1.5 * tolerance)
-    noise = 3.8 * _spread_about_median(lighter[reached]) if reached.any() else 0.0
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(rest.astype(np.uint8), connectivity=4)
-    holes = np.zeros(rest.shape, bool)
-    for k in range(1, count):
-        if stats[k, cv2.CC_STAT_AREA] < 16:
-            continue
-        region = labels == k
-        small = stats[k, cv2.CC_STAT_AREA] < 5e-3 * rest.size
-        middle, high = np.quantile(distance[region], (0.5, 0.9)) / (0.55 if small else 1.0)
-        low_light, high_light = np.quantile(lighter[region], (0.1, 0.9))
-        flat = not small or high_light - low_light < 1.5 * noise + 0.2
-        alike = middle < max(1.2, 0.4 * tolerance) and high < max(2.5, 0.9 * tolerance)
-        rim = (cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~region
-        if alike and flat and (evidence.step | reached)[rim].mean() > 0.7:
-            holes |= region
-    return holes
-
-
-def _spread_about_median(values: Array) -> float:
-    """Return the median of how far values (n,) are from their median."""
-    return median(np.abs(values - np.float32(median(values))))
 
 
 def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:

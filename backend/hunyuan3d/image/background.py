@@ -19,9 +19,9 @@ from PIL import Image
 from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
-from backend.hunyuan3d.image.candidates import best_cut
+from backend.hunyuan3d.image.candidates import Candidate, best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
-from backend.hunyuan3d.image.judgement import Scene, Signs, measure, score
+from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.regions import border_share
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
@@ -34,6 +34,9 @@ _DUST = 12
 # Rounded corners of a screenshot are about 1 % of it; a cut-out leaves far more than that empty.
 _LEAST_EMPTY = 0.02
 _LEAST_SHOWN = 1e-4
+# An object that spans less of both sides is looked at again with so much of its size around it.
+_SMALL_SPAN, _MARGIN = 0.35, 0.6
+_SURELY_LESS, _MUCH_THE_SAME = 0.1, 0.45
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,50 @@ def _classical(rgb: Pixels) -> _Removed:
         )
     if best.score < HOPELESS or best.signs.contrast < UNSEEN:
         raise NoForeground(_why_hopeless(best.signs))
+    closer = _from_nearer(rgb, best)
+    if closer is not None:
+        return closer
     mask, colour = cut_with_soft_edge(rgb, small, best.found)
     return _Removed(best.method, colour, mask, None, best.signs)
+
+
+def _from_nearer(rgb: Pixels, best: Candidate) -> _Removed | None:
+    """Cut an object again that is small in its picture (H, W, 3), out of its surroundings alone; None where that fails.
+
+    At working size little more than an outline is seen of it: no gaps between its parts. What is found from nearer must
+    be much the same object, and about as sure.
+    """
+    around = _surroundings(best.found.foreground, rgb.shape[:2])
+    if around is None:
+        return None
+    near = np.ascontiguousarray(rgb[around])
+    small = working_size(near)
+    again = best_cut(small)
+    if again is None or again.score < best.score - _SURELY_LESS:
+        return None
+    mask, colour = np.zeros(rgb.shape[:2], np.uint8), rgb.copy()
+    mask[around], colour[around] = cut_with_soft_edge(near, small, again.found)
+    h, w = best.found.foreground.shape
+    seen = cv2.resize(mask, (w, h), interpolation=cv2.INTER_AREA) >= 128
+    if overlap(seen, best.found.foreground) < _MUCH_THE_SAME:
+        return None
+    return _Removed(again.method, colour, mask, None, again.signs)
+
+
+def _surroundings(shown: npt.NDArray[np.bool_], size: tuple[int, int]) -> tuple[slice, slice] | None:
+    """Return rows and columns, of a picture of a size (H, W), of an object (h, w) and what is next to it.
+
+    None where it is not small.
+    """
+    spans = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
+    if max((span[-1] - span[0] + 1) / side for span, side in zip(spans, shown.shape, strict=True)) > _SMALL_SPAN:
+        return None
+    margin = _MARGIN * max(span[-1] - span[0] + 1 for span in spans)
+    rows, columns = (
+        slice(max(0, int((span[0] - margin) * full / side)), int((span[-1] + 1 + margin) * full / side) + 1)
+        for span, side, full in zip(spans, shown.shape, size, strict=True)
+    )
+    return rows, columns
 
 
 def working_size(rgb: Pixels) -> Pixels:

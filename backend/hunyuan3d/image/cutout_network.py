@@ -32,6 +32,7 @@ _MARGIN, _MOST = 0.3, 0.7
 _REFINED_SIDE = 320
 _PLACES = 8192
 _SURE, _SURELY_NOT = 0.97, 0.02
+_AROUND, _ROUNDS = 0.11, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +194,15 @@ def _surroundings(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return None
-    margin = 4 + int(_MARGIN * max(rows[-1] - rows[0], columns[-1] - columns[0]))
-    top, bottom = max(0, int(rows[0]) - margin), min(mask.shape[0], int(rows[-1]) + 1 + margin)
-    left, right = max(0, int(columns[0]) - margin), min(mask.shape[1], int(columns[-1]) + 1 + margin)
-    if (bottom - top) * (right - left) > _MOST * mask.size:
-        return slice(None), slice(None)
-    return slice(top, bottom), slice(left, right)
+    frame = _framed(mask, 4 + int(_MARGIN * max(rows[-1] - rows[0], columns[-1] - columns[0])))
+    return frame if mask[frame].size <= _MOST * mask.size else (slice(None), slice(None))
+
+
+def _framed(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    """Return rows and columns of what is marked, which is something, and of a margin in pixels."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
+    return slice(top, int(rows[-1]) + 1 + margin), slice(left, int(columns[-1]) + 1 + margin)
 
 
 def expected_iou(probability: Array, mask: npt.NDArray[np.bool_]) -> float:
@@ -215,7 +219,9 @@ def refined_mask(rgb: Pixels, probability: Array) -> npt.NDArray[np.bool_]:
     """Return the object's mask (h, w): GrabCut (Rother et al. 2004) with the network's odds as its prior.
 
     rgb : (h, w, 3) uint8. probability : (h, w). Where the network is sure the mask is as it says; between, the colours
-    of both sides and the picture's edges decide.
+    of both sides and the picture's edges decide, of what is near the object: the colours that are far from it tell
+    nothing. On 216 of benchmarks/background_removal.py's tuning composites that has a mean IoU of 0.895, the whole
+    picture and a round more 0.894 in twice the time.
     """
     h, w = probability.shape
     scale = min(1.0, _REFINED_SIDE / max(h, w))
@@ -225,8 +231,12 @@ def refined_mask(rgb: Pixels, probability: Array) -> npt.NDArray[np.bool_]:
     likely = np.where(odds > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     mask = np.where(odds > _SURE, cv2.GC_FGD, np.where(odds < _SURELY_NOT, cv2.GC_BGD, likely)).astype(np.uint8)
     if (odds > 0.5).any() and not (odds > 0.5).all():
+        near = _framed(odds >= _SURELY_NOT, round(_AROUND * max(size)))
+        part = np.ascontiguousarray(mask[near])
         cv2.setRNGSeed(0)
-        cv2.grabCut(small, mask, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(np.ascontiguousarray(small[near]), part, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)
+        mask[near] = part
     shown = (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)
     return np.asarray(cv2.resize(shown.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR) > 0.5)
 

@@ -53,7 +53,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
     foreground = shown & ~shadow & (near_kept | ~near_shadow)
     if foreground.sum() < _LEAST_LEFT * shown.sum():
         return found
-    return Found(foreground, found.backdrop | (shadow & ~foreground))
+    return Found(foreground, found.backdrop | (shadow & ~foreground), found.enclosed)
 
 
 def _is_shadow(region: Mask, shown: Mask, darker: Array, stray: Array) -> bool:
@@ -98,7 +98,7 @@ def without_mirror_image(lab: Array, found: Found) -> Found:
         return found
     foreground = shown.copy()
     foreground[round(line / scale) :] = False
-    return Found(foreground, found.backdrop | (shown & ~foreground))
+    return Found(foreground, found.backdrop | (shown & ~foreground), found.enclosed)
 
 
 def _mirror_line(excess: Array, mask: Mask, first: int, last: int) -> int | None:
