@@ -187,10 +187,10 @@ def _floods(lab: Array, horizon: Horizon | None) -> list[Found]:
 
 
 def _where_likely(found: Found, odds: Array) -> Found:
-    """Keep of a flood's object what the network does not deny: shadows, tables and captions go, the outline stays."""
+    """Keep of a flood's object what the network does not deny: shadows, tables, captions go; outline and panes stay."""
     near = cv2.dilate((odds > _LIKELY).astype(np.uint8), np.ones((_NEAR, _NEAR), np.uint8)) > 0
-    foreground = found.foreground & near
-    return Found(foreground, found.backdrop | (found.foreground & ~near))
+    foreground = _with_panes(found.foreground & near, found)
+    return Found(foreground, found.backdrop | (found.foreground & ~foreground))
 
 
 def _with_panes(mask: Mask, flood: Found) -> Mask:

@@ -2,9 +2,10 @@
 
 Some are holes beyond doubt, by their colour alone. Of the others the network that sees the picture knows more; what it
 says and how they look make a logistic regression of 'is no part of the object', fitted to 4,924 such places of 809
-composites: 216 of benchmarks/background_removal.py's tuning half and 593 of training/cutout. By area it opens 99 % of the
-tuning half's holes, where those beyond doubt are 60 %, and 11 % of the prints. White and black count for more against a
-hole than the fit has it: the network sees through white squares. This module does not know how the backdrop was found.
+composites: 216 of benchmarks/background_removal.py's tuning half and 593 of training/cutout. By area it opens 99 % of
+the tuning half's holes, where those beyond doubt are 60 %, and 11 % of the prints. White and black count for more
+against a hole than the fit has it: the network sees through white squares. This module does not know how the backdrop
+was found.
 """
 
 from __future__ import annotations
