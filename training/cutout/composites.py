@@ -121,11 +121,16 @@ def _crowded(dice: Dice, bank: Bank, image: Tensor) -> Tensor:
     for _ in range(4 + int(dice.shared() * 9)):
         pictures, _ = bank.objects(dice.numbers(bank.count("objects")))
         size = dice.log_uniform(0.15, 2.5)
-        x, y = dice.uniform(-1.2, 1.2), dice.uniform(-1.2, 1.2)
-        turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
-        seen = _laid(_premultiplied(pictures), (x, y), turn, (size * dice.sign(), size), image.shape[-1])
+        at = dice.uniform(-1.2, 1.2), dice.uniform(-1.2, 1.2)
+        seen = _strewn(dice, pictures, at, size, image.shape[-1])
         image = torch.lerp(image, _tinted(dice, _straight(seen)), seen[:, 3:])
     return image
+
+
+def _strewn(dice: Dice, pictures: Tensor, at: tuple[Tensor, Tensor], size: Tensor, side: int) -> Tensor:
+    """Return pictures (B, 4, H, W) laid with their middles at places, some turned, half of them mirrored."""
+    turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
+    return _laid(_premultiplied(pictures), at, turn, (size * dice.sign(), size), side)
 
 
 def _laid(pictures: Tensor, at: tuple[Tensor, Tensor], turn: Tensor, size: tuple[Tensor, Tensor], side: int) -> Tensor:
@@ -273,10 +278,8 @@ def _in_parts(dice: Dice, bank: Bank, colour: Tensor, alpha: Tensor, image: Tens
     span = (alpha.mean((1, 2, 3), keepdim=True) ** 0.5).clamp(min=0.02)
     for _ in range(1 + int(dice.shared() * 4)):
         pictures, _ = bank.objects(dice.numbers(bank.count("objects")))
-        x, y = _somewhere_on(dice, alpha)
-        size = span * dice.log_uniform(0.2, 1.6)
-        turn = dice.uniform(-3.1, 3.1) * dice.chance(0.3)
-        seen = _laid(_premultiplied(pictures), (x, y), turn, (size * dice.sign(), size), colour.shape[-1])
+        at = _somewhere_on(dice, alpha)
+        seen = _strewn(dice, pictures, at, span * dice.log_uniform(0.2, 1.6), colour.shape[-1])
         plain, like = dice.chance(0.6), dice.chance(0.2)
         around = image * dice.uniform(0.9, 1.1) + dice.normal(0.03)
         own = torch.where(like, around, torch.where(plain, any_colour(dice), _tinted(dice, _straight(seen))))
@@ -288,8 +291,8 @@ def _somewhere_on(dice: Dice, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """Return a place (B, 1, 1, 1) each that an object covers, to a sixteenth of the picture."""
     cells = F.adaptive_avg_pool2d(alpha, 16).flatten(1)
     picked = (cells.clamp(max=0.5) * (0.5 + dice.noise(256).sigmoid())).argmax(1)
-    x, y = picked % 16, picked.div(16, rounding_mode="floor")
-    return tuple(((at + 0.5) / 8 - 1).reshape(-1, 1, 1, 1).float() for at in (x, y))  # type: ignore[return-value]
+    place = picked.reshape(-1, 1, 1, 1)
+    return (place % 16 + 0.5) / 8 - 1, (place // 16 + 0.5) / 8 - 1
 
 
 def _shone_on(dice: Dice, colour: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from backend.hunyuan3d.image.holes import NOTHING_ENCLOSED, Enclosed, Sea, find_holes
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
-from backend.hunyuan3d.image.regions import Mask, border_share, from_border, of_kept, significant
+from backend.hunyuan3d.image.regions import Mask, border_share, from_border, grown, of_kept, significant
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -46,8 +46,11 @@ class Found:
         if not self.enclosed:
             return self
         holes = self.enclosed.holes(odds) & self.foreground
-        foreground = significant(self.foreground & ~holes)
-        return Found(foreground, self.backdrop | (self.foreground & ~foreground))
+        return self.left_with(significant(self.foreground & ~holes))
+
+    def left_with(self, foreground: Mask) -> Found:
+        """Return it with a part of its foreground (h, w); the rest is backdrop."""
+        return Found(foreground, self.backdrop | (self.foreground & ~foreground), self.enclosed)
 
 
 @dataclass(frozen=True)
@@ -391,7 +394,7 @@ def _reflection(excess: Array, evidence: _Evidence, backdrop: Mask) -> Mask:
         mean = channel_medians(excess, region)
         pale = np.linalg.norm(mean) < 0.5 * strength
         alike = float(mean @ hue) > 0.8 * strength * float(np.linalg.norm(mean))
-        rim = (cv2.dilate(region.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & ~region
+        rim = grown(region, 1) & ~region
         if pale and alike and backdrop[rim].mean() > 0.08:
             mirrored |= region
     outline = _grow(mirrored, evidence.step, 6) & ~_grow(body & ~mirrored, evidence.step, 4)

@@ -23,7 +23,7 @@ from backend.hunyuan3d.image.candidates import Candidate, best_cut
 from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
-from backend.hunyuan3d.image.regions import border_share
+from backend.hunyuan3d.image.regions import Box, border_share, box_of
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
@@ -175,27 +175,29 @@ def _from_nearer(rgb: Pixels, best: Candidate) -> _Removed | None:
     again = best_cut(small)
     if again is None or again.score < best.score - _SURELY_LESS:
         return None
-    mask, colour = np.zeros(rgb.shape[:2], np.uint8), rgb.copy()
-    mask[around], colour[around] = cut_with_soft_edge(near, small, again.found)
+    mask = np.zeros(rgb.shape[:2], np.uint8)
+    mask[around], tinted = cut_with_soft_edge(near, small, again.found)
     h, w = best.found.foreground.shape
     seen = cv2.resize(mask, (w, h), interpolation=cv2.INTER_AREA) >= 128
     if overlap(seen, best.found.foreground) < _MUCH_THE_SAME:
         return None
+    colour = rgb.copy()
+    colour[around] = tinted
     return _Removed(again.method, colour, mask, None, again.signs)
 
 
-def _surroundings(shown: npt.NDArray[np.bool_], size: tuple[int, int]) -> tuple[slice, slice] | None:
+def _surroundings(shown: npt.NDArray[np.bool_], size: tuple[int, int]) -> Box | None:
     """Return rows and columns, of a picture of a size (H, W), of an object (h, w) and what is next to it.
 
     None where it is not small.
     """
-    spans = [np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0)]
-    if max((span[-1] - span[0] + 1) / side for span, side in zip(spans, shown.shape, strict=True)) > _SMALL_SPAN:
+    box = box_of(shown)
+    if max((span.stop - span.start) / side for span, side in zip(box, shown.shape, strict=True)) > _SMALL_SPAN:
         return None
-    margin = _MARGIN * max(span[-1] - span[0] + 1 for span in spans)
+    margin = _MARGIN * max(span.stop - span.start for span in box)
     rows, columns = (
-        slice(max(0, int((span[0] - margin) * full / side)), int((span[-1] + 1 + margin) * full / side) + 1)
-        for span, side, full in zip(spans, shown.shape, size, strict=True)
+        slice(max(0, int((span.start - margin) * full / side)), int((span.stop + margin) * full / side) + 1)
+        for span, side, full in zip(box, shown.shape, size, strict=True)
     )
     return rows, columns
 

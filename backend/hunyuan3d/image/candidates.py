@@ -22,7 +22,7 @@ from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.order_statistics import channel_medians
-from backend.hunyuan3d.image.regions import Mask, from_border
+from backend.hunyuan3d.image.regions import Mask, box_of, from_border, grown
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
@@ -32,7 +32,7 @@ _CLEAR_FAINT = 0.001
 # Signs of a flood's cut-out that nothing speaks against.
 _FEW_FAINT, _CLEAR_CONTRAST, _MOST_SHARED, _LITTLE_SHADE = 0.05, 20.0, 0.3, 0.07
 _MOST_FILLED = 0.9
-_LIKELY, _NEAR = 0.1, 5
+_LIKELY, _NEAR = 0.1, 2
 _THREADS = 2
 _MOST_ASPECT = 3.0
 _FILLED = 25
@@ -125,8 +125,7 @@ def _without_question(scene: Scene, floods: list[Found]) -> Candidate | None:
 
 def _fills_its_box(shown: Mask) -> float:
     """Return the share, 0..1, of its bounding box that a mask with something in it covers."""
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    return float(shown.sum() / ((rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)))
+    return float(shown[box_of(shown)].mean())
 
 
 def _seen_by_network(rgb: Pixels) -> tuple[Sight | None, list[Mask]]:
@@ -188,15 +187,12 @@ def _floods(lab: Array, horizon: Horizon | None) -> list[Found]:
 
 def _where_likely(found: Found, odds: Array) -> Found:
     """Keep of a flood's object what the network does not deny: shadows, tables, captions go; outline and panes stay."""
-    near = cv2.dilate((odds > _LIKELY).astype(np.uint8), np.ones((_NEAR, _NEAR), np.uint8)) > 0
-    foreground = _with_panes(found.foreground & near, found)
-    return Found(foreground, found.backdrop | (found.foreground & ~foreground))
+    return found.left_with(_with_panes(found.foreground & grown(odds > _LIKELY, _NEAR), found))
 
 
 def _with_panes(mask: Mask, flood: Found) -> Mask:
     """Fill what a mask encloses and a flood says is the object's: it is of another colour than the backdrop."""
-    outside = from_border(np.pad(~mask, 1, constant_values=True))[1:-1, 1:-1]
-    return mask | (~outside & flood.foreground)
+    return mask | (~from_border(~mask) & flood.foreground)
 
 
 def filled(lab: Array, found: Found) -> Found:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
+from backend.hunyuan3d.image.regions import Box, box_of, widened
+
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
@@ -189,20 +191,13 @@ def _odds(logits: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), np.float32)
 
 
-def _surroundings(mask: npt.NDArray[np.bool_]) -> tuple[slice, slice] | None:
+def _surroundings(mask: npt.NDArray[np.bool_]) -> Box | None:
     """Return rows and columns of what is marked and a margin, all of them where that is most; None for nothing."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
+    if not mask.any():
         return None
-    frame = _framed(mask, 4 + int(_MARGIN * max(rows[-1] - rows[0], columns[-1] - columns[0])))
+    box = box_of(mask)
+    frame = widened(box, 4 + int(_MARGIN * max(side.stop - side.start - 1 for side in box)))
     return frame if mask[frame].size <= _MOST * mask.size else (slice(None), slice(None))
-
-
-def _framed(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
-    """Return rows and columns of what is marked, which is something, and of a margin in pixels."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    top, left = max(0, int(rows[0]) - margin), max(0, int(columns[0]) - margin)
-    return slice(top, int(rows[-1]) + 1 + margin), slice(left, int(columns[-1]) + 1 + margin)
 
 
 def expected_iou(probability: Array, mask: npt.NDArray[np.bool_]) -> float:
@@ -231,7 +226,7 @@ def refined_mask(rgb: Pixels, probability: Array) -> npt.NDArray[np.bool_]:
     likely = np.where(odds > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD)
     mask = np.where(odds > _SURE, cv2.GC_FGD, np.where(odds < _SURELY_NOT, cv2.GC_BGD, likely)).astype(np.uint8)
     if (odds > 0.5).any() and not (odds > 0.5).all():
-        near = _framed(odds >= _SURELY_NOT, round(_AROUND * max(size)))
+        near = widened(box_of(odds >= _SURELY_NOT), round(_AROUND * max(size)))
         part = np.ascontiguousarray(mask[near])
         cv2.setRNGSeed(0)
         models = np.zeros((1, 65)), np.zeros((1, 65))

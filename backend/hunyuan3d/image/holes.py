@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.hunyuan3d.image.order_statistics import median
-from backend.hunyuan3d.image.regions import Mask, of_kept
+from backend.hunyuan3d.image.regions import Box, Mask, grown, of_kept, widened
 
 Array = npt.NDArray[np.float32]
 _LEAST_AREA, _LEAST_DOUBTED, _SMALL = 16, 3e-4, 5e-3
@@ -87,7 +87,7 @@ def find_holes(sea: Sea) -> tuple[Mask, Enclosed]:
         if k == 0:
             continue
         x, y, across, down, area = (int(value) for value in stats[k])
-        box = np.s_[max(0, y - _NEAR) : y + down + _NEAR, max(0, x - _NEAR) : x + across + _NEAR]
+        box = widened((slice(y, y + down), slice(x, x + across)), _NEAR)
         region = labels[box] == k
         if _is_surely_one(sea, box, region, noise, small=area < _SMALL * rest.size):
             sure[k] = True
@@ -97,7 +97,7 @@ def find_holes(sea: Sea) -> tuple[Mask, Enclosed]:
     return of_kept(labels, sure), Enclosed(doubted.take(labels), np.array(seem))
 
 
-def _is_surely_one(sea: Sea, box: tuple[slice, slice], region: Mask, noise: float, *, small: bool) -> bool:
+def _is_surely_one(sea: Sea, box: Box, region: Mask, noise: float, *, small: bool) -> bool:
     distance, lighter = sea.nearest[box][region], sea.lighter[box][region]
     middle, high = np.quantile(distance, (0.5, 0.9)) / (0.55 if small else 1.0)
     if middle >= max(1.2, 0.4 * sea.tolerance) or high >= max(2.5, 0.9 * sea.tolerance):
@@ -108,7 +108,7 @@ def _is_surely_one(sea: Sea, box: tuple[slice, slice], region: Mask, noise: floa
     return _stopped(sea, box, region) > 0.7
 
 
-def _looks(sea: Sea, box: tuple[slice, slice], region: Mask, share: float) -> float:
+def _looks(sea: Sea, box: Box, region: Mask, share: float) -> float:
     """Return the logarithm of the chances that a region is a hole, but for what the network says of it.
 
     Prints are white, grey or black far oftener than they have a backdrop's hue. share : of all that no flood reached.
@@ -119,7 +119,7 @@ def _looks(sea: Sea, box: tuple[slice, slice], region: Mask, share: float) -> fl
     core = cv2.erode(region.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     within = core if core.any() else region
     off = float(np.linalg.norm((sea.lab[box][within] - colour[within]).mean(axis=0)))
-    around = _grown(region, _NEAR) & ~region & ~sea.reached[box]
+    around = grown(region, _NEAR) & ~region & ~sea.reached[box]
     contrast = median(sea.distance[box][around]) if around.any() else 0.0
     signs = (
         extreme * max(1 - math.hypot(*hue) / 8, 0),
@@ -136,15 +136,10 @@ _BIAS, _ODDS = -1.03, -1.03
 _WEIGHTS = np.array([-1.80, -0.34, -0.67, 0.82, -0.30, 0.65])
 
 
-def _stopped(sea: Sea, box: tuple[slice, slice], region: Mask) -> float:
+def _stopped(sea: Sea, box: Box, region: Mask) -> float:
     """Return the share of a region's rim that sharp steps, or what the flood reached, are."""
-    rim = _grown(region, 1) & ~region
-    return float((sea.step | sea.reached)[box][rim].mean()) if rim.any() else 1.0
-
-
-def _grown(region: Mask, by: int) -> Mask:
-    side = 2 * by + 1
-    return np.asarray(cv2.dilate(region.astype(np.uint8), np.ones((side, side), np.uint8)) > 0)
+    rim = grown(region, 1) & ~region
+    return float((sea.step[box] | sea.reached[box])[rim].mean()) if rim.any() else 1.0
 
 
 def _spread_about_median(values: Array) -> float:

@@ -24,7 +24,7 @@ from backend.hunyuan3d.image.backdrop import (
 )
 from backend.hunyuan3d.image.cutout_network import Sight, expected_iou
 from backend.hunyuan3d.image.order_statistics import median
-from backend.hunyuan3d.image.regions import Mask, border_share
+from backend.hunyuan3d.image.regions import Mask, border_share, grown
 
 _SIDE = 320
 _FAINT = 6.0
@@ -205,7 +205,7 @@ def _edges(lab: Array) -> Mask:
 
 def _shade(lab: Array, mask: Mask, outer: Array) -> float:
     """Return the share of the object whose colour is the nearby backdrop's, only darker."""
-    near = cv2.dilate((~mask).astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    near = grown(~mask, 7)
     lightness = (lab[..., 0] + 16) / (outer[..., 0] + 16)
     stray = stray_hue(lab, outer, lightness)
     darker = (stray < 4) & (lightness < 0.97) & (lightness > 0.35) & near

@@ -1,4 +1,4 @@
-"""Regions of a mask: which touch the border and how much of it they cover, which are more than specks.
+"""Regions of a mask: which touch the border and how much of it they cover, which are more than specks, where they lie.
 
 This module does not know what is marked.
 """
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 
 def of_kept(labels: npt.NDArray[np.int32], kept: npt.NDArray[np.bool_]) -> Mask:
@@ -23,6 +25,24 @@ def of_kept(labels: npt.NDArray[np.int32], kept: npt.NDArray[np.bool_]) -> Mask:
 def border_share(mask: Mask) -> float:
     """Return the share of the image's border that a mask covers."""
     return float(np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean())
+
+
+def box_of(mask: Mask) -> Box:
+    """Return the rows and columns of what a mask (h, w) marks, which is something."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def widened(box: Box, margin: int) -> Box:
+    """Return a box with a margin in pixels. It never begins outside the image; where it ends outside, slicing cuts."""
+    rows, columns = (slice(max(0, side.start - margin), side.stop + margin) for side in box)
+    return rows, columns
+
+
+def grown(mask: Mask, by: int) -> Mask:
+    """Return a mask (h, w) with all that is within so many pixels of what it marks, across, down and aslant."""
+    side = 2 * by + 1
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8)) > 0)
 
 
 def from_border(mask: Mask) -> Mask:

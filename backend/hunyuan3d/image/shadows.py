@@ -10,7 +10,7 @@ import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, spread, stray_hue, sum_channels
 from backend.hunyuan3d.image.order_statistics import channel_medians, median, quantile
-from backend.hunyuan3d.image.regions import Mask, of_kept
+from backend.hunyuan3d.image.regions import Mask, grown, of_kept
 
 _DARKEST, _LIGHTEST = 0.3, 0.96
 _LEAST_LEFT = 0.3
@@ -25,7 +25,7 @@ def without_shadow(lab: Array, found: Found) -> Found:
     at one side alone: the rest of its rim is backdrop. What would leave too little of the object is part of it.
     """
     shown = found.foreground
-    known = found.backdrop & ~cv2.dilate(shown.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.bool_)
+    known = found.backdrop & ~grown(shown, 2)
     if known.mean() < 0.05:
         return found
     backdrop = spread(lab, known)
@@ -48,8 +48,8 @@ def without_shadow(lab: Array, found: Found) -> Found:
         return found
     areas = stats[:, cv2.CC_STAT_AREA]
     kept = of_kept(labels, areas >= 0.02 * areas[1:].max())
-    near_kept = cv2.dilate(kept.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    near_shadow = cv2.dilate(shadow.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    near_kept = grown(kept, 2)
+    near_shadow = grown(shadow, 3)
     foreground = shown & ~shadow & (near_kept | ~near_shadow)
     if foreground.sum() < _LEAST_LEFT * shown.sum():
         return found
@@ -61,8 +61,8 @@ def _is_shadow(region: Mask, shown: Mask, darker: Array, stray: Array) -> bool:
 
     Where it turns into the object without a step it is the object's own shade.
     """
-    grown = cv2.dilate(region.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    rim = grown & ~(cv2.dilate(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    near = grown(region, 3)
+    rim = near & ~grown(region, 2)
     outside = float((~shown)[rim].mean()) if rim.any() else 0.0
     core = cv2.erode(region.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     if core.sum() < 0.3 * region.sum():
@@ -72,8 +72,7 @@ def _is_shadow(region: Mask, shown: Mask, darker: Array, stray: Array) -> bool:
     even = float((np.abs(tone - usual) < 0.06).mean()) > 0.7
     rows, object_rows = np.flatnonzero(region.any(axis=1)), np.flatnonzero((shown & ~region).any(axis=1))
     low = object_rows.size > 0 and rows.mean() > object_rows.mean()
-    further = cv2.dilate(region.astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
-    beyond = further & ~grown & shown
+    beyond = grown(region, 6) & ~near & shown
     apart = (np.abs(darker - usual) > 0.12) | (stray > 8)
     steps = float(apart[beyond].mean()) if beyond.any() else 1.0
     return bool(even and low and outside > 0.3 and steps > 0.6)
@@ -98,7 +97,7 @@ def without_mirror_image(lab: Array, found: Found) -> Found:
         return found
     foreground = shown.copy()
     foreground[round(line / scale) :] = False
-    return Found(foreground, found.backdrop | (shown & ~foreground), found.enclosed)
+    return found.left_with(foreground)
 
 
 def _mirror_line(excess: Array, mask: Mask, first: int, last: int) -> int | None:
@@ -130,7 +129,7 @@ def without_baked_shadow(rgba: Pixels) -> Pixels:
     solid = alpha >= 200
     faint = (alpha > 0) & (alpha < 0.72 * 255)
     # The soft edge of the object itself is no shadow.
-    edge = cv2.dilate(solid.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    edge = grown(solid, 2)
     wide = faint & ~edge
     if not solid.any() or wide.sum() < 0.01 * solid.sum():
         return alpha
