@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.hunyuan3d.image.regions import box_of
 from training.render import render_images
 from training.shapes.generator import make_shape
 
@@ -60,10 +61,8 @@ def fitted(image: Pixels, side: int) -> Pixels:
 
 def crop(image: Pixels) -> Pixels:
     """Cut an RGBA picture (H, W, 4) down to what its alpha shows; one that shows nothing stays."""
-    rows, cols = np.flatnonzero(image[..., 3].any(1)), np.flatnonzero(image[..., 3].any(0))
-    if not len(rows):
-        return image
-    return np.ascontiguousarray(image[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1])
+    shown = image[..., 3] > 0
+    return np.ascontiguousarray(image[box_of(shown)]) if shown.any() else image
 
 
 def random_colour(rng: Generator) -> Array:
