@@ -25,6 +25,7 @@ from backend.limits import ObjectChoice
 from benchmarks.support.images import DRAWINGS
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
+SAMPLES = Path(__file__).parents[1] / "samples"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ def test_a_photograph_is_cut_out_right_and_spoken_of(case: Case) -> None:
     assert set(case.warnings) <= {remark.code for remark in result.remarks}
     if case in RIGHT:
         assert result.remarks == ()
+
+
+def test_a_dark_part_between_an_objects_feet_is_no_shadow() -> None:
+    """From afar the network takes the nozzle of samples/rocket.png for one."""
+    alpha = np.asarray(remove_background(open_image(SAMPLES / "rocket.png"), cutter=None).image)[..., 3]
+    assert (alpha[426:440, 232:276] > 200).all()
+    # Its true shadow, to the left and right.
+    assert alpha[448:458, 170:205].max() == 0
+    assert alpha[428:436, 390:440].max() == 0
 
 
 def test_how_many_objects_there_are_is_said() -> None:

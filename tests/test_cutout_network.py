@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,10 @@ from backend.hunyuan3d.image.cutout_network import (
     STRIDE,
     WEIGHTS,
     CutoutNetwork,
+    Sight,
     expected_iou,
     look,
+    look_nearer,
     refined_mask,
     seen_size,
     shipped_network,
@@ -89,6 +92,65 @@ def test_odds_are_the_same_alone_and_in_company() -> None:
         assert before is not None
         np.testing.assert_array_equal(sight.odds, before.odds)
         assert sight.expected == before.expected
+
+
+def test_a_doubted_place_is_looked_at_from_near_and_nothing_else_changes() -> None:
+    _, served = networks()
+    image = photograph(300, 400)
+    sight = Sight(np.full((300, 400), 0.3, np.float32), 0.8)
+    sight.odds[100:200, 80:300] = 0.9
+    doubted = np.zeros((300, 400), np.bool_)
+    doubted[200:230, 100:140] = True
+    nearer = look_nearer(image, sight, doubted, served)
+    changed = np.abs(nearer.odds - sight.odds) > 1e-4
+    assert changed[200:230, 100:140].mean() > 0.9
+    changed[197:233, 97:143] = False
+    assert not changed.any()
+    # A square of 40 pixels and 24 on each side of them.
+    near = np.s_[171:259, 76:164]
+    seen = look_alone(image[near], served)
+    before = np.log(sight.odds / (1 - sight.odds))[near]
+    expected = 1 / (1 + np.exp(-(before + seen) / 2))
+    np.testing.assert_allclose(nearer.odds[near][29:59, 24:64], expected[29:59, 24:64], atol=1e-4)
+    assert nearer.expected == sight.expected
+
+
+def look_alone(image: np.ndarray, network: CutoutNetwork) -> np.ndarray:
+    """Return the logits of one look at an image, (h, w)."""
+    height, width = seen_size(*image.shape[:2])
+    logits, _ = network.logits(cv2.resize(np.ascontiguousarray(image), (width, height)))
+    return cv2.resize(logits, image.shape[1::-1])
+
+
+@pytest.mark.parametrize(
+    ("places", "looks"),
+    [
+        ([], 0),
+        ([(30, 75, 4)], 0),
+        ([(0, 0, 280)], 0),
+        ([(30, 20, 30)], 0),
+        ([(30, 20, 60)], 1),
+        ([(30, 50, 30)], 1),
+        ([(20 + 90 * k, 50, 30) for k in range(4)], 3),
+    ],
+    ids=["none", "a speck", "most of the picture", "apart, as a badge is", "larger", "smaller", "four"],
+)
+def test_up_to_three_places_are_looked_at_again(places: list[tuple[int, int, int]], looks: int) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(CutoutNetwork):
+        def logits(self, rgb: np.ndarray) -> tuple[np.ndarray, float]:
+            seen.append(rgb.shape)
+            return super().logits(rgb)
+
+    doubted = np.zeros((300, 400), np.bool_)
+    for x, y, side in places:
+        doubted[y : y + side, x : x + side] = True
+    sight = Sight(np.full((300, 400), 0.2, np.float32), 0.8)
+    sight.odds[80:200] = 0.9
+    found = look_nearer(photograph(300, 400), sight, doubted, Watched(folded(networks()[0])))
+    assert len(seen) == looks
+    np.testing.assert_allclose(found.odds[290:], 0.2, rtol=1e-5)
 
 
 def test_the_expected_overlap_is_that_of_expected_intersection_and_union() -> None:

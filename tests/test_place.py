@@ -59,13 +59,17 @@ def test_what_stands_wide_is_levelled_though_two_of_its_feet_are_short() -> None
     assert {(x > 0, z > 0) for x, _, z in standing} == {(False, False), (False, True), (True, False), (True, True)}
 
 
-def test_feet_that_cannot_be_pressed_level_are_tried_a_little_beside_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
-    pill = up(capsule(1.5, 0.3))
-    _, upright = place_mesh(pill, "ground", "auto", view_aligned=True)
+@pytest.mark.parametrize(
+    ("mesh", "level"), [(stool(), "under side"), (up(capsule(1.5, 0.3)), "axis")], ids=["under side", "axis"]
+)
+def test_feet_that_cannot_be_pressed_level_are_tried_a_little_beside(
+    mesh: trimesh.Trimesh, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, upright = place_mesh(mesh, "ground", "auto", view_aligned=True)
     asked = iter([None, 0.0])
     monkeypatch.setattr(place, "_enough_pressing", lambda *_: next(asked, None))
-    _, done = place_mesh(pill, "ground", "auto", view_aligned=True)
-    assert done.leveled_by == upright.leveled_by == "axis"
+    _, done = place_mesh(mesh, "ground", "auto", view_aligned=True)
+    assert done.leveled_by == upright.leveled_by == level
     assert abs(done.turned_degrees - upright.turned_degrees) == 1.0
 
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, cut_busy, flood_lab, smooth_lab
-from backend.hunyuan3d.image.cutout_network import Sight, look, refined_mask
+from backend.hunyuan3d.image.cutout_network import Sight, look, look_nearer, refined_mask
 from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
@@ -92,7 +92,10 @@ def judged(rgb: Pixels) -> list[Candidate]:
         clear = _without_question(scene, floods) if horizon is None else None
         if clear is not None:
             return [clear]
-        sight, masks = _seen_by_network(rgb) if looked is None else looked.result()
+        sight = _seen_by_network(rgb) if looked is None else looked.result()
+        if sight is not None and floods:
+            sight = look_nearer(rgb, sight, _denied(floods[0].opened(sight.odds), sight.odds))
+        masks = [] if sight is None else _masks(rgb, sight.odds)
         found = [(method, each) for method, each in _candidates(rgb, floods, sight, masks) if each.foreground.any()]
         rivals = _rivals(found)
         signs = pool.map(lambda given, rival: measure(scene, given[1], sight, rival), found, rivals)
@@ -128,14 +131,21 @@ def _fills_its_box(shown: Mask) -> float:
     return float(shown[box_of(shown)].mean())
 
 
-def _seen_by_network(rgb: Pixels) -> tuple[Sight | None, list[Mask]]:
-    """Return what the network makes of an image, None without one or for a shape it never saw, and the masks of it."""
+def _seen_by_network(rgb: Pixels) -> Sight | None:
+    """Return what the network makes of an image, None without one or for a shape it never saw."""
     h, w = rgb.shape[:2]
-    sight = None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
-    if sight is None:
-        return None, []
-    likely = sight.odds > 0.5
-    return sight, [likely, refined_mask(rgb, sight.odds)] if likely.any() else [likely]
+    return None if max(h, w) > _MOST_ASPECT * min(h, w) else look(rgb)
+
+
+def _denied(flood: Found, odds: Array) -> Mask:
+    """Return what a flood takes for the object's and the network does not, (h, w)."""
+    return flood.foreground & (odds <= 0.5)
+
+
+def _masks(rgb: Pixels, odds: Array) -> list[Mask]:
+    """Return the masks that odds (h, w) make: as they are, and with the edge where the image has it."""
+    likely = odds > 0.5
+    return [likely, refined_mask(rgb, odds)] if likely.any() else [likely]
 
 
 def _candidates(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from backend.hunyuan3d.image.regions import Box, box_of, widened
+from backend.hunyuan3d.image.regions import Box, Mask, box_of, grown, widened
 
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -31,9 +31,15 @@ _NEAR_SIDE = 320
 _JUDGED_LEVEL = 2
 # What is looked at again: the object and so much of its size on each side, if that is less of the picture than MOST.
 _MARGIN, _MOST = 0.3, 0.7
+# Places that are looked at again: how thick, how large, how many; how much of their rim the object is, at least, and
+# how large they are beside it, at most; how much is seen around them.
+_THICK, _LEAST_PLACE, _MOST_PLACES = 5, 0.002, 3
+_LEAST_HELD, _LARGEST_PART = 0.1, 0.3
+_LEAST_MARGIN, _MOST_NEAR, _RIM = 24, 0.6, 3
 _REFINED_SIDE = 320
 _PLACES = 8192
 _SURE, _SURELY_NOT = 0.97, 0.02
+_LEAST_ODDS = 1e-6
 _AROUND, _ROUNDS = 0.11, 2
 
 
@@ -163,6 +169,35 @@ def look(rgb: Pixels, network: CutoutNetwork | None = None) -> Sight | None:
     return Sight(_odds(first), (expected + expected_again) / 2)
 
 
+def look_nearer(rgb: Pixels, sight: Sight, doubted: Mask, network: CutoutNetwork | None = None) -> Sight:
+    """Return a sight whose odds at doubted places (h, w) are half what they were and half what is seen from near.
+
+    rgb : (h, w, 3) uint8, of which the sight is. From afar a part that is dark and low, as a nozzle is, passes for a
+    shadow. Up to three places are asked for that may be parts of what is likely: no specks, not much beside it, and
+    touching it, since a badge is an object to whoever sees nothing else.
+    """
+    asked = network or shipped_network()
+    if asked is None:
+        return sight
+    likely = sight.odds > 0.5
+    thick = cv2.morphologyEx(doubted.astype(np.uint8), cv2.MORPH_OPEN, np.ones((_THICK, _THICK), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(thick)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    large, small = _LEAST_PLACE * doubted.size, _LARGEST_PART * likely.sum()
+    logits = np.log(np.maximum(sight.odds, _LEAST_ODDS) / np.maximum(1 - sight.odds, _LEAST_ODDS))
+    for k in sorted(range(1, count), key=lambda k: -areas[k])[:_MOST_PLACES]:
+        place = labels == k
+        near = _square_about(place)
+        if not large <= areas[k] <= small or place[near].size > _MOST_NEAR * place.size:
+            continue
+        rim = grown(place, _RIM + 2) & ~grown(place, 2)
+        if likely[rim].sum() < _LEAST_HELD * rim.sum():
+            continue
+        again, _ = _look(asked, np.ascontiguousarray(rgb[near]), SIDE)
+        logits[near] = np.where(grown(place[near], _RIM), (logits[near] + again) / 2, logits[near])
+    return Sight(_odds(logits), sight.expected)
+
+
 def seen_size(h: int, w: int, side: int = SIDE) -> tuple[int, int]:
     """Return the height and width, multiples of STRIDE, at which the network sees a photograph of h x w pixels.
 
@@ -191,7 +226,7 @@ def _odds(logits: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -30, 30))), np.float32)
 
 
-def _surroundings(mask: npt.NDArray[np.bool_]) -> Box | None:
+def _surroundings(mask: Mask) -> Box | None:
     """Return rows and columns of what is marked and a margin, all of them where that is most; None for nothing."""
     if not mask.any():
         return None
@@ -200,7 +235,20 @@ def _surroundings(mask: npt.NDArray[np.bool_]) -> Box | None:
     return frame if mask[frame].size <= _MOST * mask.size else (slice(None), slice(None))
 
 
-def expected_iou(probability: Array, mask: npt.NDArray[np.bool_]) -> float:
+def _square_about(place: Mask) -> Box:
+    """Return rows and columns, as many where the image has them, of what is marked and a margin about it."""
+    box = box_of(place)
+    longest = max(side.stop - side.start for side in box)
+    length = longest + 2 * max(_LEAST_MARGIN, int(_MARGIN * longest))
+    starts = (
+        max(0, min((side.start + side.stop - length) // 2, whole - length))
+        for side, whole in zip(box, place.shape, strict=True)
+    )
+    rows, columns = (slice(start, start + length) for start in starts)
+    return rows, columns
+
+
+def expected_iou(probability: Array, mask: Mask) -> float:
     """Return the overlap, 0..1, that a mask (h, w) is to be expected to have with the object, by the network's odds.
 
     It is the expected intersection over the expected union, which for more than a few pixels is the expected ratio.
@@ -210,7 +258,7 @@ def expected_iou(probability: Array, mask: npt.NDArray[np.bool_]) -> float:
     return inside / max(float(mask.sum()) + outside, 1e-9)
 
 
-def refined_mask(rgb: Pixels, probability: Array) -> npt.NDArray[np.bool_]:
+def refined_mask(rgb: Pixels, probability: Array) -> Mask:
     """Return the object's mask (h, w): GrabCut (Rother et al. 2004) with the network's odds as its prior.
 
     rgb : (h, w, 3) uint8. probability : (h, w). Where the network is sure the mask is as it says; between, the colours

@@ -116,7 +116,7 @@ def _by_under_side(outline: _Outline) -> float | None:
     found = max((_Stand.of(outline, degrees) for degrees in fine), key=lambda stand: stand.score)
     flat = found.flatness >= _FLAT + _FLATTER_BY_DEGREE * abs(found.degrees)
     wide = found.score >= _WIDE_SCORE and found.foot >= _WIDE_FOOT
-    return found.degrees if found.score > 0 and (flat or wide) else None
+    return _pressable(outline, found.degrees) if found.score > 0 and (flat or wide) else None
 
 
 def _by_axis(outline: _Outline) -> float | None:
@@ -133,12 +133,15 @@ def _by_axis(outline: _Outline) -> float | None:
         return None
     near = np.clip(degrees + np.arange(-_NEAR_AXIS, _NEAR_AXIS + 0.5), -_MOST_DEGREES, _MOST_DEGREES)
     best = max((_Stand.of(outline, turn) for turn in near), key=lambda stand: stand.foot)
-    if best.foot > _BETTER * _Stand.of(outline, degrees).foot:
-        return best.degrees
-    # Feet that cannot be pressed level there may be a little beside.
-    beside = sorted(near[np.abs(near - degrees) <= _BESIDE], key=lambda turn: abs(turn - degrees))
-    standing = (turn for turn in beside if _enough_pressing(_turned(outline.low, turn), outline.longest) is not None)
-    return float(next(standing, degrees))
+    return best.degrees if best.foot > _BETTER * _Stand.of(outline, degrees).foot else _pressable(outline, degrees)
+
+
+def _pressable(outline: _Outline, degrees: float) -> float:
+    """Return a turn a little beside, the nearest, where the feet cannot be pressed level after the given one."""
+    steps = sorted(np.arange(-_BESIDE, _BESIDE + 0.5), key=abs)
+    turns = [float(degrees + step) for step in steps if abs(degrees + step) <= _MOST_DEGREES]
+    standing = (turn for turn in turns if _enough_pressing(_turned(outline.low, turn), outline.longest) is not None)
+    return next(standing, degrees)
 
 
 @dataclass(frozen=True, eq=False)
