@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from backend.errors import NoForeground
 from backend.hunyuan3d.image import candidates, cutout_network
@@ -90,6 +91,28 @@ def test_a_dark_part_between_an_objects_feet_is_no_shadow() -> None:
 
 def test_how_many_objects_there_are_is_said() -> None:
     assert [cut(name).objects for name in ("08_two_objects", "08c_turnaround_sheet")] == [2, 3]
+
+
+@pytest.mark.parametrize(("count", "cut_by_border"), [(4, 0), (11, 2)], ids=["four", "eleven, two of them cut"])
+def test_many_things_before_a_plain_backdrop_are_cut_out_and_spoken_of(count: int, cut_by_border: int) -> None:
+    """The network, which knows one object or two, takes the white between them for it."""
+    image = many(count, cut_by_border)
+    found = remove_background(Image.fromarray(image), cutter=None)
+    shown, drawn = np.asarray(found.image)[..., 3] > 127, (image < 200).any(2)
+    assert (shown & drawn).sum() > 0.97 * (shown | drawn).sum()
+    codes = {remark.code for remark in found.remarks}
+    assert codes == {"CUTOUT_DOUBTFUL", "SEVERAL_OBJECTS"} | ({"OBJECT_TOUCHES_BORDER"} if cut_by_border else set())
+    assert found.facts.objects == count
+
+
+def many(count: int, cut_by_border: int) -> npt.NDArray[np.uint8]:
+    """Draw discs of four colours on white, (340, 460, 3), some of them at the left side."""
+    image = np.full((340, 460, 3), 255, np.uint8)
+    colors = ((220, 30, 30), (40, 60, 210), (30, 170, 60), (60, 30, 20))
+    free = [(100 + 90 * (k % 4), 60 + 100 * (k // 4)) for k in range(count - cut_by_border)]
+    for k, at in enumerate([*((4, 60 + 100 * k) for k in range(cut_by_border)), *free]):
+        cv2.circle(image, at, 26, colors[k % 4], -1, cv2.LINE_AA)
+    return image
 
 
 def test_what_is_hopeless_is_refused_for_its_true_reason() -> None:

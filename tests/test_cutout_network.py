@@ -119,7 +119,8 @@ def look_alone(image: np.ndarray, network: CutoutNetwork) -> np.ndarray:
     """Return the logits of one look at an image, (h, w)."""
     height, width = seen_size(*image.shape[:2])
     logits, _ = network.logits(cv2.resize(np.ascontiguousarray(image), (width, height)))
-    return cv2.resize(logits, image.shape[1::-1])
+    large: np.ndarray = cv2.resize(logits, image.shape[1::-1])
+    return large
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,19 @@ def test_where_one_side_is_empty_there_is_no_edge(odds: float) -> None:
     found = refined_mask(photograph(40, 50), np.full((40, 50), odds, np.float32))
     assert found.all() == (odds > 0.5)
     assert found.any() == (odds > 0.5)
+
+
+def test_a_picture_that_is_nearly_all_doubtful_is_looked_at_with_fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GrabCut took three seconds for one of many sweets on white."""
+    sizes: list[int] = []
+    monkeypatch.setattr(cv2, "grabCut", lambda image, *_: sizes.append(image.shape[0] * image.shape[1]))
+    image = photograph(480, 640)
+    for least in (0.1, 0.0):
+        odds = np.full((480, 640), least, np.float32)
+        odds[200:280, 250:390] = 0.6
+        refined_mask(image, odds)
+    assert sizes[0] == pytest.approx(45_000, rel=0.01)
+    assert sizes[1] < 0.25 * 320 * 240
 
 
 def test_without_weights_there_are_no_odds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

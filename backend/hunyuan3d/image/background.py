@@ -19,7 +19,7 @@ from PIL import Image
 from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
-from backend.hunyuan3d.image.candidates import Candidate, best_cut
+from backend.hunyuan3d.image.candidates import Candidate, best_cut, is_seen_plainly
 from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
@@ -152,7 +152,8 @@ def _classical(rgb: Pixels) -> _Removed:
         raise NoForeground(
             "No object stands out from the background; send a cut-out, or one before a plain background."
         )
-    if best.score < HOPELESS or best.signs.contrast < UNSEEN:
+    hopeless = best.score < HOPELESS and not is_seen_plainly(best)
+    if hopeless or best.signs.contrast < UNSEEN:
         raise NoForeground(_why_hopeless(best.signs))
     closer = _from_nearer(rgb, best)
     if closer is not None:

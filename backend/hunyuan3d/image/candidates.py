@@ -17,7 +17,7 @@ import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, cut_busy, flood_lab, smooth_lab
 from backend.hunyuan3d.image.cutout_network import Sight, look, look_nearer, refined_mask
-from backend.hunyuan3d.image.doubts import DOUBTFUL
+from backend.hunyuan3d.image.doubts import DOUBTFUL, HOPELESS
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
@@ -29,9 +29,7 @@ CandidateMethod = Literal["flood", "grabcut", "network"]
 # A flood's outline is the truer one where both are about as likely, and by far where it is clear all along.
 _LEAD, _CLEAR_LEAD = 0.1, 0.25
 _CLEAR_FAINT = 0.001
-# Signs of a flood's cut-out that nothing speaks against.
-_FEW_FAINT, _CLEAR_CONTRAST, _MOST_SHARED, _LITTLE_SHADE = 0.05, 20.0, 0.3, 0.07
-_MOST_FILLED = 0.9
+_MOST_FILLED, _MOST_BORDER = 0.9, 0.1
 _LIKELY, _NEAR = 0.1, 2
 _THREADS = 2
 _MOST_ASPECT = 3.0
@@ -68,10 +66,21 @@ def inside(rgb: Pixels) -> tuple[Window | None, Pixels]:
 
 def _best_of(rgb: Pixels) -> Candidate | None:
     best: Candidate | None = None
-    for tried in judged(rgb):
+    found = judged(rgb)
+    for tried in found:
         if best is None or tried.score > best.score + (_lead(best) if tried.method != best.method else 0.0):
             best = tried
-    return best
+    if best is None or best.score >= HOPELESS:
+        return best
+    return next((tried for tried in found if is_seen_plainly(tried)), best)
+
+
+def is_seen_plainly(tried: Candidate) -> bool:
+    """Say whether a flood's cut-out is right as far as colours tell, however unlike one object it looks.
+
+    Many things before a plain backdrop are; the network, which knows one or two, takes the backdrop for the object.
+    """
+    return tried.method == "flood" and tried.signs.plain and tried.signs.border <= _MOST_BORDER
 
 
 def _lead(best: Candidate) -> float:
@@ -113,15 +122,8 @@ def _without_question(scene: Scene, floods: list[Found]) -> Candidate | None:
     if len(floods) != 1 or floods[0].enclosed or not floods[0].foreground.any():
         return None
     signs = measure(scene, floods[0])
-    clear = (
-        signs.border == 0
-        and signs.pieces == 1
-        and signs.faint <= _FEW_FAINT
-        and signs.contrast >= _CLEAR_CONTRAST
-        and signs.overlap <= _MOST_SHARED
-        and signs.shade <= _LITTLE_SHADE
-        and _fills_its_box(floods[0].foreground) < _MOST_FILLED
-    )
+    whole = signs.border == 0 and signs.pieces == 1
+    clear = whole and signs.plain and _fills_its_box(floods[0].foreground) < _MOST_FILLED
     sure = score(signs)
     return Candidate("flood", floods[0], signs, sure) if clear and sure >= DOUBTFUL else None
 

@@ -28,6 +28,8 @@ from backend.hunyuan3d.image.regions import Mask, border_share, grown
 
 _SIDE = 320
 _FAINT = 6.0
+# Signs of a cut-out that nothing speaks against.
+_FEW_FAINT, _CLEAR_CONTRAST, _MOST_SHARED, _LITTLE_SHADE = 0.05, 20.0, 0.3, 0.07
 # What stands in for what a network that is not there, or a method that found nothing, would say.
 _USUAL_ODDS, _USUALLY_UNSURE, _USUALLY_AGREED = 0.8, 0.2, 0.7
 
@@ -62,6 +64,16 @@ class Signs:
     expected: float | None = None
     agreed: float | None = None
     rival: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is of other colours than what is around it, all along its outline and within, and no shadow."""
+        return (
+            self.faint <= _FEW_FAINT
+            and self.contrast >= _CLEAR_CONTRAST
+            and self.overlap <= _MOST_SHARED
+            and self.shade <= _LITTLE_SHADE
+        )
 
 
 @dataclass(frozen=True, eq=False)
