@@ -96,6 +96,7 @@ def test_a_pane_that_the_network_sees_through_is_filled_where_a_flood_knows_bett
     board[80:240, 90:230] = 0.99
     board[120:170, 120:200] = 0.02
     monkeypatch.setattr(candidates, "look", lambda _: Sight(board, 0.95))
+    monkeypatch.setattr(candidates, "look_nearer", lambda _, sight, __: sight)
     masks = [each.found.foreground for each in candidates.judged(image) if each.method == "network"]
     assert [bool(mask[GAP].all()) for mask in masks] == [False, False, True]
     # What is beyond the outline stays as the network has it.
