@@ -271,8 +271,8 @@ def refined_mask(rgb: Pixels, probability: Array) -> Mask:
     more 0.894 in twice the time.
     """
     h, w = probability.shape
-    open_share = float(((probability > _SURELY_NOT) & (probability < _SURE)).mean())
-    scale = min(1.0, _REFINED_SIDE / max(h, w), math.sqrt(_MOST_OPEN / max(open_share * h * w, 1.0)))
+    doubtful = int(((probability > _SURELY_NOT) & (probability < _SURE)).sum())
+    scale = min(1.0, _REFINED_SIDE / max(h, w), math.sqrt(_MOST_OPEN / max(doubtful, 1)))
     size = (max(1, round(w * scale)), max(1, round(h * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     odds = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
