@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -156,16 +157,32 @@ def test_neural_cutter_is_preferred() -> None:
 
     def cutter(image: Image.Image) -> Image.Image:
         seen.append(image.mode)
-        return Image.fromarray(_disc(255, 6))
+        return Image.fromarray(_disc(255, 6)[..., 3])
 
     result = remove_background(Image.fromarray(_disc(255, 255)), cutter=cutter)
     assert (result.method, result.fallback, seen) == ("rembg", None, ["RGB"])
     np.testing.assert_array_equal(np.asarray(result.image)[..., 3], _disc(255, 0)[..., 3])
 
 
+def test_edge_of_a_neural_cut_out_shows_neither_backdrop_nor_black() -> None:
+    disc = cv2.resize(_disc(255, 0)[..., 3], (640, 480), interpolation=cv2.INTER_CUBIC)
+    cover = cv2.GaussianBlur(disc.astype(np.float32) / 255, (0, 0), 1.0)
+    red, white = np.array([200.0, 40.0, 30.0]), np.array([250.0, 250.0, 250.0])
+    picture = np.rint(cover[..., None] * red + (1 - cover[..., None]) * white).astype(np.uint8)
+    mask = np.rint(cover * 255).astype(np.uint8)
+    result = remove_background(Image.fromarray(picture), cutter=lambda _: Image.fromarray(mask))
+    cut = np.asarray(result.image).astype(float)
+    edge = (mask > 40) & (mask < 215)
+    assert edge.sum() > 200
+    np.testing.assert_array_equal(cut[..., 3], np.where(mask <= 12, 0, mask))
+    off = np.abs(cut[edge][:, :3] - red).max(axis=1)
+    assert np.median(off) < 30  # 116 where the backdrop stays in, 94 where black is mixed in
+    assert np.quantile(off, 0.95) < 60
+
+
 def test_neural_cutter_that_finds_nothing_is_no_foreground() -> None:
     with pytest.raises(NoForeground):
-        remove_background(Image.fromarray(_disc(255, 255)), cutter=lambda _: Image.fromarray(_disc(2, 2)))
+        remove_background(Image.fromarray(_disc(255, 255)), cutter=lambda _: Image.fromarray(_disc(2, 2)[..., 3]))
 
 
 def test_neural_cutter_that_fails_is_recorded_and_replaced() -> None:
@@ -173,9 +190,13 @@ def test_neural_cutter_that_fails_is_recorded_and_replaced() -> None:
         raise ConnectionError("no model here")
 
     def small(image: Image.Image) -> Image.Image:
-        return image.resize((8, 8))
+        return image.convert("L").resize((8, 8))
 
-    for cutter, name in ((offline, "ConnectionError"), (small, "ValueError"), (lambda _: b"x", "TypeError")):
+    def coloured(image: Image.Image) -> Image.Image:
+        return image
+
+    wrong = ((small, "ValueError"), (coloured, "ValueError"), (lambda _: b"x", "TypeError"))
+    for cutter, name in ((offline, "ConnectionError"), *wrong):
         result = remove_background(Image.fromarray(_disc(255, 255)), cutter=cutter)  # type: ignore[arg-type]
         assert result.method == "flood"
         assert result.fallback is not None

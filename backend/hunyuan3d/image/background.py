@@ -8,6 +8,7 @@ does not know where pictures come from (open_image.py) or what the model wants o
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,6 +28,8 @@ from backend.hunyuan3d.image.regions import Box, border_share, box_of
 from backend.hunyuan3d.image.rembg_cutter import Cutter, installed_cutter
 from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import BACKGROUND_MODES, DEFAULT_OBJECTS, BackgroundMode, ObjectChoice
+
+logger = logging.getLogger(__name__)
 
 Method = Literal["alpha", "rembg", "flood", "grabcut", "network", "none"]
 # Alpha up to here is dust: the leftovers of other tools, which would widen the object's bounding box.
@@ -82,7 +85,7 @@ def remove_background(
 
     mode : 'never' leaves alpha as it is; 'auto' uses an alpha channel that cuts something out and else removes the
     background; 'always' removes it even then: the picture is laid on white first, and what its alpha had cut stays
-    cut. objects : all, or the largest piece alone. cutter : replaces rembg; None is the classical method alone.
+    cut. objects : all, or the largest piece alone. cutter : replaces rembg; None is the service's own way alone.
     Raises NoForeground, InvalidParameter.
     """
     if mode not in BACKGROUND_MODES:
@@ -110,12 +113,6 @@ def alpha_cuts(alpha: npt.NDArray[np.uint8]) -> bool:
     return _LEAST_EMPTY <= empty <= 1 - _LEAST_SHOWN
 
 
-def _as_image(answer: object) -> Image.Image:
-    if not isinstance(answer, Image.Image):
-        raise TypeError(f"the cutter gave a {type(answer).__name__}, not a picture")
-    return answer
-
-
 @dataclass(frozen=True, eq=False)
 class _Removed:
     """Colours (H, W, 3) and mask (H, W) of a cut-out, how it was made, and what is seen of it."""
@@ -128,21 +125,43 @@ class _Removed:
 
 
 def _remove(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> _Removed:
+    try:
+        proposed, fallback = _proposed(rgb, cutter), None
+    except Exception as e:  # noqa: BLE001 - a foreign model that may be broken; recorded in the result
+        proposed, fallback = None, f"rembg failed ({type(e).__name__}), the service's own way was used"
+        logger.warning("%s: %s", fallback, e)
+    return replace(_classical(rgb) if proposed is None else _as_proposed(rgb, proposed), fallback=fallback)
+
+
+def _proposed(rgb: Pixels, cutter: Cutter | Literal["installed"] | None) -> Pixels | None:
+    """Return rembg's mask (H, W) of a picture (H, W, 3), None where rembg is not there.
+
+    Raises whatever rembg does, and TypeError and ValueError for what is no mask of the picture.
+    """
     use = installed_cutter() if cutter == "installed" else cutter
-    fallback = None
-    if use is not None:
-        try:
-            cut = np.asarray(_as_image(use(Image.fromarray(rgb))).convert("RGBA"))
-            if cut.shape[:2] != rgb.shape[:2]:
-                raise ValueError("the cutter changed the picture's size")
-        except Exception as e:  # noqa: BLE001 - a foreign model that may need a download; recorded in the result
-            fallback = f"rembg failed ({type(e).__name__}), the classical method was used"
-        else:
-            mask = np.where(cut[..., 3] <= _DUST, 0, cut[..., 3]).astype(np.uint8)
-            shown = mask >= 128
-            signs = measure(Scene.of(rgb), Found(shown, ~shown)) if shown.any() else None
-            return _Removed("rembg", cut[..., :3], mask, None, signs)
-    return replace(_classical(rgb), fallback=fallback)
+    if use is None:
+        return None
+    mask = use(Image.fromarray(rgb))
+    if not isinstance(mask, Image.Image):
+        raise TypeError(f"the cutter gave a {type(mask).__name__}, not a picture")
+    if (mask.mode, mask.size) != ("L", (rgb.shape[1], rgb.shape[0])):
+        raise ValueError(f"the cutter gave {mask.mode} of {mask.size}, not a mask of the picture's size")
+    return np.asarray(mask)
+
+
+def _as_proposed(rgb: Pixels, proposed: Pixels) -> _Removed:
+    """Cut along a mask (H, W), whose soft edge is kept: the model that made it may see hair that the candidates do not.
+
+    The colours of the edge are unmixed as along any other outline.
+    """
+    mask = np.where(proposed <= _DUST, 0, proposed).astype(np.uint8)
+    shown = mask >= 128
+    if not shown.any():
+        return _Removed("rembg", rgb, mask)
+    small = working_size(rgb)
+    inside = cv2.resize(mask, (small.shape[1], small.shape[0]), interpolation=cv2.INTER_AREA) >= 128
+    colour = cut_with_soft_edge(rgb, small, Found(inside, ~inside))[1] if inside.any() else rgb
+    return _Removed("rembg", colour, mask, None, measure(Scene.of(rgb), Found(shown, ~shown)))
 
 
 def _classical(rgb: Pixels) -> _Removed:
