@@ -51,14 +51,14 @@ def cutouts(part: str, cache: Path) -> list[Cutout]:
 
     Raises FontNotFoundError.
     """
-    found = [Cutout(name, _cropped(image)) for name, image in _rendered(RENDERED[part], cache)]
+    found = [Cutout(name, cropped(image)) for name, image in _rendered(RENDERED[part], cache)]
     font = ImageFont.truetype(emoji_font(cache), EMOJI_POINTS)
     signs = {name: text for group in EMOJI.values() for name, text in group.items()}
     for name in CHOSEN_EMOJI[part]:
         glyph = np.asarray(draw_glyph(font, signs[name], EMOJI_SIDE))
-        found.append(Cutout(f"emoji {name}", _cropped(_enlarged(glyph, 3))))
+        found.append(Cutout(f"emoji {name}", cropped(enlarged(glyph, 3))))
     drawn = DRAWN[part]
-    return found + [Cutout(draw.__name__.replace("_", " "), _cropped(draw())) for draw in drawn]
+    return found + [Cutout(draw.__name__.replace("_", " "), cropped(draw())) for draw in drawn]
 
 
 def _rendered(names: tuple[str, ...], cache: Path) -> list[tuple[str, Pixels]]:
@@ -72,7 +72,7 @@ def _rendered(names: tuple[str, ...], cache: Path) -> list[tuple[str, Pixels]]:
     return [(name, np.asarray(Image.open(folder / f"{name}.png").convert("RGBA"))) for name in names]
 
 
-def _enlarged(rgba: Pixels, times: int) -> Pixels:
+def enlarged(rgba: Pixels, times: int) -> Pixels:
     """Enlarge by whole times with a sharp edge: a bitmap of 136 pixels would be soft beside a photograph."""
     values = rgba.astype(np.float32) / 255
     premultiplied = np.dstack([values[..., :3] * values[..., 3:], values[..., 3]])
@@ -82,7 +82,8 @@ def _enlarged(rgba: Pixels, times: int) -> Pixels:
     return np.asarray(np.rint(np.dstack([colour.clip(0, 1), alpha]) * 255), dtype=np.uint8)
 
 
-def _cropped(rgba: Pixels) -> Pixels:
+def cropped(rgba: Pixels) -> Pixels:
+    """Keep the rows and columns from the first to the last that show anything."""
     rows, columns = np.flatnonzero(rgba[..., 3].any(1)), np.flatnonzero(rgba[..., 3].any(0))
     return np.ascontiguousarray(rgba[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
 

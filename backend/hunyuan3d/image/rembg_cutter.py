@@ -34,17 +34,23 @@ def installed_cutter() -> Cutter | None:
         return _loaded()
 
 
-@cache
-def _loaded() -> Cutter | None:
+def installed_model() -> str | None:
+    """Return the name of the model that is used; None without one, without rembg, or without its runtime."""
     if find_spec("rembg") is None:
         return None
     try:
-        rembg, sessions = import_module("rembg"), import_module("rembg.sessions").sessions
+        sessions = import_module("rembg.sessions").sessions
     except (ImportError, SystemExit):  # rembg exits the interpreter when onnxruntime is missing
         return None
-    model = next((name for name in MODELS if sessions[name].resolve_existing(f"{name}.onnx")), None)
+    return next((name for name in MODELS if sessions[name].resolve_existing(f"{name}.onnx")), None)
+
+
+@cache
+def _loaded() -> Cutter | None:
+    model = installed_model()
     if model is None:
         return None
+    rembg = import_module("rembg")
     try:
         session = rembg.new_session(model)
     except Exception as e:  # noqa: BLE001 - a download that broke off, say; said of every picture, read no more
