@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,11 @@ def test_sampling_is_the_pipeline_s_own() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_step_lowers_the_error_of_fields_and_keeps_the_free_velocity_near(shapes: Path) -> None:
+def test_a_step_lowers_the_error_of_fields_and_keeps_the_free_velocity_near(
+    shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where products are rounded to bfloat16 the two velocities differ by that: attention differs with gradients.
+    monkeypatch.setattr("training.train_fields.halved", lambda _: nullcontext())
     store, held_out = stores(shapes)
     task = FieldsTask(store, held_out, Networks.of_checkpoint("demo"), RECIPE)
 
