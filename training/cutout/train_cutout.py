@@ -29,6 +29,7 @@ from training.cutout.network import CutoutNetwork, folded, unfolded
 from training.cutout.pictures import Wanted, draw_shards, start_workers
 from training.loop import rate_factor
 from training.muon import Optimiser
+from training.precision import halved
 from training.recipe import Optimisation
 
 HELD_OUT_FIRST_SEED = 1_000_000_000
@@ -98,7 +99,7 @@ def overlaps(logits: Tensor, mask: Tensor) -> Tensor:
 
 def step_loss(network: CutoutNetwork, image: Tensor, mask: Tensor) -> Tensor:
     """Return what a step makes smaller: the mask's loss, and a little for how wrong its expected IoU is."""
-    with torch.autocast(image.device.type, torch.bfloat16, enabled=image.device.type == "cuda"):
+    with halved(image.device.type):
         logits, expected = network(image)
     logits, expected = logits.float(), expected.float()
     judged = F.binary_cross_entropy_with_logits(expected, overlaps(logits.detach(), mask))
