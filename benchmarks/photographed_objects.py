@@ -14,45 +14,24 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
-from backend.errors import NoForeground
-from backend.hunyuan3d.image.background import remove_background
 from backend.hunyuan3d.image.rembg_cutter import installed_model
+from benchmarks.background_removal import judged
 from benchmarks.support import cutting
 from benchmarks.support.composites import KINDS, Composite, compose
-from benchmarks.support.cutting import Cut, Measured
+from benchmarks.support.cutting import Cutter, Measured
 from benchmarks.support.stamps import photographed
 
 RESULT = Path(__file__).parent / "results" / "photographed_objects.md"
 # Each object meets another surroundings than its neighbours, which are often of its kind.
 _STEP, _SEED = 7, 5000
 _FEW = 6
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to cut: its name in the table, and whether rembg may be asked."""
-
-    name: str
-    rembg: bool
-
-    def __call__(self, composite: Composite) -> Cut:
-        """Cut as the service does."""
-        image = Image.fromarray(composite.image)
-        try:
-            found = remove_background(image, objects=composite.objects, cutter="installed" if self.rembg else None)
-        except NoForeground:
-            return Cut(None)
-        if found.fallback:
-            raise RuntimeError(found.fallback)
-        return Cut(np.asarray(found.image)[..., 3], tuple(remark.code for remark in found.remarks), found.score)
 
 
 def composites(unpacked: Path) -> Iterator[tuple[str, Composite]]:
@@ -62,31 +41,29 @@ def composites(unpacked: Path) -> Iterator[tuple[str, Composite]]:
         yield group, compose(kinds[number * _STEP % len(kinds)], "held out", cutout, _SEED + number)
 
 
-def table(title: str, ways: list[Way], pictures: Iterator[tuple[str, Composite]]) -> list[str]:
+def table(title: str, ways: dict[str, Cutter], pictures: Iterator[tuple[str, Composite]]) -> list[str]:
     """Measure every way on the same pictures; return the lines, with the larger groups where there are several."""
-    found: dict[Way, list[Measured]] = {way: [] for way in ways}
+    found: dict[str, list[Measured]] = {name: [] for name in ways}
     groups: list[str] = []
     for group, composite in pictures:
         groups.append(group)
-        for way in ways:
-            found[way].append(cutting.measure(way, composite))
+        for name, cut in ways.items():
+            found[name].append(cutting.measure(cut, composite))
     lines = [f"## {title}", "", *cutting.HEADER]
-    for way in ways:
-        lines.append(cutting.row(f"**{way.name}**", found[way]))
+    for name, measured in found.items():
+        lines.append(cutting.row(f"**{name}**", measured))
         for group in dict.fromkeys(groups) if len(set(groups)) > 1 else ():
-            members = [each for each, its in zip(found[way], groups, strict=True) if its == group]
+            members = [each for each, its in zip(measured, groups, strict=True) if its == group]
             if len(members) >= _FEW:
                 lines.append(cutting.row(group, members))
-    return [*lines, "", *(false_alarms(way, found[way]) for way in ways), *_best(found)]
+    lines.append("")
+    for name, measured in found.items():
+        doubted = 100 * cutting.false_alarms(measured)
+        lines.append(f"Of good cut-outs ({name}) {doubted:.1f} % carry CUTOUT_DOUBTFUL.")
+    return [*lines, *_best(found)]
 
 
-def false_alarms(way: Way, found: list[Measured]) -> str:
-    """Return what share of a way's good cut-outs it doubts."""
-    doubted = ["CUTOUT_DOUBTFUL" in each.warnings for each in found if each.iou >= cutting.GOOD]
-    return f"Of good cut-outs ({way.name}) {100 * np.mean(doubted):.1f} % carry CUTOUT_DOUBTFUL."
-
-
-def _best(found: dict[Way, list[Measured]]) -> list[str]:
+def _best(found: dict[str, list[Measured]]) -> list[str]:
     if len(found) < 2:
         return [""]
     best = [max(each.iou for each in row) for row in zip(*found.values(), strict=True)]
@@ -103,9 +80,10 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     model = installed_model()
-    ways = [Way("the service's own way", rembg=False)] + ([Way("rembg leads", rembg=True)] if model else [])
+    ways: dict[str, Cutter] = {"the service's own way": judged}
     head = f"{platform.machine()} CPU, one of {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}."
     if model is not None:
+        ways["rembg leads"] = partial(judged, cutter="installed")
         head += f" rembg with {model}."
     held_out = (("", each) for each in cutting.composites("held out", options.cache, options.each))
     lines = [

@@ -75,6 +75,12 @@ def measure(cutter: Cutter, composite: Composite) -> Measured:
     return Measured(composite.kind, composite.object, iou, cut.alpha is None, cut.warnings, cut.score, seconds)
 
 
+def false_alarms(found: Sequence[Measured]) -> float:
+    """Return the share of good cut-outs, 0..1, that carry CUTOUT_DOUBTFUL; 0 without good ones."""
+    doubted = ["CUTOUT_DOUBTFUL" in each.warnings for each in found if each.iou >= GOOD]
+    return float(np.mean(doubted)) if doubted else 0.0
+
+
 def row(name: str, found: Sequence[Measured]) -> str:
     """Return a kind's row: mean IoU, shares below GOOD, refused, warned and silently bad, mean seconds."""
     kept = [each.iou for each in found if not each.refused]
