@@ -21,7 +21,7 @@ from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
 from backend.hunyuan3d.image.candidates import Candidate, best_cut, is_seen_plainly
-from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on
+from backend.hunyuan3d.image.doubts import HOPELESS, MOST_TOUCHING, UNSEEN, keep_largest, pieces_of, remarks_on
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.regions import Box, border_share, box_of
@@ -231,7 +231,7 @@ def working_size(rgb: Pixels) -> Pixels:
 
 
 def _why_hopeless(signs: Signs) -> str:
-    if signs.border > 0.1:
+    if signs.border > MOST_TOUCHING:
         return "No object stands clear of the picture's border; send one that shows it whole."
     if signs.contrast < 7:
         return "The object cannot be told from its background: their colours are too much alike."

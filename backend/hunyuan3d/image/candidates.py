@@ -17,7 +17,7 @@ import numpy as np
 
 from backend.hunyuan3d.image.backdrop import Array, Found, Pixels, cut_busy, flood_lab, smooth_lab
 from backend.hunyuan3d.image.cutout_network import Sight, look, look_nearer, refined_mask
-from backend.hunyuan3d.image.doubts import DOUBTFUL, HOPELESS
+from backend.hunyuan3d.image.doubts import DOUBTFUL, HOPELESS, MOST_TOUCHING
 from backend.hunyuan3d.image.frames import Window, peel
 from backend.hunyuan3d.image.horizon import Horizon, find_horizon, flatten
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
@@ -29,7 +29,7 @@ CandidateMethod = Literal["flood", "grabcut", "network"]
 # A flood's outline is the truer one where both are about as likely, and by far where it is clear all along.
 _LEAD, _CLEAR_LEAD = 0.1, 0.25
 _CLEAR_FAINT = 0.001
-_MOST_FILLED, _MOST_BORDER = 0.9, 0.1
+_MOST_FILLED = 0.9
 _LIKELY, _NEAR = 0.1, 2
 _THREADS = 2
 _MOST_ASPECT = 3.0
@@ -80,7 +80,7 @@ def is_seen_plainly(tried: Candidate) -> bool:
 
     Many things before a plain backdrop are; the network, which knows one or two, takes the backdrop for the object.
     """
-    return tried.method == "flood" and tried.signs.plain and tried.signs.border <= _MOST_BORDER
+    return tried.method == "flood" and tried.signs.plain and tried.signs.border <= MOST_TOUCHING
 
 
 def _lead(best: Candidate) -> float:

@@ -8,6 +8,7 @@ This module does not know where photographs come from or what becomes of the ans
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -183,22 +184,30 @@ def look_nearer(rgb: Pixels, sight: Sight, doubted: Mask, network: CutoutNetwork
     if asked is None:
         return sight
     likely = sight.odds > 0.5
+    places = list(_worth_a_look(doubted, likely))
+    if not places:
+        return sight
+    logits = np.log(np.maximum(sight.odds, _LEAST_ODDS) / np.maximum(1 - sight.odds, _LEAST_ODDS))
+    for near, place in places:
+        again, _ = _look(asked, np.ascontiguousarray(rgb[near]), SIDE)
+        logits[near] = np.where(grown(place[near], _RIM), (logits[near] + again) / 2, logits[near])
+    return Sight(_odds(logits), sight.expected)
+
+
+def _worth_a_look(doubted: Mask, likely: Mask) -> Iterator[tuple[Box, Mask]]:
+    """Yield rows and columns about each doubted place that may be a part of what is likely, and the place (h, w)."""
     thick = cv2.morphologyEx(doubted.astype(np.uint8), cv2.MORPH_OPEN, np.ones((_THICK, _THICK), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(thick)
     areas = stats[:, cv2.CC_STAT_AREA]
     large, small = _LEAST_PLACE * doubted.size, _LARGEST_PART * likely.sum()
-    logits = np.log(np.maximum(sight.odds, _LEAST_ODDS) / np.maximum(1 - sight.odds, _LEAST_ODDS))
     for k in sorted(range(1, count), key=lambda k: -areas[k])[:_MOST_PLACES]:
         place = labels == k
         near = _square_about(place)
         if not large <= areas[k] <= small or place[near].size > _MOST_NEAR * place.size:
             continue
         rim = grown(place, _RIM + 2) & ~grown(place, 2)
-        if likely[rim].sum() < _LEAST_HELD * rim.sum():
-            continue
-        again, _ = _look(asked, np.ascontiguousarray(rgb[near]), SIDE)
-        logits[near] = np.where(grown(place[near], _RIM), (logits[near] + again) / 2, logits[near])
-    return Sight(_odds(logits), sight.expected)
+        if likely[rim].sum() >= _LEAST_HELD * rim.sum():
+            yield near, place
 
 
 def seen_size(h: int, w: int, side: int = SIDE) -> tuple[int, int]:

@@ -23,6 +23,11 @@ UNSEEN = 3.0
 """A median difference in Lab across the outline that no one sees: what was cut out along it was guessed."""
 
 TOUCHING = 0.015
+"""A larger share of the picture's border that is covered is said."""
+
+MOST_TOUCHING = 0.1
+"""Of what covers a larger share of the border nobody can say that it stands clear of it."""
+
 _LOW_CONTRAST = 7.0
 _LEAST_PIECE = 0.01
 
