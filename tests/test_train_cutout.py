@@ -272,6 +272,20 @@ def test_masks_follow_their_pictures() -> None:
     assert len({picture.numpy().tobytes() for picture in again.image}) == 40
 
 
+def test_a_turned_picture_shows_nothing_from_beyond_its_border() -> None:
+    # Ramps stay ramps. Where they were mirrored at the border they would bend, and a cut object get a mirror image.
+    side, count = 64, 200
+    along = (torch.arange(side) + 0.5) / side
+    ramps = torch.stack([along.expand(side, side), along[:, None].expand(side, side)]).expand(count, 2, side, side)
+    found = moved(Dice(4, count, CPU), ramps, torch.zeros(count, 2))
+    turned = (found[:, 0, 8] - found[:, 0, -9]).abs().amax(-1) > 0.02
+    assert 20 < int(turned.sum()) < 180
+    step = found[:, :, side // 2, side // 2 + 1] - found[:, :, side // 2, side // 2]
+    across = step[..., None, None] * (torch.arange(side) - side // 2)
+    bent = found - found[..., side // 2 : side // 2 + 1] - across
+    assert float(bent.abs().max()) < 1 / side
+
+
 def test_colours_are_mixed_about_their_mean() -> None:
     image, dice = torch.rand(20, 3, 16, 16), Dice(0, 20, CPU)
     grey = mixed(image, greyed(permutation(dice, 0.5), torch.zeros(20, 1, 1, 1)))

@@ -196,7 +196,7 @@ def _with_object(dice: Dice, bank: Bank, scene: _Scene, *, first: bool) -> tuple
     colour = _in_this_light(dice, bank, colour, alpha, image)
     stands = stand_of(alpha)
     image = shadowed(dice, image, alpha, stands, scene.horizon < 1)
-    glossy = dice.some(0.13)
+    glossy = dice.some(0.2)
     if len(glossy):
         some = dice.for_some(len(glossy))
         here = type(stands)(*(value[glossy] for value in vars(stands).values()))

@@ -92,13 +92,17 @@ def moved(dice: Dice, values: Tensor, centres: Tensor) -> Tensor:
     turn = (dice.normal(0.1) * dice.chance(0.4)).flatten()
     flip = dice.sign().flatten()
     wide, high = zoom / stretch.clamp(min=1), zoom * stretch.clamp(max=1)
+    along, across = torch.cos(turn), torch.sin(turn)
+    # Nothing from beyond the picture: what is mirrored there would be called the object's, and no mirror image is.
+    reach = along + across.abs()
+    beyond = (torch.maximum(wide, high) * reach).clamp(min=1)
+    wide, high = wide / beyond, high / beyond
     at = []
-    for number, share in enumerate((wide, high)):
+    for number, share in enumerate((wide * reach, high * reach)):
         free, centre = 1 - share, centres[:, number]
         place = dice.uniform(-1, 1).flatten() * free
         place = torch.minimum(torch.maximum(place, centre - _NEAR * share), centre + _NEAR * share)
         at.append(torch.minimum(torch.maximum(place, -free), free))
-    along, across = torch.cos(turn), torch.sin(turn)
     rows = [wide * flip * along, wide * flip * across, at[0], -high * across, high * along, at[1]]
     theta = torch.stack(rows, 1).reshape(-1, 2, 3)
     return mapped(values, theta, values.shape[-1], "reflection").clamp_(0, 1)

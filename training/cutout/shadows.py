@@ -129,7 +129,7 @@ def reflected(dice: Dice, image: Tensor, colour: Tensor, alpha: Tensor, stands: 
     x, y = places(side, image.device)
     foot = stands.foot + dice.uniform(0, 0.03) * dice.chance(0.3)
     mirrored = sample(torch.cat([colour * alpha, alpha], 1), x, 2 * foot - y)
-    fade = (1 - (y - foot) / (dice.uniform(0.2, 1.3) * stands.height)).clamp(0, 1) * (y >= foot)
+    fade = (1 - (y - foot) / (dice.log_uniform(0.25, 5) * stands.height)).clamp(0, 1) * (y >= foot)
     seen = blur(mirrored * fade, dice.log_uniform(0.2, 4) * side / 320)
     seen = seen * (dice.uniform(0.1, 0.65) * (y >= foot - 2 / side))
     return image * (1 - seen[:, 3:]) + seen[:, :3]
