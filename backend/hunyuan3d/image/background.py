@@ -21,7 +21,7 @@ from backend.errors import InvalidBackgroundMode, NoForeground
 from backend.hunyuan3d.facts import BackgroundFacts, Remark
 from backend.hunyuan3d.image.backdrop import WORKING_SIDE, Found, Pixels
 from backend.hunyuan3d.image.candidates import Candidate, best_cut, is_seen_plainly
-from backend.hunyuan3d.image.doubts import HOPELESS, MOST_TOUCHING, UNSEEN, keep_largest, pieces_of, remarks_on
+from backend.hunyuan3d.image.doubts import HOPELESS, UNSEEN, keep_largest, pieces_of, remarks_on, why_hopeless
 from backend.hunyuan3d.image.judgement import Scene, Signs, measure, overlap, score
 from backend.hunyuan3d.image.matting import cut_with_soft_edge
 from backend.hunyuan3d.image.regions import Box, border_share, box_of
@@ -173,7 +173,7 @@ def _classical(rgb: Pixels) -> _Removed:
         )
     hopeless = best.score < HOPELESS and not is_seen_plainly(best)
     if hopeless or best.signs.contrast < UNSEEN:
-        raise NoForeground(_why_hopeless(best.signs))
+        raise NoForeground(why_hopeless(best.signs))
     closer = _from_nearer(rgb, best)
     if closer is not None:
         return closer
@@ -228,14 +228,6 @@ def working_size(rgb: Pixels) -> Pixels:
     size = (max(8, round(rgb.shape[1] * scale)), max(8, round(rgb.shape[0] * scale)))
     small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     return np.asarray(small, dtype=np.uint8)
-
-
-def _why_hopeless(signs: Signs) -> str:
-    if signs.border > MOST_TOUCHING:
-        return "No object stands clear of the picture's border; send one that shows it whole."
-    if signs.contrast < 7:
-        return "The object cannot be told from its background: their colours are too much alike."
-    return "The background is too busy to tell an object from it; send a cut-out or a plain background."
 
 
 def _flatten(rgba: Pixels) -> Pixels:

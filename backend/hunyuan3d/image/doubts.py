@@ -26,7 +26,7 @@ TOUCHING = 0.015
 """A larger share of the picture's border that is covered is said."""
 
 MOST_TOUCHING = 0.1
-"""Of what covers a larger share of the border nobody can say that it stands clear of it."""
+"""An object that covers a larger share of the border does not stand clear of it."""
 
 _LOW_CONTRAST = 7.0
 _LEAST_PIECE = 0.01
@@ -96,3 +96,12 @@ def remarks_on(objects: int, border: float, signs: Signs | None, score: float | 
             )
         )
     return tuple(found)
+
+
+def why_hopeless(signs: Signs) -> str:
+    """Return why a picture with such a cut-out is refused, and what to send instead."""
+    if signs.border > MOST_TOUCHING:
+        return "No object stands clear of the picture's border; send one that shows it whole."
+    if signs.contrast < _LOW_CONTRAST:
+        return "The object cannot be told from its background: their colours are too much alike."
+    return "The background is too busy to tell an object from it; send a cut-out or a plain background."
