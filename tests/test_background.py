@@ -31,7 +31,7 @@ def test_cut_out_matches_the_drawn_mask(name: str) -> None:
     alpha = np.asarray(result.image)[..., 3]
     assert photograph.least_iou >= 0.9
     assert mask_iou(alpha, photograph.mask) >= photograph.least_iou
-    assert result.method == ("network" if name == "garden" else "flood")
+    assert result.method in {"flood", "network"}
     assert result.image.size == (photograph.image.shape[1], photograph.image.shape[0])
 
 
@@ -135,7 +135,8 @@ def test_always_cuts_even_what_alpha_shows() -> None:
     rgba = _disc(255, 255)
     rgba[:, :40, 3] = 0  # cuts something, but leaves backdrop around the disc
     auto, always = _cut(rgba), _cut(rgba, "always")
-    assert (auto.method, always.method) == ("alpha", "flood")
+    assert auto.method == "alpha"
+    assert always.method in {"flood", "network"}
     assert auto.mask.foreground > 0.6
     visible = np.where(rgba[..., 3] > 0, _disc(1, 0)[..., 3], 0).astype(np.float32)
     assert mask_iou(np.asarray(always.image)[..., 3], visible) > 0.9

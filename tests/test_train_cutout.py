@@ -233,6 +233,15 @@ def test_without_echo_every_step_learns_from_composites_of_its_own(bank: Bank, t
     assert torch.equal(mask, drawn.mask)
 
 
+def test_a_run_that_goes_on_from_anothers_weights_learns_from_other_composites(bank: Bank, tmp_path: Path) -> None:
+    for echo in (1, 2):
+        first, other = (
+            Trainer(bank, [], tmp_path / f"{echo}-{seed}", replace(TINY, echo=echo, first_seed=seed))._next()
+            for seed in (0, 7)
+        )
+        assert not torch.equal(first[0], other[0])
+
+
 def test_composites_are_drawn_as_often_as_they_are_owed_and_the_oldest_give_way(bank: Bank, tmp_path: Path) -> None:
     drawn: list[tuple[int, int, int]] = []
 

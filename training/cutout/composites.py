@@ -208,10 +208,10 @@ def _with_object(dice: Dice, bank: Bank, scene: _Scene, *, first: bool) -> tuple
 def _placed(dice: Dice, bank: Bank, horizon: Tensor, side: int, *, first: bool) -> tuple[Tensor, Tensor]:
     """Return objects' colours (B, 3, S, S) and alpha (B, 1, S, S) in the photographs' frames."""
     pictures, reach = bank.objects(dice.numbers(bank.count("objects")))
-    cut = dice.chance(0.17)
+    cut = dice.chance(0.2)
     usual = torch.where(dice.chance(0.86), dice.uniform(0.3, 0.95), dice.uniform(0.08, 0.3))
     # Those that are larger than the picture are cut by two borders or three.
-    beyond = torch.where(dice.chance(0.35), dice.uniform(1.1, 2.2), dice.uniform(0.5, 1.5))
+    beyond = torch.where(dice.chance(0.5), dice.uniform(1.1, 2.2), dice.uniform(0.5, 1.5))
     size = torch.where(cut, beyond, usual) * (1.0 if first else dice.uniform(0.15, 0.6))
     stretch = dice.normal(0.1).exp()
     size_x, size_y = size * stretch.clamp(max=1), size / stretch.clamp(min=1)

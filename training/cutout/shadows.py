@@ -82,7 +82,7 @@ def shadowed(dice: Dice, image: Tensor, alpha: Tensor, stands: Stand, grounded: 
     below = dice.chance(0.5) | (grounded & dice.chance(0.5))
     dark = below * _contact(dice, stands, alpha.shape[-1])
     kind = dice.uniform()
-    thrown = dice.some(0.42)
+    thrown = dice.some(0.5)
     some = dice.for_some(len(thrown))
     cast = 1 - dark[thrown]
     cast = cast * (1 - _thrown(some, alpha[thrown], stands.foot[thrown], kind[thrown] < 0.62))
@@ -117,10 +117,12 @@ def _thrown(dice: Dice, alpha: Tensor, foot: Tensor, on_ground: Tensor) -> Tenso
     from_x = torch.where(on_ground, x - shear * up, x - moved_x)
     from_y = torch.where(on_ground, foot - up, y - moved_y)
     fallen = sample(alpha, from_x, from_y)
-    sigma = torch.where(on_ground, dice.log_uniform(0.3, 9), dice.log_uniform(0.4, 14)) * side / 320
+    sigma = torch.where(on_ground, dice.log_uniform(0.2, 9), dice.log_uniform(0.4, 14)) * side / 320
     # The further from the foot, the softer: the whole is blurred more in some, and fades in some.
     fade = 1 - dice.uniform(0, 0.8) * dice.chance(0.4) * on_ground * (up.abs() / 1.5).clamp(0, 1)
-    return blur(fallen, sigma) * fade * dice.uniform(0.15, 0.85)
+    # Those as dark as a dark object are the ones that are taken for one.
+    dark = torch.where(dice.chance(0.3), dice.uniform(0.6, 0.95), dice.uniform(0.15, 0.85))
+    return blur(fallen, sigma) * fade * dark
 
 
 def reflected(dice: Dice, image: Tensor, colour: Tensor, alpha: Tensor, stands: Stand) -> Tensor:

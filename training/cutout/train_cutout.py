@@ -52,7 +52,8 @@ class Recipe:
 
     echo : how often a composite is learnt from, about; from 2 on they wait on the device, and are changed each time.
     drawn : how many, of 256 pixels, are then drawn at a time, 0 as many as a step's. pool : how many of 256 pixels each
-    side's pool has room for. compiled : whether the step is compiled for the device.
+    side's pool has room for. compiled : whether the step is compiled for the device. first_seed : of the first step's
+    composites; a run that goes on from another's weights begins after its steps, not to see the same ones again.
     """
 
     stages: tuple[tuple[float, tuple[int, ...]], ...] = (
@@ -73,6 +74,7 @@ class Recipe:
     drawn: int = 0
     pool: int = 20_000
     compiled: bool = False
+    first_seed: int = 0
 
 
 def mask_loss(logits: Tensor, mask: Tensor) -> Tensor:
@@ -186,10 +188,11 @@ class Trainer:
         sides = next((sides for until, sides in self.recipe.stages if share < until), self.recipe.stages[-1][1])
         side = sides[self.step % len(sides)]
         batch = max(2, round(self.recipe.batch * (256 / side) ** 2))
+        seed = self.recipe.first_seed + self.step
         if self.recipe.echo > 1:
-            drawn = self._echo.next(self.step, batch, side, self.device)
+            drawn = self._echo.next(seed, batch, side, self.device)
         else:
-            drawn = self._composites(self.step, batch, side)
+            drawn = self._composites(seed, batch, side)
         return drawn.image.to(memory_format=torch.channels_last), drawn.mask
 
     def _composites(self, seed: int, batch: int, side: int) -> Composites:
@@ -347,6 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--echo", type=float, default=Recipe.echo, help="how often a composite is learnt from")
     parser.add_argument("--drawn", type=int, default=Recipe.drawn, help="composites drawn at a time, with --echo")
     parser.add_argument("--pool", type=int, default=Recipe.pool, help="composites in memory for each side, with --echo")
+    parser.add_argument("--first-seed", type=int, default=Recipe.first_seed, help="of the first step's composites")
     parser.add_argument("--compile", action="store_true", help="compile the step, where the device has what it takes")
     return parser
 
@@ -367,6 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn=chosen.drawn,
         pool=chosen.pool,
         compiled=chosen.compile,
+        first_seed=chosen.first_seed,
     )
     wanted = Wanted(chosen.shapes, chosen.figures, chosen.surfaces)
     run, device = chosen.work / "run", torch.device(chosen.device)

@@ -26,8 +26,8 @@ from backend.hunyuan3d.image.regions import Mask, box_of, from_border, grown
 from backend.hunyuan3d.image.shadows import without_mirror_image, without_shadow
 
 CandidateMethod = Literal["flood", "grabcut", "network"]
-# A flood's outline is the truer one where both are about as likely, and by far where it is clear all along.
-_LEAD, _CLEAR_LEAD = 0.1, 0.25
+# A flood's outline is the truer one where it is clear all along, even when another is a little likelier.
+_CLEAR_LEAD = 0.25
 _CLEAR_FAINT = 0.001
 _MOST_FILLED = 0.9
 _LIKELY, _NEAR = 0.1, 2
@@ -72,7 +72,9 @@ def _best_of(rgb: Pixels) -> Candidate | None:
             best = tried
     if best is None or best.score >= HOPELESS:
         return best
-    return next((tried for tried in found if is_seen_plainly(tried)), best)
+    # Where a backdrop could be flooded it is not too busy: what the flood left tells why nothing could be cut out.
+    flooded = [tried for tried in found if tried.method == "flood"]
+    return next((tried for tried in flooded if is_seen_plainly(tried)), flooded[0] if flooded else best)
 
 
 def is_seen_plainly(tried: Candidate) -> bool:
@@ -86,7 +88,7 @@ def is_seen_plainly(tried: Candidate) -> bool:
 def _lead(best: Candidate) -> float:
     """Return by how much another method's score must be higher."""
     clear = best.method == "flood" and best.signs.border == 0 and best.signs.faint < _CLEAR_FAINT
-    return _CLEAR_LEAD if clear else _LEAD
+    return _CLEAR_LEAD if clear else 0.0
 
 
 def judged(rgb: Pixels) -> list[Candidate]:
@@ -105,7 +107,7 @@ def judged(rgb: Pixels) -> list[Candidate]:
         if sight is not None and floods:
             sight = look_nearer(rgb, sight, _denied(floods[0].opened(sight.odds), sight.odds))
         masks = [] if sight is None else _masks(rgb, sight.odds)
-        found = [(method, each) for method, each in _candidates(rgb, floods, sight, masks) if each.foreground.any()]
+        found = [given for given in _candidates(rgb, lab, floods, sight, masks) if given[1].foreground.any()]
         rivals = _rivals(found)
         signs = pool.map(lambda given, rival: measure(scene, given[1], sight, rival), found, rivals)
         return [Candidate(method, each, seen, score(seen)) for (method, each), seen in zip(found, signs, strict=True)]
@@ -151,7 +153,7 @@ def _masks(rgb: Pixels, odds: Array) -> list[Mask]:
 
 
 def _candidates(
-    rgb: Pixels, floods: list[Found], sight: Sight | None, masks: list[Mask]
+    rgb: Pixels, lab: Array, floods: list[Found], sight: Sight | None, masks: list[Mask]
 ) -> Iterator[tuple[CandidateMethod, Found]]:
     """Yield what each method found; masks : the network's."""
     if sight is None:
@@ -167,6 +169,11 @@ def _candidates(
         if opened[0].foreground.sum() < _MUCH_LEFT * floods[0].foreground.sum():
             yield "flood", floods[0]
     yield from (("network", Found(mask, ~mask)) for mask in masks)
+    if masks:
+        seen = Found(masks[-1], ~masks[-1])
+        alone = without_mirror_image(lab, seen)
+        if alone is not seen:
+            yield "network", alone
     if opened and masks:
         mask = _with_panes(masks[-1], opened[0])
         if (mask & ~masks[-1]).sum() > _PANES * masks[-1].sum():

@@ -13,7 +13,7 @@ from backend.hunyuan3d.image.backdrop import Pixels
 from backend.hunyuan3d.image.judgement import Signs
 from backend.hunyuan3d.image.regions import Mask
 
-DOUBTFUL = 0.6
+DOUBTFUL = 0.55
 """A score below this is said. Calibrated on the tuning half of benchmarks/background_removal.py."""
 
 HOPELESS = 0.04
