@@ -24,6 +24,10 @@ def _disc(alpha_inside: int, alpha_outside: int) -> np.ndarray:
     return np.dstack([colour, np.where(inside, alpha_inside, alpha_outside)]).astype(np.uint8)
 
 
+# All others have an outline that is clear all along, which a flood follows best.
+SEEN_BY_THE_NETWORK = {"checkered", "contact_shadow", "garden", "touching_border", "white_ball", "white_mug"}
+
+
 @pytest.mark.parametrize("name", sorted(DRAWINGS))
 def test_cut_out_matches_the_drawn_mask(name: str) -> None:
     photograph = DRAWINGS[name]()
@@ -31,7 +35,7 @@ def test_cut_out_matches_the_drawn_mask(name: str) -> None:
     alpha = np.asarray(result.image)[..., 3]
     assert photograph.least_iou >= 0.9
     assert mask_iou(alpha, photograph.mask) >= photograph.least_iou
-    assert result.method in {"flood", "network"}
+    assert result.method == ("network" if name in SEEN_BY_THE_NETWORK else "flood")
     assert result.image.size == (photograph.image.shape[1], photograph.image.shape[0])
 
 
@@ -135,8 +139,7 @@ def test_always_cuts_even_what_alpha_shows() -> None:
     rgba = _disc(255, 255)
     rgba[:, :40, 3] = 0  # cuts something, but leaves backdrop around the disc
     auto, always = _cut(rgba), _cut(rgba, "always")
-    assert auto.method == "alpha"
-    assert always.method in {"flood", "network"}
+    assert (auto.method, always.method) == ("alpha", "network")
     assert auto.mask.foreground > 0.6
     visible = np.where(rgba[..., 3] > 0, _disc(1, 0)[..., 3], 0).astype(np.float32)
     assert mask_iou(np.asarray(always.image)[..., 3], visible) > 0.9

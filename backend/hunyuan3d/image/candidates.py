@@ -73,8 +73,8 @@ def _best_of(rgb: Pixels) -> Candidate | None:
     if best is None or best.score >= HOPELESS:
         return best
     # Where a backdrop could be flooded it is not too busy: what the flood left tells why nothing could be cut out.
-    flooded = [tried for tried in found if tried.method == "flood"]
-    return next((tried for tried in flooded if is_seen_plainly(tried)), flooded[0] if flooded else best)
+    first_flood = next((tried for tried in found if tried.method == "flood"), best)
+    return next((tried for tried in found if is_seen_plainly(tried)), first_flood)
 
 
 def is_seen_plainly(tried: Candidate) -> bool:
@@ -155,7 +155,7 @@ def _masks(rgb: Pixels, odds: Array) -> list[Mask]:
 def _candidates(
     rgb: Pixels, lab: Array, floods: list[Found], sight: Sight | None, masks: list[Mask]
 ) -> Iterator[tuple[CandidateMethod, Found]]:
-    """Yield what each method found; masks : the network's."""
+    """Yield what each method found; masks : the network's, none without a sight."""
     if sight is None:
         yield from (("flood", each) for each in floods)
         busy = cut_busy(rgb)
@@ -168,13 +168,12 @@ def _candidates(
         yield "flood", _where_likely(opened[0], sight.odds)
         if opened[0].foreground.sum() < _MUCH_LEFT * floods[0].foreground.sum():
             yield "flood", floods[0]
-    yield from (("network", Found(mask, ~mask)) for mask in masks)
-    if masks:
-        seen = Found(masks[-1], ~masks[-1])
-        alone = without_mirror_image(lab, seen)
-        if alone is not seen:
-            yield "network", alone
-    if opened and masks:
+    seen = [Found(mask, ~mask) for mask in masks]
+    yield from (("network", each) for each in seen)
+    alone = without_mirror_image(lab, seen[-1])
+    if alone is not seen[-1]:
+        yield "network", alone
+    if opened:
         mask = _with_panes(masks[-1], opened[0])
         if (mask & ~masks[-1]).sum() > _PANES * masks[-1].sum():
             yield "network", Found(mask, ~mask)

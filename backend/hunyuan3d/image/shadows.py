@@ -87,11 +87,11 @@ def without_mirror_image(lab: Array, found: Found) -> Found:
     scale = _MIRROR_SIDE / max(shown.shape)
     size = (max(8, round(shown.shape[1] * scale)), max(8, round(shown.shape[0] * scale)))
     mask = cv2.resize(shown.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    backdrop = spread(lab, found.backdrop) if found.backdrop.any() else lab
-    excess: Array = cv2.resize(lab - backdrop, size, interpolation=cv2.INTER_AREA)
     rows = np.flatnonzero(mask.any(axis=1))
     if rows.size < 16:
         return found
+    backdrop = spread(lab, found.backdrop) if found.backdrop.any() else lab
+    excess: Array = cv2.resize(lab - backdrop, size, interpolation=cv2.INTER_AREA)
     line = _mirror_line(excess, mask, int(rows[0]), int(rows[-1]))
     if line is None:
         return found
