@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -15,12 +15,14 @@ from backend.errors import NoForeground
 from backend.hunyuan3d.image import candidates, cutout_network
 from backend.hunyuan3d.image.backdrop import Found, flood_lab, smooth_lab
 from backend.hunyuan3d.image.background import BackgroundResult, remove_background
-from backend.hunyuan3d.image.candidates import best_cut, filled
+from backend.hunyuan3d.image.candidates import Candidate, _leaves_some_out, best_cut, filled
 from backend.hunyuan3d.image.cutout_network import Sight
 from backend.hunyuan3d.image.doubts import DOUBTFUL
 from backend.hunyuan3d.image.frames import peel
 from backend.hunyuan3d.image.horizon import find_horizon, flatten
+from backend.hunyuan3d.image.judgement import Scene, Signs, measure
 from backend.hunyuan3d.image.open_image import open_image
+from backend.hunyuan3d.image.regions import Mask
 from backend.hunyuan3d.image.shadows import without_baked_shadow
 from backend.limits import ObjectChoice
 from benchmarks.support.images import DRAWINGS
@@ -90,7 +92,11 @@ def test_how_many_objects_there_are_is_said() -> None:
     assert [cut(name).objects for name in ("08_two_objects", "08c_turnaround_sheet")] == [2, 3]
 
 
-@pytest.mark.parametrize(("count", "cut_by_border"), [(4, 0), (11, 2)], ids=["four", "eleven, two of them cut"])
+@pytest.mark.parametrize(
+    ("count", "cut_by_border"),
+    [(4, 0), (11, 2), (12, 1), (8, 3), (15, 3)],
+    ids=["four", "eleven, two cut", "twelve, one cut", "eight, three cut", "fifteen, three cut"],
+)
 def test_many_things_before_a_plain_backdrop_are_cut_out_and_spoken_of(count: int, cut_by_border: int) -> None:
     """The network, which knows one object or two, takes the white between them for it."""
     image = many(count, cut_by_border)
@@ -110,6 +116,44 @@ def many(count: int, cut_by_border: int) -> npt.NDArray[np.uint8]:
     for k, at in enumerate([*((4, 60 + 100 * k) for k in range(cut_by_border)), *free]):
         cv2.circle(image, at, 26, colors[k % 4], -1, cv2.LINE_AA)
     return image
+
+
+def test_of_things_alike_before_a_plain_backdrop_none_is_left_out() -> None:
+    """The network, which knows one object or two, has three of these and is rather sure."""
+    image = np.full((300, 440, 3), 222, np.uint8)
+    cv2.circle(image, (70, 80), 34, (184, 74, 124), -1, cv2.LINE_AA)
+    cv2.circle(image, (215, 80), 34, (68, 142, 10), -1, cv2.LINE_AA)
+    cv2.rectangle(image, (326, 56), (394, 104), (206, 18, 118), -1)
+    cv2.fillPoly(image, [np.array([(70, 180), (108, 260), (32, 260)])], (246, 62, 78), cv2.LINE_AA)
+    found = remove_background(Image.fromarray(image), cutter=None)
+    shown, drawn = np.asarray(found.image)[..., 3] > 127, (np.abs(image.astype(int) - 222) > 20).any(2)
+    assert (shown & drawn).sum() > 0.97 * (shown | drawn).sum()
+    assert found.objects == 4
+    assert "SEVERAL_OBJECTS" in {remark.code for remark in found.remarks}
+
+
+def test_a_sure_cut_out_before_blurred_lights_is_not_given_up_for_them() -> None:
+    sure, lights = (
+        Candidate("flood", Found(mask, ~mask), signs_of(mask), score)
+        for mask, score in ((discs((40, 40)), 0.8), (discs((40, 40), (100, 40), (160, 40)), 0.01))
+    )
+    assert not _leaves_some_out(sure, lights)
+    assert _leaves_some_out(replace(sure, score=0.3), lights)
+    assert _leaves_some_out(sure, replace(lights, score=0.2))
+    assert not _leaves_some_out(replace(lights, score=0.3), sure)
+
+
+def discs(*centres: tuple[int, int]) -> Mask:
+    """Return a mask (80, 200) of discs."""
+    drawn = np.zeros((80, 200), np.uint8)
+    for centre in centres:
+        cv2.circle(drawn, centre, 20, 1, -1)
+    return drawn > 0
+
+
+def signs_of(mask: Mask) -> Signs:
+    """Return the signs of a mask in white on black."""
+    return measure(Scene.of(np.repeat((255 * mask.astype(np.uint8))[..., None], 3, 2)), Found(mask, ~mask))
 
 
 def test_what_is_hopeless_is_refused_for_its_true_reason() -> None:

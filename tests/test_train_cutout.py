@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backend.hunyuan3d.image.cutout_network import WEIGHTS, CutoutNetwork, look
+from training.cutout import train_cutout
 from training.cutout.bank import Bank
 from training.cutout.camera import blur, jpeg
 from training.cutout.colour import greyed, mixed, permutation
@@ -171,6 +172,16 @@ def test_training_sees_no_held_out_composite(bank: Bank, tmp_path: Path) -> None
     assert sum(len(held.mask) for held in held_out) == TINY.held_out
     assert {path.stem.partition("-")[2] for path in tmp_path.iterdir()} == {str(HELD_OUT_FIRST_SEED)}
     assert not torch.equal(held_out[0].image, draw_composites(0, bank, 4, 64).image)
+
+
+@pytest.mark.parametrize("seed", [-1, HELD_OUT_FIRST_SEED - 1, HELD_OUT_FIRST_SEED + 3])
+def test_training_does_not_begin_at_a_held_out_seed(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train_cutout.main([f"--work={tmp_path / 'work'}", f"--first-seed={seed}"])
+    assert f"must be 0 to {HELD_OUT_FIRST_SEED - 2}" in capsys.readouterr().err
+    assert not (tmp_path / "work").exists()
 
 
 def test_the_loss_is_least_where_the_mask_is_right_and_learnt(bank: Bank) -> None:

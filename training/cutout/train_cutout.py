@@ -327,6 +327,14 @@ def wait_for_pictures(bank: Bank, workers: Sequence[subprocess.Popen[bytes]], se
         time.sleep(0.2)
 
 
+def _seed(said: str) -> int:
+    """Return a seed from the command line; from HELD_OUT_FIRST_SEED - 1 on they are the held-out composites'."""
+    seed = int(said)
+    if not 0 <= seed < HELD_OUT_FIRST_SEED - 1:
+        raise argparse.ArgumentTypeError(f"must be 0 to {HELD_OUT_FIRST_SEED - 2}: what is held out begins after it")
+    return seed
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder of pictures, state and log")
@@ -350,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--echo", type=float, default=Recipe.echo, help="how often a composite is learnt from")
     parser.add_argument("--drawn", type=int, default=Recipe.drawn, help="composites drawn at a time, with --echo")
     parser.add_argument("--pool", type=int, default=Recipe.pool, help="composites in memory for each side, with --echo")
-    parser.add_argument("--first-seed", type=int, default=Recipe.first_seed, help="of the first step's composites")
+    parser.add_argument("--first-seed", type=_seed, default=Recipe.first_seed, help="of the first step's composites")
     parser.add_argument("--compile", action="store_true", help="compile the step, where the device has what it takes")
     return parser
 
