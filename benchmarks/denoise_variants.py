@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch._dynamo.utils
@@ -213,17 +214,6 @@ class Bench:
             graphed.forget()
 
 
-@contextmanager
-def patched(module: object, name: str, value: object) -> Iterator[None]:
-    """Put a value in the place of a module's or class's own for a while."""
-    own = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, own)
-
-
 @torch.no_grad()
 def measure_design(
     report: Report, name: str, build: Callable[[], Hunyuan3DShapePipeline], batches: tuple[int, ...], profiled: int
@@ -233,7 +223,7 @@ def measure_design(
     with report.attempt(f"{name} eager", 60):
         bench = Bench(report, name, build(), batches)
         made.append(bench)
-        with patched(head_norms, "_is_for_kernel", _never), patched(gelu_rows, "_is_for_kernel", _never):
+        with patch.object(head_norms, "_is_for_kernel", _never), patch.object(gelu_rows, "_is_for_kernel", _never):
             bench.measure("eager")
     if not made:
         return

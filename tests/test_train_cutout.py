@@ -28,7 +28,6 @@ from training.cutout.network import folded, unfolded
 from training.cutout.pictures import OBJECT_SIDE, Wanted, draw_shards, main, start_workers
 from training.cutout.shadows import shadowed, stand_of
 from training.cutout.train_cutout import (
-    HELD_OUT_FIRST_SEED,
     Recipe,
     Trainer,
     draw_held_out,
@@ -37,6 +36,7 @@ from training.cutout.train_cutout import (
     overlaps,
     wait_for_pictures,
 )
+from training.shapes.generator import HELD_OUT_FIRST_SEED
 
 CPU = torch.device("cpu")
 FEW = Wanted(shapes=2, figures=10, surfaces=8, writing=4)

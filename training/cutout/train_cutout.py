@@ -31,8 +31,8 @@ from training.loop import rate_factor
 from training.muon import Optimiser
 from training.precision import halved
 from training.recipe import Optimisation
+from training.shapes.generator import HELD_OUT_FIRST_SEED
 
-HELD_OUT_FIRST_SEED = 1_000_000_000
 HELD_OUT = Wanted(shapes=16, figures=40, surfaces=40, writing=40, first_seed=HELD_OUT_FIRST_SEED)
 _LOOK_EVERY = 5.0
 _ENOUGH = (120, 80)
